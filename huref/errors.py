@@ -1,0 +1,48 @@
+"""Everything that can go wrong for a user: what happened, where, and what to do next.
+
+The command line prints one of these as a single line on stderr and exits with code 1.
+"""
+
+
+class HurefError(Exception):
+    """A failure that a user can understand and act on."""
+
+
+class ModelNotFoundError(HurefError):
+    """Nothing is there under the name that was given."""
+
+
+class AccessError(HurefError):
+    """The repository is there but this user may not read it."""
+
+
+class NetworkError(HurefError):
+    """The Hub did not answer, or the connection broke beyond retrying."""
+
+
+class CheckpointError(HurefError):
+    """A file of the model is missing, truncated, or contradicts itself."""
+
+
+class UnsupportedModelError(HurefError):
+    """The model is whole, but its architecture is not one that huref can read."""
+
+
+class AnchorError(HurefError):
+    """The vocabulary gives too few anchors, or two models share too few to be compared."""
+
+
+class WeightsError(HurefError):
+    """The weights hold values from which no fingerprint can be made."""
+
+
+class RecipeError(HurefError):
+    """Two fingerprints were made by different recipes, or a recipe is not valid."""
+
+
+class RecordError(HurefError):
+    """A record or a fingerprint picture cannot be read."""
+
+
+class CheckpointDigestError(HurefError):
+    """An encoder or decoder checkpoint is not what its recipe says."""
