@@ -1,0 +1,1 @@
+"""Layouts as data, and the canonical block that every layout is read into."""

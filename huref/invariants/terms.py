@@ -1,0 +1,101 @@
+"""The three invariant terms of a block: its products, carried to token space.
+
+Row vectors throughout: x @ W. E is the (m, d) matrix of whitened anchor embeddings.
+
+    qk  = sum over heads (E W_q) (E W_k)^T
+    vo  = sum over heads (E W_v) (W_o E^T)
+    ffn = ((E W_up) * (E W_gate)) W_down E^T
+
+Every index of a hidden basis (head, hidden unit, residual stream) is summed over, so a map of
+that basis which leaves the model's function alone leaves the terms alone. HuRef (arXiv
+2312.04828) introduced the products; the gate is multiplied after projection, because a product
+of weights element by element does not commute with a rotation of the residual stream.
+"""
+
+import torch
+from torch import Tensor
+
+from huref.architecture.block import Block, FeedForward
+
+TERMS = ("qk", "vo", "ffn")
+DAMPING = 0.1  # of the mean squared singular value; keeps near-duplicate rows from blowing up
+
+
+def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
+    """Centre the anchors' embeddings and replace them by their damped polar factor.
+
+    Singular value s becomes s / sqrt(s^2 + damping * mean s^2). Embeddings of unrelated models
+    that saw similar text resemble each other; their whitened rows do not carry that over.
+
+    Args:
+        embeddings: (m, d), any real dtype. All-zero rows (empty buckets) stay zero.
+        damping: share of the mean squared singular value added under the root.
+
+    Returns:
+        (m, d) float32.
+    """
+    rows = embeddings.double()
+    filled = rows.abs().sum(dim=1) > 0
+    centred = rows[filled] - rows[filled].mean(dim=0)
+    gram = centred @ centred.T  # (n, n): its eigenvalues are the squared singular values
+    squared, vectors = torch.linalg.eigh(gram)
+    squared = squared.clamp(min=0)
+    mean_squared = squared.sum() / min(centred.shape)
+    scale = (squared + damping * mean_squared).rsqrt()
+    whitened = torch.zeros_like(rows)
+    whitened[filled] = (vectors * scale) @ (vectors.T @ centred)
+    return whitened.float()
+
+
+def attention_terms(block: Block, E: Tensor) -> tuple[Tensor, Tensor]:
+    """The qk and vo terms, each (m, m), of a block's attention.
+
+    Grouped queries: consecutive query heads share a key-value head, so the heads of a group are
+    summed before the product; that is the same sum over heads, in fewer operations.
+    """
+    attention = block.attention
+    groups = attention.kv_heads
+    per_group = attention.heads // groups
+    m = E.shape[0]
+    # (m, heads * head_dim) -> (m, groups, heads of a group, head_dim) -> (m, groups * head_dim)
+    queries = (E @ attention.q).view(m, groups, per_group, -1).sum(dim=2).reshape(m, -1)
+    keys = E @ attention.k
+    values = E @ attention.v
+    outputs = attention.o @ E.T  # (heads * v_head_dim, m)
+    outputs = outputs.view(groups, per_group, -1, m).sum(dim=1).reshape(-1, m)
+    return queries @ keys.T, values @ outputs
+
+
+def ffn_term(ffn: FeedForward, E: Tensor) -> Tensor:
+    """The ffn term, (m, m)."""
+    hidden = E @ ffn.up  # (m, hidden units)
+    if ffn.gate is not None:
+        hidden = hidden * (E @ ffn.gate)
+    return hidden @ (ffn.down @ E.T)
+
+
+def block_terms(block: Block, E: Tensor) -> Tensor:
+    """All terms of a block, (3, m, m), in the order of `TERMS`."""
+    return torch.stack([*attention_terms(block, E), ffn_term(block.ffn, E)])
+
+
+def standardise(terms: Tensor) -> Tensor:
+    """Each (m, m) term to mean 0 and standard deviation 1; a constant term becomes zero.
+
+    Args:
+        terms: (..., m, m).
+    """
+    centred = terms - terms.mean(dim=(-2, -1), keepdim=True)
+    deviation = centred.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return centred / deviation.clamp(min=torch.finfo(terms.dtype).tiny)
+
+
+def pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation over the last two axes of two tensors of one shape, in float64.
+
+    A term without variation correlates with nothing: the result is 0 there.
+    """
+    x, y = (t.double() - t.double().mean(dim=(-2, -1), keepdim=True) for t in (a, b))
+    norm = (x.square().sum(dim=(-2, -1)) * y.square().sum(dim=(-2, -1))).sqrt()
+    inner = (x * y).sum(dim=(-2, -1))
+    return torch.where(norm > 0, inner / norm.clamp(min=1e-300), torch.zeros_like(inner))
