@@ -1,0 +1,1 @@
+"""Procedural dog portraits: a smooth function of Gaussian attributes."""

@@ -1,0 +1,224 @@
+"""Coat colours and markings as float32 images, shape (size, size, 3), linear in 0..255 sRGB."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dogs.attributes import SPOTS, between, present, ramp
+from dogs.shapes import EYE_LINE, Build
+from dogs.textures import Fields
+
+Colour = np.ndarray  # float64 (3,), 0..255
+
+# Corners of the colour cube: [light][warm][red].
+_COATS = np.array([
+    [[(30, 29, 33), (78, 90, 108)], [(82, 48, 30), (126, 50, 24)]],
+    [[(240, 236, 228), (168, 170, 178)], [(232, 196, 138), (214, 120, 48)]],
+], dtype=np.float64)
+_MARKS = np.array([
+    [(32, 30, 34), (92, 50, 28)],
+    [(238, 232, 222), (206, 134, 66)],
+], dtype=np.float64)
+_WHITE = np.array([246.0, 242.0, 234.0])
+_BLACK = np.array([26.0, 24.0, 27.0])
+_TAN = np.array([198.0, 124.0, 58.0])
+_SPOT_PLACES = np.random.default_rng(21).permutation(np.array([
+    (31, 31), (42, 27), (55, 29), (67, 32), (25, 43), (75, 42), (50, 39), (27, 58), (73, 57),
+    (34, 69), (66, 70), (36, 37), (63, 39), (50, 22),
+], dtype=np.float64))
+_SPOT_SIZES = np.random.default_rng(22).uniform(2.8, 4.6, SPOTS)
+
+
+def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    """first at weight 0, second at weight 1."""
+    return first + (second - first) * weight
+
+
+def _sharp(value: float) -> float:
+    return ramp(value, 0.0, 0.62)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of one dog."""
+
+    coat: Colour
+    mark: Colour
+    ear: Colour
+    body: Colour
+    lightness: float  # of the coat, 0..1
+
+
+def palette_of(t: dict[str, float]) -> Palette:
+    """Colours that follow from the traits."""
+    light, warm, red = (_sharp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
+    coat = mixed(_COATS[0], _COATS[1], light)
+    coat = mixed(mixed(coat[0, 0], coat[0, 1], red), mixed(coat[1, 0], coat[1, 1], red), warm)
+    coat = coat * (1 + 0.10 * t["coat_dilute"]) + 12 * t["coat_dilute"]
+    coat = coat + np.array([9.0, 1.0, -9.0]) * t["coat_tint"]
+    lightness = float(coat @ np.array([0.3, 0.59, 0.11])) / 255
+    # Markings contrast with the coat: dark dogs get light marks, light dogs dark ones.
+    on_dark = ramp(0.36 - lightness, 0.0, 0.16)
+    mark_light = on_dark + (1 - on_dark) * 0.45 * _sharp(t["mark_light"] - 0.5)
+    marks = mixed(_MARKS[0], _MARKS[1], mark_light)
+    mark = mixed(marks[0], marks[1], _sharp(t["mark_warm"]))
+    mark = mixed(mark, coat, 0.22 * _sharp(t["mark_light"]))
+    ear_dark, ear_marked = ramp(-t["ear_dark"], 0.2, 0.5), ramp(t["ear_dark"], 0.05, 0.5)
+    ear = mixed(coat * between(0.62, 0.86, -t["ear_dark"]), mark, 0.92 * ear_marked)
+    ear = mixed(ear, coat, 0.5 * ear_dark)
+    body = coat * between(0.78, 1.1, t["body_light"])
+    return Palette(np.clip(coat, 14, 250), mark, ear, np.clip(body, 10, 250), lightness)
+
+
+def _step(field: np.ndarray, softness: float) -> np.ndarray:
+    """0 where field << 0, 1 where field >> 0; field and softness in percent of the frame."""
+    return np.asarray(0.5 + 0.5 * np.tanh(field * np.float32(1 / softness)), dtype=np.float32)
+
+
+def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
+    """Relief of the coat, about [-1, 1], the fixed textures weighted by the traits."""
+    shaggy = ramp(t["coat_length"], 0.15, 0.7)
+    curly = present(t["coat_curl"], 0.22)
+    wire = present(t["coat_wire"], 0.3) * (1 - curly)
+    straight = 1 - curly
+    fur = np.float32(0.30 * straight * (1 - shaggy)) * f.short
+    fur += np.float32(0.62 * straight * shaggy) * f.long
+    fur += np.float32(0.85 * curly) * f.curl
+    fur += np.float32(0.5 * wire) * f.wire
+    return fur * np.float32(between(0.65, 1.25, t["coat_contrast"]))
+
+
+class Painter:
+    """An image being covered with translucent colours, tinted per pixel by masks."""
+
+    def __init__(self, colour: Colour, size: int) -> None:
+        self.image = np.empty((size, size, 3), dtype=np.float32)
+        self.image[:] = colour
+
+    def cover(self, mask: np.ndarray, colour: Colour, opacity: float) -> None:
+        """Blend colour in where mask (size, size) is 1."""
+        weight = (mask * np.float32(opacity))[..., None]
+        self.image += (colour.astype(np.float32) - self.image) * weight
+
+
+def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
+    """The head's coat with markings, fur and shading, over the whole frame."""
+    dx = f.x - 50
+    away = np.abs(dx)
+    edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"], 0.15, 0.7))
+    paint = Painter(p.coat, f.x.shape[0])
+    under = mixed(p.coat, _WHITE, 0.5)
+    paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.4))
+    paint.cover(f.brindle, mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+                0.8 * present(t["brindle"], 0.2))
+    merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
+    paint.cover(f.merle, merle_colour, 0.9 * present(t["merle"], 0.17))
+    cap_line = between(34, 52, t["cap_depth"]) - 0.012 * away**2
+    cap_line += 10 * np.exp(-((dx / 7) ** 2)) * np.float32(-t["cap_part"])
+    paint.cover(_step(cap_line - f.y + edge, 1.6), p.mark, 0.94 * present(t["cap"], 0.33))
+    for name, side in (("patch_left", -1), ("patch_right", 1)):
+        reach = 12.0 - np.hypot((f.x - 50 - side * 17) / 1.0, (f.y - EYE_LINE + 1) / 1.2)
+        paint.cover(_step(reach + edge, 1.4), p.mark, 0.95 * present(t[name], 0.33))
+    _tan_points(paint, f, b, t, edge)
+    spotted = present(t["spots"], 0.35)
+    for number, ((x, y), radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
+        shown = present(t[f"spot_{number}"], 0.45) * (0.12 + 0.88 * spotted)
+        reach = radius * (0.5 + 0.6 * shown) - np.hypot(f.x - x, (f.y - y) * 0.9)
+        paint.cover(_step(reach + 0.45 * edge, 0.9), p.mark, 0.95 * shown)
+    _muzzle_and_blaze(paint, f, b, t, edge)
+    tick = mixed(p.mark, _BLACK, 0.3)
+    paint.cover(f.ticking, tick, 0.85 * present(t["ticking"], 0.2))
+    paint.cover(np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2), _BLACK,
+                0.42 * present(t["socket"], 0.4))
+    return _lit(paint.image, _relief(f, b, t, fur), t)
+
+
+def _tan_points(paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: np.ndarray) -> None:
+    shown = present(t["tan_points"], 0.22)
+    away = np.abs(f.x - 50)
+    brow = 4.6 - np.hypot(away - b.eye_gap + 1.5, (f.y - EYE_LINE + 10.5) * 1.2)
+    cheek = 8.5 - np.hypot((away - 22) * 0.9, f.y - 63)
+    muzzle = 8.0 - np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9)
+    field = np.maximum(np.maximum(brow, cheek), muzzle)
+    paint.cover(_step(field + 0.6 * edge, 1.3), _TAN, 0.93 * shown)
+
+
+def _muzzle_and_blaze(paint: Painter, f: Fields, b: Build, t: dict[str, float],
+                      edge: np.ndarray) -> None:
+    dx = f.x - 50
+    away = np.abs(dx)
+    half = between(2.5, 7.5, t["blaze_width"])
+    blaze = half + 0.010 * (f.y - 42) ** 2 * _step(f.y - 42, 6) * 0.9 - away
+    blaze = blaze + np.float32(0.10) * (34 - f.y) * _step(34 - f.y, 4)
+    paint.cover(_step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4), _WHITE,
+                0.96 * present(t["blaze"], 0.38))
+    rise = between(-2.0, 7.0, t["mask_height"])
+    reach = 1 - np.sqrt((dx / (b.muzzle + 3.5)) ** 2
+                        + ((f.y - b.nose - 6 + 0.5 * rise) / (15 + 0.8 * rise)) ** 2)
+    field = _step(reach * 15 + edge, 1.5)
+    paint.cover(field, _WHITE, 0.95 * present(t["muzzle_colour"], 0.34))
+    paint.cover(field, _BLACK, 0.9 * present(-t["muzzle_colour"], 0.28))
+
+
+def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
+    """Brightness of the head, 1 meaning unchanged."""
+    dx, dy = f.x - 50, f.y - 50
+    away = np.abs(dx)
+    side = np.float32(0.13 * t["light_side"])
+    ball = np.sqrt((dx / 36) ** 2 + ((dy - 2) / 38) ** 2)
+    shade = 1.13 - 0.36 * ball**3 + side * dx / 30 - 0.0016 * dy
+    ry = b.chin - 1 - b.muzzle_top
+    u, v = dx / (b.muzzle + 1), (f.y - b.muzzle_top - 0.5 * ry) / (0.5 * ry)
+    radius = np.sqrt(u**2 + v**2 * np.where(v > 0, 1.0, 0.8))
+    inside = _step(1 - radius, 0.16)
+    bump = 0.15 * inside * (1 - 1.25 * np.maximum(v, -0.3)) + 0.10 * inside * side * u
+    rim = np.exp(-(((radius - 1.08) / 0.14) ** 2)) * _step(f.y - b.muzzle_top - 7, 5)
+    socket = np.exp(-(((away - b.eye_gap + 1) / 7.5) ** 2) - ((f.y - EYE_LINE) / 7) ** 2)
+    stop = np.exp(-((dx / (2.2 + 0.05 * (f.y - 20))) ** 2)) * _step(f.y - 27, 4) * _step(52 - f.y, 5)
+    wrinkle = np.exp(-((dx / 13) ** 2) - ((f.y - 36) / 6) ** 2) * np.sin((f.y + 0.010 * dx**2) * 1.5)
+    cheeks = np.exp(-(((away - 22) / 6) ** 2) - ((f.y - 60) / 7) ** 2)
+    # The bridge of the nose catches light, its flanks do not, the more the longer the muzzle.
+    span = _step(f.y - 45, 5) * _step(b.nose + 3 - f.y, 4)
+    ridge = np.exp(-((dx / (0.5 * b.muzzle)) ** 2))
+    flank = np.exp(-(((away - 0.95 * b.muzzle) / 4.5) ** 2)) * _step(f.y - 51, 4)
+    shade += np.float32(between(0.05, 0.16, t["muzzle_length"])) * span * (ridge - 1.2 * flank)
+    shade = shade + bump - 0.26 * rim - 0.16 * socket
+    shade -= np.float32(between(0.0, 0.22, t["stop"])) * stop
+    shade += np.float32(0.26 * present(t["wrinkle"], 0.3)) * wrinkle
+    shade += np.float32(0.12 * t["cheek_light"]) * cheeks
+    # Short hair on the muzzle and around the eyes.
+    calm = 1 - 0.6 * inside - 0.4 * socket
+    return shade + 0.36 * fur * np.maximum(calm, 0.25)
+
+
+def _lit(image: np.ndarray, shade: np.ndarray, t: dict[str, float]) -> np.ndarray:
+    """Shading that lightens dark coats a little and darkens light ones."""
+    warm = np.array([1 + 0.05 * t["light_warm"], 1.0, 1 - 0.06 * t["light_warm"]], np.float32)
+    lift = (shade - 1)[..., None] * np.float32(26)
+    return np.asarray((image * shade[..., None] + lift) * warm, dtype=np.float32)
+
+
+def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
+    """The coat of neck, chest and shoulders."""
+    paint = Painter(p.body, f.x.shape[0])
+    away = np.abs(f.x - 50)
+    paint.cover(f.brindle, mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+                0.75 * present(t["brindle"], 0.2))
+    merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
+    paint.cover(f.merle, merle_colour, 0.85 * present(t["merle"], 0.17))
+    chest = between(7, 24, t["chest_width"]) - away
+    paint.cover(_step(chest + 1.3 * f.rough, 2.0), _WHITE, 0.94 * present(t["chest_white"], 0.5))
+    shade = 1.02 - 0.0002 * away**2 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
+    shade -= 0.42 * np.exp(-(((f.y - 76) / 12) ** 2))
+    return _lit(paint.image, shade + 0.34 * fur, t)
+
+
+def ear_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
+    """The coat of the ears."""
+    paint = Painter(p.ear, f.x.shape[0])
+    paint.cover(f.brindle, _BLACK, 0.5 * present(t["brindle"], 0.2))
+    tip = np.hypot(f.x - 50, 0.55 * (f.y - 42)) - 36
+    tip_colour = mixed(_BLACK, _WHITE, ramp(t["ear_tip"], 0.0, 0.4))
+    paint.cover(_step(tip + f.rough, 2.5), tip_colour, 0.7 * (1 - np.exp(-2 * t["ear_tip"] ** 2)))
+    shade = 1.02 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
+    return _lit(paint.image, shade + 0.3 * fur, t)

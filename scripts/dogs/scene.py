@@ -1,0 +1,137 @@
+"""Background, body, collar and ears, and the order in which a portrait is painted."""
+
+import numpy as np
+import skia
+
+from dogs import coat, face
+from dogs.attributes import between, present, ramp, traits_of
+from dogs.coat import mixed
+from dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
+from dogs.textures import Fields, fields_for
+
+# Directions of the background's hue plane: green against magenta, blue against yellow.
+_GREEN = np.array([-40.0, 24.0, -22.0])
+_BLUE = np.array([-30.0, -4.0, 42.0])
+_PINK = np.array([206.0, 138.0, 136.0])
+
+
+def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
+    """Two colours blending across the frame under a faint pattern, (size, size, 3) float32."""
+    middle = np.full(3, between(104.0, 186.0, t["back_light"]))
+    first = middle + _GREEN * t["back_green"] + _BLUE * t["back_blue"]
+    second = first + 34 * (-0.6 + 0.9 * t["back_light"])
+    second = second + 0.75 * (_GREEN * t["back_second_green"] + _BLUE * t["back_second_blue"])
+    slope = (f.y - 40) / 34 + np.float32(0.9 * t["back_gradient"]) * (f.x - 50) / 40
+    blend = (0.5 + 0.5 * np.tanh(slope))[..., None].astype(np.float32)
+    image = first.astype(np.float32) + (second - first).astype(np.float32) * blend
+    stripes = np.tanh(4 * np.sin((f.x + 0.6 * f.y) * 0.5))
+    dots = np.tanh(4 * (np.cos(f.x * 0.56) * np.cos(f.y * 0.56) - 0.35))
+    rays = np.tanh(3 * np.sin(np.arctan2(f.y - 50, f.x - 50) * 12))
+    pattern = np.float32(0.09 * present(t["back_stripes"], 0.25)) * stripes
+    pattern += np.float32(0.09 * present(t["back_dots"], 0.25)) * (dots + 0.4)
+    pattern += np.float32(0.08 * present(t["back_rays"], 0.25)) * rays
+    glow = 1.10 - 0.30 * ((f.x - 50) ** 2 + (f.y - 48) ** 2) / 4000
+    return np.asarray(image * (glow + pattern)[..., None], dtype=np.float32)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    """Float RGB as opaque uint8 BGRA, the layout of a skia raster."""
+    out = np.full((*image.shape[:2], 4), 255, dtype=np.uint8)
+    out[..., :3] = np.clip(image + 0.5, 0, 255)[..., ::-1]
+    return out
+
+
+def _texture(image: np.ndarray) -> skia.Paint:
+    """A filling with the image, one pixel to one pixel of the frame."""
+    scale = 100 / image.shape[0]
+    picture = skia.Image.fromarray(_bytes(image), skia.kBGRA_8888_ColorType)
+    shader = picture.makeShader(skia.SamplingOptions(), skia.Matrix.Scale(scale, scale))
+    return skia.Paint(AntiAlias=True, Shader=shader)
+
+
+def _draw_ear(canvas: skia.Canvas, ear: Ear, texture: skia.Paint, p: coat.Palette,
+              t: dict[str, float], opacity: float) -> None:
+    edge = polygon(ear.edge)
+    dark = mixed(p.ear * 0.30, np.full(3, 12.0), 0.4)
+    texture.setAlphaf(opacity)
+    canvas.drawPath(edge, texture)
+    canvas.save()
+    canvas.clipPath(edge, True)
+    inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"], 0.0, 0.7))
+    shown = opacity * (1 - ear.drop)
+    canvas.drawPath(polygon(ear.inner), face.fill(inside, 0.95 * shown))
+    canvas.drawPath(polygon(ear.inner), face.pen(dark, 1.6, 0.30 * shown))
+    ends = [skia.Point(*ear.spine[0].tolist()), skia.Point(*ear.spine[-1].tolist())]
+    shade = skia.GradientShader.MakeLinear(
+        ends, [face.argb(dark, 0.42 * opacity), face.argb(dark, 0.0), face.argb(dark, 0.25 * opacity)],
+        [0.0, 0.45, 1.0])
+    canvas.drawPath(edge, skia.Paint(AntiAlias=True, Shader=shade))
+    canvas.restore()
+    flap = polygon(ear.flap)
+    texture.setAlphaf(opacity * ear.fold)
+    canvas.drawPath(flap, texture)
+    canvas.drawPath(flap, face.fill(dark, 0.10 * opacity * ear.fold))
+    canvas.drawPath(flap, face.pen(dark, 1.3, 0.75 * opacity * ear.fold))
+    texture.setAlphaf(1.0)
+    canvas.drawPath(edge, face.pen(dark, 1.3, 0.8 * opacity))
+
+
+def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
+    shown = present(t["collar"], 0.6)
+    colour = np.full(3, between(84.0, 176.0, t["collar_light"]))
+    colour = colour + np.array([-74.0, 44.0, -40.0]) * t["collar_green"]
+    colour = colour + np.array([-54.0, -12.0, 76.0]) * t["collar_blue"]
+    width = between(3.0, 7.0, t["collar_width"])
+    band = skia.PathBuilder()
+    band.moveTo(22, 82)
+    band.quadTo(50, 103, 78, 82)
+    path = band.detach()
+    canvas.drawPath(path, face.pen(colour * 0.35, width + 1.4, 0.75 * shown))
+    canvas.drawPath(path, face.pen(colour, width, shown))
+    canvas.drawPath(path, face.pen(np.full(3, 255.0), 0.25 * width, 0.13 * shown))
+    tag = shown * present(t["tag"], 0.6)
+    canvas.drawCircle(50, 95.6, 3.3, face.fill(np.array([120.0, 84.0, 20.0]), tag))
+    canvas.drawCircle(50, 95.3, 2.7, face.fill(np.array([240.0, 196.0, 74.0]), tag))
+    canvas.drawCircle(49.2, 94.4, 0.9, face.fill(np.array([255.0, 244.0, 200.0]), tag))
+
+
+def _draw_head(canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float],
+               image: np.ndarray) -> None:
+    head = polygon(head_outline(b, t))
+    canvas.drawPath(head, face.pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.4, 0.7))
+    canvas.drawPath(head, _texture(image))
+    rim = present(t["rim_light"], 0.4)
+    canvas.save()
+    canvas.clipPath(head, True)
+    canvas.translate(0.9, 1.3)
+    canvas.drawPath(head, face.pen(np.array([255.0, 250.0, 236.0]), 1.5, 0.42 * rim))
+    canvas.restore()
+
+
+def draw(attributes: np.ndarray, size: int) -> np.ndarray:
+    """A portrait as uint8 RGB (size, size, 3) from standard normal attributes (k,)."""
+    t = traits_of(attributes)
+    f = fields_for(size)
+    b = build_of(t)
+    p = coat.palette_of(t)
+    fur = coat.fur_of(f, t)
+    raster = _bytes(_background(f, t))
+    canvas = skia.Surface(raster, skia.kBGRA_8888_ColorType).getCanvas()
+    canvas.scale(size / 100, size / 100)
+    body = polygon(body_outline(t))
+    ears = [ear_of(b, t, side) for side in (-1, 1)]
+    ear_texture = _texture(coat.ear_image(f, p, t, fur))
+    for ear in ears:
+        _draw_ear(canvas, ear, ear_texture, p, t, 1.0)
+    canvas.drawPath(body, face.pen(p.body * 0.25, 1.4, 0.7))
+    canvas.drawPath(body, _texture(coat.body_image(f, p, t, fur)))
+    _draw_collar(canvas, t)
+    _draw_head(canvas, b, p, t, coat.head_image(f, b, p, t, fur))
+    for ear in ears:
+        _draw_ear(canvas, ear, ear_texture, p, t, ear.drop)
+    face.draw_beard(canvas, b, p, t)
+    face.draw_mouth(canvas, b, p, t)
+    face.draw_nose(canvas, b, t)
+    face.draw_eyes(canvas, b, p, t)
+    face.draw_brows(canvas, b, p, t)
+    return np.ascontiguousarray(raster[..., 2::-1])

@@ -1,0 +1,189 @@
+"""Outlines of head, ears and body, in percent of the frame (x right, y down).
+
+The pose is the same for every dog: the head is centred at x = 50, the eye line lies at EYE_LINE.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import skia
+
+from dogs.attributes import between, present, ramp
+
+EYE_LINE = 46.0
+OUTLINE = 336  # points of the head outline
+TUFTS = 42  # fur tufts around it
+
+
+def polygon(points: np.ndarray) -> skia.Path:
+    """A closed path through points of shape (n, 2)."""
+    return skia.Path.Polygon([skia.Point(x, y) for x, y in points.tolist()], True)
+
+
+def _periodic_spline(knots: int, samples: int) -> np.ndarray:
+    """Matrix (samples, knots) of a closed Catmull-Rom curve."""
+    matrix = np.zeros((samples, knots))
+    for row, place in enumerate(np.arange(samples) * knots / samples):
+        first, t = int(place), place - int(place)
+        basis = (-0.5 * t + t**2 - 0.5 * t**3, 1 - 2.5 * t**2 + 1.5 * t**3,
+                 0.5 * t + 2 * t**2 - 1.5 * t**3, -0.5 * t**2 + 0.5 * t**3)
+        for shift, weight in enumerate(basis):
+            matrix[row, (first + shift - 1) % knots] += weight
+    return matrix
+
+
+_HEAD_SPLINE = _periodic_spline(16, OUTLINE)
+
+
+def _tuft_profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heights in [0, 1] along the outline: fur spikes, curls and stray wiry spikes."""
+    rng = np.random.default_rng(5)
+    place = np.arange(OUTLINE) * TUFTS / OUTLINE
+    tuft, t = place.astype(int), place % 1.0
+    height = rng.uniform(0.45, 1.0, TUFTS)[tuft]
+    spikes = height * (1 - np.abs(2 * t - 1)) ** 1.2
+    curls = np.sqrt(np.abs(np.sin(np.pi * (place * 0.62)))) * rng.uniform(0.75, 1, TUFTS)[tuft]
+    wires = np.where(np.arange(OUTLINE) % 6 == 0, rng.uniform(0.2, 1.0, OUTLINE), 0.0)
+    return spikes, curls, wires
+
+
+_SPIKES, _CURLS, _WIRES = _tuft_profiles()
+
+
+@dataclass(frozen=True)
+class Build:
+    """Measures of a dog that several parts share, in percent of the frame."""
+
+    skull: float
+    cheek: float
+    jaw: float
+    chin: float
+    top: float
+    muzzle: float  # half width
+    muzzle_top: float
+    nose: float  # y of its centre
+    mouth: float  # y of the lips below the nose
+    eye_gap: float  # from the midline to an eye
+
+
+def build_of(t: dict[str, float]) -> Build:
+    """The measures that follow from the traits."""
+    skull = between(26.0, 33.0, t["skull_width"])
+    length = t["muzzle_length"]
+    nose = between(60.5, 69.0, length)
+    jaw = between(14.0, 24.5, t["jaw_width"]) + 0.35 * (skull - 29.5) - 2.5 * length
+    return Build(
+        skull=skull,
+        cheek=0.6 * skull + 0.4 * (jaw + 6) + between(-1.5, 3.5, t["cheek"]),
+        jaw=jaw,
+        chin=between(81.0, 87.0, length) + 1.2 * t["chin"],
+        top=between(24.0, 19.5, t["dome"]),
+        muzzle=between(11.5, 20.5, t["muzzle_width"]) - 1.0 * length,
+        muzzle_top=nose - between(7.0, 13.0, t["muzzle_height"]) - 2 * length,
+        nose=nose,
+        mouth=nose + 8.5,
+        eye_gap=between(12.4, 15.2, t["eye_spacing"]),
+    )
+
+
+def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
+    """Outline with its fur, shape (OUTLINE, 2), clockwise from the top."""
+    right = [
+        (0.0, b.top), (0.42 * b.skull, b.top + 1.2), (0.80 * b.skull, b.top + 8.5),
+        (b.skull, EYE_LINE - 3), (b.cheek, 60.0), (b.jaw, 71.5 + 0.3 * (b.chin - 84)),
+        (0.62 * b.jaw, b.chin - 4.5), (0.25 * b.jaw, b.chin - 0.6),
+    ]
+    left = [(-dx, y) for dx, y in right[:0:-1]]
+    knots = np.array([*right, (0.0, b.chin), *left])
+    curve = _HEAD_SPLINE @ knots
+    tangent = np.roll(curve, -1, 0) - np.roll(curve, 1, 0)
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    sag = normal + np.array([0.0, 0.75])
+    y = curve[:, 1]
+    cheeks = np.exp(-(((y - 66) / 10) ** 2))
+    crown = np.exp(-(((y - b.top) / 5) ** 2))
+    shaggy = ramp(t["coat_length"], 0.15, 0.7)
+    curly = present(t["coat_curl"], 0.22)
+    wire = present(t["coat_wire"], 0.3)
+    tufts = 0.5 + 6.3 * shaggy + cheeks * 4.0 * present(t["cheek_fluff"], 0.4)
+    tufts = tufts * (1 - 0.8 * curly)
+    bulge = curly * (1.5 + 2.0 * shaggy) + crown * (4.5 * present(t["topknot"], 0.3))
+    heights = (tufts * _SPIKES)[:, None] * sag + (2.6 * wire * _WIRES * (1 - curly))[:, None] * sag
+    heights += (bulge + 2.6 * curly * (_CURLS - 0.5))[:, None] * normal
+    heights += (crown * 4.0 * present(t["topknot"], 0.3) * _SPIKES)[:, None] * normal
+    return np.array([50.0, 0.0]) + curve + heights
+
+
+def body_outline(t: dict[str, float]) -> np.ndarray:
+    """Neck and shoulders down to the lower edge, shape (n, 2)."""
+    neck = between(19.0, 27.0, t["neck_width"])
+    s = np.linspace(0, 1, 15)
+    x = neck + (48 - neck) * (0.25 * s + 0.75 * s**2.2)
+    y = 66 + 36 * s
+    tuft = ramp(t["coat_length"], 0.15, 0.7) * 1.8 * np.where(np.arange(15) % 2 == 0, 1, -0.4)
+    right = np.stack([50 + x + tuft, y], 1)
+    return np.concatenate([right, right[::-1] * np.array([-1, 1]) + np.array([100, 0])])
+
+
+@dataclass(frozen=True)
+class Ear:
+    """An ear: its edge (n, 2), the inner-ear edge (m, 2), the folded part (k, 2), the spine."""
+
+    edge: np.ndarray
+    inner: np.ndarray
+    flap: np.ndarray
+    spine: np.ndarray
+    drop: float  # 0 pricked .. 1 hanging
+    fold: float
+
+
+_S = np.linspace(0.0, 1.0, 29)
+
+
+def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
+    """The ear on one side (-1 left in the picture, 1 right)."""
+    own = t["ear_left"] if side < 0 else t["ear_right"]
+    drop = ramp(t["ear_drop"] + 0.15 * own, -0.05, 0.34)
+    folded = ramp(t["ear_fold"] + 0.15 * own, 0.25, 0.4)
+    # An ear between pricked and hanging tips over.
+    fold = (folded + (1 - folded) * min(1.0, 2.2 * drop)) * (1 - drop)
+    length = (1 - drop) * between(21, 35, t["ear_length"]) + drop * between(29, 52, t["ear_length"])
+    broad = (1 - drop) * between(7.5, 12.5, t["ear_width"]) + drop * between(7, 11.5, t["ear_width"])
+    low = 0.5 * (t["ear_set"] + 1)
+    start = np.radians((1 - drop) * (6 + 32 * low) + drop * (70 + 32 * low))
+    turn = drop * np.radians(122 - 30 * low) + fold * np.radians(132)
+    bend_at = 0.22 * drop + 0.52 * (1 - drop)
+    bend = 1 / (1 + np.exp(-(_S - bend_at) / (0.07 + 0.05 * drop)))
+    angle = start + turn * (bend - bend[0])
+    step = length / (len(_S) - 1)
+    root_x = b.skull * ((1 - drop) * (0.50 + 0.18 * low) + drop * (0.70 + 0.12 * low))
+    root_y = b.top + 7.0 + 6.0 * low + 1.5 * drop
+    x = root_x + step * np.cumsum(np.sin(angle))
+    y = root_y - step * np.cumsum(np.cos(angle))
+    round_tip = 0.31 * (t["ear_round"] + 1) * (1 - drop) + drop
+    pointed = (1 - _S) ** 0.75 * (1 + 0.45 * _S)
+    rounded = np.sqrt(np.maximum(1 - _S**4.5, 0)) * (0.78 + 0.75 * _S * (1 - 0.45 * _S))
+    hanging = np.sqrt(np.maximum(1 - _S**5, 0)) * (0.55 + 0.95 * _S * (1.25 - 0.6 * _S))
+    prick = (1 - round_tip) * pointed + round_tip * rounded
+    width = broad * ((1 - drop) * prick + drop * hanging)
+    fringe = present(t["ear_fringe"], 0.35) * (0.4 + ramp(t["coat_length"], 0.15, 0.7))
+    width = width * (1 + 0.28 * fringe * np.where(np.arange(len(_S)) % 3 == 0, 1, -0.4) * _S)
+    across = np.stack([np.cos(angle), np.sin(angle)], 1)
+    spine = np.stack([x, y], 1)
+    place = np.array([side, 1.0])
+    shift = np.array([50.0, 0.0])
+
+    def ribbon(rows: slice, scale: float, inward: float) -> np.ndarray:
+        middle = spine[rows] - inward * across[rows] * width[rows, None]
+        half = scale * across[rows] * width[rows, None]
+        return np.concatenate([middle + half, (middle - half)[::-1]]) * place + shift
+
+    return Ear(
+        edge=ribbon(slice(None), 1.0, 0.0),
+        inner=ribbon(slice(0, 26), 0.60, 0.06),
+        flap=ribbon(slice(15, None), 1.0, 0.0),
+        spine=spine * place + shift,
+        drop=drop,
+        fold=fold,
+    )
