@@ -40,7 +40,7 @@ SINGLES: tuple[str, ...] = (
     "neck_width", "ticking", "freckles", "socket", "cheek_light", "beard_light", "moustache",
     "collar_width", "collar_light", "tag", "back_second_green", "back_second_blue",
     "back_gradient", "back_stripes", "back_dots", "back_rays", "light_side", "light_warm",
-    "rim_light", "wrinkle", "brindle_mask",
+    "rim_light", "wrinkle", "ruff",
 )
 
 

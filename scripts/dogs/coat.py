@@ -26,7 +26,7 @@ _SPOT_PLACES = np.random.default_rng(21).permutation(np.array([
     (31, 31), (42, 27), (55, 29), (67, 32), (25, 43), (75, 42), (50, 39), (27, 58), (73, 57),
     (34, 69), (66, 70), (36, 37), (63, 39), (50, 22),
 ], dtype=np.float64))
-_SPOT_SIZES = np.random.default_rng(22).uniform(2.8, 4.6, SPOTS)
+_SPOT_SIZES = np.random.default_rng(22).uniform(3.2, 5.4, SPOTS)
 
 
 def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
@@ -35,7 +35,7 @@ def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
 
 
 def _sharp(value: float) -> float:
-    return ramp(value, 0.0, 0.62)
+    return ramp(value, 0.0, 0.44)
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,13 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
         reach = 12.0 - np.hypot((f.x - 50 - side * 17) / 1.0, (f.y - EYE_LINE + 1) / 1.2)
         paint.cover(_step(reach + edge, 1.4), p.mark, 0.95 * present(t[name], 0.33))
     _tan_points(paint, f, b, t, edge)
-    spotted = present(t["spots"], 0.35)
+    spotted = present(t["spots"], 0.42)
     for number, ((x, y), radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
-        shown = present(t[f"spot_{number}"], 0.45) * (0.12 + 0.88 * spotted)
+        shown = present(t[f"spot_{number}"], 0.5) * (0.2 + 0.8 * spotted)
         reach = radius * (0.5 + 0.6 * shown) - np.hypot(f.x - x, (f.y - y) * 0.9)
         paint.cover(_step(reach + 0.45 * edge, 0.9), p.mark, 0.95 * shown)
+    ruff = f.y - 80 + 0.35 * (away - b.jaw)
+    paint.cover(_step(ruff + edge, 1.6), _WHITE, 0.92 * present(t["ruff"], 0.3))
     _muzzle_and_blaze(paint, f, b, t, edge)
     tick = mixed(p.mark, _BLACK, 0.3)
     paint.cover(f.ticking, tick, 0.85 * present(t["ticking"], 0.2))
@@ -171,7 +173,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     u, v = dx / (b.muzzle + 1), (f.y - b.muzzle_top - 0.5 * ry) / (0.5 * ry)
     radius = np.sqrt(u**2 + v**2 * np.where(v > 0, 1.0, 0.8))
     inside = _step(1 - radius, 0.16)
-    bump = 0.15 * inside * (1 - 1.25 * np.maximum(v, -0.3)) + 0.10 * inside * side * u
+    bump = 0.20 * inside * (1 - 1.25 * np.maximum(v, -0.3)) + 0.10 * inside * side * u
     rim = np.exp(-(((radius - 1.08) / 0.14) ** 2)) * _step(f.y - b.muzzle_top - 7, 5)
     socket = np.exp(-(((away - b.eye_gap + 1) / 7.5) ** 2) - ((f.y - EYE_LINE) / 7) ** 2)
     stop = np.exp(-((dx / (2.2 + 0.05 * (f.y - 20))) ** 2)) * _step(f.y - 27, 4) * _step(52 - f.y, 5)
@@ -182,9 +184,9 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     ridge = np.exp(-((dx / (0.5 * b.muzzle)) ** 2))
     flank = np.exp(-(((away - 0.95 * b.muzzle) / 4.5) ** 2)) * _step(f.y - 51, 4)
     shade += np.float32(between(0.05, 0.16, t["muzzle_length"])) * span * (ridge - 1.2 * flank)
-    shade = shade + bump - 0.26 * rim - 0.16 * socket
+    shade = shade + bump - 0.30 * rim - 0.16 * socket
     shade -= np.float32(between(0.0, 0.22, t["stop"])) * stop
-    shade += np.float32(0.26 * present(t["wrinkle"], 0.3)) * wrinkle
+    shade += np.float32(0.26 * present(t["wrinkle"], 0.24)) * wrinkle
     shade += np.float32(0.12 * t["cheek_light"]) * cheeks
     # Short hair on the muzzle and around the eyes.
     calm = 1 - 0.6 * inside - 0.4 * socket
@@ -206,6 +208,8 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
                 0.75 * present(t["brindle"], 0.2))
     merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
     paint.cover(f.merle, merle_colour, 0.85 * present(t["merle"], 0.17))
+    ruff = 7.5 - np.abs(f.y - 79 + 0.008 * away**2)
+    paint.cover(_step(ruff + 1.3 * f.rough, 2.0), _WHITE, 0.92 * present(t["ruff"], 0.3))
     chest = between(7, 24, t["chest_width"]) - away
     paint.cover(_step(chest + 1.3 * f.rough, 2.0), _WHITE, 0.94 * present(t["chest_white"], 0.5))
     shade = 1.02 - 0.0002 * away**2 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40

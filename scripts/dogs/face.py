@@ -46,7 +46,7 @@ def _curve(*points: tuple[float, float], close: bool = False) -> skia.Path:
 def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Both eyes, with lids, rims and catch-lights."""
     radius = between(5.0, 6.7, t["eye_size"])
-    warm = mixed(_BROWN, _AMBER, ramp(t["eye_light"], 0.0, 0.8))
+    warm = mixed(_BROWN, _AMBER, present(t["eye_light"], 0.38))
     warm = mixed(warm, _GREEN, 0.35 * ramp(t["eye_light"] + t["eye_blue"], 0.9, 0.4))
     blue, odd = present(t["eye_blue"], 0.2), present(abs(t["eye_odd"]), 0.09)
     for side in (-1, 1):
@@ -64,7 +64,7 @@ def _draw_eye(canvas: skia.Canvas, x: float, side: int, radius: float, iris: np.
     almond = _curve((outer, y - slant), (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
                     (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
                     (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
-                    (inner, y + slant + 0.25 * radius),
+                    (inner, y + slant + 0.10 * radius),
                     (x - side * 0.35 * radius, y + 1.35 * radius),
                     (x + side * 0.25 * radius, y + 1.0 * radius),
                     (x + side * 1.0 * radius, y + 0.85 * radius), (outer, y - slant), close=True)
@@ -86,7 +86,7 @@ def _draw_eye(canvas: skia.Canvas, x: float, side: int, radius: float, iris: np.
     top = _curve((outer, y - slant), (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
                  (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
                  (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
-                 (inner, y + slant + 0.25 * radius))
+                 (inner, y + slant + 0.10 * radius))
     canvas.drawPath(top, pen(_INK, 0.26 * radius, 0.9))
     white = np.array([255.0, 255.0, 255.0])
     canvas.drawCircle(x - 0.34 * radius, y - 0.34 * radius, 0.27 * radius, fill(white, 0.97))
@@ -97,15 +97,15 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     """A tuft of hair over each eye."""
     light = ramp(t["brow_light"], 0.0, 0.5)
     colour = mixed(mixed(p.coat * 0.45, _INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
-    length = 1.2 + 5.8 * present(t["brow_length"], 0.35)
+    length = 1.0 + 4.6 * present(t["brow_length"], 0.35)
     y = EYE_LINE - between(7.0, 11.0, t["brow_height"])
     for side in (-1, 1):
         points = []
-        for number in range(6):
-            s = number / 5
+        for number in range(5):
+            s = number / 4
             x = 50 + side * (b.eye_gap - 4.0 + 8 * s)
             base = y - 2.2 * np.sin(np.pi * (0.15 + 0.7 * s))
-            points += [(x - 0.9, base + 0.6), (x + side * (0.2 + 0.42 * length * (s - 0.25)),
+            points += [(x - side * 1.0, base + 0.2), (x + side * (0.2 + 0.42 * length * (s - 0.25)),
                                                base + length * (1.05 - 0.35 * abs(s - 0.4)))]
         points.append((50 + side * (b.eye_gap + 5.0), y - 1.0))
         points += [(50 + side * (b.eye_gap + 1.0), y - 3.6), (50 + side * (b.eye_gap - 4.0), y - 2.0)]
@@ -115,8 +115,8 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
 
 def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Open mouth with tongue, lips, jowls and the line up to the nose."""
-    opened = ramp(t["mouth_open"], 0.0, 0.5)
-    half = between(8.0, 13.5, t["mouth_width"]) * (0.7 + 0.02 * b.muzzle)
+    opened = present(t["mouth_open"], 0.5)
+    half = between(9.0, 13.5, t["mouth_width"]) * (0.7 + 0.02 * b.muzzle)
     corner = b.mouth + between(1.8, -4.2, t["smile"])
     droop = b.mouth + between(0.8, 4.0, t["jowl"])
     depth = 0.2 + 7.3 * opened
@@ -127,8 +127,8 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
                     (50 - 0.75 * half, b.mouth + 1.35 * depth + 1), lip_l, close=True)
     canvas.drawPath(cavity, fill(np.array([70.0, 20.0, 28.0]), min(1.0, 1.25 * opened)))
     canvas.drawPath(cavity, pen(_INK, 0.9, 0.9 * opened))
-    wide = between(3.6, 5.8, t["tongue_width"])
-    tip = b.mouth + 2.2 + opened * between(4.5, 12.5, t["tongue_length"])
+    wide = between(3.0, 6.4, t["tongue_width"])
+    tip = b.mouth + 2.2 + opened * between(3.5, 15.0, t["tongue_length"])
     tongue = _curve((50 - 0.8 * wide, b.mouth + 1.5), (50 - 1.25 * wide, tip), (50, tip),
                     (50 + 1.25 * wide, tip), (50 + 0.8 * wide, b.mouth + 1.5), close=True)
     shade = skia.GradientShader.MakeLinear(
@@ -145,15 +145,15 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
                   (50 + 0.55 * half, droop + 4.2), lip_r)
     canvas.drawPath(lips, pen(line, 1.25, 0.92))
     canvas.drawLine(50, b.nose + 3, 50, b.mouth - 0.2, pen(line, 1.15, 0.9))
-    freckle = fill(line, 0.75 * present(t["freckles"], 0.45))
+    freckle = fill(line, 0.75 * present(t["freckles"], 0.5))
     for side in (-1, 1):
         for dx, dy in ((6.2, 3.2), (8.6, 5.0), (9.4, 2.2), (6.6, 6.2), (11.4, 4.2)):
-            canvas.drawCircle(50 + side * dx * (0.4 + b.muzzle / 26), b.nose + dy - 0.6, 0.62, freckle)
+            canvas.drawCircle(50 + side * dx * (0.4 + b.muzzle / 26), b.nose + dy - 0.6, 0.72, freckle)
 
 
 def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
     """A shaded nose with nostrils and a highlight."""
-    w = between(5.2, 8.2, t["nose_width"]) * (0.72 + 0.017 * b.muzzle)
+    w = between(6.0, 8.6, t["nose_width"]) * (0.72 + 0.017 * b.muzzle)
     h = between(3.6, 5.6, t["nose_height"])
     y = b.nose
     pink = present(t["nose_pink"], 0.18)

@@ -27,9 +27,9 @@ def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
     stripes = np.tanh(4 * np.sin((f.x + 0.6 * f.y) * 0.5))
     dots = np.tanh(4 * (np.cos(f.x * 0.56) * np.cos(f.y * 0.56) - 0.35))
     rays = np.tanh(3 * np.sin(np.arctan2(f.y - 50, f.x - 50) * 12))
-    pattern = np.float32(0.09 * present(t["back_stripes"], 0.25)) * stripes
-    pattern += np.float32(0.09 * present(t["back_dots"], 0.25)) * (dots + 0.4)
-    pattern += np.float32(0.08 * present(t["back_rays"], 0.25)) * rays
+    pattern = np.float32(0.09 * present(t["back_stripes"], 0.2)) * stripes
+    pattern += np.float32(0.09 * present(t["back_dots"], 0.2)) * (dots + 0.4)
+    pattern += np.float32(0.08 * present(t["back_rays"], 0.2)) * rays
     glow = 1.10 - 0.30 * ((f.x - 50) ** 2 + (f.y - 48) ** 2) / 4000
     return np.asarray(image * (glow + pattern)[..., None], dtype=np.float32)
 
@@ -54,7 +54,9 @@ def _draw_ear(canvas: skia.Canvas, ear: Ear, texture: skia.Paint, p: coat.Palett
     edge = polygon(ear.edge)
     dark = mixed(p.ear * 0.30, np.full(3, 12.0), 0.4)
     texture.setAlphaf(opacity)
-    canvas.drawPath(edge, texture)
+    flap = polygon(ear.flap)
+    canvas.drawPath(polygon(ear.base), texture)
+    canvas.drawPath(flap, texture)
     canvas.save()
     canvas.clipPath(edge, True)
     inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"], 0.0, 0.7))
@@ -67,13 +69,12 @@ def _draw_ear(canvas: skia.Canvas, ear: Ear, texture: skia.Paint, p: coat.Palett
         [0.0, 0.45, 1.0])
     canvas.drawPath(edge, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.restore()
-    flap = polygon(ear.flap)
+    canvas.drawPath(edge, face.pen(dark, 1.3, 0.8 * opacity))
     texture.setAlphaf(opacity * ear.fold)
     canvas.drawPath(flap, texture)
     canvas.drawPath(flap, face.fill(dark, 0.10 * opacity * ear.fold))
     canvas.drawPath(flap, face.pen(dark, 1.3, 0.75 * opacity * ear.fold))
     texture.setAlphaf(1.0)
-    canvas.drawPath(edge, face.pen(dark, 1.3, 0.8 * opacity))
 
 
 def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
@@ -98,7 +99,7 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
 def _draw_head(canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float],
                image: np.ndarray) -> None:
     head = polygon(head_outline(b, t))
-    canvas.drawPath(head, face.pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.4, 0.7))
+    canvas.drawPath(head, face.pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
     canvas.drawPath(head, _texture(image))
     rim = present(t["rim_light"], 0.4)
     canvas.save()

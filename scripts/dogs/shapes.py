@@ -39,9 +39,17 @@ def _tuft_profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Heights in [0, 1] along the outline: fur spikes, curls and stray wiry spikes."""
     rng = np.random.default_rng(5)
     place = np.arange(OUTLINE) * TUFTS / OUTLINE
-    tuft, t = place.astype(int), place % 1.0
-    height = rng.uniform(0.45, 1.0, TUFTS)[tuft]
-    spikes = height * (1 - np.abs(2 * t - 1)) ** 1.2
+    tuft = place.astype(int)
+    # Tufts of unequal width, each leaning to one side.
+    ends = np.cumsum(rng.uniform(0.45, 1.5, TUFTS))
+    ends = np.concatenate([[0.0], ends * OUTLINE / ends[-1]])
+    spikes = np.zeros(OUTLINE)
+    for start, end in zip(ends[:-1], ends[1:], strict=True):
+        inside = (np.arange(OUTLINE) >= start) & (np.arange(OUTLINE) < end)
+        s = (np.arange(OUTLINE)[inside] - start) / (end - start)
+        lean = rng.uniform(0.3, 0.7)
+        peak = np.minimum(s / lean, (1 - s) / (1 - lean)) ** 1.15
+        spikes[inside] = peak * rng.uniform(0.5, 1.0) * min(1.0, (end - start) / 8)
     curls = np.sqrt(np.abs(np.sin(np.pi * (place * 0.62)))) * rng.uniform(0.75, 1, TUFTS)[tuft]
     wires = np.where(np.arange(OUTLINE) % 6 == 0, rng.uniform(0.2, 1.0, OUTLINE), 0.0)
     return spikes, curls, wires
@@ -128,10 +136,11 @@ def body_outline(t: dict[str, float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ear:
-    """An ear: its edge (n, 2), the inner-ear edge (m, 2), the folded part (k, 2), the spine."""
+    """Polygons (n, 2) of the whole ear, of its inside, below and beyond the crease; its spine."""
 
     edge: np.ndarray
     inner: np.ndarray
+    base: np.ndarray
     flap: np.ndarray
     spine: np.ndarray
     drop: float  # 0 pricked .. 1 hanging
@@ -139,20 +148,21 @@ class Ear:
 
 
 _S = np.linspace(0.0, 1.0, 29)
+_CREASE = 14  # where an ear folds, an index into _S
 
 
 def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     """The ear on one side (-1 left in the picture, 1 right)."""
     own = t["ear_left"] if side < 0 else t["ear_right"]
-    drop = ramp(t["ear_drop"] + 0.15 * own, -0.05, 0.34)
+    drop = ramp(t["ear_drop"] + 0.15 * own + 0.6 * present(t["coat_curl"], 0.22), -0.02, 0.34)
     folded = ramp(t["ear_fold"] + 0.15 * own, 0.25, 0.4)
     # An ear between pricked and hanging tips over.
-    fold = (folded + (1 - folded) * min(1.0, 2.2 * drop)) * (1 - drop)
-    length = (1 - drop) * between(21, 35, t["ear_length"]) + drop * between(29, 52, t["ear_length"])
-    broad = (1 - drop) * between(7.5, 12.5, t["ear_width"]) + drop * between(7, 11.5, t["ear_width"])
+    fold = (folded + (1 - folded) * (1 - (1 - drop) ** 3)) * (1 - drop**2)
+    length = (1 - drop) * between(21, 32, t["ear_length"]) * (1 + 0.22 * folded) + drop * between(29, 52, t["ear_length"])
+    broad = (1 - drop) * between(8.2, 12.6, t["ear_width"]) + drop * between(7, 11.5, t["ear_width"])
     low = 0.5 * (t["ear_set"] + 1)
     start = np.radians((1 - drop) * (6 + 32 * low) + drop * (70 + 32 * low))
-    turn = drop * np.radians(122 - 30 * low) + fold * np.radians(132)
+    turn = drop * np.radians(122 - 30 * low)
     bend_at = 0.22 * drop + 0.52 * (1 - drop)
     bend = 1 / (1 + np.exp(-(_S - bend_at) / (0.07 + 0.05 * drop)))
     angle = start + turn * (bend - bend[0])
@@ -161,7 +171,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     root_y = b.top + 7.0 + 6.0 * low + 1.5 * drop
     x = root_x + step * np.cumsum(np.sin(angle))
     y = root_y - step * np.cumsum(np.cos(angle))
-    round_tip = 0.31 * (t["ear_round"] + 1) * (1 - drop) + drop
+    round_tip = (0.24 - 0.10 * folded) * (t["ear_round"] + 1) * (1 - drop) + drop
     pointed = (1 - _S) ** 0.75 * (1 + 0.45 * _S)
     rounded = np.sqrt(np.maximum(1 - _S**4.5, 0)) * (0.78 + 0.75 * _S * (1 - 0.45 * _S))
     hanging = np.sqrt(np.maximum(1 - _S**5, 0)) * (0.55 + 0.95 * _S * (1.25 - 0.6 * _S))
@@ -171,6 +181,10 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     width = width * (1 + 0.28 * fringe * np.where(np.arange(len(_S)) % 3 == 0, 1, -0.4) * _S)
     across = np.stack([np.cos(angle), np.sin(angle)], 1)
     spine = np.stack([x, y], 1)
+    # Folding turns the tip about the crease, out of the picture plane and down again.
+    tip = spine[_CREASE:] - spine[_CREASE]
+    outward = np.linalg.norm(tip, axis=1)[:, None] * np.array([0.42, 0.10])
+    spine[_CREASE:] = spine[_CREASE] + tip * np.cos(0.97 * np.pi * fold) + outward * fold
     place = np.array([side, 1.0])
     shift = np.array([50.0, 0.0])
 
@@ -182,7 +196,8 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     return Ear(
         edge=ribbon(slice(None), 1.0, 0.0),
         inner=ribbon(slice(0, 26), 0.60, 0.06),
-        flap=ribbon(slice(15, None), 1.0, 0.0),
+        base=ribbon(slice(0, _CREASE + 2), 1.0, 0.0),
+        flap=ribbon(slice(_CREASE, None), 1.0, 0.0),
         spine=spine * place + shift,
         drop=drop,
         fold=fold,
