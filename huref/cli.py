@@ -1,0 +1,133 @@
+"""The command line: one short function per command, on top of the Python API.
+
+Results go to stdout, everything else to stderr. What is heavy is imported inside the commands,
+so that `huref --help` answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from huref import __version__
+from huref.errors import HurefError
+
+
+class _Huref(click.Group):
+    """Shows a known failure as one line; HUREF_DEBUG=1 shows where it came from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (HurefError, OSError) as error:
+            if os.environ.get("HUREF_DEBUG") == "1" or isinstance(error, BrokenPipeError):
+                raise
+            message = " ".join(str(error).split())
+            click.echo(f"huref: {message}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Huref, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="huref")
+def main() -> None:
+    """Which base model does this language model descend from?
+
+    A MODEL is a folder, a Hub id (org/name, optional @revision), a saved record or a
+    fingerprint PNG, in any mix.
+    """
+
+
+def _refuse_missing_folder(*paths: Path | None) -> None:
+    """Say now, not after minutes of reading, that an output has nowhere to go."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise HurefError(f"{path}: there is no folder '{path.parent}' to write to; create it")
+
+
+def _default_picture(model: str) -> Path:
+    name = Path(model.partition("@")[0]).expanduser().resolve().name
+    return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")
+
+
+as_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@main.command()
+@click.argument("model")
+@click.option("-o", "--out", type=as_file, help="Where to write the PNG.  [default: NAME.dog.png]")
+@click.option("--recipe", default="default", metavar="NAME|FILE", help="How it is made.")
+@click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the recipe's.")
+@click.option("--record", type=as_file, help="Also save the record (private: it leaks weights).")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def fingerprint(
+    model: str,
+    out: Path | None,
+    recipe: str,
+    decoder: str | None,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a model's picture: one lineage, one dog."""
+    out = out or _default_picture(model)
+    _refuse_missing_folder(out, record)
+    from huref.fingerprint import fingerprint as make
+
+    result = make(model, out, recipe=recipe, decoder=decoder, record=record)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        return
+    costs = result.costs
+    click.echo(f"picture  {out}")
+    if record:
+        click.echo(f"record   {record}  (private: it leaks weights)")
+    if result.record.revision:
+        click.echo(f"commit   {result.record.revision}")
+    click.echo(f"recipe   {result.record.recipe.name} {result.record.recipe.digest}")
+    share = 100 * costs.bytes_read / max(costs.bytes_total, 1)
+    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({share:.1f} %)")
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--recipe", default="default", metavar="NAME|FILE", help="How they are measured.")
+@click.option("-o", "--out", type=as_file, help="Also write a contact sheet (PNG).")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--md", "form", flag_value="md", help="Print a Markdown table.")
+def compare(models: tuple[str, ...], recipe: str, out: Path | None, form: str | None) -> None:
+    """Compare every two of two or more MODELS."""
+    if len(models) < 2:
+        raise click.UsageError("give at least two models to compare")
+    _refuse_missing_folder(out)
+    from huref.comparison import compare as measure
+    from huref.comparison import draw_sheet
+    from huref.decoder.picture import write_png
+    from huref.output import FORMATS
+
+    table = measure(models, recipe=recipe)
+    if out is not None:
+        write_png(out, draw_sheet(table, recipe=recipe), {"Software": f"huref {__version__}"})
+        click.echo(f"wrote {out}", err=True)
+    click.echo(FORMATS[form or "text"](table))
+
+
+@main.command("train-encoder")
+@click.option("--config", type=as_file, required=True, help="For instance configs/encoder.yaml.")
+@click.option("--resume", is_flag=True, help="Go on from the last saved step.")
+@click.option("--device", default="auto", help="auto, cpu or cuda.  [default: auto]")
+@click.option("-o", "--out", type=as_file, help="Where the trained encoder goes.")
+@click.option("--steps", type=int, help="Train for so many steps instead of the config's.")
+def train_encoder(
+    config: Path, resume: bool, device: str, out: Path | None, steps: int | None
+) -> None:
+    """Train the encoder on synthetic Gaussian weights alone."""
+    from huref.encoder.train import train
+
+    click.echo(train(config, resume=resume, device=device, out=out, steps=steps))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

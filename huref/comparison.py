@@ -1,0 +1,34 @@
+"""Compares any mix of models, records and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from huref.decoder.picture import contact_sheet
+from huref.fingerprint import render
+from huref.lineage.table import LineageTable, build_table
+from huref.models import open_record
+
+
+def compare(models: Sequence[str | Path], *, recipe: str = "default") -> LineageTable:
+    """Measure each model once and compare every two.
+
+    Args:
+        models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
+            only the latent can be compared.
+        recipe: name of a recipe, or a YAML file, for the models whose weights are read.
+
+    Raises:
+        RecipeError: two of them were made by different recipes.
+        HurefError: another subclass says which model could not be read, and why.
+    """
+    names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
+    return build_table([open_record(name, recipe) for name in names])
+
+
+def draw_sheet(table: LineageTable, columns: int = 4, recipe: str = "default") -> np.ndarray:
+    """All models of a table as one contact sheet, (height, width, 3) uint8."""
+    images = [render(record, recipe=recipe) for record in table.records]
+    return contact_sheet(images, table.labels, min(columns, len(images)))

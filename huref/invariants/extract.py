@@ -1,0 +1,92 @@
+"""From a checkpoint to its terms: anchors, whitened embeddings, and the blocks that count."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from huref.architecture.block import Block
+from huref.architecture.reader import ModelReader
+from huref.errors import AnchorError, WeightsError
+from huref.invariants.anchors import Anchors, choose_anchors
+from huref.invariants.terms import block_terms, whiten
+from huref.loader.checkpoint import Checkpoint
+from huref.recipe import Recipe
+
+NOOP = 1e-4  # a block writing less than this share of the residual stream does nothing
+NOOP_ROWS = 32  # anchors on which that share is measured
+
+
+@dataclass(frozen=True)
+class Extract:
+    """The terms (layers, 3, m, m) float32 of a model, and how they came about."""
+
+    terms: Tensor
+    anchors: Anchors
+    layers: tuple[int, ...]
+    recipe: Recipe
+
+
+def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
+    """Read what the recipe names and multiply it into terms.
+
+    A vocabulary with too few Latin tokens uses all of its tokens, and a model with fewer blocks
+    than the recipe asks for its last ones; both get a recipe of their own name.
+
+    Raises:
+        AnchorError: the vocabulary is too small even so.
+        WeightsError: weights are all zero, NaN or infinite.
+    """
+    reader = ModelReader(checkpoint)
+    try:
+        anchors = choose_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors)
+    except AnchorError:
+        if recipe.anchors == "all":
+            raise
+        anchors = choose_anchors(checkpoint.vocabulary, recipe.m, "all")
+        recipe = replace(recipe, name=f"{recipe.name}+all-tokens", anchors="all")
+    rows = reader.embeddings([anchors.ids[i] for i in anchors.filled])
+    if not rows.any():
+        raise WeightsError(f"{checkpoint.model}: the embeddings are all zero")
+    E = torch.zeros(recipe.m, rows.shape[1])
+    E[anchors.filled] = rows
+    whitened = whiten(E, recipe.damping)
+    working = list(islice(_working_blocks(reader, rows), max(recipe.layers) + 1))
+    if not working:
+        raise WeightsError(
+            f"{checkpoint.model}: every block writes nothing; its weights are all zero"
+        )
+    missing = max(recipe.layers) + 1 - len(working)
+    if missing:
+        shallow = tuple(max(position - missing, 0) for position in recipe.layers)
+        recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
+    chosen = tuple(working[position] for position in recipe.layers)
+    terms = torch.stack([block_terms(reader.read_block(index), whitened) for index in chosen])
+    return Extract(terms, anchors, chosen, recipe)
+
+
+def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:
+    """Indices of the blocks that change the residual stream, first to last."""
+    sample = rows[:NOOP_ROWS]
+    for index in range(reader.block_count):
+        if not reader.may_be_noop(index) or writes(reader.read_block(index), sample) >= NOOP:
+            yield index
+
+
+def writes(block: Block, rows: Tensor) -> float:
+    """How much a block adds to the residual stream, as a share of what is there.
+
+    Activations and softmax are left out: the attention's value path and the bilinear feed-forward
+    network, on embedding rows (n, d) as RMSNorm would scale them. The larger of the two counts.
+    """
+    x = rows / rows.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
+    attention, ffn = block.attention, block.ffn
+    values = (x @ attention.v).view(len(x), attention.kv_heads, -1)
+    values = values.repeat_interleave(attention.heads // attention.kv_heads, dim=1)
+    hidden = x @ ffn.up
+    if ffn.gate is not None:
+        hidden = hidden * (x @ ffn.gate)
+    written = max((values.flatten(1) @ attention.o).norm(), (hidden @ ffn.down).norm())
+    return float(written / rows.norm())

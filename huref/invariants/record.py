@@ -1,0 +1,106 @@
+"""A record: a model's terms and latent with what is needed to compare them, in one file.
+
+Terms leak weights, so a record is private; the picture carries only the latent.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from huref.errors import RecordError
+from huref.invariants.anchors import Anchors
+from huref.recipe import Recipe, parse_recipe
+
+LATENT = 512
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured of one model.
+
+    Attributes:
+        model: what the user called it.
+        revision: the commit, or None.
+        recipe: how it was made.
+        layers: indices of the blocks that were read, or None when unknown.
+        anchors: the anchor strings in row order, or None (a picture does not carry them).
+        terms: (layers, 3, m, m) float32, or None (likewise).
+        latent: (512,) float32.
+    """
+
+    model: str
+    revision: str | None
+    recipe: Recipe
+    layers: tuple[int, ...] | None
+    anchors: Anchors | None
+    terms: Tensor | None
+    latent: np.ndarray | None
+
+    def with_latent(self, latent: np.ndarray) -> "Record":
+        """The same record with a latent."""
+        return replace(self, latent=latent)
+
+    def save(self, path: Path) -> None:
+        """Write the record, first under a temporary name.
+
+        Raises:
+            RecordError: the record lacks terms or a latent, so there is nothing to save.
+        """
+        if self.terms is None or self.anchors is None or self.latent is None:
+            raise RecordError(f"{self.model}: only a model's weights give a record to save")
+        metadata = {
+            "recipe": self.recipe.to_json(),
+            "model": self.model,
+            "revision": self.revision or "",
+            "layers": json.dumps(self.layers),
+            "anchors": json.dumps(
+                [[t.hex(), i] for t, i in zip(self.anchors.tokens, self.anchors.ids, strict=True)]
+            ),
+        }
+        tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata)
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def load_record(path: Path) -> Record:
+    """Read a record that `Record.save` wrote.
+
+    Raises:
+        RecordError: the file is not a record, or its parts do not fit together.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            expected = {"terms": (len(recipe.layers), 3, recipe.m, recipe.m), "latent": (LATENT,)}
+            if shapes != expected:
+                raise RecordError(f"{path}: a record holds {expected}, this file {shapes}")
+            terms = file.get_tensor("terms").float()
+            latent = file.get_tensor("latent").float().numpy()
+        rows = [
+            (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
+        ]
+        layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
+        model, revision = metadata["model"], metadata["revision"] or None
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise RecordError(
+            f"{path}: not a record that 'huref fingerprint --record' wrote ({type(error).__name__})"
+        ) from error
+    if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
+        raise RecordError(f"{path}: the record's anchors or numbers are damaged; make it again")
+    anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
+    return Record(model, revision, recipe, layers, anchors, terms, latent)

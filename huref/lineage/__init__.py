@@ -1,0 +1,1 @@
+"""What records say about who descends from whom: similarity, tables and verdicts."""

@@ -1,0 +1,92 @@
+"""The table of all pairs of some models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from huref.errors import RecipeError
+from huref.invariants.record import Record
+from huref.lineage.similarity import Similarity, compare_records
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models and how alike they are."""
+
+    a: str
+    b: str
+    similarity: Similarity
+
+    def to_json(self) -> dict[str, Any]:
+        """The pair as the design's `compare --json` has it; figures not measured are null."""
+        s = self.similarity
+        return {
+            "a": self.a,
+            "b": self.b,
+            "ics": s.ics,
+            "terms": s.terms,
+            "shared_anchors": s.shared_anchors,
+            "units": None,
+            "log10_p": None,
+            "test": None,
+            "latent_cosine": s.latent_cosine,
+            "verdict": None,
+            "why": s.why or "similarity only: the unit tests a verdict needs are not built yet",
+        }
+
+
+@dataclass(frozen=True)
+class LineageTable:
+    """All pairs of some records, in the order in which the models were given."""
+
+    records: tuple[Record, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def models(self) -> list[str]:
+        """The models as the user called them."""
+        return [record.model for record in self.records]
+
+    @property
+    def labels(self) -> list[str]:
+        """The last part of each model's name, or the whole name where that is ambiguous."""
+        short = [model.rstrip("/").rpartition("/")[2] for model in self.models]
+        return [
+            part if short.count(part) == 1 else model
+            for part, model in zip(short, self.models, strict=True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as the design's `compare --json` has it."""
+        return {
+            "models": self.models,
+            "recipe": self.records[0].recipe.digest,
+            "pairs": [pair.to_json() for pair in self.pairs],
+        }
+
+
+def build_table(records: Sequence[Record]) -> LineageTable:
+    """Compare every two records.
+
+    Raises:
+        RecipeError: two records were made by different recipes.
+    """
+    if len(records) < 2:
+        raise RecipeError("a comparison needs at least two models")
+    pairs = [Pair(a.model, b.model, _compare(a, b)) for a, b in combinations(records, 2)]
+    return LineageTable(tuple(records), tuple(pairs))
+
+
+def _compare(a: Record, b: Record) -> Similarity:
+    if a.recipe.digest == b.recipe.digest:
+        return compare_records(a, b)
+    differences = a.recipe.differences(b.recipe)
+    if a.recipe.family == b.recipe.family and set(differences) <= {"name", "anchors", "layers"}:
+        # One of the models forced a variant on itself; that is no fault of the user's.
+        names = f"'{a.recipe.name}' and '{b.recipe.name}'"
+        return Similarity(None, None, None, None, f"not comparable: recipes {names} differ")
+    raise RecipeError(
+        f"{a.model} and {b.model} were made by different recipes ({a.recipe.digest} and "
+        f"{b.recipe.digest}: {', '.join(differences)} differ); fingerprint both with one recipe"
+    )

@@ -1,0 +1,125 @@
+"""Whatever a user names, as a record: a folder, a Hub id, a saved record or a fingerprint PNG."""
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from huref.decoder.picture import read_png_text
+from huref.encoder.network import Encoder, load_encoder
+from huref.errors import RecordError
+from huref.invariants.extract import extract_terms
+from huref.invariants.record import LATENT, Record, load_record
+from huref.loader.checkpoint import open_checkpoint
+from huref.recipe import Recipe, load_recipe, parse_recipe
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass
+class Costs:
+    """What it took: bytes, and seconds by stage."""
+
+    bytes_read: int = 0
+    bytes_total: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def cached_encoder(path: Path) -> Encoder:
+    """The encoder of a checkpoint, loaded once."""
+    return load_encoder(path)
+
+
+def open_record(model: str, recipe: str = "default", decoder: str | None = None) -> Record:
+    """The record behind a name; weights are read when it is neither a record nor a picture.
+
+    Raises:
+        HurefError: one of `huref.errors`, saying what is wrong with the model.
+    """
+    return measure(model, recipe, decoder)[0]
+
+
+def measure(
+    model: str, recipe: str = "default", decoder: str | None = None
+) -> tuple[Record, Costs]:
+    """Like `open_record`, with what it took."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        with path.open("rb") as file:
+            is_png = file.read(len(PNG_MAGIC)) == PNG_MAGIC
+        size = path.stat().st_size
+        return (read_picture(path) if is_png else load_record(path)), Costs(size, size)
+    return _measure_weights(model, *load_recipe(recipe, decoder)[:2])
+
+
+def _measure_weights(model: str, recipe: Recipe, encoder_path: Path) -> tuple[Record, Costs]:
+    began = time.perf_counter()
+    checkpoint = open_checkpoint(model)
+    meter = checkpoint.repository.meter
+    with tqdm(desc=model, unit="B", unit_scale=True, leave=False, delay=2, disable=None) as bar:
+        meter.bar = bar
+        extract = extract_terms(checkpoint, recipe)
+        meter.bar = None
+    extracted = time.perf_counter()
+    latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
+    seconds = {
+        "read": checkpoint.seconds_reading,
+        "terms": extracted - began - checkpoint.seconds_reading,
+        "encode": time.perf_counter() - extracted,
+    }
+    record = Record(
+        model=model,
+        revision=checkpoint.revision,
+        recipe=extract.recipe,
+        layers=extract.layers,
+        anchors=extract.anchors,
+        terms=extract.terms,
+        latent=latent,
+    )
+    return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)
+
+
+def picture_text(record: Record) -> dict[str, str]:
+    """What a fingerprint PNG says of itself, as text chunks.
+
+    Raises:
+        RecordError: the record has no latent.
+    """
+    if record.latent is None:
+        raise RecordError(f"{record.model}: the record has no latent")
+    latent = np.ascontiguousarray(record.latent, dtype="<f4").tobytes()
+    return {
+        "huref:model": record.model,
+        "huref:revision": record.revision or "",
+        "huref:recipe": record.recipe.digest,
+        "huref:recipe.json": record.recipe.to_json(),
+        "huref:latent": base64.b64encode(latent).decode("ascii"),
+    }
+
+
+def read_picture(path: Path) -> Record:
+    """The public part of a record, from a fingerprint PNG.
+
+    Raises:
+        RecordError: the PNG is not a fingerprint, or its text is damaged.
+    """
+    text = read_png_text(path)
+    try:
+        recipe = parse_recipe(json.loads(text["huref:recipe.json"]), str(path))
+        raw = base64.b64decode(text["huref:latent"], validate=True)
+        latent = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+        model, revision, digest = (text[f"huref:{k}"] for k in ("model", "revision", "recipe"))
+    except (KeyError, ValueError, binascii.Error, RecursionError) as error:
+        raise RecordError(
+            f"{path}: not a fingerprint picture (its huref text is missing or damaged)"
+        ) from error
+    if latent.shape != (LATENT,) or not np.isfinite(latent).all() or digest != recipe.digest:
+        raise RecordError(f"{path}: the picture's latent or recipe is damaged; make it again")
+    return Record(model, revision or None, recipe, None, None, None, latent)

@@ -1,0 +1,99 @@
+"""How results look: tables for people, and JSON, CSV and Markdown for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+
+from huref.lineage.table import LineageTable, Pair
+
+COLUMNS = ("a", "b", "ICS", "qk", "vo", "ffn", "anchors", "cos z")
+DETAILED = 6  # up to so many models the terminal shows every pair with its terms
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _cells(pair: Pair) -> list[str]:
+    s = pair.similarity
+    terms = s.terms or {}
+    return [
+        pair.a,
+        pair.b,
+        _figure(s.ics),
+        *(_figure(terms.get(name)) for name in ("qk", "vo", "ffn")),
+        "-" if s.shared_anchors is None else str(s.shared_anchors),
+        _figure(s.latent_cosine),
+    ]
+
+
+def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Rows of text in columns; the first `left` columns are aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def as_json(table: LineageTable) -> str:
+    """The design's `compare --json`."""
+    return json.dumps(table.to_json(), indent=2, ensure_ascii=False)
+
+
+def as_csv(table: LineageTable) -> str:
+    """One line a pair, full precision; a figure that could not be had is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "why"])
+    for pair in table.pairs:
+        s = pair.similarity
+        terms = s.terms or {}
+        figures = [s.ics, *(terms.get(n) for n in ("qk", "vo", "ffn"))]
+        writer.writerow([pair.a, pair.b, *figures, s.shared_anchors, s.latent_cosine, s.why])
+    return buffer.getvalue().rstrip("\n")
+
+
+def as_markdown(table: LineageTable) -> str:
+    """One row a pair."""
+    rows = [list(COLUMNS), ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
+    rows += [[cell.replace("|", "\\|") for cell in _cells(pair)] for pair in table.pairs]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def as_text(table: LineageTable) -> str:
+    """A matrix of ICS (of latent cosines where weights are missing), then pairs and reasons."""
+    labels = table.labels
+    figures: dict[tuple[str, str], str] = {}
+    for pair in table.pairs:
+        s = pair.similarity
+        ics, cosine = s.ics, s.latent_cosine
+        cell = f"{ics:.2f}" if ics is not None else "-" if cosine is None else f"z {cosine:.2f}"
+        figures[pair.a, pair.b] = figures[pair.b, pair.a] = cell
+    matrix = [["ICS", *labels]]
+    for label, model in zip(labels, table.models, strict=True):
+        row = [figures.get((model, other), "1.00") for other in table.models]
+        matrix.append([label, *row])
+    lines = align(matrix, left=1)
+    names = dict(zip(table.models, labels, strict=True))
+    if len(labels) <= DETAILED:
+        rows = [[names[pair.a], names[pair.b], *_cells(pair)[2:]] for pair in table.pairs]
+        lines += ["", *align([list(COLUMNS), *rows], left=2)]
+    notes = dict.fromkeys(
+        f"{names[pair.a]} / {names[pair.b]}: {pair.similarity.why}"
+        for pair in table.pairs
+        if pair.similarity.why
+    )
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+FORMATS: dict[str, Callable[[LineageTable], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "csv": as_csv,
+    "md": as_markdown,
+}

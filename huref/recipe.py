@@ -1,0 +1,120 @@
+"""A recipe: everything that determines a fingerprint, and a digest that stands for it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from huref.assets import locate, read_metadata
+from huref.errors import RecipeError
+
+DIGEST_LENGTH = 12  # hex digits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a fingerprint is made.
+
+    Attributes:
+        name: what users call it; a variant that a model forced has "+variant" appended.
+        anchors: rule by which tokens are eligible, see `huref.invariants.anchors`.
+        m: number of anchor buckets.
+        layers: positions among the blocks that do something.
+        terms: version of the terms' formulas.
+        damping: see `huref.invariants.terms.whiten`.
+        encoder: digest of the encoder checkpoint.
+        decoder: digest of the decoder checkpoint, which holds psi and noise.
+    """
+
+    name: str
+    anchors: str
+    m: int
+    layers: tuple[int, ...]
+    terms: str
+    damping: float
+    encoder: str
+    decoder: str
+
+    @property
+    def digest(self) -> str:
+        """Short digest of every field."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_LENGTH]
+
+    def to_json(self) -> str:
+        """JSON of all fields."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def family(self) -> str:
+        """The name without what a model's own shape added to it."""
+        return self.name.partition("+")[0]
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Names of the fields in which two recipes differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return [key for key in mine if mine[key] != theirs[key]]
+
+
+def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a mapping of all its fields. Raises RecipeError when one is out of place."""
+    expected = {field.name for field in fields(Recipe)}
+    if not isinstance(data, Mapping) or set(data) != expected:
+        keys = sorted(set(data) ^ expected) if isinstance(data, Mapping) else data
+        raise RecipeError(f"{where}: recipe fields missing or unknown: {keys}")
+    try:
+        return Recipe(
+            name=str(data["name"]),
+            anchors=str(data["anchors"]),
+            m=int(data["m"]),
+            layers=tuple(int(layer) for layer in data["layers"]),
+            terms=str(data["terms"]),
+            damping=float(data["damping"]),
+            encoder=str(data["encoder"]),
+            decoder=str(data["decoder"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: a recipe field has the wrong type ({error})") from error
+
+
+def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:
+    """A recipe by name or YAML file, with the paths of its encoder and decoder checkpoints.
+
+    The file names the checkpoints; the recipe holds their digests instead.
+
+    Raises:
+        RecipeError: no such recipe, or a file that is not one.
+    """
+    path = Path(name)
+    if not path.is_file():
+        known = sorted(p.stem for p in locate("configs/recipes/default.yaml").parent.glob("*.yaml"))
+        if name not in known:
+            raise RecipeError(f"there is no recipe '{name}'; known: {', '.join(known)}, or a file")
+        path = locate(f"configs/recipes/{name}.yaml")
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a YAML file") from error
+    recipe = parse_recipe(data, str(path))
+    paths = [_find(asset, path) for asset in (recipe.encoder, decoder or recipe.decoder)]
+    digests = [_digest_of(asset) for asset in paths]
+    resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
+    return resolved, paths[0], paths[1]
+
+
+def _find(asset: str, recipe_file: Path) -> Path:
+    for candidate in (Path(asset), recipe_file.parent / asset):
+        if candidate.is_file():
+            return candidate
+    return locate(asset)
+
+
+def _digest_of(path: Path) -> str:
+    digest = read_metadata(path).get("digest")
+    if not digest:
+        raise RecipeError(f"{path}: the checkpoint carries no digest; it was not made by huref")
+    return digest[:DIGEST_LENGTH]

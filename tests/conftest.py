@@ -1,0 +1,80 @@
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from hub_server import LoopbackHub
+
+ZOO = Path(__file__).parent.parent / "checkpoints" / "zoo"
+
+
+def write_tokenizer(folder: Path, words: list[str], first_id: int = 0) -> None:
+    """A byte-level BPE tokenizer.json whose vocabulary is a list of words."""
+    vocab = {word: first_id + i for i, word in enumerate(words)}
+    data = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(data), "utf-8")
+
+
+def some_words(count: int) -> list[str]:
+    """Distinct pronounceable strings, every other one with a leading space (Ġ)."""
+    consonants, vowels = "bcdfghklmnprstvz", "aeiou"
+    syllables = [c + v for c in consonants for v in vowels]
+    words = [a + b for a in syllables for b in syllables]
+    return [("Ġ" if i % 2 else "") + word for i, word in enumerate(words[:count])]
+
+
+@pytest.fixture
+def make_llama(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random Llama, Mistral or Qwen2 checkpoint as transformers saves it."""
+    import transformers
+
+    def make(name: str, kind: str = "Llama", seed: int = 0, **changes: object) -> Path:
+        settings: dict[str, object] = {
+            "vocab_size": 2048,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+        } | changes
+        shard = settings.pop("max_shard_size", "5GB")
+        config = getattr(transformers, f"{kind}Config")(**settings)
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{kind}ForCausalLM")(config)
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.dim() == 1 and "norm" in parameter_name:
+                parameter.data.uniform_(0.5, 1.5)
+        folder = tmp_path / name
+        model.save_pretrained(folder, max_shard_size=shard)
+        write_tokenizer(folder, some_words(2048))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """An empty Hub on this machine, which the Hub's client is pointed at."""
+    from huggingface_hub import constants
+
+    with LoopbackHub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield server

@@ -1,0 +1,129 @@
+"""A Hub on the loopback address: model info, files in ranges, gates, and failures on demand."""
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class HostedRepository:
+    folder: Path
+    gated: bool = False
+
+    @property
+    def commit(self) -> str:
+        return hashlib.sha1(str(self.folder).encode()).hexdigest()
+
+
+@dataclass
+class LoopbackHub:
+    """Serves folders as repositories; counts what it sent; can cut or refuse answers."""
+
+    repositories: dict[str, HostedRepository] = field(default_factory=dict)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    bytes_sent: int = 0
+    cut_after: int | None = None  # bytes after which the next file answer breaks off
+    refuse_with: list[int] = field(default_factory=list)  # statuses of the next file answers
+    ignore_ranges: bool = False
+
+    def add(self, name: str, folder: Path, gated: bool = False) -> None:
+        self.repositories[name] = HostedRepository(folder, gated)
+
+    def __enter__(self) -> "LoopbackHub":
+        hub = self
+
+        class Handler(_Handler):
+            server_hub = hub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_hub: LoopbackHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test output quiet."""
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path).strip("/")
+        self.server_hub.requests.append((path, self.headers.get("Range")))
+        if path.startswith("api/models/"):
+            self._model_info(path.removeprefix("api/models/"))
+        elif "/resolve/" in path:
+            self._file(path)
+        else:
+            self._answer(200, b"{}", Content_Type="application/json")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._answer(200, b"{}", Content_Type="application/json")
+
+    do_HEAD = do_GET
+
+    def _model_info(self, rest: str) -> None:
+        name, _, revision = rest.partition("/revision/")
+        repository = self.server_hub.repositories.get(name)
+        if repository is None:
+            self._answer(401, b"{}", X_Error_Code="RepoNotFound")
+        elif revision not in ("", "main", repository.commit):
+            self._answer(404, b"{}", X_Error_Code="RevisionNotFound")
+        else:
+            files = sorted(p for p in repository.folder.rglob("*") if p.is_file())
+            siblings = [
+                {"rfilename": str(p.relative_to(repository.folder)), "size": p.stat().st_size}
+                for p in files
+            ]
+            body = {"id": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+            self._answer(200, json.dumps(body).encode(), Content_Type="application/json")
+
+    def _file(self, path: str) -> None:
+        hub = self.server_hub
+        name, _, rest = path.partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        repository = hub.repositories[name]
+        assert revision == repository.commit, "files must be read at the resolved commit"
+        if repository.gated and "Authorization" not in self.headers:
+            self._answer(401, b"", X_Error_Code="GatedRepo")
+            return
+        if hub.refuse_with:
+            self._answer(hub.refuse_with.pop(0), b"", Retry_After="0")
+            return
+        data = (repository.folder / file).read_bytes()
+        wanted = self.headers.get("Range")
+        if wanted is None or hub.ignore_ranges:
+            self._answer(200, data)
+            return
+        start, stop = (int(n) for n in wanted.removeprefix("bytes=").split("-"))
+        body = data[start : stop + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{stop}/{len(data)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if hub.cut_after is not None and len(body) > hub.cut_after:
+            body, hub.cut_after = body[: hub.cut_after], None
+            self.close_connection = True
+        hub.bytes_sent += len(body)
+        self.wfile.write(body)
