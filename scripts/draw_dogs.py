@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         latents = []
         for _ in range(options.rows or 8):
             z = rng.standard_normal(LATENT_SIZE)
-            latents += [relative(z, rng.standard_normal(LATENT_SIZE), cosine) for cosine in KINSHIPS]
+            latents += [
+                relative(z, rng.standard_normal(LATENT_SIZE), cosine) for cosine in KINSHIPS
+            ]
     _save([draw(z @ basis, options.size) for z in latents], columns, options.out)
 
 

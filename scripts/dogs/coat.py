@@ -11,27 +11,50 @@ from dogs.textures import Fields
 Colour = np.ndarray  # float64 (3,), 0..255
 
 # Corners of the colour cube: [light][warm][red].
-_COATS = np.array([
-    [[(30, 29, 33), (78, 90, 108)], [(82, 48, 30), (126, 50, 24)]],
-    [[(240, 236, 228), (168, 170, 178)], [(232, 196, 138), (214, 120, 48)]],
-], dtype=np.float64)
-_MARKS = np.array([
-    [(32, 30, 34), (92, 50, 28)],
-    [(238, 232, 222), (206, 134, 66)],
-], dtype=np.float64)
+_COATS = np.array(
+    [
+        [[(30, 29, 33), (78, 90, 108)], [(82, 48, 30), (126, 50, 24)]],
+        [[(240, 236, 228), (200, 198, 199)], [(232, 196, 138), (214, 120, 48)]],
+    ],
+    dtype=np.float64,
+)
+_MARKS = np.array(
+    [
+        [(32, 30, 34), (92, 50, 28)],
+        [(238, 232, 222), (206, 134, 66)],
+    ],
+    dtype=np.float64,
+)
 _WHITE = np.array([246.0, 242.0, 234.0])
 _BLACK = np.array([26.0, 24.0, 27.0])
 _TAN = np.array([198.0, 124.0, 58.0])
-_SPOT_PLACES = np.random.default_rng(21).permutation(np.array([
-    (31, 31), (42, 27), (55, 29), (67, 32), (25, 43), (75, 42), (50, 39), (27, 58), (73, 57),
-    (34, 69), (66, 70), (36, 37), (63, 39), (50, 22),
-], dtype=np.float64))
+_SPOT_PLACES = np.random.default_rng(21).permutation(
+    np.array(
+        [
+            (31, 31),
+            (42, 27),
+            (56, 30),
+            (68, 32),
+            (24, 49),
+            (76, 50),
+            (50, 40),
+            (28, 60),
+            (71, 58),
+            (34, 71),
+            (67, 71),
+            (39, 36),
+            (62, 37),
+            (50, 23),
+        ],
+        dtype=np.float64,
+    )
+)
 _SPOT_SIZES = np.random.default_rng(22).uniform(3.2, 5.4, SPOTS)
 
 
 def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """first at weight 0, second at weight 1."""
-    return first + (second - first) * weight
+    """Blend from first at weight 0 to second at weight 1."""
+    return np.asarray(first + (second - first) * weight)
 
 
 def _sharp(value: float) -> float:
@@ -88,6 +111,11 @@ def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
     return fur * np.float32(between(0.65, 1.25, t["coat_contrast"]))
 
 
+def _blend(image: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float) -> None:
+    weight = (mask * np.float32(opacity))[..., None]
+    image += (colour.astype(np.float32) - image) * weight
+
+
 class Painter:
     """An image being covered with translucent colours, tinted per pixel by masks."""
 
@@ -96,9 +124,26 @@ class Painter:
         self.image[:] = colour
 
     def cover(self, mask: np.ndarray, colour: Colour, opacity: float) -> None:
-        """Blend colour in where mask (size, size) is 1."""
-        weight = (mask * np.float32(opacity))[..., None]
-        self.image += (colour.astype(np.float32) - self.image) * weight
+        """Blend colour in where mask (size, size) is 1; a share nobody can see is left out."""
+        if opacity > 0.001:
+            _blend(self.image, mask, colour, opacity)
+
+    def spot(
+        self,
+        f: Fields,
+        edge: np.ndarray,
+        place: np.ndarray,
+        radius: float,
+        colour: Colour,
+        opacity: float,
+    ) -> None:
+        """Blend in a rough-edged spot, touching only the pixels around it."""
+        scale = self.image.shape[0] / 100
+        left, top = (max(0, int((part - 12) * scale)) for part in place.tolist())
+        right, bottom = (int((part + 12) * scale) for part in place.tolist())
+        near = (slice(top, bottom), slice(left, right))
+        reach = radius - np.hypot(f.x[near] - place[0], (f.y[near] - place[1]) * 0.9)
+        _blend(self.image[near], _step(reach + 0.45 * edge[near], 0.9), colour, opacity)
 
 
 def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
@@ -109,8 +154,11 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     paint = Painter(p.coat, f.x.shape[0])
     under = mixed(p.coat, _WHITE, 0.5)
     paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.4))
-    paint.cover(f.brindle, mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
-                0.8 * present(t["brindle"], 0.2))
+    paint.cover(
+        f.brindle,
+        mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+        0.8 * present(t["brindle"], 0.2),
+    )
     merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
     paint.cover(f.merle, merle_colour, 0.9 * present(t["merle"], 0.17))
     cap_line = between(34, 52, t["cap_depth"]) - 0.012 * away**2
@@ -121,17 +169,19 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
         paint.cover(_step(reach + edge, 1.4), p.mark, 0.95 * present(t[name], 0.33))
     _tan_points(paint, f, b, t, edge)
     spotted = present(t["spots"], 0.42)
-    for number, ((x, y), radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
-        shown = present(t[f"spot_{number}"], 0.5) * (0.2 + 0.8 * spotted)
-        reach = radius * (0.5 + 0.6 * shown) - np.hypot(f.x - x, (f.y - y) * 0.9)
-        paint.cover(_step(reach + 0.45 * edge, 0.9), p.mark, 0.95 * shown)
+    for number, (place, radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
+        shown = present(t[f"spot_{number}"], 0.5) * (0.33 + 0.67 * spotted)
+        paint.spot(f, edge, place, radius * (0.5 + 0.6 * shown), p.mark, 0.95 * shown)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
     paint.cover(_step(ruff + edge, 1.6), _WHITE, 0.92 * present(t["ruff"], 0.3))
     _muzzle_and_blaze(paint, f, b, t, edge)
     tick = mixed(p.mark, _BLACK, 0.3)
     paint.cover(f.ticking, tick, 0.85 * present(t["ticking"], 0.2))
-    paint.cover(np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2), _BLACK,
-                0.42 * present(t["socket"], 0.4))
+    paint.cover(
+        np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2),
+        _BLACK,
+        0.42 * present(t["socket"], 0.4),
+    )
     return _lit(paint.image, _relief(f, b, t, fur), t)
 
 
@@ -145,18 +195,23 @@ def _tan_points(paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: 
     paint.cover(_step(field + 0.6 * edge, 1.3), _TAN, 0.93 * shown)
 
 
-def _muzzle_and_blaze(paint: Painter, f: Fields, b: Build, t: dict[str, float],
-                      edge: np.ndarray) -> None:
+def _muzzle_and_blaze(
+    paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: np.ndarray
+) -> None:
     dx = f.x - 50
     away = np.abs(dx)
     half = between(2.5, 7.5, t["blaze_width"])
     blaze = half + 0.010 * (f.y - 42) ** 2 * _step(f.y - 42, 6) * 0.9 - away
     blaze = blaze + np.float32(0.10) * (34 - f.y) * _step(34 - f.y, 4)
-    paint.cover(_step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4), _WHITE,
-                0.96 * present(t["blaze"], 0.38))
+    paint.cover(
+        _step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4),
+        _WHITE,
+        0.96 * present(t["blaze"], 0.38),
+    )
     rise = between(-2.0, 7.0, t["mask_height"])
-    reach = 1 - np.sqrt((dx / (b.muzzle + 3.5)) ** 2
-                        + ((f.y - b.nose - 6 + 0.5 * rise) / (15 + 0.8 * rise)) ** 2)
+    reach = 1 - np.sqrt(
+        (dx / (b.muzzle + 3.5)) ** 2 + ((f.y - b.nose - 6 + 0.5 * rise) / (15 + 0.8 * rise)) ** 2
+    )
     field = _step(reach * 15 + edge, 1.5)
     paint.cover(field, _WHITE, 0.95 * present(t["muzzle_colour"], 0.34))
     paint.cover(field, _BLACK, 0.9 * present(-t["muzzle_colour"], 0.28))
@@ -176,8 +231,9 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     bump = 0.20 * inside * (1 - 1.25 * np.maximum(v, -0.3)) + 0.10 * inside * side * u
     rim = np.exp(-(((radius - 1.08) / 0.14) ** 2)) * _step(f.y - b.muzzle_top - 7, 5)
     socket = np.exp(-(((away - b.eye_gap + 1) / 7.5) ** 2) - ((f.y - EYE_LINE) / 7) ** 2)
-    stop = np.exp(-((dx / (2.2 + 0.05 * (f.y - 20))) ** 2)) * _step(f.y - 27, 4) * _step(52 - f.y, 5)
-    wrinkle = np.exp(-((dx / 13) ** 2) - ((f.y - 36) / 6) ** 2) * np.sin((f.y + 0.010 * dx**2) * 1.5)
+    stop = np.exp(-((dx / (1.2 + 0.05 * f.y)) ** 2)) * _step(f.y - 27, 4) * _step(52 - f.y, 5)
+    brow = np.exp(-((dx / 13) ** 2) - ((f.y - 36) / 6) ** 2)
+    wrinkle = brow * np.sin((f.y + 0.010 * dx**2) * 1.5)
     cheeks = np.exp(-(((away - 22) / 6) ** 2) - ((f.y - 60) / 7) ** 2)
     # The bridge of the nose catches light, its flanks do not, the more the longer the muzzle.
     span = _step(f.y - 45, 5) * _step(b.nose + 3 - f.y, 4)
@@ -190,7 +246,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     shade += np.float32(0.12 * t["cheek_light"]) * cheeks
     # Short hair on the muzzle and around the eyes.
     calm = 1 - 0.6 * inside - 0.4 * socket
-    return shade + 0.36 * fur * np.maximum(calm, 0.25)
+    return np.asarray(shade + 0.36 * fur * np.maximum(calm, 0.25), dtype=np.float32)
 
 
 def _lit(image: np.ndarray, shade: np.ndarray, t: dict[str, float]) -> np.ndarray:
@@ -204,8 +260,11 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
     """The coat of neck, chest and shoulders."""
     paint = Painter(p.body, f.x.shape[0])
     away = np.abs(f.x - 50)
-    paint.cover(f.brindle, mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
-                0.75 * present(t["brindle"], 0.2))
+    paint.cover(
+        f.brindle,
+        mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+        0.75 * present(t["brindle"], 0.2),
+    )
     merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
     paint.cover(f.merle, merle_colour, 0.85 * present(t["merle"], 0.17))
     ruff = 7.5 - np.abs(f.y - 79 + 0.008 * away**2)

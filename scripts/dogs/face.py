@@ -27,9 +27,14 @@ def fill(colour: np.ndarray, opacity: float = 1.0) -> skia.Paint:
 
 def pen(colour: np.ndarray, width: float, opacity: float = 1.0) -> skia.Paint:
     """Antialiased round pen."""
-    return skia.Paint(AntiAlias=True, Style=skia.Paint.kStroke_Style, StrokeWidth=width,
-                      StrokeCap=skia.Paint.kRound_Cap, StrokeJoin=skia.Paint.kRound_Join,
-                      Color=argb(colour, opacity))
+    return skia.Paint(
+        AntiAlias=True,
+        Style=skia.Paint.kStroke_Style,
+        StrokeWidth=width,
+        StrokeCap=skia.Paint.kRound_Cap,
+        StrokeJoin=skia.Paint.kRound_Join,
+        Color=argb(colour, opacity),
+    )
 
 
 def _curve(*points: tuple[float, float], close: bool = False) -> skia.Path:
@@ -55,38 +60,59 @@ def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) ->
         _draw_eye(canvas, 50 + side * b.eye_gap, side, radius, iris, p, t)
 
 
-def _draw_eye(canvas: skia.Canvas, x: float, side: int, radius: float, iris: np.ndarray,
-              p: Palette, t: dict[str, float]) -> None:
+def _draw_eye(
+    canvas: skia.Canvas,
+    x: float,
+    side: int,
+    radius: float,
+    iris: np.ndarray,
+    p: Palette,
+    t: dict[str, float],
+) -> None:
     y = EYE_LINE
-    slant = between(-0.13, 0.20, t["eye_slant"]) * radius
+    slant = between(-0.24, 0.12, t["eye_slant"]) * radius
     lid = between(0.05, 0.7, t["eye_lid"]) * radius
     outer, inner = x + side * radius * 1.28, x - side * radius * 1.22
-    almond = _curve((outer, y - slant), (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
-                    (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
-                    (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
-                    (inner, y + slant + 0.10 * radius),
-                    (x - side * 0.35 * radius, y + 1.35 * radius),
-                    (x + side * 0.25 * radius, y + 1.0 * radius),
-                    (x + side * 1.0 * radius, y + 0.85 * radius), (outer, y - slant), close=True)
+    almond = _curve(
+        (outer, y - slant),
+        (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
+        (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
+        (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
+        (inner, y + slant + 0.10 * radius),
+        (x - side * 0.35 * radius, y + 1.35 * radius),
+        (x + side * 0.25 * radius, y + 1.0 * radius),
+        (x + side * 1.0 * radius, y + 0.85 * radius),
+        (outer, y - slant),
+        close=True,
+    )
     rim = mixed(_INK, np.array([150.0, 92.0, 84.0]), 0.75 * present(t["nose_pink"], 0.18))
     canvas.drawPath(almond, pen(rim, between(1.3, 2.6, t["eye_rim"]), 0.95))
-    white = mixed(np.array([120.0, 104.0, 96.0]), np.array([246.0, 242.0, 236.0]),
-                  present(t["eye_sclera"], 0.35))
+    white = mixed(
+        np.array([120.0, 104.0, 96.0]),
+        np.array([246.0, 242.0, 236.0]),
+        present(t["eye_sclera"], 0.35),
+    )
     canvas.drawPath(almond, fill(white))
     canvas.save()
     canvas.clipPath(almond, True)
     centre, size = skia.Point(x - side * 0.06 * radius, y + 0.04 * radius), 1.08 * radius
     shade = skia.GradientShader.MakeRadial(
-        skia.Point(centre.x(), centre.y() + 0.45 * radius), 1.35 * size,
-        [argb(iris * 1.22 + 14), argb(iris), argb(iris * 0.42)], [0.0, 0.48, 1.0])
+        skia.Point(centre.x(), centre.y() + 0.45 * radius),
+        1.35 * size,
+        [argb(iris * 1.22 + 14), argb(iris), argb(iris * 0.42)],
+        [0.0, 0.48, 1.0],
+    )
     canvas.drawCircle(centre, size, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.drawCircle(centre, size, pen(_INK, 0.16 * radius, 0.85))
     canvas.drawCircle(centre, between(0.42, 0.62, t["pupil"]) * radius, fill(_INK * 0.5))
     canvas.restore()
-    top = _curve((outer, y - slant), (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
-                 (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
-                 (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
-                 (inner, y + slant + 0.10 * radius))
+    top = _curve(
+        (outer, y - slant),
+        (x + side * 0.55 * radius, y - 1.75 * radius + lid - slant),
+        (x - side * 0.1 * radius, y - 1.02 * radius + 0.5 * lid),
+        (x - side * 0.9 * radius, y - 0.85 * radius + 0.4 * lid),
+        (inner, y + slant + 0.10 * radius),
+    )
     canvas.drawPath(top, pen(_INK, 0.26 * radius, 0.9))
     white = np.array([255.0, 255.0, 255.0])
     canvas.drawCircle(x - 0.34 * radius, y - 0.34 * radius, 0.27 * radius, fill(white, 0.97))
@@ -105,11 +131,17 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
             s = number / 4
             x = 50 + side * (b.eye_gap - 4.0 + 8 * s)
             base = y - 2.2 * np.sin(np.pi * (0.15 + 0.7 * s))
-            points += [(x - side * 1.0, base + 0.2), (x + side * (0.2 + 0.42 * length * (s - 0.25)),
-                                               base + length * (1.05 - 0.35 * abs(s - 0.4)))]
+            points += [
+                (x - side * 1.0, base + 0.2),
+                (
+                    x + side * (0.2 + 0.42 * length * (s - 0.25)),
+                    base + length * (1.05 - 0.35 * abs(s - 0.4)),
+                ),
+            ]
         points.append((50 + side * (b.eye_gap + 5.0), y - 1.0))
-        points += [(50 + side * (b.eye_gap + 1.0), y - 3.6), (50 + side * (b.eye_gap - 4.0), y - 2.0)]
-        opacity = between(0.45, 0.95, t["brow_length"]) * (0.35 + 0.6 * abs(t["brow_light"]))
+        points.append((50 + side * (b.eye_gap + 1.0), y - 3.6))
+        points.append((50 + side * (b.eye_gap - 4.0), y - 2.0))
+        opacity = between(0.4, 0.95, t["brow_length"]) * (0.5 + 0.5 * abs(t["brow_light"]))
         canvas.drawPath(polygon(np.array(points)), fill(colour, opacity))
 
 
@@ -121,34 +153,58 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     droop = b.mouth + between(0.8, 4.0, t["jowl"])
     depth = 0.2 + 7.3 * opened
     lip_l, lip_r = (50 - half, corner), (50 + half, corner)
-    cavity = _curve(lip_l, (50 - 0.5 * half, droop + 2), (50, b.mouth),
-                    (50 + 0.5 * half, droop + 2), lip_r,
-                    (50 + 0.75 * half, b.mouth + 1.35 * depth + 1), (50, b.mouth + depth + 2.5),
-                    (50 - 0.75 * half, b.mouth + 1.35 * depth + 1), lip_l, close=True)
+    cavity = _curve(
+        lip_l,
+        (50 - 0.5 * half, droop + 2),
+        (50, b.mouth),
+        (50 + 0.5 * half, droop + 2),
+        lip_r,
+        (50 + 0.75 * half, b.mouth + 1.35 * depth + 1),
+        (50, b.mouth + depth + 2.5),
+        (50 - 0.75 * half, b.mouth + 1.35 * depth + 1),
+        lip_l,
+        close=True,
+    )
     canvas.drawPath(cavity, fill(np.array([70.0, 20.0, 28.0]), min(1.0, 1.25 * opened)))
     canvas.drawPath(cavity, pen(_INK, 0.9, 0.9 * opened))
     wide = between(3.0, 6.4, t["tongue_width"])
     tip = b.mouth + 2.2 + opened * between(3.5, 15.0, t["tongue_length"])
-    tongue = _curve((50 - 0.8 * wide, b.mouth + 1.5), (50 - 1.25 * wide, tip), (50, tip),
-                    (50 + 1.25 * wide, tip), (50 + 0.8 * wide, b.mouth + 1.5), close=True)
+    tongue = _curve(
+        (50 - 0.8 * wide, b.mouth + 1.5),
+        (50 - 1.25 * wide, tip),
+        (50, tip),
+        (50 + 1.25 * wide, tip),
+        (50 + 0.8 * wide, b.mouth + 1.5),
+        close=True,
+    )
     shade = skia.GradientShader.MakeLinear(
         [skia.Point(50, b.mouth), skia.Point(50, b.mouth + 14)],
-        [skia.ColorSetARGB(int(255 * opened), 176, 58, 78),
-         skia.ColorSetARGB(int(255 * opened), 246, 132, 142)])
+        [
+            skia.ColorSetARGB(int(255 * opened), 176, 58, 78),
+            skia.ColorSetARGB(int(255 * opened), 246, 132, 142),
+        ],
+    )
     canvas.drawPath(tongue, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.drawPath(tongue, pen(np.array([110.0, 24.0, 44.0]), 0.7, 0.8 * opened))
-    canvas.drawLine(50, b.mouth + 2, 50, tip - 2.5, pen(np.array([150.0, 44.0, 66.0]), 0.9,
-                                                        0.7 * opened))
+    canvas.drawLine(
+        50, b.mouth + 2, 50, tip - 2.5, pen(np.array([150.0, 44.0, 66.0]), 0.9, 0.7 * opened)
+    )
     dark = ramp(p.lightness + 0.5 * t["muzzle_colour"], 0.12, 0.3)
     line = mixed(np.array([6.0, 5.0, 7.0]), _INK, dark)
-    lips = _curve(lip_l, (50 - 0.55 * half, droop + 4.2), (50, b.mouth - 0.4),
-                  (50 + 0.55 * half, droop + 4.2), lip_r)
+    lips = _curve(
+        lip_l,
+        (50 - 0.55 * half, droop + 4.2),
+        (50, b.mouth - 0.4),
+        (50 + 0.55 * half, droop + 4.2),
+        lip_r,
+    )
     canvas.drawPath(lips, pen(line, 1.25, 0.92))
     canvas.drawLine(50, b.nose + 3, 50, b.mouth - 0.2, pen(line, 1.15, 0.9))
     freckle = fill(line, 0.75 * present(t["freckles"], 0.5))
     for side in (-1, 1):
         for dx, dy in ((6.2, 3.2), (8.6, 5.0), (9.4, 2.2), (6.6, 6.2), (11.4, 4.2)):
-            canvas.drawCircle(50 + side * dx * (0.4 + b.muzzle / 26), b.nose + dy - 0.6, 0.72, freckle)
+            x = 50 + side * dx * (0.4 + b.muzzle / 26)
+            canvas.drawCircle(x, b.nose + dy - 0.6, 0.72, freckle)
 
 
 def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
@@ -159,21 +215,39 @@ def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
     pink = present(t["nose_pink"], 0.18)
     colour = mixed(_INK * 1.3, np.array([104.0, 62.0, 46.0]), present(t["nose_light"], 0.3))
     colour = mixed(colour, np.array([222.0, 138.0, 134.0]), pink)
-    shape = _curve((50 - w, y - 0.35 * h), (50 - 0.95 * w, y - h), (50 - 0.3 * w, y - h),
-                   (50, y - 1.02 * h), (50 + 0.3 * w, y - h), (50 + 0.95 * w, y - h),
-                   (50 + w, y - 0.35 * h), (50 + 0.95 * w, y + 0.35 * h),
-                   (50 + 0.38 * w, y + 0.7 * h), (50, y + 1.25 * h),
-                   (50 - 0.38 * w, y + 0.7 * h), (50 - 0.95 * w, y + 0.35 * h),
-                   (50 - w, y - 0.35 * h), close=True)
-    shade = skia.GradientShader.MakeRadial(skia.Point(50 - 0.15 * w, y - 0.75 * h), 1.5 * w,
-                                           [argb(colour * 1.25 + 42), argb(colour), argb(colour * 0.6)],
-                                           [0.0, 0.5, 1.0])
+    shape = _curve(
+        (50 - w, y - 0.35 * h),
+        (50 - 0.95 * w, y - h),
+        (50 - 0.3 * w, y - h),
+        (50, y - 1.02 * h),
+        (50 + 0.3 * w, y - h),
+        (50 + 0.95 * w, y - h),
+        (50 + w, y - 0.35 * h),
+        (50 + 0.95 * w, y + 0.35 * h),
+        (50 + 0.38 * w, y + 0.7 * h),
+        (50, y + 1.25 * h),
+        (50 - 0.38 * w, y + 0.7 * h),
+        (50 - 0.95 * w, y + 0.35 * h),
+        (50 - w, y - 0.35 * h),
+        close=True,
+    )
+    shade = skia.GradientShader.MakeRadial(
+        skia.Point(50 - 0.15 * w, y - 0.75 * h),
+        1.5 * w,
+        [argb(colour * 1.25 + 42), argb(colour), argb(colour * 0.6)],
+        [0.0, 0.5, 1.0],
+    )
     canvas.drawPath(shape, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.drawPath(shape, pen(_INK * 0.6, 0.8, 0.75))
     for side in (-1, 1):
-        nostril = _curve((50 + side * 0.24 * w, y + 0.28 * h), (50 + side * 0.45 * w, y - 0.35 * h),
-                         (50 + side * 0.78 * w, y + 0.02 * h), (50 + side * 0.62 * w, y + 0.34 * h),
-                         (50 + side * 0.24 * w, y + 0.28 * h), close=True)
+        nostril = _curve(
+            (50 + side * 0.24 * w, y + 0.28 * h),
+            (50 + side * 0.45 * w, y - 0.35 * h),
+            (50 + side * 0.78 * w, y + 0.02 * h),
+            (50 + side * 0.62 * w, y + 0.34 * h),
+            (50 + side * 0.24 * w, y + 0.28 * h),
+            close=True,
+        )
         canvas.drawPath(nostril, fill(_INK * 0.3, 0.92))
     shine = skia.Rect.MakeXYWH(50 - 0.42 * w, y - 0.84 * h, 0.7 * w, 0.34 * h)
     canvas.drawOval(shine, fill(np.array([255.0, 250.0, 250.0]), 0.5))
@@ -183,7 +257,7 @@ def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     """Hair hanging from the chin, and a moustache beside the nose."""
     grown = present(t["beard"], 0.25)
     light = ramp(t["beard_light"], 0.0, 0.5)
-    base = mixed(mixed(p.coat * 0.72, _INK, 0.1), mixed(p.coat, np.full(3, 246.0), 0.45), light)
+    base = mixed(mixed(p.coat * 0.58, _INK, 0.1), mixed(p.coat, np.full(3, 246.0), 0.6), light)
     base = mixed(base, np.array([242.0, 238.0, 230.0]), 0.75 * present(t["muzzle_colour"], 0.34))
     base = mixed(base, _INK * 1.6, 0.8 * present(-t["muzzle_colour"], 0.28))
     for tone, shift in ((0.62, 0), (0.84, 1), (1.04, 2)):
@@ -192,11 +266,15 @@ def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
             x = 50 + place * 0.88 * b.muzzle
             root = b.chin - 2.0 - 1.2 * shift - 7.5 * place**2
             own = 1.0 if number % 3 == shift else 0.55
-            length = (14.0 - 1.5 * shift) * grown * size * own * (1 - 0.4 * abs(place))
-            points += [(x - 0.9, root + 0.25 * length), (x + (1.2 * turn + 2 * place) * grown,
-                                                         root + length)]
-        rise = [(50 + place * 0.88 * b.muzzle, b.chin - 4.5 - 7.5 * place**2 + 1.2 * shift)
-                for place in np.linspace(1, -1, 9).tolist()]
+            length = (15.5 - 1.5 * shift) * grown * size * own * (1 - 0.4 * abs(place))
+            points += [
+                (x - 0.9, root + 0.25 * length),
+                (x + (1.2 * turn + 2 * place) * grown, root + length),
+            ]
+        rise = [
+            (50 + place * 0.88 * b.muzzle, b.chin - 4.5 - 7.5 * place**2 + 1.2 * shift)
+            for place in np.linspace(1, -1, 9).tolist()
+        ]
         canvas.drawPath(polygon(np.array(points + rise)), fill(base * tone, min(1.0, 1.2 * grown)))
     bushy = present(t["moustache"], 0.27)
     for side in (-1, 1):
@@ -204,6 +282,12 @@ def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
             x, y = 50 + side * (2.0 + 2.4 * number), b.nose + 4.4 + 0.3 * number
             reach = (3 + 9.5 * bushy) * (1 - 0.10 * number)
             tip = (x + side * reach * 0.75, y + reach * 0.8)
-            lock = _curve((x - side * 1.2, y - 1.4), (x + side * 3.6, y - 1.5), tip,
-                          (x + side * 0.2, y + 0.6 * reach), (x - side * 1.2, y - 1.4), close=True)
+            lock = _curve(
+                (x - side * 1.2, y - 1.4),
+                (x + side * 3.6, y - 1.5),
+                tip,
+                (x + side * 0.2, y + 0.6 * reach),
+                (x - side * 1.2, y - 1.4),
+                close=True,
+            )
             canvas.drawPath(lock, fill(base * tone, 0.95 * bushy))

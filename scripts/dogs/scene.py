@@ -27,9 +27,9 @@ def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
     stripes = np.tanh(4 * np.sin((f.x + 0.6 * f.y) * 0.5))
     dots = np.tanh(4 * (np.cos(f.x * 0.56) * np.cos(f.y * 0.56) - 0.35))
     rays = np.tanh(3 * np.sin(np.arctan2(f.y - 50, f.x - 50) * 12))
-    pattern = np.float32(0.09 * present(t["back_stripes"], 0.2)) * stripes
-    pattern += np.float32(0.09 * present(t["back_dots"], 0.2)) * (dots + 0.4)
-    pattern += np.float32(0.08 * present(t["back_rays"], 0.2)) * rays
+    pattern = np.float32(0.11 * present(t["back_stripes"], 0.2)) * stripes
+    pattern += np.float32(0.11 * present(t["back_dots"], 0.2)) * (dots + 0.4)
+    pattern += np.float32(0.12 * present(t["back_rays"], 0.2)) * rays
     glow = 1.10 - 0.30 * ((f.x - 50) ** 2 + (f.y - 48) ** 2) / 4000
     return np.asarray(image * (glow + pattern)[..., None], dtype=np.float32)
 
@@ -49,8 +49,14 @@ def _texture(image: np.ndarray) -> skia.Paint:
     return skia.Paint(AntiAlias=True, Shader=shader)
 
 
-def _draw_ear(canvas: skia.Canvas, ear: Ear, texture: skia.Paint, p: coat.Palette,
-              t: dict[str, float], opacity: float) -> None:
+def _draw_ear(
+    canvas: skia.Canvas,
+    ear: Ear,
+    texture: skia.Paint,
+    p: coat.Palette,
+    t: dict[str, float],
+    opacity: float,
+) -> None:
     edge = polygon(ear.edge)
     dark = mixed(p.ear * 0.30, np.full(3, 12.0), 0.4)
     texture.setAlphaf(opacity)
@@ -65,8 +71,10 @@ def _draw_ear(canvas: skia.Canvas, ear: Ear, texture: skia.Paint, p: coat.Palett
     canvas.drawPath(polygon(ear.inner), face.pen(dark, 1.6, 0.30 * shown))
     ends = [skia.Point(*ear.spine[0].tolist()), skia.Point(*ear.spine[-1].tolist())]
     shade = skia.GradientShader.MakeLinear(
-        ends, [face.argb(dark, 0.42 * opacity), face.argb(dark, 0.0), face.argb(dark, 0.25 * opacity)],
-        [0.0, 0.45, 1.0])
+        ends,
+        [face.argb(dark, 0.42 * opacity), face.argb(dark, 0.0), face.argb(dark, 0.25 * opacity)],
+        [0.0, 0.45, 1.0],
+    )
     canvas.drawPath(edge, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.restore()
     canvas.drawPath(edge, face.pen(dark, 1.3, 0.8 * opacity))
@@ -91,13 +99,14 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
     canvas.drawPath(path, face.pen(colour, width, shown))
     canvas.drawPath(path, face.pen(np.full(3, 255.0), 0.25 * width, 0.13 * shown))
     tag = shown * present(t["tag"], 0.6)
-    canvas.drawCircle(50, 95.6, 3.3, face.fill(np.array([120.0, 84.0, 20.0]), tag))
-    canvas.drawCircle(50, 95.3, 2.7, face.fill(np.array([240.0, 196.0, 74.0]), tag))
-    canvas.drawCircle(49.2, 94.4, 0.9, face.fill(np.array([255.0, 244.0, 200.0]), tag))
+    canvas.drawCircle(50, 95.4, 4.0, face.fill(np.array([120.0, 84.0, 20.0]), tag))
+    canvas.drawCircle(50, 95.0, 3.3, face.fill(np.array([240.0, 196.0, 74.0]), tag))
+    canvas.drawCircle(49.0, 94.0, 1.1, face.fill(np.array([255.0, 244.0, 200.0]), tag))
 
 
-def _draw_head(canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float],
-               image: np.ndarray) -> None:
+def _draw_head(
+    canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float], image: np.ndarray
+) -> None:
     head = polygon(head_outline(b, t))
     canvas.drawPath(head, face.pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
     canvas.drawPath(head, _texture(image))

@@ -4,6 +4,7 @@ The pose is the same for every dog: the head is centred at x = 50, the eye line 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import skia
@@ -25,8 +26,12 @@ def _periodic_spline(knots: int, samples: int) -> np.ndarray:
     matrix = np.zeros((samples, knots))
     for row, place in enumerate(np.arange(samples) * knots / samples):
         first, t = int(place), place - int(place)
-        basis = (-0.5 * t + t**2 - 0.5 * t**3, 1 - 2.5 * t**2 + 1.5 * t**3,
-                 0.5 * t + 2 * t**2 - 1.5 * t**3, -0.5 * t**2 + 0.5 * t**3)
+        basis = (
+            -0.5 * t + t**2 - 0.5 * t**3,
+            1 - 2.5 * t**2 + 1.5 * t**3,
+            0.5 * t + 2 * t**2 - 1.5 * t**3,
+            -0.5 * t**2 + 0.5 * t**3,
+        )
         for shift, weight in enumerate(basis):
             matrix[row, (first + shift - 1) % knots] += weight
     return matrix
@@ -44,7 +49,7 @@ def _tuft_profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ends = np.cumsum(rng.uniform(0.45, 1.5, TUFTS))
     ends = np.concatenate([[0.0], ends * OUTLINE / ends[-1]])
     spikes = np.zeros(OUTLINE)
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         inside = (np.arange(OUTLINE) >= start) & (np.arange(OUTLINE) < end)
         s = (np.arange(OUTLINE)[inside] - start) / (end - start)
         lean = rng.uniform(0.3, 0.7)
@@ -86,7 +91,7 @@ def build_of(t: dict[str, float]) -> Build:
         jaw=jaw,
         chin=between(81.0, 87.0, length) + 1.2 * t["chin"],
         top=between(24.0, 19.5, t["dome"]),
-        muzzle=between(11.5, 20.5, t["muzzle_width"]) - 1.0 * length,
+        muzzle=between(11.0, 21.5, t["muzzle_width"]) - 1.0 * length,
         muzzle_top=nose - between(7.0, 13.0, t["muzzle_height"]) - 2 * length,
         nose=nose,
         mouth=nose + 8.5,
@@ -97,9 +102,14 @@ def build_of(t: dict[str, float]) -> Build:
 def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
     """Outline with its fur, shape (OUTLINE, 2), clockwise from the top."""
     right = [
-        (0.0, b.top), (0.42 * b.skull, b.top + 1.2), (0.80 * b.skull, b.top + 8.5),
-        (b.skull, EYE_LINE - 3), (b.cheek, 60.0), (b.jaw, 71.5 + 0.3 * (b.chin - 84)),
-        (0.62 * b.jaw, b.chin - 4.5), (0.25 * b.jaw, b.chin - 0.6),
+        (0.0, b.top),
+        (0.42 * b.skull, b.top + 1.2),
+        (0.80 * b.skull, b.top + 8.5),
+        (b.skull, EYE_LINE - 3),
+        (b.cheek, 60.0),
+        (b.jaw, 71.5 + 0.3 * (b.chin - 84)),
+        (0.62 * b.jaw, b.chin - 4.5),
+        (0.25 * b.jaw, b.chin - 0.6),
     ]
     left = [(-dx, y) for dx, y in right[:0:-1]]
     knots = np.array([*right, (0.0, b.chin), *left])
@@ -120,7 +130,7 @@ def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
     heights = (tufts * _SPIKES)[:, None] * sag + (2.6 * wire * _WIRES * (1 - curly))[:, None] * sag
     heights += (bulge + 2.6 * curly * (_CURLS - 0.5))[:, None] * normal
     heights += (crown * 4.0 * present(t["topknot"], 0.3) * _SPIKES)[:, None] * normal
-    return np.array([50.0, 0.0]) + curve + heights
+    return np.asarray(np.array([50.0, 0.0]) + curve + heights)
 
 
 def body_outline(t: dict[str, float]) -> np.ndarray:
@@ -151,31 +161,40 @@ _S = np.linspace(0.0, 1.0, 29)
 _CREASE = 14  # where an ear folds, an index into _S
 
 
+def _blend(upright: float, hanging: float, drop: float) -> float:
+    return upright + (hanging - upright) * drop
+
+
 def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     """The ear on one side (-1 left in the picture, 1 right)."""
     own = t["ear_left"] if side < 0 else t["ear_right"]
-    drop = ramp(t["ear_drop"] + 0.15 * own + 0.6 * present(t["coat_curl"], 0.22), -0.02, 0.34)
-    folded = ramp(t["ear_fold"] + 0.15 * own, 0.25, 0.4)
+    curly = present(t["coat_curl"], 0.22)
+    drop = ramp(t["ear_drop"] + 0.15 * own + 1.3 * curly, -0.02, 0.34)
+    folded = ramp(t["ear_fold"] + 0.12 * own, 0.2, 0.24)
     # An ear between pricked and hanging tips over.
     fold = (folded + (1 - folded) * (1 - (1 - drop) ** 3)) * (1 - drop**2)
-    length = (1 - drop) * between(21, 32, t["ear_length"]) * (1 + 0.22 * folded) + drop * between(29, 52, t["ear_length"])
-    broad = (1 - drop) * between(8.2, 12.6, t["ear_width"]) + drop * between(7, 11.5, t["ear_width"])
+    # Thick hair would hide short ears.
+    upright = between(21, 32, t["ear_length"]) + 3.5 * ramp(t["coat_length"], 0.15, 0.7) + 3 * curly
+    length = _blend(upright * (1 + 0.22 * folded), between(29, 52, t["ear_length"]), drop)
+    broad = _blend(between(8.2, 12.6, t["ear_width"]), between(6.2, 10.4, t["ear_width"]), drop)
     low = 0.5 * (t["ear_set"] + 1)
     start = np.radians((1 - drop) * (6 + 32 * low) + drop * (70 + 32 * low))
-    turn = drop * np.radians(122 - 30 * low)
-    bend_at = 0.22 * drop + 0.52 * (1 - drop)
+    turn = drop * np.radians(128 - 30 * low)
+    bend_at = 0.13 * drop + 0.52 * (1 - drop)
     bend = 1 / (1 + np.exp(-(_S - bend_at) / (0.07 + 0.05 * drop)))
     angle = start + turn * (bend - bend[0])
     step = length / (len(_S) - 1)
-    root_x = b.skull * ((1 - drop) * (0.50 + 0.18 * low) + drop * (0.70 + 0.12 * low))
+    root_x = b.skull * ((1 - drop) * (0.50 + 0.18 * low) + drop * (0.66 + 0.12 * low))
     root_y = b.top + 7.0 + 6.0 * low + 1.5 * drop
     x = root_x + step * np.cumsum(np.sin(angle))
     y = root_y - step * np.cumsum(np.cos(angle))
-    round_tip = (0.24 - 0.10 * folded) * (t["ear_round"] + 1) * (1 - drop) + drop
+    round_tip = (0.20 - 0.10 * folded) * (t["ear_round"] + 1) * (1 - drop) + drop
     pointed = (1 - _S) ** 0.75 * (1 + 0.45 * _S)
     rounded = np.sqrt(np.maximum(1 - _S**4.5, 0)) * (0.78 + 0.75 * _S * (1 - 0.45 * _S))
     hanging = np.sqrt(np.maximum(1 - _S**5, 0)) * (0.55 + 0.95 * _S * (1.25 - 0.6 * _S))
     prick = (1 - round_tip) * pointed + round_tip * rounded
+    tapering = np.sqrt(np.maximum(1 - _S**1.8, 0)) * (0.75 + 1.25 * _S * (1 - 0.7 * _S))
+    hanging = hanging + (tapering - hanging) * 0.5 * (1 - t["ear_round"])
     width = broad * ((1 - drop) * prick + drop * hanging)
     fringe = present(t["ear_fringe"], 0.35) * (0.4 + ramp(t["coat_length"], 0.15, 0.7))
     width = width * (1 + 0.28 * fringe * np.where(np.arange(len(_S)) % 3 == 0, 1, -0.4) * _S)
@@ -191,7 +210,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     def ribbon(rows: slice, scale: float, inward: float) -> np.ndarray:
         middle = spine[rows] - inward * across[rows] * width[rows, None]
         half = scale * across[rows] * width[rows, None]
-        return np.concatenate([middle + half, (middle - half)[::-1]]) * place + shift
+        return np.asarray(np.concatenate([middle + half, (middle - half)[::-1]]) * place + shift)
 
     return Ear(
         edge=ribbon(slice(None), 1.0, 0.0),

@@ -40,7 +40,7 @@ def _noise(size: int, cells: int, seed: int) -> np.ndarray:
         rate = 2 * np.pi * cells * np.sqrt(rng.uniform(0.15, 1.0))
         wave = rate * (np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None])
         total += np.cos(wave + phase)
-    return (total / np.sqrt(30)).astype(np.float32)
+    return np.asarray(total / np.sqrt(30), dtype=np.float32)
 
 
 def _flow(x: float, y: float) -> float:
@@ -50,8 +50,9 @@ def _flow(x: float, y: float) -> float:
     return float(np.arctan2(dy * (1 - down) + 18.0 * down, dx * (1 - 0.45 * down) + 1e-6))
 
 
-def _strokes(size: int, count: int, length: float, width: float, bend: float, jitter: float,
-             seed: int) -> np.ndarray:
+def _strokes(
+    size: int, count: int, length: float, width: float, bend: float, jitter: float, seed: int
+) -> np.ndarray:
     """Tapered strokes along the flow, light and dark alike, as a texture in [-1, 1]."""
     rng = np.random.default_rng(seed)
     side = size * FINE
@@ -60,8 +61,12 @@ def _strokes(size: int, count: int, length: float, width: float, bend: float, ji
     canvas.clear(skia.ColorGRAY)
     canvas.scale(side / 100, side / 100)
     for x, y, tone, turn, curve, scale in zip(
-        rng.uniform(-4, 104, count), np.sort(rng.uniform(-4, 104, count)), rng.uniform(0, 1, count),
-        rng.normal(0, jitter, count), rng.normal(0, bend, count), rng.uniform(0.6, 1.3, count),
+        rng.uniform(-4, 104, count),
+        np.sort(rng.uniform(-4, 104, count)),
+        rng.uniform(0, 1, count),
+        rng.normal(0, jitter, count),
+        rng.normal(0, bend, count),
+        rng.uniform(0.6, 1.3, count),
         strict=True,
     ):
         angle = _flow(x, y) + turn
@@ -76,8 +81,9 @@ def _strokes(size: int, count: int, length: float, width: float, bend: float, ji
         path.quadTo(middle[0] + half[0], middle[1] + half[1], x + half[0] * 0.6, y + half[1] * 0.6)
         path.close()
         grey = int(20 + 215 * tone)
-        canvas.drawPath(path.detach(),
-                        skia.Paint(AntiAlias=True, Color=skia.Color(grey, grey, grey, 190)))
+        canvas.drawPath(
+            path.detach(), skia.Paint(AntiAlias=True, Color=skia.Color(grey, grey, grey, 190))
+        )
     return _shrunk(surface, size)
 
 
@@ -90,17 +96,27 @@ def _rings(size: int, count: int, radius: float, seed: int) -> np.ndarray:
     canvas.clear(skia.ColorGRAY)
     canvas.scale(side / 100, side / 100)
     for x, y, scale, start in zip(
-        rng.uniform(-3, 103, count), np.sort(rng.uniform(-3, 103, count)),
-        rng.uniform(0.75, 1.25, count), rng.uniform(0, 360, count), strict=True,
+        rng.uniform(-3, 103, count),
+        np.sort(rng.uniform(-3, 103, count)),
+        rng.uniform(0.75, 1.25, count),
+        rng.uniform(0, 360, count),
+        strict=True,
     ):
         r = radius * scale
         shade = skia.GradientShader.MakeRadial(
-            skia.Point(x - 0.3 * r, y - 0.4 * r), 1.35 * r,
+            skia.Point(x - 0.3 * r, y - 0.4 * r),
+            1.35 * r,
             [skia.Color(228, 228, 228), skia.Color(140, 140, 140), skia.Color(30, 30, 30)],
-            [0.0, 0.55, 1.0])
+            [0.0, 0.55, 1.0],
+        )
         canvas.drawCircle(x, y, r, skia.Paint(AntiAlias=True, Shader=shade))
-        swirl = skia.Paint(AntiAlias=True, Style=skia.Paint.kStroke_Style, StrokeWidth=0.2 * r,
-                           StrokeCap=skia.Paint.kRound_Cap, Color=skia.Color(50, 50, 50, 150))
+        swirl = skia.Paint(
+            AntiAlias=True,
+            Style=skia.Paint.kStroke_Style,
+            StrokeWidth=0.2 * r,
+            StrokeCap=skia.Paint.kRound_Cap,
+            Color=skia.Color(50, 50, 50, 150),
+        )
         box = skia.Rect.MakeXYWH(x - 0.5 * r, y - 0.5 * r, r, r)
         canvas.drawArc(box, start, 230, False, swirl)
     return _shrunk(surface, size)
@@ -114,7 +130,7 @@ def _shrunk(surface: skia.Surface, size: int) -> np.ndarray:
 
 
 def _soft_step(field: np.ndarray, middle: float, width: float) -> np.ndarray:
-    return (1 / (1 + np.exp(-(field - middle) / (0.5 * width)))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(-(field - middle) / (0.5 * width))), dtype=np.float32)
 
 
 def _dots(size: int, count: int, seed: int) -> np.ndarray:
@@ -122,8 +138,12 @@ def _dots(size: int, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     axis = ((np.arange(size) + 0.5) * 100 / size).astype(np.float32)
     field = np.zeros((size, size), dtype=np.float32)
-    for x, y, r in zip(rng.uniform(5, 95, count), rng.uniform(15, 100, count),
-                       rng.uniform(0.6, 1.3, count), strict=True):
+    for x, y, r in zip(
+        rng.uniform(5, 95, count),
+        rng.uniform(15, 100, count),
+        rng.uniform(0.6, 1.3, count),
+        strict=True,
+    ):
         distance = np.hypot(axis[None, :] - x, axis[:, None] - y)
         field = np.maximum(field, _soft_step(-distance, -r, 0.5))
     return field
@@ -138,7 +158,8 @@ def fields_for(size: int) -> Fields:
     warp = _noise(size, 7, 11)
     stripes = np.sin((np.hypot(x - 50, (y - 70) * 1.1) + 2.2 * warp) * 1.25)
     return Fields(
-        x=x, y=y,
+        x=x,
+        y=y,
         short=_strokes(size, 9000, 2.6, 0.34, 0.15, 0.2, 1),
         long=long,
         curl=_rings(size, 1000, 3.6, 3),
