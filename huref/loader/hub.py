@@ -1,6 +1,7 @@
 """Files of a Hub repository, read in ranges at one resolved commit."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download, try_to_load_from_cache
@@ -13,19 +14,21 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (
-    build_hf_headers,
-    hf_raise_for_status,
-    http_stream_backoff,
-    httpx,
-)
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, httpx
 
 from huref.errors import AccessError, CheckpointError, HurefError, ModelNotFoundError, NetworkError
-from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name, require_inside
+from huref.loader.ranges import (
+    ByteSource,
+    LocalFile,
+    Meter,
+    is_plain_name,
+    require_inside,
+)
 from huref.loader.repository import LocalFolder, Repository
 
-RESUMES = 5  # times that a range is taken up again after its connection broke
-CHUNK = 1 << 20
+ATTEMPTS = 6  # for one range: a busy server, or a connection that breaks half-way
+LONGEST_WAIT = 60.0  # seconds, whatever a Retry-After asks for
+BUSY = (429, 500, 502, 503, 504)
 
 
 class HubFile:
@@ -41,49 +44,64 @@ class HubFile:
         self._url = hf_hub_url(repo, name, revision=revision)
 
     def read(self, start: int, stop: int) -> bytearray:
-        """See ByteSource. A connection cut in the middle is taken up where it broke."""
+        """See ByteSource. A connection that breaks half-way is taken up where it broke."""
         require_inside(self, start, stop)
         data = bytearray(stop - start)
         filled = 0
-        for attempt in range(RESUMES + 1):
-            if filled == len(data):
-                break
-            if attempt:
-                time.sleep(min(2.0**attempt / 2, 8))
+        for attempt in range(ATTEMPTS):
             try:
-                filled = self._stream_into(data, start, filled)
-            except httpx.TransportError as error:
-                if attempt == RESUMES:
+                for chunk in self._stream(start + filled, stop):
+                    data[filled : filled + len(chunk)] = chunk
+                    filled += len(chunk)
+                    self._meter.count(len(chunk))
+                return data
+            except (httpx.TransportError, _BusyError) as error:
+                if attempt == ATTEMPTS - 1:
                     raise NetworkError(
-                        f"{self._repo}: the connection broke while reading '{self.name}' "
-                        f"({type(error).__name__}); try again"
+                        f"{self._repo}: reading '{self.name}' failed {ATTEMPTS} times, last with "
+                        f"{error or type(error).__name__}; try again later"
                     ) from error
+                asked = error.retry_after if isinstance(error, _BusyError) else None
+                time.sleep(min(2.0**attempt / 2 if asked is None else asked, LONGEST_WAIT))
             except HfHubHTTPError as error:
                 raise explain(error, self._repo) from error
-        if filled < len(data):
-            raise NetworkError(f"{self._repo}: the Hub kept sending '{self.name}' too short")
-        return data
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _stream_into(self, data: bytearray, start: int, filled: int) -> int:
-        """Request what is missing and return how much of `data` is filled afterwards."""
+    def _stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """Chunks of the bytes [start, stop), exactly, or an error."""
+        if start == stop:
+            return
         headers = build_hf_headers() | {
-            "Range": f"bytes={start + filled}-{start + len(data) - 1}",
+            "Range": f"bytes={start}-{stop - 1}",
             "Accept-Encoding": "identity",
         }
-        with http_stream_backoff("GET", self._url, headers=headers) as response:
+        with get_session().stream("GET", self._url, headers=headers) as response:
+            if response.status_code in BUSY:
+                raise _BusyError(response.status_code, response.headers.get("Retry-After"))
             hf_raise_for_status(response)
-            if response.status_code != 206 and (start + filled, len(data)) != (0, self.size):
+            if response.status_code != 206 and (start, stop) != (0, self.size):
                 raise NetworkError(
                     f"{self._repo}: the server ignores range requests (status "
                     f"{response.status_code}), so '{self.name}' cannot be read in part"
                 )
             self._meter.count(0, requests=1)
-            for chunk in response.iter_raw(CHUNK):
-                chunk = chunk[: len(data) - filled]
-                data[filled : filled + len(chunk)] = chunk
-                filled += len(chunk)
-                self._meter.count(len(chunk))
-        return filled
+            missing = stop - start
+            for chunk in response.iter_raw():
+                yield chunk[:missing]
+                missing -= len(chunk)
+            if missing > 0:
+                raise httpx.RemoteProtocolError(f"{missing} bytes too few")
+
+
+class _BusyError(Exception):
+    """The server asks to come back later."""
+
+    def __init__(self, status: int, retry_after: str | None):
+        super().__init__(f"status {status}")
+        try:
+            self.retry_after = float(retry_after) if retry_after else None
+        except ValueError:  # an HTTP date; our own back-off will do
+            self.retry_after = None
 
 
 class HubRepository:
