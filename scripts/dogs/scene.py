@@ -3,9 +3,10 @@
 import numpy as np
 import skia
 
-from dogs import coat, face
+from dogs import coat, eyes, face
 from dogs.attributes import between, present, ramp, traits_of
 from dogs.coat import mixed
+from dogs.ink import argb, fill, pen
 from dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
 from dogs.textures import Fields, fields_for
 
@@ -67,21 +68,21 @@ def _draw_ear(
     canvas.clipPath(edge, True)
     inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"], 0.0, 0.7))
     shown = opacity * (1 - ear.drop)
-    canvas.drawPath(polygon(ear.inner), face.fill(inside, 0.95 * shown))
-    canvas.drawPath(polygon(ear.inner), face.pen(dark, 1.6, 0.30 * shown))
+    canvas.drawPath(polygon(ear.inner), fill(inside, 0.95 * shown))
+    canvas.drawPath(polygon(ear.inner), pen(dark, 1.6, 0.30 * shown))
     ends = [skia.Point(*ear.spine[0].tolist()), skia.Point(*ear.spine[-1].tolist())]
     shade = skia.GradientShader.MakeLinear(
         ends,
-        [face.argb(dark, 0.42 * opacity), face.argb(dark, 0.0), face.argb(dark, 0.25 * opacity)],
+        [argb(dark, 0.42 * opacity), argb(dark, 0.0), argb(dark, 0.25 * opacity)],
         [0.0, 0.45, 1.0],
     )
     canvas.drawPath(edge, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.restore()
-    canvas.drawPath(edge, face.pen(dark, 1.3, 0.8 * opacity))
+    canvas.drawPath(edge, pen(dark, 1.3, 0.8 * opacity))
     texture.setAlphaf(opacity * ear.fold)
     canvas.drawPath(flap, texture)
-    canvas.drawPath(flap, face.fill(dark, 0.10 * opacity * ear.fold))
-    canvas.drawPath(flap, face.pen(dark, 1.3, 0.75 * opacity * ear.fold))
+    canvas.drawPath(flap, fill(dark, 0.10 * opacity * ear.fold))
+    canvas.drawPath(flap, pen(dark, 1.3, 0.75 * opacity * ear.fold))
     texture.setAlphaf(1.0)
 
 
@@ -95,26 +96,26 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
     band.moveTo(22, 82)
     band.quadTo(50, 103, 78, 82)
     path = band.detach()
-    canvas.drawPath(path, face.pen(colour * 0.35, width + 1.4, 0.75 * shown))
-    canvas.drawPath(path, face.pen(colour, width, shown))
-    canvas.drawPath(path, face.pen(np.full(3, 255.0), 0.25 * width, 0.13 * shown))
+    canvas.drawPath(path, pen(colour * 0.35, width + 1.4, 0.75 * shown))
+    canvas.drawPath(path, pen(colour, width, shown))
+    canvas.drawPath(path, pen(np.full(3, 255.0), 0.25 * width, 0.13 * shown))
     tag = shown * present(t["tag"], 0.6)
-    canvas.drawCircle(50, 95.4, 4.0, face.fill(np.array([120.0, 84.0, 20.0]), tag))
-    canvas.drawCircle(50, 95.0, 3.3, face.fill(np.array([240.0, 196.0, 74.0]), tag))
-    canvas.drawCircle(49.0, 94.0, 1.1, face.fill(np.array([255.0, 244.0, 200.0]), tag))
+    canvas.drawCircle(50, 95.4, 4.0, fill(np.array([120.0, 84.0, 20.0]), tag))
+    canvas.drawCircle(50, 95.0, 3.3, fill(np.array([240.0, 196.0, 74.0]), tag))
+    canvas.drawCircle(49.0, 94.0, 1.1, fill(np.array([255.0, 244.0, 200.0]), tag))
 
 
 def _draw_head(
     canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float], image: np.ndarray
 ) -> None:
     head = polygon(head_outline(b, t))
-    canvas.drawPath(head, face.pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
+    canvas.drawPath(head, pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
     canvas.drawPath(head, _texture(image))
     rim = present(t["rim_light"], 0.4)
     canvas.save()
     canvas.clipPath(head, True)
     canvas.translate(0.9, 1.3)
-    canvas.drawPath(head, face.pen(np.array([255.0, 250.0, 236.0]), 1.5, 0.42 * rim))
+    canvas.drawPath(head, pen(np.array([255.0, 250.0, 236.0]), 1.5, 0.42 * rim))
     canvas.restore()
 
 
@@ -133,7 +134,7 @@ def draw(attributes: np.ndarray, size: int) -> np.ndarray:
     ear_texture = _texture(coat.ear_image(f, p, t, fur))
     for ear in ears:
         _draw_ear(canvas, ear, ear_texture, p, t, 1.0)
-    canvas.drawPath(body, face.pen(p.body * 0.25, 1.4, 0.7))
+    canvas.drawPath(body, pen(p.body * 0.25, 1.4, 0.7))
     canvas.drawPath(body, _texture(coat.body_image(f, p, t, fur)))
     _draw_collar(canvas, t)
     _draw_head(canvas, b, p, t, coat.head_image(f, b, p, t, fur))
@@ -142,6 +143,6 @@ def draw(attributes: np.ndarray, size: int) -> np.ndarray:
     face.draw_beard(canvas, b, p, t)
     face.draw_mouth(canvas, b, p, t)
     face.draw_nose(canvas, b, t)
-    face.draw_eyes(canvas, b, p, t)
-    face.draw_brows(canvas, b, p, t)
+    eyes.draw_eyes(canvas, b, p, t)
+    eyes.draw_brows(canvas, b, p, t)
     return np.ascontiguousarray(raster[..., 2::-1])

@@ -84,10 +84,10 @@ def _strokes(
         canvas.drawPath(
             path.detach(), skia.Paint(AntiAlias=True, Color=skia.Color(grey, grey, grey, 190))
         )
-    return _shrunk(surface, size)
+    return _shrunk(surface, size, deviation)
 
 
-def _rings(size: int, count: int, radius: float, seed: int) -> np.ndarray:
+def _rings(size: int, count: int, radius: float, seed: int, deviation: float) -> np.ndarray:
     """Curls: overlapping shaded discs with a swirl each, as a texture in [-1, 1]."""
     rng = np.random.default_rng(seed)
     side = size * FINE
@@ -119,14 +119,14 @@ def _rings(size: int, count: int, radius: float, seed: int) -> np.ndarray:
         )
         box = skia.Rect.MakeXYWH(x - 0.5 * r, y - 0.5 * r, r, r)
         canvas.drawArc(box, start, 230, False, swirl)
-    return _shrunk(surface, size)
+    return _shrunk(surface, size, deviation)
 
 
-def _shrunk(surface: skia.Surface, size: int) -> np.ndarray:
+def _shrunk(surface: skia.Surface, size: int, deviation: float) -> np.ndarray:
     grey = surface.makeImageSnapshot().toarray()[..., 0].astype(np.float32)
     small = grey.reshape(size, FINE, size, FINE).mean((1, 3))
-    texture = small - small.mean()
-    return np.clip(texture / (2.5 * texture.std()), -1, 1).astype(np.float32)
+    # The deviation is that at 128 px: a smaller portrait is the larger one, shrunk.
+    return np.asarray(np.clip((small - small.mean()) / (2.5 * deviation), -1, 1), dtype=np.float32)
 
 
 def _soft_step(field: np.ndarray, middle: float, width: float) -> np.ndarray:
@@ -154,16 +154,16 @@ def fields_for(size: int) -> Fields:
     """The fixed fields sampled at size x size pixels."""
     axis = ((np.arange(size) + 0.5) * 100 / size).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
-    long = _strokes(size, 2600, 9.0, 0.75, 0.25, 0.22, 2)
+    long = _strokes(size, 2600, 9.0, 0.75, 0.25, 0.22, 2, 31.81)
     warp = _noise(size, 7, 11)
     stripes = np.sin((np.hypot(x - 50, (y - 70) * 1.1) + 2.2 * warp) * 1.25)
     return Fields(
         x=x,
         y=y,
-        short=_strokes(size, 9000, 2.6, 0.34, 0.15, 0.2, 1),
+        short=_strokes(size, 9000, 2.6, 0.34, 0.15, 0.2, 1, 19.16),
         long=long,
-        curl=_rings(size, 1000, 3.6, 3),
-        wire=_strokes(size, 1800, 6.0, 0.5, 0.4, 0.75, 4),
+        curl=_rings(size, 1000, 3.6, 3, 36.51),
+        wire=_strokes(size, 1800, 6.0, 0.5, 0.4, 0.75, 4, 20.41),
         rough=(0.6 * long + 0.4 * _noise(size, 16, 12)).astype(np.float32),
         warp=warp,
         merle=_soft_step(_noise(size, 9, 14) + 0.25 * long, 0.35, 0.3),
