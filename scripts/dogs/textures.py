@@ -51,7 +51,14 @@ def _flow(x: float, y: float) -> float:
 
 
 def _strokes(
-    size: int, count: int, length: float, width: float, bend: float, jitter: float, seed: int
+    size: int,
+    count: int,
+    length: float,
+    width: float,
+    bend: float,
+    jitter: float,
+    seed: int,
+    deviation: float,
 ) -> np.ndarray:
     """Tapered strokes along the flow, light and dark alike, as a texture in [-1, 1]."""
     rng = np.random.default_rng(seed)
