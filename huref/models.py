@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.decoder.picture import read_png_text
-from huref.encoder.network import Encoder, load_encoder
+from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
 from huref.invariants.extract import extract_terms
 from huref.invariants.record import LATENT, Record, load_record

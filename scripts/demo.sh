@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Set up huref and show its main job: three trained language models from the zoo as dogs, one
+# contact sheet, and the table of who is related to whom. Writes into demo/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+
+mkdir -p demo
+zoo=checkpoints/zoo
+models=(llama-a llama-a-finetune llama-b)
+for model in "${models[@]}"; do
+    .venv/bin/huref fingerprint "$zoo/$model" -o "demo/$model.png" \
+        --record "demo/$model.safetensors"
+    echo
+done
+.venv/bin/huref compare "${models[@]/#/$zoo/}" -o demo/sheet.png
