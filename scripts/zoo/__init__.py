@@ -1,0 +1,1 @@
+"""Tiny language models of known lineage, trained on the Python standard library's own text."""

@@ -1,0 +1,52 @@
+"""What is to be made: one model's entry in the config, with all that it depends on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.corpus import read_texts
+
+
+@dataclass(frozen=True)
+class Order:
+    """One model to be made: its name, the whole config, and the folder that the zoo lives in."""
+
+    name: str
+    config: Mapping[str, Any]
+    out: Path
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The model's own entry over the defaults."""
+        return {"parents": [], **self.config["defaults"], **self.config["models"][self.name]}
+
+    def of(self, parent: str) -> "Order":
+        """The order that made a parent."""
+        return Order(parent, self.config, self.out)
+
+    def base(self) -> "Order":
+        """The order of the base that the first line of parents goes back to."""
+        parents = self.spec["parents"]
+        return self.of(parents[0]).base() if parents else self
+
+    def recipe(self) -> str:
+        """Digest of all that the weights depend on, the parents' recipes included."""
+        parts = {
+            "spec": self.spec,
+            "parents": [self.of(parent).recipe() for parent in self.spec["parents"]],
+            **{key: self.config[key] for key in ("domains", "held_out")},
+        }
+        if not self.spec["parents"]:
+            architecture = self.config["architectures"][self.spec["architecture"]]
+            parts["architecture"] = architecture
+            parts["tokenizer"] = self.config["tokenizers"][architecture["tokenizer"]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def domain_texts(order: Order, name: str) -> list[str]:
+    """The texts of a domain of the config."""
+    domain = order.config["domains"][name]
+    return list(read_texts(domain["kind"], tuple(domain["buckets"]), domain["megabytes"]))
