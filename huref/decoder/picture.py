@@ -1,0 +1,129 @@
+"""Pictures as files: PNGs that carry text, and sheets of several dogs with captions."""
+
+import os
+import tempfile
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
+
+from huref.errors import RecordError
+
+Picture = NDArray[np.uint8]
+
+LARGEST_FILE = 64 << 20  # bytes
+LARGEST_SIDE = 8192  # pixels
+LARGEST_TEXT = 1 << 20  # bytes of one text chunk; Pillow refuses more than this by itself
+
+PAPER = (250, 249, 246)
+INK = (72, 70, 66)
+
+
+def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
+    """Write an image (h, w, 3) uint8 with text chunks; the same input gives the same bytes.
+
+    The file appears whole or not at all. Text that Latin-1 cannot hold becomes an iTXt chunk.
+
+    Raises:
+        ValueError: another shape or type, or a text longer than `read_png_text` would accept.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image is (h, w, 3) uint8; got {image.shape} {image.dtype}")
+    chunks = PngImagePlugin.PngInfo()
+    for key in sorted(text):
+        value = text[key]
+        if len(value.encode()) >= LARGEST_TEXT:
+            raise ValueError(f"the text '{key}' is too long for a picture")
+        if value.isascii():
+            chunks.add_text(key, value)
+        else:
+            chunks.add_itxt(key, value)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(image).save(file, format="PNG", pnginfo=chunks, compress_level=9)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's own mode hides the file from others
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_png_text(path: Path) -> dict[str, str]:
+    """Read the text chunks of a PNG, wherever in the file they are.
+
+    Raises:
+        RecordError: no such file, not a PNG, truncated, or larger than a fingerprint can be.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise RecordError(f"{path}: too large for a fingerprint picture")
+        with warnings.catch_warnings(), Image.open(path, formats=["PNG"]) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if max(image.size) > LARGEST_SIDE:
+                raise RecordError(
+                    f"{path}: {image.size[0]} x {image.size[1]} pixels, more than "
+                    f"{LARGEST_SIDE} on a side; not a fingerprint picture"
+                )
+            assert isinstance(image, PngImagePlugin.PngImageFile)
+            return {key: str(value) for key, value in image.text.items()}
+    except UnidentifiedImageError as error:
+        raise RecordError(f"{path}: not a PNG picture") from error
+    except (
+        OSError,
+        SyntaxError,  # Pillow's name for a broken chunk
+        ValueError,  # a text chunk beyond Pillow's bounds
+        zlib.error,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise RecordError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def contact_sheet(
+    images: Sequence[Picture], captions: Sequence[str], columns: int, cell: int = 256
+) -> Picture:
+    """Lay images out in rows, each with its caption below, and return the sheet (h, w, 3) uint8.
+
+    Images are scaled to squares of `cell` pixels; captions may have several lines, each of which
+    is shortened where it would not fit.
+
+    Raises:
+        ValueError: no images, no columns, or not one caption per image.
+    """
+    if not images or columns < 1 or len(images) != len(captions):
+        raise ValueError(f"{len(images)} images, {len(captions)} captions, {columns} columns")
+    columns = min(columns, len(images))
+    margin, font = cell // 16, ImageFont.load_default(max(11, cell // 16))
+    line = round(1.35 * sum(font.getmetrics())) if isinstance(font, ImageFont.FreeTypeFont) else 14
+    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
+    width, height = cell + margin, cell + margin + lines * line
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width + margin, rows * height + margin), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = margin + i % columns * width, margin + i // columns * height
+        portrait = Image.fromarray(image).resize((cell, cell), Image.Resampling.LANCZOS)
+        sheet.paste(portrait, (x, y))
+        for j, words in enumerate(caption.split("\n")):
+            fitted = _shorten(words, cell, pen, font)
+            pen.text((x, y + cell + margin // 4 + j * line), fitted, fill=INK, font=font)
+    return np.asarray(sheet)
+
+
+def _shorten(
+    words: str,
+    width: int,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> str:
+    if pen.textlength(words, font) <= width:
+        return words
+    while words and pen.textlength(words + "...", font) > width:
+        words = words[:-1]
+    return words + "..."
