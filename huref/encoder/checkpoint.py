@@ -1,0 +1,129 @@
+"""The encoder as a file: safetensors, half precision, with the record of how it was made."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from huref.encoder.network import BLOCKS, TERMS, Network, build_network
+from huref.errors import CheckpointDigestError
+
+FORMAT = "huref encoder 1"
+
+
+class Encoder:
+    """A trained network with its identity.
+
+    Attributes:
+        digest: sha256 over the tensors as stored and the architecture; part of every recipe.
+        metadata: config, seed, steps, command, digest and what else the file says.
+    """
+
+    def __init__(self, network: Network, digest: str, metadata: dict[str, Any]) -> None:
+        self._network = network.eval()
+        self.digest = digest
+        self.metadata = metadata
+
+    @property
+    def anchors(self) -> int:
+        """m, the number of rows and columns of the terms it reads."""
+        return int(self.metadata["config"]["architecture"].get("anchors", 512))
+
+    @torch.no_grad()
+    def encode(self, terms: Tensor) -> Tensor:
+        """Latents of terms.
+
+        Args:
+            terms: (..., 2, 3, m, m), raw; they are standardised here. Rows and columns of empty
+                anchor buckets are zero.
+
+        Returns:
+            (..., 512) float32.
+
+        Raises:
+            ValueError: the shape is another one.
+        """
+        expected = (BLOCKS, TERMS, self.anchors, self.anchors)
+        if terms.shape[-4:] != expected:
+            raise ValueError(
+                f"terms end in {tuple(terms.shape[-4:])}, the encoder reads {expected}"
+            )
+        leading = terms.shape[:-4]
+        latents: Tensor = self._network(terms.float().reshape(-1, *expected))
+        return latents.reshape(*leading, -1)
+
+
+def digest_of(tensors: dict[str, Tensor], architecture: dict[str, Any]) -> str:
+    """sha256 over name, dtype, shape and bytes of every tensor, and over the architecture."""
+    total = hashlib.sha256(json.dumps([FORMAT, architecture], sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Encoder:
+    """Write a network in half precision, and return it as it will be read.
+
+    Args:
+        network: trained.
+        path: where to; the file appears whole or not at all.
+        metadata: JSON values; "config" must be there.
+    """
+    state = network.state_dict()
+    tensors = {
+        name: (t.half() if t.is_floating_point() else t).cpu().contiguous()
+        for name, t in state.items()
+    }
+    digest = digest_of(tensors, metadata["config"]["architecture"])
+    # One string: the library writes several in an order of its own, never the same twice.
+    strings = {"encoder": json.dumps(metadata | {"format": FORMAT, "digest": digest})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata=strings)
+    temporary.replace(path)
+    return load_encoder(path)
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Read an encoder and check it against its own digest.
+
+    Raises:
+        CheckpointDigestError: the file is missing, is not an encoder, or was altered.
+    """
+    advice = "restore the file from the release, or make one with: huref train-encoder"
+    try:
+        with safe_open(path, framework="pt") as file:
+            strings = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointDigestError(
+            f"{path}: not a readable encoder ({error}); {advice}"
+        ) from error
+    try:
+        metadata = json.loads(strings["encoder"])
+        if metadata["format"] != FORMAT:
+            raise KeyError(FORMAT)
+        architecture, stated = metadata["config"]["architecture"], metadata["digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointDigestError(f"{path}: not an encoder of huref; {advice}") from error
+    digest = digest_of(tensors, architecture)
+    if digest != stated:
+        raise CheckpointDigestError(f"{path}: altered since it was made; {advice}")
+    with torch.device("meta"):  # no time spent on initial values
+        network = build_network(architecture)
+    try:
+        network.load_state_dict(
+            {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, assign=True
+        )
+    except RuntimeError as error:
+        raise CheckpointDigestError(
+            f"{path}: tensors do not fit its architecture; {advice}"
+        ) from error
+    return Encoder(network, digest, metadata)

@@ -1,0 +1,72 @@
+"""What the encoder is trained for."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
+
+from huref.encoder.network import LATENT
+
+
+class Discriminator(nn.Sequential):
+    """Tells latents from draws of N(0, I); the published layout, 512-256-128-1."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Linear(LATENT, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)
+        )
+
+    def loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Binary cross-entropy, real (n, 512) being draws of N(0, I)."""
+        logits = self(torch.cat([real, fake])).squeeze(1)
+        truth = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).to(logits)
+        return binary_cross_entropy_with_logits(logits, truth)
+
+    def fooling(self, fake: Tensor) -> Tensor:
+        """The encoder's side: cross-entropy of taking latents (n, 512) for normal draws."""
+        logits = self(fake).squeeze(1)
+        return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+def graded(base: Tensor, relative: Tensor, rho: Tensor) -> Tensor:
+    """Squared error of cos z against the measured ICS, over the variance no code can avoid.
+
+    Independent codes of Gaussian pairs spread by (1 - rho^2) / sqrt(512) around rho.
+
+    Args:
+        base: latents (n, 512).
+        relative: latents (n, 512).
+        rho: (n,), the ICS of each pair.
+    """
+    error = cosine_similarity(base, relative) - rho
+    return (error.square() / ((1 - rho.square()).square() + 0.02)).mean()
+
+
+def strangers(latents: Tensor, families: int) -> Tensor:
+    """Cosines (any,) of all pairs of rows of different families.
+
+    Args:
+        latents: (parts * families, 512); row i belongs to family i mod families.
+        families: their number.
+    """
+    unit = latents / latents.norm(dim=1, keepdim=True)
+    i, j = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
+    apart = i % families != j % families
+    cosines: Tensor = (unit @ unit.T)[i[apart], j[apart]]
+    return cosines
+
+
+def moments(latents: Tensor) -> Tensor:
+    """Departure of a batch (n, 512) from standard normal norms and kurtosis."""
+    square = latents.square()
+    power = square.mean()
+    return (power - 1).square() + 0.1 * (square.square().mean() - 3).square()
+
+
+def paper_contrast(base: Tensor, relative: Tensor, weights: tuple[float, float]) -> Tensor:
+    """HuRef's contrastive loss: w0 (1 - cos(anchor, positive)) + w1 |cos(anchor, negative)|.
+
+    The negative of each row is the next row's base.
+    """
+    positive = 1 - cosine_similarity(base, relative)
+    negative = cosine_similarity(base, base.roll(1, dims=0)).abs()
+    return (weights[0] * positive + weights[1] * negative).mean()

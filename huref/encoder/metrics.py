@@ -1,0 +1,38 @@
+"""The two figures of merit, kept over the last steps of a training run."""
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+FLOOR = 0.035  # mean |cos| of independent Gaussians in 512 dimensions
+
+
+class FiguresOfMerit:
+    """max |E[cos z] - rho| over five ranges of rho, and mean |cos z| of unrelated models."""
+
+    def __init__(self, window: int = 50) -> None:
+        self._pairs: deque[Tensor] = deque(maxlen=window)
+        self._strangers: deque[float] = deque(maxlen=window)
+
+    def add(self, rho: Tensor, cosines: Tensor, strangers: Tensor) -> None:
+        """One step's pairs of relatives (n,) and cosines of unrelated models (any,)."""
+        self._pairs.append(torch.stack([rho, cosines]).detach().float().cpu())
+        self._strangers.append(float(strangers.detach().abs().mean()))
+
+    @property
+    def gap(self) -> float:
+        """Largest |mean cos - mean rho| over the fifths of [0, 1] that hold eight pairs."""
+        rho, cosines = torch.cat(list(self._pairs), dim=1)
+        fifths = (rho * 5).long().clamp(0, 4)
+        gaps = [
+            float((cosines - rho)[fifths == i].mean().abs())
+            for i in range(5)
+            if int((fifths == i).sum()) >= 8
+        ]
+        return max(gaps, default=float("nan"))
+
+    @property
+    def stranger_cosine(self) -> float:
+        """Mean |cos z| of unrelated models; `FLOOR` is the least that Gaussian codes can have."""
+        return sum(self._strangers) / len(self._strangers)

@@ -1,0 +1,145 @@
+"""Training of the encoder, from a config file to a checkpoint; `huref train-encoder` is this.
+
+Every step draws its data from a generator seeded by the run's seed and the step's number, so a
+run that was interrupted goes on exactly as it would have gone on.
+"""
+
+import csv
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from huref.encoder.checkpoint import save_encoder
+from huref.encoder.config import TrainingConfig, read_config, with_steps
+from huref.encoder.embeddings import EmbeddingPool
+from huref.encoder.trainer import CURVES, Trainer, draw_batch
+from huref.errors import RecipeError
+
+DEFAULT_OUT = Path("checkpoints/encoder.safetensors")
+
+
+def _save_state(trainer: Trainer, rows: list[dict[str, float]], path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    torch.save({"trainer": trainer.state(), "rows": rows}, temporary)
+    temporary.replace(path)
+
+
+def _load_state(trainer: Trainer, path: Path) -> list[dict[str, float]]:
+    """Restore the trainer; returns the curves so far."""
+    try:
+        saved = torch.load(path, map_location=trainer.device, weights_only=True)
+        state, rows = saved["trainer"], saved["rows"]
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path}: cannot be resumed from; delete it and start anew") from error
+    if state["config"] != trainer.config.digest:
+        raise RecipeError(
+            f"{path}: was written under another config; restore that, or train without --resume"
+        )
+    trainer.restore(state)
+    return list(rows)
+
+
+def _write_curves(rows: list[dict[str, float]], path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, CURVES, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+    temporary.replace(path)
+
+
+def _choose_device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _run(
+    trainer: Trainer, rows: list[dict[str, float]], state: Path, curves: Path, deadline: float
+) -> None:
+    """Train to the last step or the deadline, saving on the way."""
+    config = trainer.config
+    pool = EmbeddingPool(
+        config.data.pool,
+        int(config.architecture.get("anchors", 512)),
+        config.data.widths,
+        config.seed,
+        trainer.device,
+    )
+    with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=None) as bar:
+        while trainer.step < config.steps and time.monotonic() < deadline:
+            rows.append(trainer.advance(draw_batch(config, pool, trainer.step, trainer.device)))
+            bar.update()
+            bar.set_postfix({k: f"{rows[-1][k]:.3f}" for k in ("loss", "gap", "stranger_cosine")})
+            if trainer.step % config.save_every == 0:
+                _save_state(trainer, rows, state)
+                _write_curves(rows, curves)
+
+
+def train(
+    config_path: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Train an encoder.
+
+    Beside the checkpoint stand its curves (.csv) and, until the last step is done, the state to
+    resume from (.state.pt).
+
+    Args:
+        config_path: a YAML config, see `TrainingConfig`.
+        resume: go on from the state beside `out`, if there is one.
+        device: "cpu", "cuda" or "auto".
+        steps: instead of the config's number of steps.
+        minutes: stop after this long; the encoder so far is written and the state stays.
+        out: the checkpoint; by default checkpoints/encoder.safetensors.
+
+    Returns:
+        The checkpoint's path.
+
+    Raises:
+        RecipeError: the config, or the state to resume from, cannot be used.
+    """
+    config = with_steps(read_config(config_path), steps)
+    path = Path(out) if out is not None else DEFAULT_OUT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state, curves = path.with_suffix(".state.pt"), path.with_suffix(".csv")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    start = time.monotonic()
+    try:
+        trainer = Trainer(config, _choose_device(device))
+        rows = _load_state(trainer, state) if resume and state.exists() else []
+        deadline = start + 60 * minutes if minutes is not None else float("inf")
+        _run(trainer, rows, state, curves, deadline)
+    finally:
+        torch.set_num_threads(threads)
+    _write_curves(rows, curves)
+    save_encoder(trainer.network, path, _record(config, trainer, config_path))
+    if trainer.step >= config.steps:
+        state.unlink(missing_ok=True)
+    else:
+        _save_state(trainer, rows, state)
+    return path
+
+
+def _record(config: TrainingConfig, trainer: Trainer, config_path: str | Path) -> dict[str, Any]:
+    """What the checkpoint says about itself."""
+    return {
+        "config": config.values,
+        "seed": config.seed,
+        "steps": trainer.step,
+        "command": f"huref train-encoder --config configs/{Path(config_path).name}",
+        "torch": torch.__version__,
+        "device": trainer.device,
+        "figures": {"gap": trainer.figures.gap, "mean_cos": trainer.figures.stranger_cosine},
+    }

@@ -1,0 +1,157 @@
+"""The networks and optimisers of a training run, and one step of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from huref.encoder import losses
+from huref.encoder.config import TrainingConfig
+from huref.encoder.embeddings import EmbeddingPool
+from huref.encoder.metrics import FiguresOfMerit
+from huref.encoder.network import PaperCNN, build_network
+from huref.encoder.synthetic import Family, ics
+
+CURVES = ("step", "loss", "graded", "robust", "strangers", "adversarial", "gap", "stranger_cosine")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's terms, each (families, 2, 3, m, m), and the relatives' measured ICS."""
+
+    base: Tensor
+    relative: Tensor
+    rho: Tensor
+    accident: Tensor | None
+
+
+def draw_batch(config: TrainingConfig, pool: EmbeddingPool, step: int, device: str) -> Batch:
+    """The data of a step; equal for equal config, step and device."""
+    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
+    chance = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    bases, relatives, accidents, correlations = [], [], [], []
+    for _ in range(config.data.families):
+        family = Family(pool, generator)
+        base = family.base()
+        low, high = config.data.rho
+        rho = low + (high - low) * float(torch.rand(1, generator=chance))
+        relative = family.relative(rho)
+        bases.append(base)
+        relatives.append(relative)
+        correlations.append(ics(base, relative))
+        if kinds := config.data.accidents:
+            kind = kinds[int(torch.randint(len(kinds), (1,), generator=chance))]
+            accidents.append(family.accident(kind))
+    return Batch(
+        torch.stack(bases),
+        torch.stack(relatives),
+        torch.stack(correlations).float(),
+        torch.stack(accidents) if accidents else None,
+    )
+
+
+class Trainer:
+    """The networks and optimisers of a run, and one step of it."""
+
+    def __init__(self, config: TrainingConfig, device: str) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = device
+        self.network = build_network(config.architecture).to(device)
+        self.discriminator = losses.Discriminator().to(device)
+        scalars = [p for p in self.network.parameters() if p.numel() < 1024]
+        weights = [p for p in self.network.parameters() if p.numel() >= 1024]
+        groups = [
+            {"params": weights, "lr": config.rate},
+            {"params": scalars, "lr": config.scalar_rate or config.rate},
+        ]
+        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.opponent = torch.optim.Adam(self.discriminator.parameters(), lr=1e-4)
+        self.figures = FiguresOfMerit()
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on; tensors, numbers and strings only."""
+        return {
+            "config": self.config.digest,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "opponent": self.opponent.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.opponent.load_state_dict(state["opponent"])
+
+    def advance(self, batch: Batch) -> dict[str, float]:
+        """One step: the discriminator's, then the encoder's. Returns the curves' values."""
+        weight = self.config.loss
+        self.network.train()
+        parts = [batch.base, batch.relative]
+        if batch.accident is not None:
+            parts.append(batch.accident)
+        latents = self._encode(torch.cat(parts))
+        base, relative, *accident = torch.split(latents, len(batch.base))
+        unrelated = losses.strangers(latents, families=len(batch.base))
+        zero = latents.new_zeros(())
+        adversarial = self._adversarial(latents) if weight.adversarial else zero
+        robust = (1 - cosine_similarity(base, accident[0])).mean() if accident else zero
+        if weight.paper:
+            graded = losses.paper_contrast(base, relative, (weight.paper[0], weight.paper[1]))
+            loss = graded
+        else:
+            graded = losses.graded(base, relative, batch.rho)
+            loss = (
+                weight.graded * graded
+                + weight.robust * robust
+                + weight.strangers * unrelated.square().mean()
+                + weight.moments * losses.moments(latents)
+            )
+        loss = loss + weight.adversarial * adversarial
+        self._set_rates()
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        self.step += 1
+        self.figures.add(batch.rho, cosine_similarity(base, relative), unrelated)
+        return {
+            "step": self.step,
+            "loss": float(loss.detach()),
+            "graded": float(graded.detach()),
+            "robust": float(robust.detach()),
+            "strangers": float(unrelated.detach().square().mean()),
+            "adversarial": float(adversarial.detach()),
+            "gap": self.figures.gap,
+            "stranger_cosine": self.figures.stranger_cosine,
+        }
+
+    def _encode(self, terms: Tensor) -> Tensor:
+        """Latents (n, 512); batch normalisation needs all at once, others save memory."""
+        if isinstance(self.network, PaperCNN):
+            return self.network.forward(terms)
+        return torch.cat([self.network.forward(one) for one in torch.split(terms, 1)])
+
+    def _adversarial(self, latents: Tensor) -> Tensor:
+        """Train the discriminator on detached latents; then what the encoder must lower."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed(self.config.seed * 1_000_003 + self.step + 500_009)
+        normal = torch.randn(latents.shape, generator=generator, device=self.device)
+        self.opponent.zero_grad()
+        torch.autograd.backward(self.discriminator.loss(normal, latents.detach()))
+        self.opponent.step()
+        return self.discriminator.fooling(latents)
+
+    def _set_rates(self) -> None:
+        fall = 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        rates = self.config.rate, self.config.scalar_rate or self.config.rate
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * fall
