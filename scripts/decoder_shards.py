@@ -48,7 +48,7 @@ def attributes_of(number: int, count: int, basis: np.ndarray) -> np.ndarray:
 def draw_shard(path: Path, number: int, count: int, size: int, basis: np.ndarray) -> None:
     """Draw one shard; the file appears whole or not at all."""
     images = np.stack([draw(a, size) for a in attributes_of(number, count, basis)])
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")
     with temporary.open("wb") as file:
         np.save(file, images)
     temporary.replace(path)
