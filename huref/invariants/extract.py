@@ -11,7 +11,7 @@ from huref.architecture.block import Block
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError
 from huref.invariants.anchors import Anchors, choose_anchors
-from huref.invariants.terms import block_terms, whiten
+from huref.invariants.terms import block_terms, flatten, whiten
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
@@ -64,7 +64,7 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
     terms = torch.stack([block_terms(reader.read_block(index), whitened) for index in chosen])
-    return Extract(terms, anchors, chosen, recipe)
+    return Extract(flatten(terms, recipe.damping), anchors, chosen, recipe)
 
 
 def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:

@@ -47,6 +47,31 @@ def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
     return whitened.float()
 
 
+def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
+    """Replace each term by its damped polar factor: the same directions, nearly equal strengths.
+
+    Singular value s becomes s / sqrt(s^2 + damping * mean s^2), as in `whiten`. A trained term
+    keeps most of its energy in a few directions (token frequency above all) that unrelated models
+    have in common. Measured on two bases of one shape, text and order but different seeds: their
+    ICS falls from 0.17 to 0.04, a fine-tune's stays at 0.99, a long continuation's at 0.79.
+
+    Args:
+        terms: (..., m, m), any real dtype. All-zero rows and columns (empty buckets) stay zero.
+        damping: share of the mean squared singular value added under the root.
+
+    Returns:
+        (..., m, m) float32.
+    """
+    T = terms.double()
+    # Where T = U S V^T, (T T^T + c)^(-1/2) T = U (S^2 + c)^(-1/2) S V^T.
+    squared, vectors = torch.linalg.eigh(T @ T.mT)
+    squared = squared.clamp(min=0)
+    mean_squared = squared.mean(dim=-1, keepdim=True)
+    floor = torch.finfo(torch.float64).tiny  # a term that is zero stays zero
+    scale = (squared + damping * mean_squared + floor).rsqrt()
+    return ((vectors * scale[..., None, :]) @ (vectors.mT @ T)).float()
+
+
 def attention_terms(block: Block, E: Tensor) -> tuple[Tensor, Tensor]:
     """The qk and vo terms, each (m, m), of a block's attention.
 
