@@ -147,7 +147,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(str(folder)).read(["t"])
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+    with pytest.raises(CheckpointError, match="no tokenizer"):
         _ = open_checkpoint(str(folder)).vocabulary
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"no config\.json"):

@@ -1,10 +1,19 @@
 """Files of a Hub repository, read in ranges at one resolved commit."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
-from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download, try_to_load_from_cache
+from huggingface_hub import (
+    HfApi,
+    cached_assets_path,
+    constants,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -17,22 +26,24 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, httpx
 
 from huref.errors import AccessError, CheckpointError, HurefError, ModelNotFoundError, NetworkError
-from huref.loader.ranges import (
-    ByteSource,
-    LocalFile,
-    Meter,
-    is_plain_name,
-    require_inside,
-)
+from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
+from huref.loader.remembered import RememberedFile
 from huref.loader.repository import LocalFolder, Repository
 
 ATTEMPTS = 6  # for one range: a busy server, or a connection that breaks half-way
 LONGEST_WAIT = 60.0  # seconds, whatever a Retry-After asks for
+STALLED = 30.0  # seconds without a byte after which a connection counts as broken
 BUSY = (429, 500, 502, 503, 504)
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 5
 
 
-class HubFile:
-    """One file of a Hub repository, at a commit."""
+class HubFile(ByteSource):
+    """One file of a Hub repository, at a commit.
+
+    The Hub redirects to where the bytes lie. The redirect is followed once and kept for the
+    ranges that follow, and the user's token goes to the Hub alone.
+    """
 
     merge_gap = 128 * 1024
 
@@ -42,19 +53,18 @@ class HubFile:
         self._repo = repo
         self._meter = meter
         self._url = hf_hub_url(repo, name, revision=revision)
+        self._direct: str | None = None  # where the Hub redirected to, once known
 
-    def read(self, start: int, stop: int) -> bytearray:
+    def read_into(self, start: int, view: memoryview) -> None:
         """See ByteSource. A connection that breaks half-way is taken up where it broke."""
-        require_inside(self, start, stop)
-        data = bytearray(stop - start)
         filled = 0
         for attempt in range(ATTEMPTS):
             try:
-                for chunk in self._stream(start + filled, stop):
-                    data[filled : filled + len(chunk)] = chunk
+                for chunk in self._stream(start + filled, start + len(view)):
+                    view[filled : filled + len(chunk)] = chunk
                     filled += len(chunk)
                     self._meter.count(len(chunk))
-                return data
+                return
             except (httpx.TransportError, _BusyError) as error:
                 if attempt == ATTEMPTS - 1:
                     raise NetworkError(
@@ -65,32 +75,53 @@ class HubFile:
                 time.sleep(min(2.0**attempt / 2 if asked is None else asked, LONGEST_WAIT))
             except HfHubHTTPError as error:
                 raise explain(error, self._repo) from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _stream(self, start: int, stop: int) -> Iterator[bytes]:
         """Chunks of the bytes [start, stop), exactly, or an error."""
-        if start == stop:
+        wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        timeout = httpx.Timeout(max(STALLED, constants.HF_HUB_DOWNLOAD_TIMEOUT))
+        url, direct = self._direct or self._url, self._direct
+        for _ in range(MOST_REDIRECTS):
+            token = build_hf_headers() if _origin(url) == _origin(self._url) else {}
+            with get_session().stream(
+                "GET", url, headers=wanted | token, follow_redirects=False, timeout=timeout
+            ) as response:
+                status, location = response.status_code, response.headers.get("Location")
+                if status in REDIRECTS and location:
+                    url = urljoin(url, location)
+                    continue
+                if status in BUSY:
+                    raise _BusyError(status, response.headers.get("Retry-After"))
+                if direct and url == direct and 400 <= status < 500:
+                    self._direct, direct = None, None  # such addresses expire after a while
+                    url = self._url
+                    continue
+                hf_raise_for_status(response)
+                if status != 206 and (start, stop) != (0, self.size):
+                    raise NetworkError(
+                        f"{self._repo}: the server ignores range requests (status {status}), so "
+                        f"'{self.name}' cannot be read in part"
+                    )
+                if url != self._url:
+                    self._direct = url
+                self._meter.count(0, requests=1)
+                yield from _exactly(stop - start, response)
+                return
+        raise NetworkError(f"{self._repo}: '{self.name}' is redirected in circles")
+
+
+def _exactly(missing: int, response: "httpx.Response") -> Iterator[bytes]:
+    for chunk in response.iter_raw():
+        yield chunk[:missing]
+        missing -= len(chunk)
+        if missing <= 0:
             return
-        headers = build_hf_headers() | {
-            "Range": f"bytes={start}-{stop - 1}",
-            "Accept-Encoding": "identity",
-        }
-        with get_session().stream("GET", self._url, headers=headers) as response:
-            if response.status_code in BUSY:
-                raise _BusyError(response.status_code, response.headers.get("Retry-After"))
-            hf_raise_for_status(response)
-            if response.status_code != 206 and (start, stop) != (0, self.size):
-                raise NetworkError(
-                    f"{self._repo}: the server ignores range requests (status "
-                    f"{response.status_code}), so '{self.name}' cannot be read in part"
-                )
-            self._meter.count(0, requests=1)
-            missing = stop - start
-            for chunk in response.iter_raw():
-                yield chunk[:missing]
-                missing -= len(chunk)
-            if missing > 0:
-                raise httpx.RemoteProtocolError(f"{missing} bytes too few")
+    raise httpx.RemoteProtocolError(f"{missing} bytes too few")
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 class _BusyError(Exception):
@@ -99,7 +130,7 @@ class _BusyError(Exception):
     def __init__(self, status: int, retry_after: str | None):
         super().__init__(f"status {status}")
         try:
-            self.retry_after = float(retry_after) if retry_after else None
+            self.retry_after = max(float(retry_after), 0.0) if retry_after else None
         except ValueError:  # an HTTP date; our own back-off will do
             self.retry_after = None
 
@@ -107,17 +138,42 @@ class _BusyError(Exception):
 class HubRepository:
     """A Hub repository at one commit; files already in the user's cache are read from disk."""
 
-    def __init__(self, repo: str, revision: str, files: dict[str, int]):
+    def __init__(
+        self,
+        repo: str,
+        revision: str,
+        files: dict[str, int],
+        meter: Meter,
+        chosen: str | None = None,
+    ):
         self.model = repo
         self.revision: str | None = revision
         self.files = files
-        self.meter = Meter()
+        self.meter = meter
+        self.chosen = chosen
         self._commit = revision
+        self._opened: dict[str, ByteSource] = {}
 
-    def open(self, name: str) -> ByteSource:
-        """See Repository."""
+    def open(self, name: str, remember: bool = False) -> ByteSource:
+        """See Repository. What is remembered lies in the Hub's assets cache, by commit."""
         if not is_plain_name(name) or name not in self.files:
             raise CheckpointError(f"{self.model}: there is no file '{name}' in the repository")
+        if name not in self._opened:
+            self._opened[name] = self._open(name)
+        source = self._opened[name]
+        if not remember or isinstance(source, LocalFile):
+            return source
+        if not re.fullmatch(r"[0-9a-f]{40}", self._commit):
+            return source
+        try:
+            folder = cached_assets_path(
+                "huref", self.model, self._commit, assets_dir=constants.HF_ASSETS_CACHE
+            )
+        except (OSError, ValueError):  # a read-only home: everything is fetched each time
+            return source
+        return RememberedFile(source, folder)
+
+    def _open(self, name: str) -> ByteSource:
         cached = try_to_load_from_cache(self.model, name, revision=self._commit)
         if isinstance(cached, str):
             return LocalFile(Path(cached), name, self.meter)
@@ -149,23 +205,29 @@ def explain(error: Exception, repo: str) -> HurefError:
     )
 
 
-def open_hub_repository(model: str) -> Repository:
-    """Resolve `org/name` or `org/name@revision` to a commit, once, and list its files.
+def open_hub_repository(model: str, meter: Meter) -> Repository:
+    """Resolve `org/name[/file][@revision]` to a commit, once, and list its files.
 
     With HF_HUB_OFFLINE set, a snapshot in the user's cache is opened instead.
     """
-    repo, _, revision = model.partition("@")
+    name, _, revision = model.partition("@")
+    parts = name.split("/")
+    repo, chosen = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
         info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
     except OfflineModeIsEnabled:
-        return _open_cached_snapshot(repo, revision or None)
+        return _open_cached_snapshot(repo, revision or None, meter, chosen)
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         raise explain(error, repo) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or []}
-    return HubRepository(repo, info.sha or revision or "main", files)
+    if chosen is not None and chosen not in files:
+        raise ModelNotFoundError(f"{repo}: there is no file '{chosen}' in the repository")
+    return HubRepository(repo, info.sha or revision or "main", files, meter, chosen)
 
 
-def _open_cached_snapshot(repo: str, revision: str | None) -> Repository:
+def _open_cached_snapshot(
+    repo: str, revision: str | None, meter: Meter, chosen: str | None
+) -> Repository:
     try:
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
@@ -173,4 +235,4 @@ def _open_cached_snapshot(repo: str, revision: str | None) -> Repository:
             f"HF_HUB_OFFLINE is set and '{repo}' is not in the local Hub cache; "
             "unset it, or give a local folder"
         ) from error
-    return LocalFolder(folder, repo, revision=folder.name)
+    return LocalFolder(folder, repo, meter, revision=folder.name, chosen=chosen)

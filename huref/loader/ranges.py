@@ -3,14 +3,19 @@
 A source reads byte ranges and nothing else. What passes through is counted once, here.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from huref.errors import CheckpointError
+
+PARALLEL_READS = 8
+LONGEST_READ = 64 * 1024 * 1024  # bytes in one request; longer ranges travel side by side
 
 
 @dataclass
@@ -29,28 +34,35 @@ class Meter:
             self.bar.update(length)
 
 
-class ByteSource(Protocol):
+class ByteSource:
     """A named run of bytes of known size that can be read in ranges."""
 
     name: str
     size: int
     merge_gap: int  # ranges closer than this are cheaper to read as one
 
+    def read_into(self, start: int, view: memoryview) -> None:
+        """Fill `view` with the bytes from `start` on; the range lies inside the file."""
+        raise NotImplementedError
+
     def read(self, start: int, stop: int) -> bytearray:
         """The bytes [start, stop). Raises CheckpointError when the file is shorter."""
-        ...
+        self.require_inside(start, stop)
+        data = bytearray(stop - start)
+        if data:
+            self.read_into(start, memoryview(data))
+        return data
+
+    def require_inside(self, start: int, stop: int) -> None:
+        """Refuse a range that does not lie inside the file."""
+        if not 0 <= start <= stop <= self.size:
+            raise CheckpointError(
+                f"{self.name}: bytes {start} to {stop} were asked for, but the file has "
+                f"{self.size}; it is truncated or its index is wrong; download it again"
+            )
 
 
-def require_inside(source: ByteSource, start: int, stop: int) -> None:
-    """Refuse a range that does not lie inside the file."""
-    if not 0 <= start <= stop <= source.size:
-        raise CheckpointError(
-            f"{source.name}: bytes {start} to {stop} were asked for, but the file has "
-            f"{source.size}; it is truncated or its index is wrong; download it again"
-        )
-
-
-class LocalFile:
+class LocalFile(ByteSource):
     """A file on disk."""
 
     merge_gap = 64 * 1024
@@ -61,20 +73,17 @@ class LocalFile:
         self.size = path.stat().st_size
         self._meter = meter
 
-    def read(self, start: int, stop: int) -> bytearray:
+    def read_into(self, start: int, view: memoryview) -> None:
         """See ByteSource."""
-        require_inside(self, start, stop)
-        data = bytearray(stop - start)
         with self.path.open("rb", buffering=0) as file:
             file.seek(start)
-            view, filled = memoryview(data), 0
+            filled = 0
             # One readinto returns at most 2 GiB on Linux.
-            while filled < len(data) and (count := file.readinto(view[filled:])):
+            while filled < len(view) and (count := file.readinto(view[filled:])):
                 filled += count
-        if filled < len(data):
+        if filled < len(view):
             raise CheckpointError(f"{self.name}: the file ended early while it was being read")
-        self._meter.count(len(data), requests=1)
-        return data
+        self._meter.count(len(view), requests=1)
 
 
 def coalesce(ranges: Iterable[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
@@ -86,6 +95,41 @@ def coalesce(ranges: Iterable[tuple[int, int]], gap: int) -> list[tuple[int, int
         else:
             merged.append((start, stop))
     return merged
+
+
+class Spans:
+    """The merged ranges of a file that were read, sorted by where they start."""
+
+    def __init__(self, merged: list[tuple[int, int]], parts: list[bytearray]):
+        self._starts = [start for start, _ in merged]
+        self._parts = parts
+
+    def bytes_at(self, start: int, stop: int) -> memoryview:
+        """The bytes [start, stop) of the file; they lie inside one of the ranges read."""
+        if start == stop:
+            return memoryview(bytearray())
+        part = bisect_right(self._starts, start) - 1
+        first = self._starts[part]
+        return memoryview(self._parts[part])[start - first : stop - first]
+
+
+def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
+    """Read ranges of one file: neighbours together, long ones in pieces, side by side."""
+    merged = coalesce((r for r in ranges if r[0] < r[1]), source.merge_gap)
+    for start, stop in merged:
+        source.require_inside(start, stop)  # before anything is allocated
+    parts = [bytearray(stop - start) for start, stop in merged]
+    pieces = [
+        (start + offset, memoryview(part)[offset : offset + LONGEST_READ])
+        for (start, _), part in zip(merged, parts, strict=True)
+        for offset in range(0, len(part), LONGEST_READ)
+    ]
+    if len(pieces) == 1:
+        source.read_into(*pieces[0])
+    elif pieces:
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            list(pool.map(lambda piece: source.read_into(*piece), pieces))
+    return Spans(merged, parts)
 
 
 def is_plain_name(name: str) -> bool:

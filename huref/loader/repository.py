@@ -1,4 +1,4 @@
-"""Where a model's files lie: a local folder, or one commit of a Hub repository."""
+"""Where a model's files lie: a local folder or file, or one commit of a Hub repository."""
 
 import json
 import re
@@ -9,40 +9,68 @@ from huref.errors import CheckpointError, ModelNotFoundError
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 
 MAX_TEXT = 256 * 1024 * 1024  # bytes; the largest tokenizer.json known is a tenth of this
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){0,9}(@[\w./-]+)?")
+_PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+# Beside a single file of weights, the files that belong to it and not to its neighbours.
+COMPANIONS = (
+    "config.json", "params.json", "adapter_config.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "qwen.tiktoken", "tekken.json", "spiece.model",
+)  # fmt: skip
 
 
 class Repository(Protocol):
-    """A flat view of a model's files."""
+    """A flat view of a model's files.
+
+    `chosen` is the one file of weights that the user named, or None for the whole model.
+    """
 
     model: str
     revision: str | None
     files: dict[str, int]  # path inside the repository -> size in bytes
     meter: Meter
+    chosen: str | None
 
-    def open(self, name: str) -> ByteSource:
-        """One file as a byte source. Raises CheckpointError when it is not there."""
+    def open(self, name: str, remember: bool = False) -> ByteSource:
+        """One file as a byte source. Raises CheckpointError when it is not there.
+
+        With `remember`, what is read is kept for the next time where reading is dear: for
+        headers and small files.
+        """
         ...
 
 
 class LocalFolder:
-    """A folder on disk. Links that lead outside it are refused.
+    """A folder on disk, or one file in it. Links that lead outside are refused.
 
     One exception: the Hub's cache keeps a snapshot as links into its own blobs folder.
     """
 
-    def __init__(self, path: Path, model: str, revision: str | None = None):
+    def __init__(
+        self,
+        path: Path,
+        model: str,
+        meter: Meter,
+        revision: str | None = None,
+        chosen: str | None = None,
+    ):
         self.path = path
         self.model = model
         self.revision = revision
-        self.meter = Meter()
+        self.meter = meter
+        self.chosen = chosen
+        found = sorted(path.rglob("*")) if chosen is None else self._around(chosen)
         self.files = {
-            str(file.relative_to(path)): file.stat().st_size
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
+            str(file.relative_to(path)): file.stat().st_size for file in found if file.is_file()
         }
 
-    def open(self, name: str) -> ByteSource:
+    def _around(self, chosen: str) -> list[Path]:
+        part = _PART.fullmatch(chosen)
+        siblings = self.path.glob(f"*-of-*{part[2]}") if part else [self.path / chosen]
+        matches = [s for s in siblings if s.name == chosen or _same_parts(s.name, chosen)]
+        return [*sorted(matches), *(self.path / name for name in COMPANIONS)]
+
+    def open(self, name: str, remember: bool = False) -> ByteSource:
         """See Repository."""
         path = self.path / name
         if not is_plain_name(name) or name not in self.files:
@@ -50,7 +78,10 @@ class LocalFolder:
         roots = [self.path.resolve()]
         if self.path.parent.name == "snapshots":
             roots.append(self.path.parent.parent.resolve() / "blobs")
-        if not any(path.resolve().is_relative_to(root) for root in roots):
+        is_named_by_the_user = name == self.chosen
+        if not is_named_by_the_user and not any(
+            path.resolve().is_relative_to(root) for root in roots
+        ):
             raise CheckpointError(
                 f"{self.model}: '{name}' is a link that leads out of the folder; "
                 "copy the file there if you trust it"
@@ -58,9 +89,20 @@ class LocalFolder:
         return LocalFile(path, name, self.meter)
 
 
+def _same_parts(name: str, other: str) -> bool:
+    """Whether two names are parts of one split file."""
+    mine, theirs = _PART.fullmatch(name), _PART.fullmatch(other)
+    return bool(mine and theirs and mine.groups() == theirs.groups())
+
+
+def part_names(name: str, files: dict[str, int]) -> list[str]:
+    """All parts, in order, of the split file that a name belongs to; the name alone otherwise."""
+    return sorted(file for file in files if file == name or _same_parts(file, name))
+
+
 def read_text(repository: Repository, name: str) -> bytes:
     """A whole small file, such as a configuration or a tokenizer."""
-    source = repository.open(name)
+    source = repository.open(name, remember=True)
     if source.size > MAX_TEXT:
         raise CheckpointError(f"{source.name}: {source.size} bytes are too many for such a file")
     return bytes(source.read(0, source.size))
@@ -77,21 +119,27 @@ def read_json(repository: Repository, name: str) -> dict[str, Any]:
     return value
 
 
-def open_repository(model: str) -> Repository:
-    """The repository behind a folder's path or a Hub id (`org/name`, optional `@revision`).
+def open_repository(model: str, meter: Meter | None = None) -> Repository:
+    """The repository behind a folder's or file's path, or a Hub id.
+
+    A Hub id is `org/name`, with `@revision` where one is meant, and `org/name/file` for one file
+    of a repository that holds several, as those with GGUF files do.
 
     Raises:
-        ModelNotFoundError: neither a folder nor a name that the Hub could know.
+        ModelNotFoundError: neither a path nor a name that the Hub could know.
     """
+    meter = meter or Meter()
     path = Path(model).expanduser()
     if path.is_dir():
-        return LocalFolder(path, model)
+        return LocalFolder(path, model, meter)
+    if path.is_file():
+        return LocalFolder(path.parent, model, meter, chosen=path.name)
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise ModelNotFoundError(
-            f"'{model}' is neither a folder nor a Hub id; give a folder with a model's files, "
-            "or org/name, or org/name@revision"
+            f"'{model}' is no file, and neither a folder nor a Hub id; give a model's folder or "
+            "file, or org/name, or org/name@revision"
         )
     # The Hub's client takes half a second to import; a local model does not need it.
     from huref.loader.hub import open_hub_repository
 
-    return open_hub_repository(model)
+    return open_hub_repository(model, meter)

@@ -5,13 +5,13 @@ lies is refused before anything is allocated for it.
 """
 
 import json
-from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
 
 from huref.errors import CheckpointError
 from huref.loader.ranges import ByteSource
+from huref.loader.tensors import StoredTensor
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 FIRST_READ = 64 * 1024  # most headers fit; a larger one costs one more request
@@ -29,24 +29,11 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E8M0": torch.uint8,  # a bare exponent, which its schemes take as an integer
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
 }
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where a tensor lies: its file, byte range [start, stop), dtype and shape."""
-
-    name: str
-    file: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.stop - self.start
 
 
 def _parse_json(text: bytes, name: str) -> dict[str, object]:
@@ -61,7 +48,7 @@ def _parse_json(text: bytes, name: str) -> dict[str, object]:
     return header
 
 
-def read_header(source: ByteSource) -> dict[str, TensorEntry]:
+def read_header(source: ByteSource) -> dict[str, StoredTensor]:
     """Index a safetensors file by reading its header only.
 
     Raises:
@@ -83,11 +70,11 @@ def read_header(source: ByteSource) -> dict[str, TensorEntry]:
     entries = {
         name: _parse_entry(name, value, source, base=8 + length) for name, value in header.items()
     }
-    _refuse_overlaps(source.name, entries)
+    refuse_overlaps(source.name, entries)
     return entries
 
 
-def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> TensorEntry:
+def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> StoredTensor:
     where = f"{source.name}: tensor '{name[:200]}'"
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} has no description in the header")
@@ -111,14 +98,15 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Ten
             f"{where} ends at byte {stop}, but the file has {source.size}; it is truncated; "
             "download it again"
         )
-    return TensorEntry(name, source.name, dtype, tuple(shape), start, stop)
+    return StoredTensor(name, source.name, dtype, tuple(shape), start, stop)
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**62 for n in value)
 
 
-def _refuse_overlaps(file: str, entries: dict[str, TensorEntry]) -> None:
+def refuse_overlaps(file: str, entries: dict[str, StoredTensor]) -> None:
+    """Raise CheckpointError when two tensors claim the same bytes."""
     last_stop, last_name = 0, ""
     for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
         if entry.start < last_stop:

@@ -1,58 +1,17 @@
-"""A tokenizer's vocabulary as bytes: what text each token id stands for.
-
-No tokenizer is run. Spellings differ between formats (▁ or Ġ for a space, GPT-2's alphabet of
-printable stand-ins for bytes), the bytes they stand for do not.
-"""
+"""tokenizer.json: BPE, Unigram or WordPiece, as the tokenizers library saves them."""
 
 import json
-import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from huref.errors import CheckpointError
-
-Kind = Literal["normal", "byte", "added", "special"]
-_BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-
-
-@dataclass(frozen=True)
-class Token:
-    """One vocabulary entry: its id, its text as bytes, and what kind of token it is."""
-
-    id: int
-    text: bytes
-    kind: Kind
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The stand-in characters of byte-level vocabularies (GPT-2), each with its byte.
-
-    Printable bytes stand for themselves; the 68 others are given the code points from 256 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {chr(byte): byte for byte in printable}
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return alphabet | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_ALPHABET = byte_alphabet()
-
-
-def decode_byte_level(piece: str) -> bytes | None:
-    """The bytes of a byte-level piece, or None when it holds a character outside the alphabet."""
-    values = [_ALPHABET.get(character) for character in piece]
-    return None if None in values else bytes(v for v in values if v is not None)
-
-
-def decode_metaspace(piece: str) -> bytes:
-    """The bytes of a SentencePiece piece, in which ▁ stands for a space."""
-    return piece.replace("▁", " ").encode("utf-8", "surrogatepass")
-
-
-def decode_wordpiece(piece: str) -> bytes:
-    """The bytes of a WordPiece piece: ## continues a word, anything else begins one."""
-    text = piece[2:] if piece.startswith("##") else " " + piece
-    return text.encode("utf-8", "surrogatepass")
+from huref.loader.vocabulary.spelling import (
+    Kind,
+    Token,
+    decode_byte_fallback,
+    decode_byte_level,
+    decode_metaspace,
+    decode_wordpiece,
+)
 
 
 def _mentions(node: object, kind: str) -> bool:
@@ -66,8 +25,8 @@ def _mentions(node: object, kind: str) -> bool:
 
 
 def _decode(piece: str, model_type: str, byte_level: bool) -> tuple[bytes, Kind]:
-    if _BYTE_FALLBACK.fullmatch(piece):
-        return bytes([int(piece[3:5], 16)]), "byte"
+    if (byte := decode_byte_fallback(piece)) is not None:
+        return byte, "byte"
     if model_type == "WordPiece":
         return decode_wordpiece(piece), "normal"
     if byte_level and (decoded := decode_byte_level(piece)) is not None:

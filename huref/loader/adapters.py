@@ -1,0 +1,219 @@
+"""LoRA, rsLoRA and DoRA in PEFT's layout: the base's weights plus the adapter's delta.
+
+W' = W + s B A, with s = lora_alpha / r, or lora_alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+DoRA (arXiv 2402.09353) then scales each output so that its norm is the learned magnitude:
+W'' = m W' / |W'|. Modules that were trained whole replace the base's.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from huref.errors import CheckpointError, HurefError, UnsupportedModelError
+from huref.loader.contents import Contents
+from huref.loader.repository import Repository, read_json
+from huref.loader.stored import StoredTensors
+from huref.loader.tensors import Derived, DerivedTensors, TensorInfo, TensorStore, renamed
+from huref.loader.vocabulary import Token
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+ROOT = "base_model.model."
+PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The parts that change one matrix; `replacement` alone, or A and B and maybe a magnitude."""
+
+    a: str = ""
+    b: str = ""
+    magnitude: str | None = None
+    replacement: str | None = None
+
+
+class AdapterModel:
+    """A base model seen through an adapter."""
+
+    def __init__(self, repository: Repository, open_base: Callable[[str], Contents], base: str):
+        self.repository = repository
+        self._open_base = open_base
+        self._base_name = base
+
+    @staticmethod
+    def is_in(repository: Repository) -> bool:
+        """Whether a repository holds an adapter and no whole model."""
+        if CONFIG not in repository.files:
+            return False
+        if repository.chosen is not None:
+            return repository.chosen in WEIGHTS
+        return any(w in repository.files for w in WEIGHTS) and not any(
+            name.startswith(("model", "pytorch_model")) for name in repository.files
+        )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """adapter_config.json."""
+        return read_json(self.repository, CONFIG)
+
+    @cached_property
+    def base(self) -> Contents:
+        """The model that the adapter was trained on."""
+        name = self._base_name or self.settings.get("base_model_name_or_path")
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(
+                f"{self.repository.model}: {CONFIG} names no base model; give one with --base"
+            )
+        try:
+            return self._open_base(name)
+        except HurefError as error:
+            raise type(error)(
+                f"{self.repository.model} is an adapter of '{name}': {error}; "
+                "give its base with --base"
+            ) from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The base's."""
+        return self.base.config
+
+    @property
+    def vocabulary(self) -> list[Token]:
+        """The base's; an adapter's own tokenizer may only add to it."""
+        return self.base.vocabulary
+
+    @cached_property
+    def tensors(self) -> TensorStore:
+        """The base's tensors with the delta added."""
+        kind = self.settings.get("peft_type", "LORA")
+        if kind != "LORA":
+            raise UnsupportedModelError(
+                f"{self.repository.model}: adapters of type {kind!r} cannot be read, only LORA"
+            )
+        file = next(name for name in WEIGHTS if name in self.repository.files)
+        stored = StoredTensors(self.repository, [file])
+        both = _Both(self.base.tensors, stored)
+        deltas = {
+            self._target(module, delta): delta for module, delta in _deltas(stored.names).items()
+        }
+        return DerivedTensors(
+            both, self.base.tensors.names, lambda name: self._derive(both, name, deltas.get(name))
+        )
+
+    def _target(self, module: str, delta: Delta) -> str:
+        """The base's tensor that a module of the adapter changes."""
+        names = self.base.tensors.names
+        wanted = module if delta.replacement else module + ".weight"
+        if wanted in names:
+            return wanted
+        # The base may have been published with a shorter or longer prefix.
+        near = [n for n in names if wanted.endswith("." + n) or n.endswith("." + wanted)]
+        if len(near) == 1:
+            return near[0]
+        if delta.replacement:  # such as a classifier's head, which the base does not have
+            return wanted
+        raise CheckpointError(
+            f"{self.repository.model}: the adapter changes '{wanted}', which its base does not "
+            "have; give its real base with --base"
+        )
+
+    def _scale(self, module: str, rank: int) -> float:
+        alpha = self.settings.get("lora_alpha", 8)
+        for pattern, value in (self.settings.get("alpha_pattern") or {}).items():
+            if module.endswith(str(pattern).removeprefix("^")):
+                alpha = value
+        if not isinstance(alpha, int | float) or rank <= 0:
+            raise CheckpointError(f"{self.repository.model}: {CONFIG} has lora_alpha = {alpha!r}")
+        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+
+    def _derive(self, both: "_Both", name: str, delta: Delta | None) -> Derived:
+        info = both.entry(name)
+        if delta is None:
+            return Derived(info, (name,), lambda parts: parts[0], by_rows=(True,))
+        if delta.replacement is not None:
+            replaced = renamed(both.entry(delta.replacement), name)
+            return Derived(replaced, (delta.replacement,), lambda p: p[0], by_rows=(True,))
+        a, b = both.entry(delta.a), both.entry(delta.b)
+        shape = (b.shape[0], a.shape[-1]) if len(a.shape) == len(b.shape) == 2 else ()
+        if shape == info.shape and b.shape[1] == a.shape[0] and "embedding" not in delta.a:
+            turned = bool(self.settings.get("fan_in_fan_out"))
+        elif shape[::-1] == info.shape and b.shape[1] == a.shape[0]:
+            turned = True
+        else:
+            raise CheckpointError(
+                f"{a.file}: the delta of '{name}' ({list(b.shape)} times {list(a.shape)}) does "
+                f"not fit the base's {list(info.shape)}; give its real base with --base"
+            )
+        scale = self._scale(name.removesuffix(".weight"), a.shape[0])
+
+        def combine(parts: list[Tensor]) -> Tensor:
+            change = scale * (parts[1].float() @ parts[2].float())
+            weight = parts[0].float() + (change.T if turned else change)
+            if len(parts) == 4:
+                norm = weight.norm(dim=0 if turned else 1)
+                factor = parts[3].float().flatten() / norm
+                weight = weight * (factor if turned else factor[:, None])
+            return weight
+
+        sources = (name, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
+        by_rows = None if turned else (True, True, False, True)[: len(sources)]
+        plain = TensorInfo(name, info.file, info.dtype, info.shape)
+        return Derived(plain, sources, combine, by_rows=by_rows)
+
+
+def _deltas(names: Any) -> dict[str, Delta]:
+    """What the adapter changes: module -> parts; for a replacement, tensor -> part."""
+    names = set(names)
+    found: dict[str, Delta] = {}
+    used: set[str] = set()
+    for end_a, end_b in PAIRS:
+        for a in (name for name in names if name.endswith(end_a)):
+            stem = a.removesuffix(end_a)
+            b = stem + end_b
+            if b not in names:
+                raise CheckpointError(f"the adapter holds '{a}' but no '{b}'")
+            magnitude = next((stem + m for m in MAGNITUDES if stem + m in names), None)
+            found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
+            used |= {a, b, magnitude or a}
+    for name in names - used:
+        target = name.removeprefix(ROOT).replace(".base_layer.", ".")
+        found[target.replace(".modules_to_save.", ".")] = Delta(replacement=f"+{name}")
+    return found
+
+
+class _Both:
+    """The base's tensors, and the adapter's under names that begin with "+"."""
+
+    def __init__(self, base: TensorStore, adapter: TensorStore):
+        self.base = base
+        self.adapter = adapter
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.base.names, *(f"+{name}" for name in self.adapter.names)]
+
+    def _split(self, name: str) -> tuple[TensorStore, str]:
+        return (self.adapter, name[1:]) if name.startswith("+") else (self.base, name)
+
+    def entry(self, name: str) -> TensorInfo:
+        store, inner = self._split(name)
+        return store.entry(inner)
+
+    def read(self, names: Any) -> dict[str, Tensor]:
+        wanted = list(names)
+        own = self.adapter.read(name[1:] for name in wanted if name.startswith("+"))
+        tensors = self.base.read(name for name in wanted if not name.startswith("+"))
+        return {**tensors, **{f"+{name}": tensor for name, tensor in own.items()}}
+
+    def read_rows(self, name: str, rows: Any) -> Tensor:
+        store, inner = self._split(name)
+        return store.read_rows(inner, rows)
+
+    def read_sample(self, name: str, lines: int) -> Tensor:
+        store, inner = self._split(name)
+        return store.read_sample(inner, lines)

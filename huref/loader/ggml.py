@@ -1,0 +1,60 @@
+"""GGUF's number types: blocks of quantised values, decoded by the gguf package."""
+
+from functools import lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+from huref.errors import CheckpointError
+from huref.loader.tensors import view_as
+
+PLAIN = {
+    0: torch.float32,
+    1: torch.float16,
+    24: torch.int8,
+    25: torch.int16,
+    26: torch.int32,
+    27: torch.int64,
+    28: torch.float64,
+    30: torch.bfloat16,
+}  # GGUF's numbers of the types that torch knows
+AT_ONCE = 1_000_000  # elements; the package makes several temporary copies of what it decodes
+
+
+@lru_cache
+def _blocks() -> dict[int, tuple[int, int]]:
+    """Elements and bytes of a block, by GGUF's number for the type."""
+    from gguf.constants import GGML_QUANT_SIZES
+
+    return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+
+
+def block_of(ggml_type: int) -> tuple[int, int] | None:
+    """Elements and bytes of a type's blocks; None for a type that nobody knows."""
+    if ggml_type in PLAIN:
+        return 1, PLAIN[ggml_type].itemsize
+    return _blocks().get(ggml_type)
+
+
+def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, ...]) -> Tensor:
+    """Blocks as float32, (..., columns).
+
+    Raises:
+        CheckpointError: the gguf package does not decode the type.
+    """
+    import gguf
+
+    kind = gguf.GGMLQuantizationType(ggml_type)
+    elements, size = _blocks()[ggml_type]
+    flat = view_as(data, torch.uint8, (len(data),)).numpy()
+    values = torch.empty(prod(shape))
+    step = max(AT_ONCE // elements, 1) * size
+    try:
+        for start in range(0, len(flat), step):
+            decoded = gguf.dequantize(flat[None, start : start + step], kind)
+            first = start // size * elements
+            values[first : first + decoded.size] = torch.from_numpy(decoded[0])
+    except NotImplementedError as error:
+        raise CheckpointError(f"GGUF tensors of type {kind.name} cannot be decoded") from error
+    return values.view(shape)

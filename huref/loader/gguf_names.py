@@ -1,0 +1,232 @@
+"""GGUF's names for tensors and settings, and the published Hugging Face ones, as data.
+
+A GGUF file calls its tensors the same in every architecture; the architecture decides what its
+published checkpoint calls them. {i} is the block, {e} the expert. `.weight` and `.bias` stay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+LLAMA: Mapping[str, str] = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "blk.{i}.attn_norm": "model.layers.{i}.input_layernorm",
+    "blk.{i}.attn_q": "model.layers.{i}.self_attn.q_proj",
+    "blk.{i}.attn_k": "model.layers.{i}.self_attn.k_proj",
+    "blk.{i}.attn_v": "model.layers.{i}.self_attn.v_proj",
+    "blk.{i}.attn_output": "model.layers.{i}.self_attn.o_proj",
+    "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_norm",
+    "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_norm",
+    "blk.{i}.ffn_norm": "model.layers.{i}.post_attention_layernorm",
+    "blk.{i}.ffn_gate": "model.layers.{i}.mlp.gate_proj",
+    "blk.{i}.ffn_up": "model.layers.{i}.mlp.up_proj",
+    "blk.{i}.ffn_down": "model.layers.{i}.mlp.down_proj",
+    "blk.{i}.ffn_gate_inp": "model.layers.{i}.mlp.gate",
+    "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.mlp.experts.{e}.gate_proj",
+    "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.mlp.experts.{e}.up_proj",
+    "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.mlp.experts.{e}.down_proj",
+}
+SHARED_EXPERT = {
+    "blk.{i}.ffn_gate_inp_shexp": "model.layers.{i}.mlp.shared_expert_gate",
+    "blk.{i}.ffn_gate_shexp": "model.layers.{i}.mlp.shared_expert.gate_proj",
+    "blk.{i}.ffn_up_shexp": "model.layers.{i}.mlp.shared_expert.up_proj",
+    "blk.{i}.ffn_down_shexp": "model.layers.{i}.mlp.shared_expert.down_proj",
+}
+SANDWICH = {
+    "blk.{i}.post_attention_norm": "model.layers.{i}.post_attention_layernorm",
+    "blk.{i}.ffn_norm": "model.layers.{i}.pre_feedforward_layernorm",
+    "blk.{i}.post_ffw_norm": "model.layers.{i}.post_feedforward_layernorm",
+}
+MIXTRAL = {
+    "blk.{i}.ffn_gate_inp": "model.layers.{i}.block_sparse_moe.gate",
+    "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w1",
+    "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w2",
+    "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w3",
+}
+DEEPSEEK = {
+    "blk.{i}.attn_q_a": "model.layers.{i}.self_attn.q_a_proj",
+    "blk.{i}.attn_q_b": "model.layers.{i}.self_attn.q_b_proj",
+    "blk.{i}.attn_q_a_norm": "model.layers.{i}.self_attn.q_a_layernorm",
+    "blk.{i}.attn_kv_a_mqa": "model.layers.{i}.self_attn.kv_a_proj_with_mqa",
+    "blk.{i}.attn_kv_b": "model.layers.{i}.self_attn.kv_b_proj",
+    "blk.{i}.attn_kv_a_norm": "model.layers.{i}.self_attn.kv_a_layernorm",
+    "blk.{i}.ffn_gate_shexp": "model.layers.{i}.mlp.shared_experts.gate_proj",
+    "blk.{i}.ffn_up_shexp": "model.layers.{i}.mlp.shared_experts.up_proj",
+    "blk.{i}.ffn_down_shexp": "model.layers.{i}.mlp.shared_experts.down_proj",
+}
+GPT2 = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    "blk.{i}.attn_norm": "transformer.h.{i}.ln_1",
+    "blk.{i}.attn_qkv": "transformer.h.{i}.attn.c_attn",
+    "blk.{i}.attn_output": "transformer.h.{i}.attn.c_proj",
+    "blk.{i}.ffn_norm": "transformer.h.{i}.ln_2",
+    "blk.{i}.ffn_up": "transformer.h.{i}.mlp.c_fc",
+    "blk.{i}.ffn_down": "transformer.h.{i}.mlp.c_proj",
+}
+NEOX = {
+    "token_embd": "gpt_neox.embed_in",
+    "output_norm": "gpt_neox.final_layer_norm",
+    "output": "embed_out",
+    "blk.{i}.attn_norm": "gpt_neox.layers.{i}.input_layernorm",
+    "blk.{i}.attn_qkv": "gpt_neox.layers.{i}.attention.query_key_value",
+    "blk.{i}.attn_output": "gpt_neox.layers.{i}.attention.dense",
+    "blk.{i}.ffn_norm": "gpt_neox.layers.{i}.post_attention_layernorm",
+    "blk.{i}.ffn_up": "gpt_neox.layers.{i}.mlp.dense_h_to_4h",
+    "blk.{i}.ffn_down": "gpt_neox.layers.{i}.mlp.dense_4h_to_h",
+}
+BLOOM = {
+    "token_embd": "transformer.word_embeddings",
+    "token_embd_norm": "transformer.word_embeddings_layernorm",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    "blk.{i}.attn_norm": "transformer.h.{i}.input_layernorm",
+    "blk.{i}.attn_qkv": "transformer.h.{i}.self_attention.query_key_value",
+    "blk.{i}.attn_output": "transformer.h.{i}.self_attention.dense",
+    "blk.{i}.ffn_norm": "transformer.h.{i}.post_attention_layernorm",
+    "blk.{i}.ffn_up": "transformer.h.{i}.mlp.dense_h_to_4h",
+    "blk.{i}.ffn_down": "transformer.h.{i}.mlp.dense_4h_to_h",
+}
+MPT = {
+    "token_embd": "transformer.wte",
+    "output_norm": "transformer.norm_f",
+    "blk.{i}.attn_norm": "transformer.blocks.{i}.norm_1",
+    "blk.{i}.attn_qkv": "transformer.blocks.{i}.attn.Wqkv",
+    "blk.{i}.attn_output": "transformer.blocks.{i}.attn.out_proj",
+    "blk.{i}.ffn_norm": "transformer.blocks.{i}.norm_2",
+    "blk.{i}.ffn_up": "transformer.blocks.{i}.ffn.up_proj",
+    "blk.{i}.ffn_down": "transformer.blocks.{i}.ffn.down_proj",
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one architecture's GGUF files differ from its published checkpoints.
+
+    Attributes:
+        model_type: what config.json would say.
+        names: GGUF names -> published names.
+        rotary_pairs: q and k rows are stored in interleaved rotary pairs; published in halves.
+        norms_plus_one: RMSNorm gains are stored as 1 + w; published as w.
+        transposed: matrices that are published as (in, out).
+        fused_by_head: q, k, v are stored one after the other; published head by head.
+    """
+
+    model_type: str
+    names: Mapping[str, str] = field(default_factory=lambda: LLAMA)
+    rotary_pairs: bool = False
+    norms_plus_one: bool = False
+    transposed: tuple[str, ...] = ()
+    fused_by_head: bool = False
+
+
+_PERMUTED_LLAMA = Dialect("llama", rotary_pairs=True)
+DIALECTS: Mapping[str, Dialect] = {
+    "llama": _PERMUTED_LLAMA,
+    "mistral3": Dialect("mistral", rotary_pairs=True),
+    # Their converters write what a Llama checkpoint would hold.
+    "internlm2": _PERMUTED_LLAMA,
+    "baichuan": _PERMUTED_LLAMA,
+    "xverse": _PERMUTED_LLAMA,
+    "deci": _PERMUTED_LLAMA,
+    "minicpm": Dialect("minicpm", rotary_pairs=True),
+    "granite": Dialect("granite", rotary_pairs=True),
+    "smollm3": Dialect("smollm3", rotary_pairs=True),
+    "arcee": Dialect("arcee", rotary_pairs=True),
+    "olmo": Dialect("olmo", rotary_pairs=True),
+    "olmo2": Dialect(
+        "olmo2",
+        {**LLAMA, **{k: v for k, v in SANDWICH.items() if "ffn_norm" not in k}},
+    ),
+    "olmoe": Dialect("olmoe"),
+    "qwen2": Dialect("qwen2"),
+    "qwen2moe": Dialect("qwen2_moe", {**LLAMA, **SHARED_EXPERT}),
+    "qwen3": Dialect("qwen3"),
+    "qwen3moe": Dialect("qwen3_moe"),
+    "gemma": Dialect("gemma", norms_plus_one=True),
+    "gemma2": Dialect("gemma2", {**LLAMA, **SANDWICH}, norms_plus_one=True),
+    "gemma3": Dialect("gemma3_text", {**LLAMA, **SANDWICH}, norms_plus_one=True),
+    "phi2": Dialect(
+        "phi",
+        {
+            **LLAMA,
+            "output_norm": "model.final_layernorm",
+            "blk.{i}.attn_output": "model.layers.{i}.self_attn.dense",
+            "blk.{i}.ffn_up": "model.layers.{i}.mlp.fc1",
+            "blk.{i}.ffn_down": "model.layers.{i}.mlp.fc2",
+        },
+    ),
+    "phi3": Dialect(
+        "phi3",
+        {
+            **LLAMA,
+            "blk.{i}.attn_qkv": "model.layers.{i}.self_attn.qkv_proj",
+            "blk.{i}.ffn_up": "model.layers.{i}.mlp.gate_up_proj",
+        },
+    ),
+    "starcoder2": Dialect(
+        "starcoder2",
+        {
+            **LLAMA,
+            "blk.{i}.ffn_up": "model.layers.{i}.mlp.c_fc",
+            "blk.{i}.ffn_down": "model.layers.{i}.mlp.c_proj",
+        },
+    ),
+    "command-r": Dialect("cohere"),
+    "cohere2": Dialect("cohere2"),
+    "stablelm": Dialect("stablelm"),
+    "nemotron": Dialect("nemotron"),
+    "glm4": Dialect(
+        "glm4",
+        {
+            **LLAMA,
+            "blk.{i}.post_attention_norm": "model.layers.{i}.post_self_attn_layernorm",
+            "blk.{i}.ffn_up": "model.layers.{i}.mlp.gate_up_proj",
+            "blk.{i}.post_ffw_norm": "model.layers.{i}.post_mlp_layernorm",
+        },
+    ),
+    "deepseek": Dialect("deepseek", {**LLAMA, **DEEPSEEK}),
+    "deepseek2": Dialect("deepseek_v3", {**LLAMA, **DEEPSEEK}),
+    "gpt2": Dialect("gpt2", GPT2, transposed=("attn_qkv", "attn_output", "ffn_up", "ffn_down")),
+    "gptneox": Dialect("gpt_neox", NEOX, fused_by_head=True),
+    "bloom": Dialect("bloom", BLOOM, fused_by_head=True),
+    "falcon": Dialect("falcon", BLOOM, fused_by_head=True),
+    "mpt": Dialect("mpt", MPT),
+}
+FALCON_40B = {
+    "blk.{i}.attn_norm": "transformer.h.{i}.ln_mlp",
+    "blk.{i}.attn_norm_2": "transformer.h.{i}.ln_attn",
+}
+MIXTRAL_DIALECT = Dialect("mixtral", {**LLAMA, **MIXTRAL}, rotary_pairs=True)
+
+# GGUF settings, after "ARCHITECTURE.", and the config keys that say the same.
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "embedding_length": ("hidden_size", "n_embd", "d_model"),
+    "feed_forward_length": ("intermediate_size", "n_inner"),
+    "block_count": ("num_hidden_layers", "n_layer", "n_layers"),
+    "attention.head_count": ("num_attention_heads", "n_head", "n_heads"),
+    "attention.head_count_kv": ("num_key_value_heads", "num_kv_heads"),
+    "attention.key_length": ("head_dim",),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps"),
+    "context_length": ("max_position_embeddings",),
+    "rope.freq_base": ("rope_theta",),
+    "rope.dimension_count": ("rotary_dim",),
+    "expert_count": ("num_local_experts", "num_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "use_parallel_residual": ("use_parallel_residual",),
+}
+DEEPSEEK_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "attention.q_lora_rank": ("q_lora_rank",),
+    "attention.kv_lora_rank": ("kv_lora_rank",),
+    "attention.value_length": ("v_head_dim",),
+    "attention.value_length_mla": ("v_head_dim",),
+    "rope.dimension_count": ("qk_rope_head_dim",),
+    "expert_count": ("n_routed_experts",),
+    "expert_shared_count": ("n_shared_experts",),
+    "leading_dense_block_count": ("first_k_dense_replace",),
+}

@@ -1,0 +1,91 @@
+"""bitsandbytes: nf4 and fp4 in blocks of a flattened matrix, int8 with a scale for each output.
+
+4-bit: `x.weight` (n / 2, 1) uint8, the first of two elements in the upper half; table[code] *
+absmax[block], with the table in `x.weight.quant_map` and the rest in a JSON text stored as a
+tensor, `x.weight.quant_state.bitsandbytes__nf4`. With nested statistics absmax itself is uint8:
+nested_quant_map[absmax] * nested_absmax[block] + offset.
+8-bit: `x.weight` int8 (out, in) * `x.SCB` (out) / 127.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from huref.errors import CheckpointError
+from huref.loader.quantized.bits import decode_nibbles
+from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.tensors import Derived, TensorStore
+
+STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
+NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
+
+
+def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
+    """See `huref.loader.quantized.scheme.Scheme`."""
+    derive: dict[str, Any] = {}
+    parts: set[str] = set()
+    for suffix in STATES:
+        for stem in stems(store.names, suffix):
+            derive[stem + ".weight"] = partial(_four_bit, store, stem, stem + suffix)
+            ends = (suffix, ".weight.absmax", ".weight.quant_map", *NESTED)
+            parts |= {stem + end for end in ends}
+    for stem in stems(store.names, ".SCB"):
+        derive[stem + ".weight"] = partial(_eight_bit, store, stem)
+        parts |= {stem + ".SCB", stem + ".weight_format"}
+    return Plain(derive, frozenset(parts | derive.keys()))
+
+
+def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
+    packed = store.entry(stem + ".weight")
+    text = bytes(store.read([state_name])[state_name].flatten().tolist())
+    try:
+        state = json.loads(text)
+        shape = tuple(int(size) for size in state["shape"])
+        block = int(state["blocksize"])
+        nested_block = int(state.get("nested_blocksize") or 0)
+        offset = float(state.get("nested_offset") or 0.0)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{packed.file}: '{state_name}' is not a quantisation state") from (
+            error
+        )
+    require(
+        block > 0 and min(shape) > 0 and -(-prod(shape) // 2) == prod(packed.shape),
+        packed,
+        f"does not fit the shape {list(shape)} that its state gives",
+    )
+    nested = nested_block > 0 and stem + NESTED[0] in store.names
+    ends = (".weight", ".weight.absmax", ".weight.quant_map", *(NESTED if nested else ()))
+
+    def combine(parts: list[Tensor]) -> Tensor:
+        absmax = parts[1].float()
+        if nested:
+            scale = parts[3].float().repeat_interleave(nested_block)[: absmax.numel()]
+            absmax = parts[4].float()[parts[1].long()] * scale + offset
+        codes = parts[0].view(torch.uint8).flatten()
+        values = decode_nibbles(codes, parts[2].float(), low_first=False)[: prod(shape)]
+        full = values.numel() // block * block
+        values[:full].view(-1, block).mul_(absmax[: full // block, None])
+        values[full:].mul_(absmax[-1])
+        return values.view(shape)
+
+    info = plain_info(stem + ".weight", packed, shape)
+    return Derived(info, tuple(stem + end for end in ends), combine)
+
+
+def _eight_bit(store: TensorStore, stem: str) -> Derived:
+    weight, scales = store.entry(stem + ".weight"), store.entry(stem + ".SCB")
+    require(scales.shape == weight.shape[:1], weight, "does not fit its scales")
+    if stem + ".weight_format" in store.names:
+        layout = store.read([stem + ".weight_format"])[stem + ".weight_format"]
+        require(not layout.any(), weight, "is laid out for a GPU's tensor cores; save it again")
+    return Derived(
+        plain_info(stem + ".weight", weight, weight.shape),
+        (stem + ".weight", stem + ".SCB"),
+        lambda parts: parts[0].float() * (parts[1].float() / 127)[:, None],
+        by_rows=(True, True),
+    )

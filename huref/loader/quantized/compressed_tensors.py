@@ -1,0 +1,120 @@
+"""compressed-tensors: packed integers, 4-bit floats in small groups, and 8-bit matrices.
+
+pack-quantized: weight_packed (out, in * bits / 32) int32, each integer stored plus 2^(bits - 1);
+weight_scale (out, groups), weight_zero_point packed along the outputs, weight_g_idx (in).
+nvfp4: weight_packed (out, in / 2) uint8 of E2M1, the lower half first; weight_scale (out, in / 16)
+e4m3, divided by weight_global_scale. mxfp4: weight_scale (out, in / 32) are powers of two.
+The 8-bit formats are those of `scaled`.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from huref.errors import CheckpointError
+from huref.loader.quantized import scaled
+from huref.loader.quantized.bits import E2M1, decode_nibbles, unpack_words
+from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.tensors import Derived, TensorStore
+
+PACKED = ".weight_packed"
+PARTS = (
+    PACKED, ".weight_scale", ".weight_zero_point", ".weight_g_idx", ".weight_shape",
+    ".weight_global_scale", ".input_global_scale", ".input_scale",
+)  # fmt: skip
+EXPONENT_BIAS = 127
+
+
+def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
+    """See `huref.loader.quantized.scheme.Scheme`."""
+    sparsity = settings.get("sparsity_config") or {}
+    if sparsity.get("format", "dense") != "dense":
+        raise CheckpointError(
+            f"compressed-tensors with sparsity '{sparsity['format']}' cannot be read"
+        )
+    groups = [g for g in (settings.get("config_groups") or {}).values() if isinstance(g, dict)]
+    numbers = [(g.get("weights") or {}).get("num_bits") for g in groups]
+    widths = sorted({number for number in numbers if isinstance(number, int)})
+    blocks = [b for g in groups if (b := (g.get("weights") or {}).get("block_structure"))]
+    eight_bit = scaled.scheme(store, {"weight_block_size": blocks[0] if blocks else None})
+    found = stems(store.names, PACKED)
+    if found and len(widths) != 1:
+        raise CheckpointError(f"compressed-tensors with widths {widths} cannot be read")
+    packed = {stem + ".weight": partial(_packed, store, stem, *widths) for stem in found}
+    parts = {stem + part for stem in found for part in PARTS}
+    return Plain({**eight_bit.derive, **packed}, eight_bit.parts | parts)
+
+
+def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
+    info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
+    require(len(info.shape) == 2 == len(scale.shape), info, "is no matrix")
+    require(info.shape[0] == scale.shape[0], info, "does not fit its scales")
+    if info.dtype == torch.uint8:
+        return _float4(store, stem)
+    require(bits in range(1, 9), info, f"has {bits} bits")
+    columns = info.shape[1] * (32 // bits)
+    names = [stem + PACKED, stem + ".weight_scale"]
+    optional = [
+        part for part in (".weight_zero_point", ".weight_g_idx") if stem + part in store.names
+    ]
+    names += [stem + part for part in optional]
+
+    def combine(parts: list[Tensor]) -> Tensor:
+        others = dict(zip(optional, parts[2:], strict=True))
+        weight = _signed(parts[0].T, bits).T
+        if ".weight_g_idx" in others:
+            group_of = others[".weight_g_idx"].long() % scale.shape[1]
+        else:
+            group_of = torch.arange(columns) // -(-columns // scale.shape[1])
+        if ".weight_zero_point" in others:
+            weight = weight - _signed(others[".weight_zero_point"], bits)[: len(weight), group_of]
+        scales: Tensor = parts[1].float()[:, group_of]
+        return weight * scales
+
+    return Derived(
+        plain_info(stem + ".weight", info, (info.shape[0], columns)),
+        tuple(names),
+        combine,
+        by_rows=(True, True) if not optional else None,
+    )
+
+
+def _signed(words: Tensor, bits: int) -> Tensor:
+    """Integers packed along the first axis, float32. A word holds whole integers only."""
+    whole = 32 // bits
+    if 32 % bits == 0:
+        unsigned = unpack_words(words.contiguous(), bits).float()
+        return unsigned.sub_(2 ** (bits - 1))
+    shifts = torch.arange(whole, dtype=torch.int32) * bits
+    values = (words[:, None] >> shifts[:, None]) & ((1 << bits) - 1)
+    return values.flatten(0, 1).float().sub_(2 ** (bits - 1))
+
+
+def _float4(store: TensorStore, stem: str) -> Derived:
+    info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
+    columns = info.shape[1] * 2
+    require(columns % scale.shape[1] == 0, info, "does not fit its scales")
+    with_global = stem + ".weight_global_scale" in store.names
+
+    def combine(parts: list[Tensor]) -> Tensor:
+        values = decode_nibbles(parts[0], torch.tensor(E2M1), low_first=True)
+        scales = parts[1]
+        factors = scales.float()
+        if scales.dtype == torch.uint8:
+            factors = torch.exp2(factors - EXPONENT_BIAS)
+        if with_global:
+            factors = factors / parts[2].float()
+        return values.view(*factors.shape, -1).mul_(factors[..., None]).flatten(1)
+
+    names = [stem + PACKED, stem + ".weight_scale"]
+    if with_global:
+        names.append(stem + ".weight_global_scale")
+    return Derived(
+        plain_info(stem + ".weight", info, (info.shape[0], columns)),
+        tuple(names),
+        combine,
+        by_rows=(True, True, False)[: len(names)],
+    )

@@ -1,0 +1,76 @@
+"""8-bit floats and integers with a scale for the tensor, each output, or blocks of both axes.
+
+`x.weight` (out, in) with `x.weight_scale` or, in DeepSeek's releases, `x.weight_scale_inv`; both
+are multiplied. Integers may have an `x.weight_zero_point` of the scale's shape.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.tensors import Derived, TensorStore
+
+SCALES = (".weight_scale_inv", ".weight_scale")
+OTHERS = (".weight_zero_point", ".input_scale", ".input_zero_point", ".weight_scale_2")
+BLOCK = (128, 128)
+
+
+def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
+    """A scale so that it multiplies a matrix of some shape: repeated for its blocks if need be."""
+    if scale.numel() == 1:
+        return scale.reshape(())
+    if scale.dim() == 1 and len(shape) == 2:
+        scale = scale[:, None]
+    for axis in range(scale.dim()):
+        if scale.shape[axis] not in (1, shape[axis]):
+            size = block[axis - scale.dim()]
+            scale = scale.repeat_interleave(size, dim=axis).narrow(axis, 0, shape[axis])
+    return scale
+
+
+def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
+    """See `huref.loader.quantized.scheme.Scheme`."""
+    block = settings.get("weight_block_size") or BLOCK
+    derive: dict[str, Any] = {}
+    parts: set[str] = set()
+    for suffix in SCALES:
+        for stem in stems(store.names, suffix):
+            if stem + ".weight" in store.names:
+                derive[stem + ".weight"] = partial(derive_scaled, store, stem, suffix, block)
+                parts |= {stem + end for end in (suffix, ".weight", *OTHERS)}
+    return Plain(derive, frozenset(parts))
+
+
+def derive_scaled(store: TensorStore, stem: str, suffix: str, block: Sequence[int]) -> Derived:
+    """A matrix times its scale."""
+    weight, scale = store.entry(stem + ".weight"), store.entry(stem + suffix)
+    sources = [stem + ".weight", stem + suffix]
+    if stem + ".weight_zero_point" in store.names:
+        sources.append(stem + ".weight_zero_point")
+    fits = len(weight.shape) >= 2 and len(scale.shape) in (0, 1, len(weight.shape))
+    for axis, size in enumerate(scale.shape if len(scale.shape) > 1 else ()):
+        wanted = -(-weight.shape[axis] // block[axis - len(scale.shape)])
+        fits = fits and size in (1, weight.shape[axis], wanted)
+    if len(scale.shape) == 1:
+        fits = fits and scale.shape[0] in (1, weight.shape[0])
+    require(fits, weight, f"does not fit its scale of shape {list(scale.shape)}")
+    outputs = scale.shape[:1] == weight.shape[:1]  # a scale for each output
+    single = not scale.shape or set(scale.shape) == {1}
+
+    def combine(parts: list[Tensor]) -> Tensor:
+        values = parts[0].float()
+        if len(parts) == 3:
+            values -= spread(parts[2].float(), values.shape, block)
+        return values.mul_(spread(parts[1].float(), values.shape, block))
+
+    by_rows = (True,) + (outputs and not single,) * (len(sources) - 1)
+    return Derived(
+        plain_info(stem + ".weight", weight, weight.shape),
+        tuple(sources),
+        combine,
+        by_rows=by_rows if outputs or single else None,
+        by_sample=by_rows,
+    )

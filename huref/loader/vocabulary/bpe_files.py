@@ -1,0 +1,87 @@
+"""Vocabularies as GPT-2 and BERT were published: vocab.json (with merges.txt) and vocab.txt."""
+
+import json
+from typing import Any
+
+from huref.errors import CheckpointError
+from huref.loader.vocabulary.spelling import (
+    Kind,
+    Token,
+    decode_byte_fallback,
+    decode_byte_level,
+    decode_metaspace,
+    decode_wordpiece,
+)
+
+
+def parse_vocab_json(data: bytes, added: dict[str, Kind], name: str) -> list[Token]:
+    """The vocabulary of a vocab.json, spelled in bytes' stand-ins or with ▁.
+
+    Args:
+        data: the file.
+        added: tokens that other files of the tokenizer call added or special.
+        name: what to call the file in an error.
+
+    Raises:
+        CheckpointError: the file is not a mapping of tokens to ids.
+    """
+    try:
+        ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{name}: not a mapping of tokens to ids") from error
+    is_metaspace = any(piece.startswith("▁") for piece in ids)
+    tokens = []
+    for piece, number in sorted(ids.items(), key=lambda item: item[1]):
+        kind = added.get(piece, "normal")
+        text = None if kind == "normal" else piece.encode("utf-8", "surrogatepass")
+        if text is None and (text := decode_byte_fallback(piece)) is not None:
+            kind = "byte"
+        elif text is None:
+            text = None if is_metaspace else decode_byte_level(piece)
+        tokens.append(Token(number, decode_metaspace(piece) if text is None else text, kind))
+    return tokens
+
+
+def parse_vocab_txt(data: bytes, name: str) -> list[Token]:
+    """The vocabulary of BERT's vocab.txt: a piece a line, [NAMES] in brackets are special.
+
+    Raises:
+        CheckpointError: the file is not text.
+    """
+    try:
+        pieces = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{name}: not UTF-8 text") from error
+    if pieces and not pieces[-1]:
+        pieces.pop()
+    tokens = []
+    for number, line in enumerate(pieces):
+        piece = line.rstrip("\r")
+        if piece.startswith("[") and piece.endswith("]") and len(piece) > 2:
+            tokens.append(Token(number, piece.encode(), "special"))
+        else:
+            tokens.append(Token(number, decode_wordpiece(piece), "normal"))
+    return tokens
+
+
+def added_tokens(files: dict[str, Any]) -> dict[str, Kind]:
+    """Tokens that the small files beside a vocabulary call added or special.
+
+    Args:
+        files: parsed added_tokens.json, special_tokens_map.json and tokenizer_config.json, by
+            name; those that are there.
+    """
+    found: dict[str, Kind] = {}
+    for piece in files.get("added_tokens.json") or {}:
+        found[str(piece)] = "added"
+    decoder = (files.get("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
+    for entry in decoder.values() if isinstance(decoder, dict) else ():
+        if isinstance(entry, dict):
+            found[str(entry.get("content"))] = "special" if entry.get("special") else "added"
+    for source in ("tokenizer_config.json", "special_tokens_map.json"):
+        for key, value in (files.get(source) or {}).items():
+            if key.endswith("_token"):
+                content = value.get("content") if isinstance(value, dict) else value
+                if isinstance(content, str):
+                    found[content] = "special"
+    return found

@@ -1,0 +1,90 @@
+"""SentencePiece's tokenizer.model, a protocol buffer of which the pieces are read.
+
+The wire format: a field is a varint key (number << 3 | wire type) and a value. In ModelProto,
+field 1 is a SentencePiece: 1 = its spelling, 3 = its type.
+"""
+
+from collections.abc import Iterator
+
+from huref.errors import CheckpointError
+from huref.loader.vocabulary.spelling import (
+    Kind,
+    Token,
+    decode_byte_fallback,
+    decode_metaspace,
+)
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+PIECES, SPELLING, TYPE = 1, 1, 3
+# NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE
+KINDS: dict[int, Kind] = {
+    1: "normal", 2: "special", 3: "special", 4: "added", 5: "special", 6: "byte",
+}  # fmt: skip
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number of more than ten bytes")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """The fields of a message: (number, value)."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        wire_type = key & 7
+        value: int | memoryview
+        if wire_type == VARINT:
+            value, position = _varint(data, position)
+        else:
+            if wire_type == BYTES:
+                length, position = _varint(data, position)
+            elif wire_type in (FIXED32, FIXED64):
+                length = 4 if wire_type == FIXED32 else 8
+            else:
+                raise ValueError(f"wire type {wire_type}")
+            if position + length > len(data):
+                raise ValueError("a field longer than the file")
+            value = data[position : position + length]
+            position += length
+        yield key >> 3, value
+
+
+def parse_sentencepiece(data: bytes, name: str) -> list[Token]:
+    """The vocabulary of a SentencePiece model; a piece's id is its position.
+
+    Raises:
+        CheckpointError: the file is not such a model, named as `name`.
+    """
+    tokens: list[Token] = []
+    try:
+        for number, value in _fields(memoryview(data)):
+            if number == PIECES and isinstance(value, memoryview):
+                tokens.append(_token(len(tokens), value))
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"{name}: not a SentencePiece model ({error}); download it again"
+        ) from error
+    if not tokens:
+        raise CheckpointError(f"{name}: a SentencePiece model without pieces")
+    return tokens
+
+
+def _token(number: int, message: memoryview) -> Token:
+    spelling, kind_number = "", 1
+    for field, value in _fields(message):
+        if field == SPELLING and isinstance(value, memoryview):
+            spelling = bytes(value).decode("utf-8")
+        elif field == TYPE and isinstance(value, int):
+            kind_number = value
+    kind = KINDS.get(kind_number, "special")
+    byte = decode_byte_fallback(spelling) if kind == "byte" else None
+    if kind in ("special", "added"):
+        return Token(number, spelling.encode(), kind)
+    return Token(number, decode_metaspace(spelling) if byte is None else byte, kind)

@@ -1,0 +1,57 @@
+"""What text each token id stands for, whatever spelling its file uses.
+
+No tokenizer is run. Spellings differ between formats (▁ or Ġ for a space, GPT-2's alphabet of
+printable stand-ins for bytes), the bytes they stand for do not.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["normal", "byte", "added", "special"]
+_BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One vocabulary entry: its id, its text as bytes, and what kind of token it is."""
+
+    id: int
+    text: bytes
+    kind: Kind
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The stand-in characters of byte-level vocabularies (GPT-2), each with its byte.
+
+    Printable bytes stand for themselves; the 68 others are given the code points from 256 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in printable}
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return alphabet | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_ALPHABET = byte_alphabet()
+
+
+def decode_byte_level(piece: str) -> bytes | None:
+    """The bytes of a byte-level piece, or None when it holds a character outside the alphabet."""
+    values = [_ALPHABET.get(character) for character in piece]
+    return None if None in values else bytes(v for v in values if v is not None)
+
+
+def decode_byte_fallback(piece: str) -> bytes | None:
+    """The byte that a piece such as <0x0A> stands for, or None."""
+    return bytes([int(piece[3:5], 16)]) if _BYTE_FALLBACK.fullmatch(piece) else None
+
+
+def decode_metaspace(piece: str) -> bytes:
+    """The bytes of a SentencePiece piece, in which ▁ stands for a space."""
+    return piece.replace("▁", " ").encode("utf-8", "surrogatepass")
+
+
+def decode_wordpiece(piece: str) -> bytes:
+    """The bytes of a WordPiece piece: ## continues a word, anything else begins one."""
+    text = piece[2:] if piece.startswith("##") else " " + piece
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,83 @@
+"""The language model inside a multimodal wrapper, found from its config and its names."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
+
+TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model")
+MOST_NESTED = 3
+CARRIED = ("quantization_config",)  # what the wrapper's config says for the whole
+_INNER = re.compile(r"(?:.*?\.)?(?:language_model|language_backbone|llm|text_model|thinker)\.")
+# A nested config lists only what differs from its class's defaults; these are those defaults.
+DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "llama": {
+        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    "mistral": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    },
+    "mixtral": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    },
+    "qwen2": {
+        "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32,
+    },
+    "phi3": {
+        "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    "gemma": {
+        "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256,
+    },
+    "gemma2": {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    },
+    "gemma3_text": {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    },
+}  # fmt: skip
+
+
+def language_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the language model: the nested one, with its class's defaults filled in."""
+    inner = dict(config)
+    for _ in range(MOST_NESTED):
+        nested = next((inner[k] for k in TEXT_CONFIGS if isinstance(inner.get(k), dict)), None)
+        if nested is None:
+            break
+        carried = {key: inner[key] for key in CARRIED if key in inner}
+        model_type = nested.get("model_type")
+        defaults = DEFAULTS.get(model_type, {}) if isinstance(model_type, str) else {}
+        inner = {**defaults, **carried, **nested}
+    return inner
+
+
+def is_wrapper(config: Mapping[str, Any]) -> bool:
+    """Whether a config describes a language model inside something larger."""
+    return any(isinstance(config.get(key), dict) for key in TEXT_CONFIGS)
+
+
+def unwrap(store: TensorStore) -> TensorStore:
+    """The language model's tensors under the names they have outside the wrapper."""
+    prefixes = Counter(match[0] for name in store.names if (match := _INNER.match(name)))
+    if not prefixes:
+        return store
+    # A vision encoder may hold a text model of its own; the language model has more tensors.
+    prefix = prefixes.most_common(1)[0][0]
+    inner = {name.removeprefix(prefix): name for name in store.names if name.startswith(prefix)}
+
+    def derive(name: str) -> Derived:
+        info = renamed(store.entry(inner[name]), name)
+        return Derived(info, (inner[name],), lambda parts: parts[0], by_rows=(True,))
+
+    return DerivedTensors(store, inner, derive)
