@@ -1,6 +1,7 @@
 """Torch's files, zip and legacy: read like torch does, and refused like torch does not."""
 
 import collections
+import contextlib
 import io
 import os
 import pickle
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from huref.errors import CheckpointError
 from huref.loader.checkpoint import open_checkpoint
-from huref.loader.unpickle import EndOfPickleError, unpickle
+from huref.loader.unpickle import EndOfPickleError, Name, unpickle
 
 MakeModel = Callable[..., Path]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool]
@@ -211,7 +212,7 @@ def nested(opening: bytes, depth: int) -> bytes:
 
 
 BOMBS = {
-    "nested lists": nested(b"]", 1_000_000),
+    "nested lists": nested(b"]", 300_000),
     "nested tuples as a key": b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns.",
     "memo index of 2^32 - 1": b"\x80\x02Nr\xff\xff\xff\xff.",
     "text of 2^60 bytes": b"\x80\x02\x8d" + struct.pack("<Q", 2**60) + b"x.",
@@ -221,6 +222,7 @@ BOMBS = {
     "no mark": b"\x80\x02t.",
     "nothing": b"\x80\x02.",
     "state of a name": b"\x80\x02ctorch\nFloatStorage\n}b.",
+    "millions of instructions": b"\x80\x02" + b"N0" * 4_000_000 + b"N.",
     "unknown instruction": b"\x80\x02\xff.",
     "an extension": b"\x80\x02\x82\x01.",
     "a new object": b"\x80\x02ccollections\nOrderedDict\n)\x81.",
@@ -288,7 +290,6 @@ def test_plain_data_is_unpickled_as_python_does(value: object, protocol: int) ->
 def test_damaged_pickles_never_do_anything_else(noise: bytes, position: int) -> None:
     data = bytearray(tensor_pickle(0, (6,), (1,), 6))
     data[position : position + len(noise)] = noise
-    try:
-        unpickle(data, "x")
-    except (CheckpointError, EndOfPickleError) as error:
-        assert "x" in str(error) or isinstance(error, EndOfPickleError)
+    with contextlib.suppress(CheckpointError, EndOfPickleError):
+        value, _ = unpickle(data, "x")
+        assert isinstance(value, dict | list | tuple | str | int | float | bytes | None | Name)

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,10 +52,12 @@ def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, .
     values = torch.empty(prod(shape))
     step = max(AT_ONCE // elements, 1) * size
     try:
-        for start in range(0, len(flat), step):
-            decoded = gguf.dequantize(flat[None, start : start + step], kind)
-            first = start // size * elements
-            values[first : first + decoded.size] = torch.from_numpy(decoded[0])
+        # Damaged blocks decode to NaN, which whoever uses the tensor has to look for anyway.
+        with np.errstate(all="ignore"):
+            for start in range(0, len(flat), step):
+                decoded = gguf.dequantize(flat[None, start : start + step], kind)
+                first = start // size * elements
+                values[first : first + decoded.size] = torch.from_numpy(decoded[0])
     except NotImplementedError as error:
         raise CheckpointError(f"GGUF tensors of type {kind.name} cannot be decoded") from error
     return values.view(shape)

@@ -147,7 +147,7 @@ class GgufModel:
             heads, groups = self._heads("num_attention_heads"), self._heads()
             self._require_heads(stored, heads + 2 * groups, 1)
             return reordered(info, source, fused_rows(info.shape[0], heads, groups))
-        if dialect.norms_plus_one and role.endswith("norm"):
+        if dialect.norms_plus_one and source.endswith("norm.weight"):
             return Derived(info, (source,), lambda parts: parts[0].float() - 1, by_rows=(True,))
         if role in dialect.transposed and len(info.shape) == 2:
             turned = TensorInfo(name, info.file, info.dtype, info.shape[::-1])

@@ -178,7 +178,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "command-r": Dialect("cohere"),
     "cohere2": Dialect("cohere2"),
     "stablelm": Dialect("stablelm"),
-    "nemotron": Dialect("nemotron"),
+    "nemotron": Dialect("nemotron", norms_plus_one=True),
     "glm4": Dialect(
         "glm4",
         {

@@ -60,6 +60,7 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 MAX_AXES = 16
+MAX_INSTRUCTIONS = 2_000_000  # a tensor takes about thirty
 _SCALARS = (str, int, float, bool, bytes, type(None), Name)
 
 
@@ -274,7 +275,11 @@ def unpickle(data: bytes | bytearray, file: str, position: int = 0) -> tuple[Any
             "save the state dict alone, or as safetensors"
         )
 
+    executed = 0
     while (code := machine.take(1)) != b".":
+        executed += 1
+        if executed > MAX_INSTRUCTIONS:
+            refuse(f"more than {MAX_INSTRUCTIONS} instructions")
         operation = OPERATIONS.get(code)
         if operation is None:
             refuse(f"instruction {code!r}")
