@@ -46,3 +46,15 @@ class RecordError(HurefError):
 
 class CheckpointDigestError(HurefError):
     """An encoder or decoder checkpoint is not what its recipe says."""
+
+
+class EndpointError(HurefError):
+    """An endpoint answers something that cannot be used."""
+
+
+class BudgetError(HurefError):
+    """A measurement needs more requests than its budget allows, or nobody agreed to them."""
+
+
+class SignatureError(HurefError):
+    """A signature or baseline file of an endpoint cannot be read or does not fit."""

@@ -1,0 +1,150 @@
+"""Answers of an endpoint: one token each, with whatever log-probabilities came along.
+
+Every answer is kept in a small SQLite file as soon as it is there, so that an interrupted or
+refused measurement goes on where it stopped and asks nothing twice.
+"""
+
+import hashlib
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huref.errors import EndpointError
+
+_TOKEN_ID = re.compile(r"token_id:(\d+)")
+_MINUS_INFINITY = -9000.0  # servers write -9999 for log 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first token that an endpoint generated.
+
+    Attributes:
+        text: the generated text.
+        by_id: token id -> log-probability (nat), where the server names ids.
+        by_text: token's text or bytes -> log-probability, where it does not.
+    """
+
+    text: str
+    by_id: dict[int, float] = field(default_factory=dict)
+    by_text: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many tokens came with a log-probability."""
+        return max(len(self.by_id), len(self.by_text))
+
+    @property
+    def best(self) -> str | int:
+        """Id or text of the most probable token; the generated text where there is none."""
+        if self.by_id:
+            return max(self.by_id, key=self.by_id.__getitem__)
+        if self.by_text:
+            return max(self.by_text, key=self.by_text.__getitem__)
+        return self.text
+
+    def of(self, token: int, name: str | int | None) -> float | None:
+        """Log-probability of a token, by its id or else by the name it was seen under."""
+        found = self.by_id.get(token)
+        return self.by_text.get(str(name)) if found is None else found
+
+
+def parse_answer(payload: Any, where: str) -> Answer:
+    """Read an answer of /completions or /chat/completions, OpenAI's, vLLM's or llama.cpp's.
+
+    Raises:
+        EndpointError: it has no choices, or a log-probability that is not a number.
+    """
+    try:
+        choice = payload["choices"][0]
+        message = choice.get("message")
+        text = str((message or {}).get("content") or "" if message else choice.get("text") or "")
+        logprobs = choice.get("logprobs") or {}
+        entries: dict[str | int, Any] = {}
+        if logprobs.get("content"):  # chat, and llama.cpp for both
+            position = logprobs["content"][0]
+            for entry in [position, *(position.get("top_logprobs") or [])]:
+                entries[_name_entry(entry)] = entry["logprob"]
+        elif logprobs.get("tokens"):
+            entries[_name_text(logprobs["tokens"][0])] = logprobs["token_logprobs"][0]
+            for token, value in ((logprobs.get("top_logprobs") or [None])[0] or {}).items():
+                entries[_name_text(token)] = value
+        values = {name: _number(value, where) for name, value in entries.items()}
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise EndpointError(
+            f"{where}: the answer is not one of an OpenAI-compatible server "
+            f"({type(error).__name__}: {error}); give the base URL that ends in /v1"
+        ) from error
+    kept = {name: value for name, value in values.items() if value > _MINUS_INFINITY}
+    return Answer(
+        text,
+        {name: value for name, value in kept.items() if isinstance(name, int)},
+        {name: value for name, value in kept.items() if isinstance(name, str)},
+    )
+
+
+def _name_entry(entry: Mapping[str, Any]) -> str | int:
+    if isinstance(entry.get("id"), int):
+        return int(entry["id"])
+    if _TOKEN_ID.fullmatch(str(entry["token"])):
+        return _name_text(entry["token"])
+    if entry.get("bytes"):  # tells apart tokens that are all shown as a replacement character
+        return "bytes:" + bytes(entry["bytes"]).hex()
+    return str(entry["token"])
+
+
+def _name_text(token: str) -> str | int:
+    match = _TOKEN_ID.fullmatch(token)
+    return int(match.group(1)) if match else token
+
+
+def _number(value: Any, where: str) -> float:
+    number = float("nan") if value is None else float(value)
+    if math.isnan(number) or number == math.inf:
+        raise EndpointError(
+            f"{where}: a log-probability is {number}; the model behind the endpoint is broken"
+        )
+    return number
+
+
+class AnswerStore:
+    """Answers by question, in an SQLite file (or in memory, without a path)."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        try:
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path or ":memory:", isolation_level=None)
+            self._file.execute("PRAGMA synchronous=OFF")
+            self._file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value)")
+        except sqlite3.Error as error:
+            raise EndpointError(f"{path}: cannot keep answers there ({error})") from error
+
+    @staticmethod
+    def key(*parts: Any) -> str:
+        """A question's key: a digest of everything that was asked."""
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def get(self, key: str) -> Answer | None:
+        """The answer to a question asked before."""
+        row = self._file.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        data = json.loads(row[0])
+        by_id = {int(token): value for token, value in data["by_id"].items()}
+        return Answer(data["text"], by_id, data["by_text"])
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer."""
+        row = (key, json.dumps(asdict(answer)))
+        self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,37 @@
+"""Prompts that differ enough to fill the logit space, the same ones on every machine."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+_WORDS = 6
+TOKENS_PER_PROMPT = 24  # what one prompt may cost, for estimates; most tokenizers take fewer
+
+
+def make_prompts(count: int, which: str = "a", start: int = 0) -> list[str]:
+    """Prompts `start` to `start + count` of an endless list; another `which`, another list."""
+    return [_prompt(f"{which}/{i}") for i in range(start, start + count)]
+
+
+def _prompt(seed: str) -> str:
+    digest = hashlib.sha256(seed.encode()).digest()
+    words = []
+    for k in range(_WORDS):
+        a, b, c, length = digest[4 * k : 4 * k + 4]
+        syllables = [_CONSONANTS[x % 18] + _VOWELS[x // 18 % 5] for x in (a, b, c)]
+        words.append("".join(syllables[: 1 + length % 3]))
+    return " ".join(words)
+
+
+def order_ids(vocabulary: int) -> NDArray[np.int64]:
+    """All token ids, (vocabulary,), in an order that depends on each id alone.
+
+    The first s ids of a longer vocabulary are nearly the first s of a shorter one, so that two
+    endpoints with related vocabularies are measured on the same tokens.
+    """
+    ids = np.arange(vocabulary, dtype=np.uint64)
+    mixed = (ids + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable").astype(np.int64)

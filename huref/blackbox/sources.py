@@ -1,0 +1,220 @@
+"""Where outputs come from: a model on this machine, or an endpoint."""
+
+import asyncio
+import os
+import zlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from huref.blackbox.answers import AnswerStore
+from huref.blackbox.capabilities import Capabilities, detect
+from huref.blackbox.client import Client
+from huref.blackbox.collect import Collector, Settings
+from huref.blackbox.prompts import order_ids
+from huref.errors import EndpointError, HurefError
+
+T = TypeVar("T")
+
+
+class Source(Protocol):
+    """Something with outputs.
+
+    Attributes:
+        name: what the user called it.
+        vocabulary: number of token ids.
+        requests: asked so far.
+        room: requests that may still be asked; None without a limit.
+        absolute: whether outputs are the served log-probabilities (or logits) themselves,
+            rather than differences worked out from several answers.
+        wobble: how far (nat) an output moves when the same is asked again.
+        resolution: width (nat) of the intervals that outputs are known to, 0 when as served.
+    """
+
+    name: str
+    vocabulary: int
+    absolute: bool
+    wobble: float
+    resolution: float
+
+    @property
+    def requests(self) -> int: ...  # noqa: D102
+
+    @property
+    def room(self) -> int | None: ...  # noqa: D102
+
+    def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
+        """`count` usable token ids, (count,), beginning at a place of a fixed order."""
+        ...
+
+    def cost(self, prompts: int, tokens: int) -> int:
+        """About how many requests `outputs` would take."""
+        ...
+
+    def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits or log-probabilities, (prompts, ids), each row up to a constant."""
+        ...
+
+
+class LocalModel:
+    """A model's weights on this machine, run by transformers in float32.
+
+    A prompt's words become token ids by a hash: no tokenizer is needed to fill the logit space.
+    """
+
+    absolute = True
+    wobble = 0.0
+    resolution = 0.0
+    requests = 0
+    room: int | None = None
+
+    def __init__(self, model: str):
+        self.name = model
+        try:
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise HurefError(
+                "running a model needs transformers; install it with: pip install 'huref[probe]'"
+            ) from error
+        name, _, revision = model.partition("@")
+        try:
+            self._model = AutoModelForCausalLM.from_pretrained(
+                name, revision=revision or "main", dtype="float32", trust_remote_code=False
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise HurefError(f"{model}: transformers cannot load it ({error})") from error
+        self.vocabulary = int(self._model.get_output_embeddings().weight.shape[0])
+
+    def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
+        """See Source."""
+        return order_ids(self.vocabulary)[start : start + count]
+
+    def cost(self, prompts: int, tokens: int) -> int:
+        """See Source: nothing is asked of anyone."""
+        return 0
+
+    def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See Source."""
+        import torch
+
+        rows = []
+        for prompt in tqdm(prompts, desc=self.name, leave=False, delay=2, disable=None):
+            tokens = [zlib.crc32(word.encode()) % self.vocabulary for word in prompt.split()]
+            with torch.inference_mode():
+                logits = self._model(torch.tensor([tokens])).logits[0, -1]
+            rows.append(logits.double().numpy()[ids])
+        values = np.array(rows)
+        if not np.isfinite(values).all():
+            raise HurefError(f"{self.name}: its logits are not finite; the weights are broken")
+        return values
+
+
+class Endpoint:
+    """A server that speaks OpenAI's API. The first thing it is asked is what it offers."""
+
+    def __init__(self, client: Client, model: str | None = None, settings: Settings | None = None):
+        self.name = client.url
+        self.client = client
+        self.can: Capabilities = asyncio.run(self._connected(lambda: detect(client, model)))
+        self.collector = Collector(client, self.can, settings)
+        self.vocabulary = self.can.vocabulary
+        self.wobble = self.can.wobble if self.can.top else 0.0
+        way = self.can.collector
+        self.absolute = way in ("full", "chosen")
+        self.resolution = self.collector.settings.precision if way == "argmax" else 0.0
+        self._names: dict[int, str | int] = {}
+        self._order = order_ids(self.vocabulary)
+
+    @property
+    def requests(self) -> int:
+        """Asked so far, retries included."""
+        return self.client.requests
+
+    @property
+    def room(self) -> int | None:
+        """What the budget leaves."""
+        return self.client.limits.requests - self.client.requests
+
+    async def _connected(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self.client.connected():
+            return await work()
+
+    async def _all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Results of all, or the first failure after the others were called off."""
+        try:
+            async with self.client.connected(), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one) for one in work]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    @property
+    def _learns_names(self) -> bool:
+        return self.can.collector == "argmax" or not self.can.ids_given
+
+    def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
+        """See Source. Ids whose text is empty or another id's too cannot be told apart."""
+        if self.can.collector == "none":
+            raise EndpointError(
+                f"{self.name}: the endpoint gives {self.can.summary}; that is not enough to see "
+                "its logits"
+            )
+        if not self._learns_names:
+            return self._order[start : start + count]
+        wanted = self._order[: min(len(self._order), start + count + count // 8 + 8)]
+        new = [int(token) for token in wanted if int(token) not in self._names]
+        with self._progress("tokens"):
+            named = asyncio.run(self._all([self.collector.name(token) for token in new]))
+        self._names |= dict(zip(new, named, strict=True))
+        seen: dict[str | int, int] = {}
+        for token in wanted:
+            seen[self._names[int(token)]] = seen.get(self._names[int(token)], 0) + 1
+        usable = [t for t in wanted if self._names[int(t)] and seen[self._names[int(t)]] == 1]
+        return np.array(usable[start : start + count], dtype=np.int64)
+
+    def cost(self, prompts: int, tokens: int) -> int:
+        """See Source."""
+        names = tokens + tokens // 8 if self._learns_names else 0
+        return prompts * self.collector.cost(tokens) + names
+
+    def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See Source. Answers that came before a failure stay in the store."""
+        tokens = [int(token) for token in ids]
+        with self._progress("outputs"):
+            rows = asyncio.run(
+                self._all([self.collector.row(prompt, tokens, self._names) for prompt in prompts])
+            )
+            self._check_names(tokens[:2])
+        return np.array(rows)
+
+    def _check_names(self, tokens: Sequence[int]) -> None:
+        if not self._learns_names:
+            return
+        again = f"after {len(self._names)}"
+        named = asyncio.run(self._all([self.collector.name(t, again) for t in tokens]))
+        for token, name in zip(tokens, named, strict=True):
+            if name != self._names[token]:
+                raise EndpointError(
+                    f"{self.name}: token id {token} was {self._names[token]!r} and is now "
+                    f"{name!r}; another model answers in between, so nothing can be concluded"
+                )
+
+    @contextmanager
+    def _progress(self, what: str) -> Iterator[None]:
+        with tqdm(desc=what, unit=" requests", leave=False, delay=2, disable=None) as bar:
+            self.client.bar = bar
+            try:
+                yield
+            finally:
+                self.client.bar = None
+
+
+def answers_path(url: str, model: str | None) -> Path:
+    """Where an endpoint's answers are kept when the user names no file."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return root / "huref" / "probe" / f"{AnswerStore.key(url, model)[:16]}.sqlite"

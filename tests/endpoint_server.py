@@ -1,0 +1,267 @@
+"""An OpenAI-compatible endpoint on the loopback address, over a real tiny model.
+
+Every habit and every failing of servers that huref must live with is a switch. The same answers
+are given over a socket (`LoopbackEndpoint`) or, for speed, inside the process (`transport`).
+"""
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.utils import httpx
+
+Logits = Callable[[str], np.ndarray]  # prompt -> (v,) float64
+
+
+@dataclass
+class Switches:
+    """How the endpoint behaves.
+
+    Attributes:
+        dialects: which of "completions" and "chat" it speaks.
+        top: most log-probabilities in one answer; None for no limit, 0 for none at all.
+        clamp: give fewer than asked, instead of refusing.
+        chosen: answers logprob_token_ids.
+        bias: "visible" in log-probabilities, "invisible", "ignored" or "refused".
+        most_biased: most ids in one logit_bias.
+        ids: how tokens are named: "id" (llama.cpp), "token_id" (vLLM) or "text" (OpenAI).
+        precision: of the logits: "float32", "bfloat16" or "float16".
+        step: log-probabilities are rounded to multiples of this.
+        temperature: logits are divided by this.
+        wobble: standard deviation of noise (nat) that every answer adds anew.
+        defence: like wobble on the logits, but fixed for a prompt.
+        truncate: ids from here on are unknown to the server.
+        spell: id -> its text.
+        key: the bearer token it wants.
+        failures: statuses of the next answers; 0 breaks the connection.
+        nan: log-probabilities are NaN.
+        swap_after: from this request on, token ids mean the next token's text.
+    """
+
+    dialects: tuple[str, ...] = ("completions", "chat")
+    top: int | None = 20
+    clamp: bool = False
+    chosen: bool = False
+    bias: str = "visible"
+    most_biased: int = 1024
+    ids: str = "text"
+    precision: str = "float32"
+    step: float = 0.0
+    temperature: float = 1.0
+    wobble: float = 0.0
+    defence: float = 0.0
+    truncate: int | None = None
+    spell: Callable[[int], str] = staticmethod(lambda token: f" t{token}")
+    key: str | None = None
+    failures: list[int] = field(default_factory=list)
+    nan: bool = False
+    swap_after: int | None = None
+
+
+class Stub:
+    """Answers requests to one model."""
+
+    def __init__(self, logits: Logits, switches: Switches | None = None, name: str = "stub"):
+        self.switches = switches or Switches()
+        self.name = name
+        self.requests = 0
+        self._logits = logits
+        self._cache: dict[str, np.ndarray] = {}
+        self._noise = np.random.default_rng(0)
+        self._lock = threading.Lock()
+
+    def respond(
+        self, path: str, body: dict[str, Any] | None, key: str | None
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and JSON; status 0 asks for a broken connection."""
+        s = self.switches
+        with self._lock:
+            self.requests += 1
+            if s.failures:
+                return s.failures.pop(0), {"error": {"message": "try again"}}
+            if s.key is not None and key != f"Bearer {s.key}":
+                return 401, {"error": {"message": "wrong key"}}
+            if path.endswith("/models"):
+                return 200, {"data": [{"id": self.name}]}
+            dialect = "chat" if path.endswith("/chat/completions") else "completions"
+            if dialect not in s.dialects or not path.endswith("completions"):
+                return 404, {"error": {"message": f"no {path} here"}}
+            try:
+                return 200, self._answer(dialect, body or {})
+            except ValueError as error:
+                return 400, {"error": {"message": str(error)}}
+
+    def _answer(self, dialect: str, body: dict[str, Any]) -> dict[str, Any]:
+        s = self.switches
+        chat = dialect == "chat"
+        prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        logits = self._served(prompt)
+        biased = self._bias(logits, body.get("logit_bias") or {})
+        if body.get("temperature") == 0:
+            winner = int(np.argmax(biased))
+        else:
+            winner = int(np.argmax(biased + self._noise.gumbel(size=len(biased))))
+        shown = _log_softmax(biased if s.bias == "visible" else logits)
+        if s.step:
+            shown = np.round(shown / s.step) * s.step
+        if s.nan:
+            shown = np.full_like(shown, math.nan)
+        text = self._text(winner)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        wants = body.get("logprobs") is True if chat else body.get("logprobs") is not None
+        if wants and s.top != 0:
+            tokens = self._tokens(body, chat, shown)
+            choice["logprobs"] = self._entries(chat, winner, tokens, shown)
+        return {"object": "text_completion", "model": self.name, "choices": [choice]}
+
+    def _served(self, prompt: str) -> np.ndarray:
+        s = self.switches
+        if prompt not in self._cache:
+            logits = self._logits(prompt)[: s.truncate]
+            if s.defence:
+                seed = np.random.default_rng(abs(hash(prompt)))
+                logits = logits + s.defence * seed.standard_normal(len(logits))
+            kind = getattr(torch, s.precision)
+            self._cache[prompt] = torch.from_numpy(logits).to(kind).double().numpy()
+        logits = self._cache[prompt] / s.temperature
+        if s.wobble:
+            logits = logits + s.wobble * self._noise.standard_normal(len(logits))
+        return logits.astype(np.float32)
+
+    def _bias(self, logits: np.ndarray, bias: dict[str, float]) -> np.ndarray:
+        s = self.switches
+        if bias and s.bias == "refused":
+            raise ValueError("logit_bias is not supported")
+        if len(bias) > s.most_biased:
+            raise ValueError("too many ids in logit_bias")
+        biased = logits.copy()
+        for token, value in bias.items():
+            if not -100 <= value <= 100 or not 0 <= int(token) < len(logits):
+                raise ValueError(f"logit_bias of {token} is out of range")
+            if s.bias != "ignored":
+                biased[int(token)] += np.float32(value)
+        return biased
+
+    def _tokens(self, body: dict[str, Any], chat: bool, shown: np.ndarray) -> Iterable[int]:
+        s = self.switches
+        if s.chosen and body.get("logprob_token_ids"):
+            ids = body["logprob_token_ids"]
+            if len(ids) > 128 or max(ids) >= len(shown):
+                raise ValueError("logprob_token_ids: too many, or beyond the vocabulary")
+            return list(ids)
+        asked = int(body.get("top_logprobs", 0) if chat else body["logprobs"])
+        asked = len(shown) if asked == -1 else asked
+        if s.top is not None and asked > s.top:
+            if not s.clamp:
+                raise ValueError(f"at most {s.top} logprobs")
+            asked = s.top
+        return [int(i) for i in np.argsort(-shown, kind="stable")[:asked]]
+
+    def _entries(
+        self, chat: bool, winner: int, tokens: Iterable[int], shown: np.ndarray
+    ) -> dict[str, Any]:
+        s = self.switches
+        if chat or s.ids == "id":
+            entries = [self._entry(token, float(shown[token])) for token in tokens]
+            return {"content": [self._entry(winner, float(shown[winner])) | {"top_logprobs": entries}]}
+        top = {self._called(token): float(shown[token]) for token in tokens}
+        return {
+            "tokens": [self._called(winner)],
+            "token_logprobs": [float(shown[winner])],
+            "top_logprobs": [top],
+        }
+
+    def _entry(self, token: int, value: float) -> dict[str, Any]:
+        entry: dict[str, Any] = {"token": self._called(token), "logprob": value}
+        if self.switches.ids == "id":
+            entry["id"] = token
+        elif self.switches.ids == "text":
+            entry["bytes"] = list(self._text(token).encode())
+        return entry
+
+    def _called(self, token: int) -> str:
+        return f"token_id:{token}" if self.switches.ids == "token_id" else self._text(token)
+
+    def _text(self, token: int) -> str:
+        s = self.switches
+        swapped = s.swap_after is not None and self.requests > s.swap_after
+        return s.spell(token + swapped)
+
+    def transport(self) -> httpx.MockTransport:
+        """The endpoint without a socket, for httpx."""
+
+        async def handle(request: httpx.Request) -> httpx.Response:
+            body = json.loads(request.content) if request.content else None
+            key = request.headers.get("Authorization")
+            status, answer = self.respond(request.url.path, body, key)
+            if status == 0:
+                raise httpx.ReadError("connection broken")
+            return httpx.Response(status, json=answer, headers={"Retry-After": "0"})
+
+        return httpx.MockTransport(handle)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    top = logits.max()
+    return (logits - top - np.log(np.exp((logits - top).astype(np.float64)).sum())).astype(
+        np.float32
+    )
+
+
+class LoopbackEndpoint:
+    """A stub behind a socket; use as a context manager."""
+
+    def __init__(self, stub: Stub):
+        self.stub = stub
+
+    def __enter__(self) -> "LoopbackEndpoint":
+        endpoint = self
+
+        class Handler(_Handler):
+            stub = endpoint.stub
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    stub: Stub
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test output quiet."""
+
+    def do_GET(self) -> None:
+        self._send(None)
+
+    def do_POST(self) -> None:
+        self._send(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _send(self, body: dict[str, Any] | None) -> None:
+        status, answer = self.stub.respond(self.path, body, self.headers.get("Authorization"))
+        if status == 0:
+            self.close_connection = True
+            return
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(data)
