@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 from huref.lineage.table import LineageTable, Pair
 
@@ -68,26 +69,22 @@ def as_markdown(table: LineageTable) -> str:
 def as_text(table: LineageTable) -> str:
     """A matrix of ICS (of latent cosines where weights are missing), then pairs and reasons."""
     labels = table.labels
-    figures: dict[tuple[str, str], str] = {}
-    for pair in table.pairs:
-        s = pair.similarity
-        ics, cosine = s.ics, s.latent_cosine
+    cells = [["1.00"] * len(labels) for _ in labels]
+    named = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
+    for (i, j), pair in named:
+        ics, cosine = pair.similarity.ics, pair.similarity.latent_cosine
         cell = f"{ics:.2f}" if ics is not None else "-" if cosine is None else f"z {cosine:.2f}"
-        figures[pair.a, pair.b] = figures[pair.b, pair.a] = cell
-    matrix = [["ICS", *labels]]
-    for label, model in zip(labels, table.models, strict=True):
-        row = [figures.get((model, other), "1.00") for other in table.models]
-        matrix.append([label, *row])
-    lines = align(matrix, left=1)
-    names = dict(zip(table.models, labels, strict=True))
+        cells[i][j] = cells[j][i] = cell
+    rows = [["ICS", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
+    lines = align(rows, left=1)
     if len(labels) <= DETAILED:
-        rows = [[names[pair.a], names[pair.b], *_cells(pair)[2:]] for pair in table.pairs]
-        lines += ["", *align([list(COLUMNS), *rows], left=2)]
-    notes = dict.fromkeys(
-        f"{names[pair.a]} / {names[pair.b]}: {pair.similarity.why}"
-        for pair in table.pairs
-        if pair.similarity.why
-    )
+        detailed = [[labels[i], labels[j], *_cells(pair)[2:]] for (i, j), pair in named]
+        lines += ["", *align([list(COLUMNS), *detailed], left=2)]
+    reasons: dict[str, list[str]] = {}
+    for (i, j), pair in named:
+        if pair.similarity.why:
+            reasons.setdefault(pair.similarity.why, []).append(f"{labels[i]} / {labels[j]}")
+    notes = [f"{why}: {', '.join(pairs)}" for why, pairs in reasons.items()]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 

@@ -114,7 +114,12 @@ def _find(asset: str, recipe_file: Path) -> Path:
 
 
 def _digest_of(path: Path) -> str:
-    digest = read_metadata(path).get("digest")
-    if not digest:
-        raise RecipeError(f"{path}: the checkpoint carries no digest; it was not made by huref")
-    return digest[:DIGEST_LENGTH]
+    metadata = read_metadata(path)
+    try:
+        # An encoder keeps all it says of itself in one JSON string, a decoder in several.
+        stated = json.loads(metadata["encoder"]) if "encoder" in metadata else metadata
+        return str(stated["digest"])[:DIGEST_LENGTH]
+    except (KeyError, ValueError, TypeError) as error:
+        raise RecipeError(
+            f"{path}: the checkpoint carries no digest; it was not made by huref"
+        ) from error

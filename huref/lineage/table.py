@@ -50,11 +50,16 @@ class LineageTable:
 
     @property
     def labels(self) -> list[str]:
-        """The last part of each model's name, or the whole name where that is ambiguous."""
+        """Short names that tell the models apart: the last part, or the whole name, or a number."""
         short = [model.rstrip("/").rpartition("/")[2] for model in self.models]
-        return [
-            part if short.count(part) == 1 else model
+        labels = [
+            part if len({m for m, s in zip(self.models, short, strict=True) if s == part}) == 1
+            else model
             for part, model in zip(short, self.models, strict=True)
+        ]  # fmt: skip
+        return [
+            label if labels.index(label) == i else f"{label} #{labels[: i + 1].count(label)}"
+            for i, label in enumerate(labels)
         ]
 
     def to_json(self) -> dict[str, Any]:
