@@ -17,10 +17,13 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
         bits: of one integer. Integers may straddle words, as GPTQ's 3-bit ones do.
 
     Returns:
-        (n * 32 / bits, columns) uint8.
+        (n * 32 // bits, columns) uint8.
     """
     per_period = 32 // gcd(32, bits)
     words_per_period = bits * per_period // 32
+    count = words.shape[0] * 32 // bits
+    if missing := -words.shape[0] % words_per_period:
+        words = torch.cat([words, words.new_zeros(missing, words.shape[1])])
     grouped = words.reshape(-1, words_per_period, words.shape[1])
     values = torch.empty(len(grouped), per_period, words.shape[1], dtype=torch.uint8)
     mask = (1 << bits) - 1
@@ -32,7 +35,7 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
             upper = grouped[:, word + 1] & ((1 << (bits - held)) - 1)
             value = (value & ((1 << held) - 1)) | (upper << held)
         values[:, index] = value & mask
-    return values.reshape(-1, words.shape[1])
+    return values.reshape(-1, words.shape[1])[:count]
 
 
 def split_nibbles(data: Tensor, low_first: bool) -> Tensor:
@@ -46,3 +49,8 @@ def decode_nibbles(data: Tensor, table: Tensor, low_first: bool) -> Tensor:
     """Two table entries for each byte of the last axis, (..., n) uint8 -> (..., 2 n)."""
     pairs = table[split_nibbles(torch.arange(256, dtype=torch.uint8)[:, None], low_first).long()]
     return pairs[data.long()].reshape(*data.shape[:-1], -1)
+
+
+def exponents(scale: Tensor) -> Tensor:
+    """E8M0 scales, powers of two stored as their exponent plus 127, as float32."""
+    return torch.exp2(scale.float() - 127)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from huref.errors import CheckpointError
 from huref.loader.quantized import scaled
-from huref.loader.quantized.bits import E2M1, decode_nibbles, unpack_words
+from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents, unpack_words
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
@@ -25,7 +25,6 @@ PARTS = (
     PACKED, ".weight_scale", ".weight_zero_point", ".weight_g_idx", ".weight_shape",
     ".weight_global_scale", ".input_global_scale", ".input_scale",
 )  # fmt: skip
-EXPONENT_BIAS = 127
 
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
@@ -38,7 +37,11 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     groups = [g for g in (settings.get("config_groups") or {}).values() if isinstance(g, dict)]
     numbers = [(g.get("weights") or {}).get("num_bits") for g in groups]
     widths = sorted({number for number in numbers if isinstance(number, int)})
-    blocks = [b for g in groups if (b := (g.get("weights") or {}).get("block_structure"))]
+    blocks = [
+        weights.get("block_structure") or (scaled.BLOCK[0], weights["group_size"])
+        for weights in (g.get("weights") or {} for g in groups)
+        if weights.get("block_structure") or (weights.get("group_size") or 0) > 0
+    ]
     eight_bit = scaled.scheme(store, {"weight_block_size": blocks[0] if blocks else None})
     found = stems(store.names, PACKED)
     if found and len(widths) != 1:
@@ -55,7 +58,9 @@ def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
     if info.dtype == torch.uint8:
         return _float4(store, stem)
     require(bits in range(1, 9), info, f"has {bits} bits")
-    columns = info.shape[1] * (32 // bits)
+    columns = info.shape[1] * 32 // bits
+    if 32 % bits and stem + ".weight_shape" in store.names:  # the last word may be part empty
+        columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"][1])
     names = [stem + PACKED, stem + ".weight_scale"]
     optional = [
         part for part in (".weight_zero_point", ".weight_g_idx") if stem + part in store.names
@@ -64,7 +69,7 @@ def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
 
     def combine(parts: list[Tensor]) -> Tensor:
         others = dict(zip(optional, parts[2:], strict=True))
-        weight = _signed(parts[0].T, bits).T
+        weight = _signed(parts[0].T, bits).T[:, :columns]
         if ".weight_g_idx" in others:
             group_of = others[".weight_g_idx"].long() % scale.shape[1]
         else:
@@ -83,14 +88,8 @@ def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
 
 
 def _signed(words: Tensor, bits: int) -> Tensor:
-    """Integers packed along the first axis, float32. A word holds whole integers only."""
-    whole = 32 // bits
-    if 32 % bits == 0:
-        unsigned = unpack_words(words.contiguous(), bits).float()
-        return unsigned.sub_(2 ** (bits - 1))
-    shifts = torch.arange(whole, dtype=torch.int32) * bits
-    values = (words[:, None] >> shifts[:, None]) & ((1 << bits) - 1)
-    return values.flatten(0, 1).float().sub_(2 ** (bits - 1))
+    """Signed integers packed along the first axis, float32."""
+    return unpack_words(words.contiguous(), bits).float().sub_(2 ** (bits - 1))
 
 
 def _float4(store: TensorStore, stem: str) -> Derived:
@@ -104,7 +103,7 @@ def _float4(store: TensorStore, stem: str) -> Derived:
         scales = parts[1]
         factors = scales.float()
         if scales.dtype == torch.uint8:
-            factors = torch.exp2(factors - EXPONENT_BIAS)
+            factors = exponents(scales)
         if with_global:
             factors = factors / parts[2].float()
         return values.view(*factors.shape, -1).mul_(factors[..., None]).flatten(1)

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from huref.loader.quantized.bits import E2M1, decode_nibbles
-from huref.loader.quantized.compressed_tensors import EXPONENT_BIAS
+from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
@@ -46,5 +45,5 @@ def _derive(store: TensorStore, stem: str) -> Derived:
 
 def _combine(parts: list[Tensor]) -> Tensor:
     values = decode_nibbles(parts[0], torch.tensor(E2M1), low_first=True)
-    values.mul_(torch.exp2(parts[1].float() - EXPONENT_BIAS)[..., None])
+    values.mul_(exponents(parts[1])[..., None])
     return values.flatten(-2).transpose(-2, -1)

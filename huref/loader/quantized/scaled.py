@@ -1,15 +1,18 @@
 """8-bit floats and integers with a scale for the tensor, each output, or blocks of both axes.
 
 `x.weight` (out, in) with `x.weight_scale` or, in DeepSeek's releases, `x.weight_scale_inv`; both
-are multiplied. Integers may have an `x.weight_zero_point` of the scale's shape.
+are multiplied, and uint8 scales are exponents of two. Integers may have an `x.weight_zero_point`
+of the scale's shape.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from huref.loader.quantized.bits import exponents
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
@@ -21,7 +24,7 @@ BLOCK = (128, 128)
 def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
     """A scale so that it multiplies a matrix of some shape: repeated for its blocks if need be."""
     if scale.numel() == 1:
-        return scale.reshape(())
+        return scale.reshape((1,) * len(shape))
     if scale.dim() == 1 and len(shape) == 2:
         scale = scale[:, None]
     for axis in range(scale.dim()):
@@ -57,16 +60,22 @@ def derive_scaled(store: TensorStore, stem: str, suffix: str, block: Sequence[in
     if len(scale.shape) == 1:
         fits = fits and scale.shape[0] in (1, weight.shape[0])
     require(fits, weight, f"does not fit its scale of shape {list(scale.shape)}")
-    outputs = scale.shape[:1] == weight.shape[:1]  # a scale for each output
     single = not scale.shape or set(scale.shape) == {1}
+    outputs = scale.shape[:1] == weight.shape[:1] and not single  # a scale for each output
+
+    def spread_over(values: Tensor, scale: Tensor) -> Tensor:
+        if outputs:  # its rows were read together with those of the weight
+            return spread(scale, values.shape, block)
+        return spread(scale, weight.shape, block)[..., : len(values), :]
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = parts[0].float()
         if len(parts) == 3:
-            values -= spread(parts[2].float(), values.shape, block)
-        return values.mul_(spread(parts[1].float(), values.shape, block))
+            values -= spread_over(values, parts[2].float())
+        factors = exponents(parts[1]) if parts[1].dtype == torch.uint8 else parts[1].float()
+        return values.mul_(spread_over(values, factors))
 
-    by_rows = (True,) + (outputs and not single,) * (len(sources) - 1)
+    by_rows = (True,) + (outputs,) * (len(sources) - 1)
     return Derived(
         plain_info(stem + ".weight", weight, weight.shape),
         tuple(sources),

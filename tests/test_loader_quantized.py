@@ -1,0 +1,363 @@
+"""Quantised numbers, against the libraries that write them, and against packing by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from huref.errors import CheckpointError, UnsupportedModelError
+from huref.loader.checkpoint import Checkpoint, open_checkpoint
+
+OUT, IN = 64, 96
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Checkpoint]:
+    def write(tensors: dict[str, Tensor], **settings: object) -> Checkpoint:
+        tensors = {"norm.weight": torch.ones(3)} | tensors
+        contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        safetensors.torch.save_file(contiguous, tmp_path / "model.safetensors")
+        config = {"model_type": "llama", "quantization_config": settings}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return open_checkpoint(str(tmp_path))
+
+    return write
+
+
+def check(checkpoint: Checkpoint, expected: Tensor, rtol: float = 1e-6) -> None:
+    """All ways of reading give the matrix, and its parts are hidden."""
+    name = "x.weight"
+    assert set(checkpoint.names) == {"norm.weight", name}
+    assert checkpoint.entry(name).shape == tuple(expected.shape)
+    read = checkpoint.read([name])[name]
+    torch.testing.assert_close(read, expected.float(), rtol=rtol, atol=1e-7)
+    rows = [len(expected) - 1, 0, 3]
+    assert torch.equal(checkpoint.read_rows(name, rows), read[rows])
+    sample = checkpoint.read_sample(name, 2)
+    is_rows = torch.equal(sample, read[: len(sample)]) if len(sample) < len(read) else False
+    assert is_rows or torch.equal(sample, read[:, : sample.shape[1]])
+
+
+def some_weight() -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(OUT, IN) * 0.05
+
+
+# --- GPTQ and AWQ: packed by hand, integer by integer, from their published descriptions --------
+
+
+def pack(integers: Tensor, bits: int) -> Tensor:
+    """(n, columns) small integers to (n * bits / 32, columns) int32, as one bit stream a column."""
+    rows, columns = integers.shape
+    words = torch.zeros(rows * bits // 32, columns, dtype=torch.int64)
+    for row in range(rows):
+        for bit in range(bits):
+            place = row * bits + bit
+            words[place // 32] |= ((integers[row].long() >> bit) & 1) << (place % 32)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("checkpoint_format", ["gptq", "gptq_v2"])
+def test_gptq(
+    save: Callable[..., Checkpoint], bits: int, act_order: bool, checkpoint_format: str
+) -> None:
+    groups, size = 3, IN // 3
+    torch.manual_seed(0)
+    integers = torch.randint(0, 2**bits, (IN, OUT))
+    zeros = torch.randint(1, 2**bits, (groups, OUT))
+    scales = torch.rand(groups, OUT).half()
+    group_of = torch.arange(IN) // size
+    if act_order:
+        group_of = group_of[torch.randperm(IN)]
+    stored = zeros - 1 if checkpoint_format == "gptq" else zeros
+    checkpoint = save(
+        {
+            "x.qweight": pack(integers, bits),
+            "x.qzeros": pack(stored.T, bits).T,
+            "x.scales": scales,
+            "x.g_idx": group_of.int(),
+        },
+        quant_method="gptq",
+        bits=bits,
+        group_size=size,
+        desc_act=act_order,
+        checkpoint_format=checkpoint_format,
+    )
+    check(checkpoint, (scales.float()[group_of] * (integers - zeros[group_of])).T)
+
+
+def test_gptq_settings_of_old_releases_are_found(save: Callable[..., Checkpoint]) -> None:
+    integers = torch.randint(0, 16, (32, 8))
+    tensors = {
+        "x.qweight": pack(integers, 4),
+        "x.qzeros": pack(torch.full((8, 1), 7), 4).T,
+        "x.scales": torch.ones(1, 8).half(),
+    }
+    checkpoint = save(tensors)
+    folder = Path(checkpoint.model)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": -1}')
+    read = open_checkpoint(str(folder)).read(["x.weight"])["x.weight"]
+    assert torch.equal(read, (integers - 8).T.float())
+
+
+def test_awq(save: Callable[..., Checkpoint]) -> None:
+    groups = 3
+    torch.manual_seed(0)
+    integers, zeros = torch.randint(0, 16, (IN, OUT)), torch.randint(0, 16, (groups, OUT))
+    scales = torch.rand(groups, OUT).half()
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+
+    def awq_pack(values: Tensor) -> Tensor:
+        words = torch.zeros(len(values), OUT // 8, dtype=torch.int64)
+        for column in range(OUT // 8):
+            for nibble in range(8):
+                words[:, column] |= values[:, column * 8 + order[nibble]] << (4 * nibble)
+        return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+    tensors = {"x.qweight": awq_pack(integers), "x.qzeros": awq_pack(zeros), "x.scales": scales}
+    checkpoint = save(tensors, quant_method="awq", bits=4, group_size=32, version="gemm")
+    group_of = torch.arange(IN) // 32
+    check(checkpoint, (scales.float()[group_of] * (integers - zeros[group_of])).T)
+
+
+# --- bitsandbytes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("nested", [False, True])
+# The library's processor kernel is wrong where rows are long and no multiple of the block.
+@pytest.mark.parametrize("shape", [(OUT, 128), (33, 25)])
+def test_bitsandbytes_four_bit(
+    save: Callable[..., Checkpoint], kind: str, nested: bool, shape: tuple[int, int]
+) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight = torch.randn(shape, dtype=torch.float32) * 0.05
+    packed, state = functional.quantize_4bit(
+        weight, blocksize=64, compress_statistics=nested, quant_type=kind
+    )
+    tensors = {f"x.weight.{key}": value for key, value in state.as_dict(packed=True).items()}
+    checkpoint = save({"x.weight": packed, **tensors}, quant_method="bitsandbytes")
+    check(checkpoint, functional.dequantize_4bit(packed, state))
+
+
+def test_bitsandbytes_int8(save: Callable[..., Checkpoint]) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    codes, scales, _ = functional.int8_vectorwise_quant(some_weight().half())
+    tensors = {"x.weight": codes, "x.SCB": scales, "x.weight_format": torch.tensor(0).byte()}
+    checkpoint = save(tensors, quant_method="bitsandbytes", load_in_8bit=True)
+    check(checkpoint, functional.int8_vectorwise_dequant(codes, scales))
+
+
+# --- fp8 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("scale_shape", [(), (1,), (OUT,), (OUT, 1)])
+def test_fp8_with_a_scale_for_the_tensor_or_each_output(
+    save: Callable[..., Checkpoint], dtype: torch.dtype, scale_shape: tuple[int, ...]
+) -> None:
+    weight, scale = some_weight().to(dtype), torch.rand(scale_shape)
+    checkpoint = save({"x.weight": weight, "x.weight_scale": scale}, quant_method="fbgemm_fp8")
+    check(checkpoint, weight.float() * (scale[:, None] if scale_shape == (OUT,) else scale))
+
+
+def test_fp8_in_blocks(save: Callable[..., Checkpoint]) -> None:
+    """DeepSeek's: 128 x 128, the last row and column of blocks cut off."""
+    weight = torch.randn(200, 300).to(torch.float8_e4m3fn)
+    scale = torch.rand(2, 3)
+    expected = weight.float()
+    for i in range(2):
+        for j in range(3):
+            expected[i * 128 : (i + 1) * 128, j * 128 : (j + 1) * 128] *= scale[i, j]
+    tensors = {"x.weight": weight, "x.weight_scale_inv": scale}
+    checkpoint = save(tensors, quant_method="fp8", weight_block_size=[128, 128])
+    check(checkpoint, expected)
+
+
+def test_bare_fp8_is_read_as_it_is(save: Callable[..., Checkpoint]) -> None:
+    weight = some_weight().to(torch.float8_e5m2)
+    read = save({"x.weight": weight}, quant_method="fp8").read(["x.weight"])["x.weight"]
+    assert torch.equal(read.float(), weight.float())
+
+
+# --- compressed-tensors -------------------------------------------------------------------------
+
+
+def compressed(
+    format_name: str, weight: Tensor, scale: Tensor, extra: dict[str, Tensor], **arguments: object
+) -> tuple[dict[str, Tensor], Tensor, dict]:
+    """A module compressed by the library, what the library recovers, and the settings."""
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    weights = QuantizationArgs(**arguments)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
+    library = BaseCompressor.get_value_from_registry(format_name)
+    state = library.compress({"weight": weight, "weight_scale": scale, **extra}, scheme)
+    recovered = library.decompress(dict(state), scheme)["weight"]
+    group = json.loads(scheme.model_dump_json())
+    settings = {
+        "quant_method": "compressed-tensors",
+        "format": format_name,
+        "config_groups": {"group_0": group},
+    }
+    return {f"x.{key}": value for key, value in state.items()}, recovered, settings
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group_size", [32, None])
+def test_compressed_packed_integers(
+    save: Callable[..., Checkpoint], bits: int, symmetric: bool, group_size: int | None
+) -> None:
+    groups = IN // group_size if group_size else 1
+    scale = torch.rand(OUT, groups) * 0.1
+    zero = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (OUT, groups)).to(torch.int8)
+    tensors, recovered, settings = compressed(
+        "pack-quantized",
+        some_weight(),
+        scale,
+        {"weight_zero_point": torch.zeros_like(zero) if symmetric else zero},
+        num_bits=bits,
+        type="int",
+        symmetric=symmetric,
+        strategy="group" if group_size else "channel",
+        group_size=group_size,
+    )
+    check(save(tensors, **settings), recovered)
+
+
+@pytest.mark.parametrize(
+    ("format_name", "kind", "strategy", "scale_shape", "more"),
+    [
+        ("int-quantized", "int", "channel", (OUT, 1), {}),
+        ("int-quantized", "int", "tensor", (1,), {}),
+        ("naive-quantized", "int", "group", (OUT, 3), {"group_size": 32}),
+        ("float-quantized", "float", "channel", (OUT, 1), {}),
+        ("float-quantized", "float", "tensor", (1,), {}),
+        ("float-quantized", "float", "block", (2, 3), {"block_structure": [32, 32]}),
+    ],
+)
+def test_compressed_eight_bit(
+    save: Callable[..., Checkpoint],
+    format_name: str,
+    kind: str,
+    strategy: str,
+    scale_shape: tuple[int, ...],
+    more: dict,
+) -> None:
+    scale = torch.rand(scale_shape) * 0.01 + 0.001
+    tensors, recovered, settings = compressed(
+        format_name, some_weight(), scale, {}, num_bits=8, type=kind, strategy=strategy, **more
+    )
+    check(save(tensors, **settings), recovered)
+
+
+def test_compressed_nvfp4(save: Callable[..., Checkpoint]) -> None:
+    scale = (torch.rand(OUT, IN // 16) + 0.1).to(torch.float8_e4m3fn).float()
+    tensors, recovered, settings = compressed(
+        "nvfp4-pack-quantized", some_weight(), scale, {"weight_global_scale": torch.tensor([7.0])},
+        num_bits=4, type="float", strategy="tensor_group", group_size=16,
+    )  # fmt: skip
+    check(save(tensors, **settings), recovered, rtol=2**-7)  # the library multiplies in bfloat16
+
+
+@pytest.mark.parametrize(
+    ("format_name", "bits"), [("mxfp4-pack-quantized", 4), ("mxfp8-quantized", 8)]
+)
+def test_compressed_mx(save: Callable[..., Checkpoint], format_name: str, bits: int) -> None:
+    scale = torch.exp2(torch.randint(-6, 0, (OUT, IN // 32)).float())
+    tensors, recovered, settings = compressed(
+        format_name, some_weight(), scale, {},
+        num_bits=bits, type="float", strategy="group", group_size=32, scale_dtype="torch.uint8",
+    )  # fmt: skip
+    check(save(tensors, **settings), recovered)
+
+
+# --- MXFP4 of gpt-oss ---------------------------------------------------------------------------
+
+
+def test_mxfp4_experts(save: Callable[..., Checkpoint]) -> None:
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    torch.manual_seed(0)
+    blocks = torch.randint(0, 256, (3, OUT, 3, 16), dtype=torch.uint8)
+    scales = torch.randint(118, 130, (3, OUT, 3), dtype=torch.uint8)
+    theirs = convert_moe_packed_tensors(blocks.clone(), scales.clone(), dtype=torch.float32)
+    name = "experts.gate_up_proj"
+    tensors = {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    checkpoint = save(tensors, quant_method="mxfp4")
+    assert checkpoint.entry(name).shape == tuple(theirs.shape) == (3, IN, OUT)
+    assert torch.equal(checkpoint.read([name])[name], theirs)
+    assert torch.equal(checkpoint.read_rows(name, [2, 0]), theirs[[2, 0]])
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
+    with pytest.raises(UnsupportedModelError, match="'hqq' cannot be read; supported: gptq"):
+        _ = save({}, quant_method="hqq").names
+
+
+WORDS = torch.zeros(4, 8, dtype=torch.int32)
+BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
+    "gptq bits": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 5}),
+    "gptq without scales": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 4}),
+    "gptq scales of another width": (
+        {"x.qweight": WORDS, "x.scales": torch.ones(1, 9), "x.qzeros": WORDS},
+        {"quant_method": "gptq", "bits": 4},
+    ),
+    "gptq without groups": (
+        {"x.qweight": WORDS, "x.scales": torch.ones(0, 8), "x.qzeros": WORDS},
+        {"quant_method": "gptq", "bits": 4},
+    ),
+    "awq gemv": ({"x.qweight": WORDS}, {"quant_method": "awq", "bits": 4, "version": "gemv"}),
+    "awq scales": (
+        {"x.qweight": WORDS, "x.scales": torch.ones(1, 9), "x.qzeros": WORDS},
+        {"quant_method": "awq", "bits": 4},
+    ),
+    "nf4 state is no JSON": (
+        {"x.weight": WORDS, "x.weight.quant_state.bitsandbytes__nf4": torch.zeros(9).byte()},
+        {"quant_method": "bitsandbytes"},
+    ),
+    "nf4 state of another shape": (
+        {
+            "x.weight": WORDS,
+            "x.weight.quant_state.bitsandbytes__nf4": torch.tensor(
+                list(b'{"shape": [4096, 4096], "blocksize": 64}'), dtype=torch.uint8
+            ),
+        },
+        {"quant_method": "bitsandbytes"},
+    ),
+    "int8 scales": (
+        {"x.weight": WORDS.char(), "x.SCB": torch.ones(9)},
+        {"quant_method": "bitsandbytes"},
+    ),
+    "fp8 scale": (
+        {"x.weight": torch.ones(300, 300).to(torch.float8_e4m3fn),
+         "x.weight_scale_inv": torch.ones(7, 5)},
+        {"quant_method": "fp8"},
+    ),
+    "packed without a width": ({"x.weight_packed": WORDS}, {"quant_method": "compressed-tensors"}),
+    "mxfp4 scales": (
+        {"x_blocks": torch.zeros(2, 4, 1, 16).byte(), "x_scales": torch.zeros(2, 5, 1).byte()},
+        {"quant_method": "mxfp4"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_parts_that_do_not_fit_are_refused(save: Callable[..., Checkpoint], fault: str) -> None:
+    tensors, settings = BROKEN[fault]
+    checkpoint = save(tensors, **settings)
+    with pytest.raises(CheckpointError):
+        checkpoint.read(checkpoint.names)
