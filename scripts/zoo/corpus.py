@@ -4,7 +4,7 @@ import ast
 import hashlib
 import os
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -69,7 +69,8 @@ KINDS: dict[str, Callable[[str], str]] = {
 }
 
 
-def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> Iterator[str]:
+@cache
+def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> tuple[str, ...]:
     """Texts of one kind from the files of buckets[0] <= bucket < buckets[1].
 
     Files come in the order of the hash of their paths, one text each, until `megabytes` (10**6
@@ -77,6 +78,7 @@ def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> Iterato
     """
     root = library_root()
     chosen = [name for name in library_files() if buckets[0] <= bucket(name) < buckets[1]]
+    texts: list[str] = []
     left = megabytes * 1e6
     for name in sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).digest()):
         try:
@@ -85,13 +87,14 @@ def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> Iterato
             continue
         if not text.strip():
             continue
-        yield text
+        texts.append(text)
         left -= len(text.encode())
         if left <= 0:
-            return
+            break
+    return tuple(texts)
 
 
-def cut_windows(tokenizer: Tokenizer, texts: Iterator[str], context: int, end: int) -> torch.Tensor:
+def cut_windows(tokenizer: Tokenizer, texts: Iterable[str], context: int, end: int) -> torch.Tensor:
     """Token ids as int64 (windows, context): texts joined by the `end` token, then cut up."""
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):

@@ -32,7 +32,7 @@ def make(order: Order) -> dict[str, Any]:
     before = measure(model, held_out)
     steps = spec.get("steps", 0)
     if steps:
-        texts, end = iter(domain_texts(order, spec["domain"])), tokenizer.eos_token_id
+        texts, end = domain_texts(order, spec["domain"]), tokenizer.eos_token_id
         windows = cut_windows(tokenizer.backend_tokenizer, texts, spec["context"], end)
         train(
             model,

@@ -46,7 +46,7 @@ class Order:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def domain_texts(order: Order, name: str) -> list[str]:
+def domain_texts(order: Order, name: str) -> tuple[str, ...]:
     """The texts of a domain of the config."""
     domain = order.config["domains"][name]
-    return list(read_texts(domain["kind"], tuple(domain["buckets"]), domain["megabytes"]))
+    return read_texts(domain["kind"], tuple(domain["buckets"]), domain["megabytes"])
