@@ -221,6 +221,8 @@ def train(training: Training, minutes: float, every: float, share: bool) -> None
     config = training.config
     began = saved = time.monotonic()
     drawing = training.gallery.start_drawing(config["renderer_niceness"])
+    if share:
+        share_machine()
     while not training.finished and time.monotonic() - began < minutes * 60:
         stage = training.stages[training.stage]
         if training.seen_in_stage >= stage.images:
