@@ -7,7 +7,7 @@ W'' = m W' / |W'|. Modules that were trained whole replace the base's.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 
 @dataclass(frozen=True)
 class Delta:
-    """The parts that change one matrix; `replacement` alone, or A and B and maybe a magnitude."""
+    """The parts that change one tensor: one that takes its place, and A and B with a magnitude."""
 
     a: str = ""
     b: str = ""
@@ -108,14 +108,14 @@ class AdapterModel:
     def _target(self, module: str, delta: Delta) -> str:
         """The base's tensor that a module of the adapter changes."""
         names = self.base.tensors.names
-        wanted = module if delta.replacement else module + ".weight"
+        wanted = module + ".weight" if delta.a else module
         if wanted in names:
             return wanted
         # The base may have been published with a shorter or longer prefix.
         near = [n for n in names if wanted.endswith("." + n) or n.endswith("." + wanted)]
         if len(near) == 1:
             return near[0]
-        if delta.replacement:  # such as a classifier's head, which the base does not have
+        if not delta.a:  # such as a classifier's head, which the base does not have
             return wanted
         raise CheckpointError(
             f"{self.repository.model}: the adapter changes '{wanted}', which its base does not "
@@ -132,12 +132,12 @@ class AdapterModel:
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
     def _derive(self, both: "_Both", name: str, delta: Delta | None) -> Derived:
-        info = both.entry(name)
         if delta is None:
-            return Derived(info, (name,), lambda parts: parts[0], by_rows=(True,))
-        if delta.replacement is not None:
-            replaced = renamed(both.entry(delta.replacement), name)
-            return Derived(replaced, (delta.replacement,), lambda p: p[0], by_rows=(True,))
+            return Derived(both.entry(name), (name,), lambda parts: parts[0], by_rows=(True,))
+        start = delta.replacement or name
+        info = renamed(both.entry(start), name)
+        if not delta.a:
+            return Derived(info, (start,), lambda parts: parts[0], by_rows=(True,))
         a, b = both.entry(delta.a), both.entry(delta.b)
         shape = (b.shape[0], a.shape[-1]) if len(a.shape) == len(b.shape) == 2 else ()
         if shape == info.shape and b.shape[1] == a.shape[0] and "embedding" not in delta.a:
@@ -160,10 +160,9 @@ class AdapterModel:
                 weight = weight * (factor if turned else factor[:, None])
             return weight
 
-        sources = (name, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
+        sources = (start, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
         by_rows = None if turned else (True, True, False, True)[: len(sources)]
-        plain = TensorInfo(name, info.file, info.dtype, info.shape)
-        return Derived(plain, sources, combine, by_rows=by_rows)
+        return Derived(info, sources, combine, by_rows=by_rows)
 
 
 def _deltas(names: Any) -> dict[str, Delta]:
@@ -181,8 +180,14 @@ def _deltas(names: Any) -> dict[str, Delta]:
             found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
             used |= {a, b, magnitude or a}
     for name in names - used:
-        target = name.removeprefix(ROOT).replace(".base_layer.", ".")
-        found[target.replace(".modules_to_save.", ".")] = Delta(replacement=f"+{name}")
+        target = name.removeprefix(ROOT)
+        for wrapping in (".base_layer.", ".modules_to_save."):
+            target = target.replace(wrapping, ".")
+        module = target.removesuffix(".weight")
+        if module in found:  # an embedding that was resized, with a delta on top
+            found[module] = replace(found[module], replacement=f"+{name}")
+        else:
+            found[target] = Delta(replacement=f"+{name}")
     return found
 
 
