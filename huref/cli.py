@@ -35,8 +35,8 @@ class _Huref(click.Group):
 def main() -> None:
     """Which base model does this language model descend from?
 
-    A MODEL is a folder, a Hub id (org/name, optional @revision), a saved record or a
-    fingerprint PNG, in any mix.
+    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, or
+    org/name/file for one file), a LoRA adapter, a saved record or a fingerprint PNG, in any mix.
     """
 
 
@@ -61,6 +61,7 @@ as_file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--recipe", default="default", metavar="NAME|FILE", help="How it is made.")
 @click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the recipe's.")
 @click.option("--record", type=as_file, help="Also save the record (private: it leaks weights).")
+@click.option("--base", metavar="MODEL", help="For an adapter: its base, if not the one it names.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def fingerprint(
     model: str,
@@ -68,6 +69,7 @@ def fingerprint(
     recipe: str,
     decoder: str | None,
     record: Path | None,
+    base: str | None,
     as_json: bool,
 ) -> None:
     """Make a model's picture: one lineage, one dog."""
@@ -75,7 +77,7 @@ def fingerprint(
     _refuse_missing_folder(out, record)
     from huref.fingerprint import fingerprint as make
 
-    result = make(model, out, recipe=recipe, decoder=decoder, record=record)
+    result = make(model, out, recipe=recipe, decoder=decoder, record=record, base=base)
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
         return

@@ -93,16 +93,18 @@ def fingerprint(
     recipe: str = "default",
     decoder: str | None = None,
     record: str | Path | None = None,
+    base: str | Path | None = None,
 ) -> Fingerprint:
     """Fingerprint a model.
 
     Args:
-        model: a folder, a Hub id (`org/name`, optional `@revision`), a saved record or a
-            fingerprint PNG.
+        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), a LoRA
+            adapter, a saved record or a fingerprint PNG.
         out: where to write the PNG; None writes none.
         recipe: name of a recipe, or a YAML file.
         decoder: a decoder checkpoint to use instead of the recipe's.
         record: where to save the record (private: it leaks weights); None saves none.
+        base: for a LoRA adapter, the model to apply it to instead of the one that it names.
 
     Returns:
         The picture, the latent and what they cost.
@@ -110,7 +112,7 @@ def fingerprint(
     Raises:
         HurefError: a subclass says what is wrong and what to do.
     """
-    measured, costs = measure(str(model), recipe, decoder)
+    measured, costs = measure(str(model), recipe, decoder, str(base or ""))
     began = time.perf_counter()
     image = render(measured, decoder, recipe)
     costs.seconds["render"] = time.perf_counter() - began

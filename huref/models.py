@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,10 +17,11 @@ from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
 from huref.invariants.extract import extract_terms
 from huref.invariants.record import LATENT, Record, load_record
-from huref.loader.checkpoint import open_checkpoint
+from huref.loader.checkpoint import WEIGHTS, open_checkpoint
 from huref.recipe import Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+RECORD_HEAD = 1024 * 1024  # bytes; more than the anchors in a record's metadata take
 
 
 @dataclass
@@ -37,34 +39,50 @@ def cached_encoder(path: Path) -> Encoder:
     return load_encoder(path)
 
 
-def open_record(model: str, recipe: str = "default", decoder: str | None = None) -> Record:
+def open_record(
+    model: str, recipe: str = "default", decoder: str | None = None, base: str = ""
+) -> Record:
     """The record behind a name; weights are read when it is neither a record nor a picture.
+
+    `base` is for a LoRA adapter: the model to apply it to instead of the one that it names.
 
     Raises:
         HurefError: one of `huref.errors`, saying what is wrong with the model.
     """
-    return measure(model, recipe, decoder)[0]
+    return measure(model, recipe, decoder, base)[0]
 
 
 def measure(
-    model: str, recipe: str = "default", decoder: str | None = None
+    model: str, recipe: str = "default", decoder: str | None = None, base: str = ""
 ) -> tuple[Record, Costs]:
     """Like `open_record`, with what it took."""
     path = Path(model).expanduser()
-    if path.is_file():
-        with path.open("rb") as file:
-            is_png = file.read(len(PNG_MAGIC)) == PNG_MAGIC
+    if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
-        return (read_picture(path) if is_png else load_record(path)), Costs(size, size)
-    return _measure_weights(model, *load_recipe(recipe, decoder)[:2])
+        return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
+    return _measure_weights(model, *load_recipe(recipe, decoder)[:2], base)
 
 
-def _measure_weights(model: str, recipe: Recipe, encoder_path: Path) -> tuple[Record, Costs]:
+def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
+    """What a file is, by its first bytes: anything that is no weights counts as a record."""
+    with path.open("rb") as file:
+        head = file.read(RECORD_HEAD)
+    if head[: len(PNG_MAGIC)] == PNG_MAGIC:
+        return "picture"
+    # A record carries its recipe in the metadata, with which a safetensors header begins.
+    is_record = path.suffix == ".safetensors" and b'"recipe"' in head
+    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+
+
+def _measure_weights(
+    model: str, recipe: Recipe, encoder_path: Path, base: str
+) -> tuple[Record, Costs]:
     began = time.perf_counter()
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, base)
     meter = checkpoint.repository.meter
     with tqdm(desc=model, unit="B", unit_scale=True, leave=False, delay=2, disable=None) as bar:
         meter.bar = bar
+        bar.total = checkpoint.estimate_bytes(len(recipe.layers))
         extract = extract_terms(checkpoint, recipe)
         meter.bar = None
     extracted = time.perf_counter()
