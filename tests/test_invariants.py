@@ -147,10 +147,20 @@ def test_new_tokens_change_single_rows_and_other_scripts_none() -> None:
     chinese = [chr(0x4E00 + i) + chr(0x4E01 + i) for i in range(2000)]
     korean = [" " + chr(0xAC00 + i) for i in range(1000)]
     assert choose_anchors(vocabulary(chinese + old + korean), 256).tokens == before.tokens
-    after = choose_anchors(vocabulary(old + words("x", 300)), 256)
+    as_short = [word[1:] for word in words("x", 300)]
+    after = choose_anchors(vocabulary(old + as_short), 256)
     changed = sum(a != b for a, b in zip(before.tokens, after.tokens, strict=True))
     assert 0 < changed < 256 * 300 / 3300 * 2
     assert len(before.shared(after)) == 256 - changed
+
+
+def test_longer_new_tokens_change_next_to_nothing() -> None:
+    old = words("", 2000)
+    shorter = [word[: 2 + i % 4] for i, word in enumerate(old)]
+    mixed = sorted({*old, *shorter})
+    before = choose_anchors(vocabulary(mixed), 256)
+    after = choose_anchors(vocabulary(mixed + words("extension", 1000)), 256)
+    assert after.tokens == before.tokens
 
 
 def test_renumbering_changes_ids_only() -> None:
