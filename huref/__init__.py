@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from huref.comparison import compare
     from huref.errors import HurefError
-    from huref.fingerprint import Fingerprint, fingerprint
+    from huref.portrait import Fingerprint, fingerprint
     from huref.invariants.record import Record
     from huref.lineage.table import LineageTable
 
@@ -24,12 +24,12 @@ __version__ = "0.1.0"
 __all__ = ["Fingerprint", "HurefError", "LineageTable", "Record", "compare", "fingerprint"]
 
 _HOMES = {
-    "Fingerprint": "huref.fingerprint",
+    "Fingerprint": "huref.portrait",
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
     "compare": "huref.comparison",
-    "fingerprint": "huref.fingerprint",
+    "fingerprint": "huref.portrait",
 }
 
 

@@ -75,7 +75,7 @@ def fingerprint(
     """Make a model's picture: one lineage, one dog."""
     out = out or _default_picture(model)
     _refuse_missing_folder(out, record)
-    from huref.fingerprint import fingerprint as make
+    from huref.portrait import fingerprint as make
 
     result = make(model, out, recipe=recipe, decoder=decoder, record=record, base=base)
     if as_json:

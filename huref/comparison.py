@@ -7,7 +7,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.decoder.picture import contact_sheet
-from huref.fingerprint import render
+from huref.portrait import render
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
 

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from huref.errors import CheckpointError, HurefError, UnsupportedModelError
 from huref.loader.contents import Contents
-from huref.loader.repository import Repository, read_json
+from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.stored import StoredTensors
 from huref.loader.tensors import Derived, DerivedTensors, TensorInfo, TensorStore, renamed
 from huref.loader.vocabulary import Token
@@ -64,7 +65,7 @@ class AdapterModel:
     @cached_property
     def base(self) -> Contents:
         """The model that the adapter was trained on."""
-        name = self._base_name or self.settings.get("base_model_name_or_path")
+        name = self._base_name or self._declared_base()
         if not isinstance(name, str) or not name:
             raise CheckpointError(
                 f"{self.repository.model}: {CONFIG} names no base model; give one with --base"
@@ -76,6 +77,15 @@ class AdapterModel:
                 f"{self.repository.model} is an adapter of '{name}': {error}; "
                 "give its base with --base"
             ) from error
+
+    def _declared_base(self) -> object:
+        """What the adapter says its base is; a relative path may be meant from its own folder."""
+        name = self.settings.get("base_model_name_or_path")
+        if isinstance(name, str) and name and isinstance(self.repository, LocalFolder):
+            beside = self.repository.path / name
+            if not Path(name).exists() and beside.exists():
+                return str(beside)
+        return name
 
     @property
     def config(self) -> dict[str, Any]:

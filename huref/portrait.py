@@ -1,0 +1,124 @@
+"""The whole chain for one model: weights in, a dog out."""
+
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huref.decoder.picture import write_png
+from huref.decoder.render import Decoder, load_decoder
+from huref.errors import RecordError
+from huref.invariants.record import Record
+from huref.models import Costs, measure, picture_text
+from huref.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A model's picture, and what it was made from.
+
+    Attributes:
+        record: terms and latent; only the latent when it came from a picture.
+        image: (height, width, 3) uint8.
+        costs: bytes read and seconds by stage.
+        path: where the picture was written, or None.
+    """
+
+    record: Record
+    image: np.ndarray
+    costs: Costs = field(repr=False)
+    path: Path | None = None
+
+    @property
+    def latent(self) -> np.ndarray:
+        """The code of the model, (512,) float32."""
+        if self.record.latent is None:
+            raise RecordError(f"{self.record.model}: the record has no latent")
+        return self.record.latent
+
+    def save(self, path: str | Path) -> Path:
+        """Write the PNG with the model, revision, recipe and latent in its text chunks."""
+        write_png(Path(path), self.image, picture_text(self.record))
+        return Path(path)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprint as the design's `fingerprint --json` has it."""
+        anchors = self.record.anchors
+        return {
+            "model": self.record.model,
+            "revision": self.record.revision,
+            "recipe": self.record.recipe.digest,
+            "image": str(self.path) if self.path else None,
+            "latent": [float(x) for x in self.latent],
+            "anchors": len(anchors.filled) if anchors else None,
+            "bytes_read": self.costs.bytes_read,
+            "bytes_total": self.costs.bytes_total,
+            "seconds": self.costs.seconds,
+        }
+
+
+@lru_cache(maxsize=2)
+def cached_decoder(path: Path) -> Decoder:
+    """The decoder of a checkpoint, loaded once."""
+    return load_decoder(path)
+
+
+def render(record: Record, decoder: str | None = None, recipe: str = "default") -> np.ndarray:
+    """The picture of a record's latent, (height, width, 3) uint8.
+
+    Raises:
+        RecordError: the record was made for another decoder, so this one would show another dog.
+    """
+    import torch
+
+    current, _, decoder_path = load_recipe(recipe, decoder)
+    if record.latent is None:
+        raise RecordError(f"{record.model}: the record has no latent to render")
+    if record.recipe.decoder != current.decoder:
+        raise RecordError(
+            f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
+            f"{current.decoder}; name the right one with --decoder"
+        )
+    image: np.ndarray = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
+    return image[0]
+
+
+def fingerprint(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    recipe: str = "default",
+    decoder: str | None = None,
+    record: str | Path | None = None,
+    base: str | Path | None = None,
+) -> Fingerprint:
+    """Fingerprint a model.
+
+    Args:
+        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), a LoRA
+            adapter, a saved record or a fingerprint PNG.
+        out: where to write the PNG; None writes none.
+        recipe: name of a recipe, or a YAML file.
+        decoder: a decoder checkpoint to use instead of the recipe's.
+        record: where to save the record (private: it leaks weights); None saves none.
+        base: for a LoRA adapter, the model to apply it to instead of the one that it names.
+
+    Returns:
+        The picture, the latent and what they cost.
+
+    Raises:
+        HurefError: a subclass says what is wrong and what to do.
+    """
+    measured, costs = measure(str(model), recipe, decoder, str(base or ""))
+    began = time.perf_counter()
+    image = render(measured, decoder, recipe)
+    costs.seconds["render"] = time.perf_counter() - began
+    result = Fingerprint(measured, image, costs, Path(out) if out else None)
+    if record is not None:
+        measured.save(Path(record))
+    if out is not None:
+        result.save(out)
+    return result
