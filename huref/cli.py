@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from huref import __version__
+from huref.blackbox.commands import probe
 from huref.errors import HurefError
 
 
@@ -129,6 +130,29 @@ def train_encoder(
     from huref.encoder.train import train
 
     click.echo(train(config, resume=resume, device=device, out=out, steps=steps))
+
+
+main.add_command(probe)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--kind", required=True, metavar="NAME[,NAME...]", help="Which attacks, or 'all'.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="A folder to create."
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything random in it.")
+def attack(model: str, kind: str, out: Path, seed: int) -> None:
+    """Write a copy of a model that computes the same with other weights, for your own audits.
+
+    Kinds: ffn-permutation, ffn-scaling, head-maps, head-permutation, gain-absorption, rotation,
+    sign-flips, mean-shift, vocabulary-permutation, vocabulary-extension, no-op-layers, upcycling;
+    layer-duplication changes the function a little; all is every exact one that applies.
+    """
+    from huref.attacks import attack as make
+
+    names = make(model, kind.split(","), out, seed)
+    click.echo(f"wrote {out}: {', '.join(names)}", err=True)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Switches:
     wobble: float = 0.0
     defence: float = 0.0
     truncate: int | None = None
-    spell: Callable[[int], str] = staticmethod(lambda token: f" t{token}")
+    spell: Callable[[int], str] = " t{}".format
     key: str | None = None
     failures: list[int] = field(default_factory=list)
     nan: bool = False
@@ -170,7 +170,9 @@ class Stub:
         s = self.switches
         if chat or s.ids == "id":
             entries = [self._entry(token, float(shown[token])) for token in tokens]
-            return {"content": [self._entry(winner, float(shown[winner])) | {"top_logprobs": entries}]}
+            return {
+                "content": [self._entry(winner, float(shown[winner])) | {"top_logprobs": entries}]
+            }
         top = {self._called(token): float(shown[token]) for token in tokens}
         return {
             "tokens": [self._called(winner)],

@@ -43,7 +43,8 @@ class Differences:
     @property
     def high(self) -> NDArray[np.float64]:
         """Upper bounds of l_i - l_reference, (n,)."""
-        return self.bound[:, self.reference]
+        column: NDArray[np.float64] = self.bound[:, self.reference]
+        return column
 
     @property
     def middle(self) -> NDArray[np.float64]:

@@ -201,7 +201,7 @@ class _Detection:
         if self.found.chosen:
             answer = await self.try_to_ask(ids=(token,))
             return answer is not None and token in answer.by_id
-        top = self.found.top and 1 or None
+        top = (self.found.top and 1) or None
         plain = await self.ask(top=top, greedy=True)
         answer = await self.try_to_ask(top=top, bias={token: MAX_BIAS}, greedy=True)
         if answer is None:

@@ -110,12 +110,14 @@ class Client:
     ):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EndpointError(f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1")
+            raise EndpointError(
+                f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1"
+            )
         self.url = url.rstrip("/")
         self.limits = limits or Limits()
         self.store = store or AnswerStore()
         self.requests = 0
-        self.bar: "tqdm[Any] | None" = None
+        self.bar: tqdm[Any] | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
@@ -215,13 +217,15 @@ class Client:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise EndpointError(f"{self.url}{path}: the answer is not JSON: {_excerpt(data)}") from (
-                error
-            )
+            raise EndpointError(
+                f"{self.url}{path}: the answer is not JSON: {_excerpt(data)}"
+            ) from (error)
 
     def _kept(self) -> str:
         path = self.store.path
-        return f"Answers so far are kept in {path}; the same command goes on from there" * bool(path)
+        return f"Answers so far are kept in {path}; the same command goes on from there" * bool(
+            path
+        )
 
 
 def _retry_after(asked: str | None, otherwise: float) -> float:

@@ -59,7 +59,8 @@ class Size:
 
 def clr(values: Matrix) -> Matrix:
     """Remove each row's mean: logits and log-probabilities become the same."""
-    return values - values.mean(axis=-1, keepdims=True)
+    centred: Matrix = values - values.mean(axis=-1, keepdims=True)
+    return centred
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def measure_size(source: Source) -> Size:
                 raise BudgetError(f"{source.name}: {why}")
             return _unknown(source, before, precision, count // GROWTH, why, best)
         outputs = source.outputs(make_prompts(count), tokens)
-        precision = _precision_of(source, outputs)
+        precision = precision_of(source, outputs)
         best = find_gap(clr(outputs))
         if best.ratio >= CLEAR and best.rank * MARGIN <= reach:
             break
@@ -119,7 +120,8 @@ def measure_size(source: Source) -> Size:
     return _confirm(source, before, precision, outputs, best)
 
 
-def _precision_of(source: Source, outputs: Matrix) -> Precision:
+def precision_of(source: Source, outputs: Matrix) -> Precision:
+    """How a source's outputs were rounded, as far as its way of answering lets them show it."""
     if source.wobble > 1e-5:
         return Precision(f"wobbling by {source.wobble:.1g}", source.wobble / np.sqrt(2))
     if source.resolution:
@@ -139,9 +141,7 @@ def _unknown(
     return Size(None, low, None, None, precision.name, requests, why + drop, None, ratio)
 
 
-def _confirm(
-    source: Source, before: int, precision: Precision, outputs: Matrix, gap: Gap
-) -> Size:
+def _confirm(source: Source, before: int, precision: Precision, outputs: Matrix, gap: Gap) -> Size:
     """Repeat with other tokens, other prompts and fewer of both; tell the norm."""
     wanted = int(np.ceil(gap.rank * MARGIN)) + 8
     tokens = source.choose_ids(wanted)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from tqdm.auto import tqdm
 
 from huref.blackbox.answers import AnswerStore
 from huref.blackbox.capabilities import Capabilities, detect
-from huref.blackbox.client import Client
+from huref.blackbox.client import Client, Question
 from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.prompts import order_ids
 from huref.errors import EndpointError, HurefError
 
 T = TypeVar("T")
+_WATCHED = 20  # log-probabilities of one answer that are followed over time
+_BATCH = 64  # prompts that a local model reads at a time
 
 
 class Source(Protocol):
@@ -102,13 +105,21 @@ class LocalModel:
         """See Source."""
         import torch
 
-        rows = []
-        for prompt in tqdm(prompts, desc=self.name, leave=False, delay=2, disable=None):
-            tokens = [zlib.crc32(word.encode()) % self.vocabulary for word in prompt.split()]
-            with torch.inference_mode():
-                logits = self._model(torch.tensor([tokens])).logits[0, -1]
-            rows.append(logits.double().numpy()[ids])
-        values = np.array(rows)
+        words = [prompt.split() for prompt in prompts]
+        values = np.empty((len(prompts), len(ids)))
+        with tqdm(total=len(prompts), desc=self.name, leave=False, delay=2, disable=None) as bar:
+            for length in {len(some) for some in words}:
+                alike = [place for place, some in enumerate(words) if len(some) == length]
+                for start in range(0, len(alike), _BATCH):
+                    places = alike[start : start + _BATCH]
+                    tokens = [
+                        [zlib.crc32(word.encode()) % self.vocabulary for word in words[place]]
+                        for place in places
+                    ]
+                    with torch.inference_mode():
+                        logits = self._model(torch.tensor(tokens)).logits[:, -1]
+                    values[places] = logits.double().numpy()[:, ids]
+                    bar.update(len(places))
         if not np.isfinite(values).all():
             raise HurefError(f"{self.name}: its logits are not finite; the weights are broken")
         return values
@@ -191,6 +202,31 @@ class Endpoint:
             )
             self._check_names(tokens[:2])
         return np.array(rows)
+
+    def visit(self, prompts: Sequence[str], repeats: int) -> list[list[dict[str, float]]]:
+        """Ask every prompt several times afresh: token -> log-probability, for `watch`.
+
+        Raises:
+            EndpointError: the endpoint gives no log-probabilities.
+        """
+        top = min(self.can.top, _WATCHED)
+        if not top:
+            raise EndpointError(
+                f"{self.name}: the endpoint gives {self.can.summary}; watching needs "
+                "log-probabilities"
+            )
+        visit = secrets.token_hex(8)  # never answered from the store
+        questions = [
+            Question(prompt, top, greedy=True, repeat=f"{visit}/{i}")
+            for prompt in prompts
+            for i in range(repeats)
+        ]
+        with self._progress("visit"):
+            answers = asyncio.run(self._all([self.collector.ask(q) for q in questions]))
+        named = [
+            {str(token): value for token, value in (a.by_id or a.by_text).items()} for a in answers
+        ]
+        return [named[i : i + repeats] for i in range(0, len(named), repeats)]
 
     def _check_names(self, tokens: Sequence[int]) -> None:
         if not self._learns_names:

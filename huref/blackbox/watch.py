@@ -1,0 +1,173 @@
+"""Has a served model been changed silently? Log-probabilities followed over time.
+
+The same short prompts are asked several times at each visit. The statistic is the mean absolute
+change of a token's mean log-probability; its null distribution comes from permuting the visits'
+answers prompt by prompt (Logprob Tracking, arXiv 2512.03816).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from huref.blackbox.prompts import make_prompts
+from huref.blackbox.signature import Signature, load_signature
+from huref.blackbox.size import clr
+from huref.blackbox.sources import Endpoint, Source
+from huref.errors import SignatureError
+
+Matrix = NDArray[np.float64]
+
+FORMAT = "huref watch 1"
+PROMPTS, REPEATS = 6, 6
+NEW_OUTPUTS = 8  # held against a signature's image
+PERMUTATIONS = 2000
+ALARM = 0.01  # p below which the model counts as changed
+
+Visit = Sequence[Sequence[Mapping[str, float]]]  # prompt -> repeat -> token -> log-probability
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an endpoint answered at one visit.
+
+    Attributes:
+        source: the endpoint.
+        answers: for each prompt and repeat, token -> log-probability.
+    """
+
+    source: str
+    answers: Visit
+
+    def save(self, path: Path) -> None:
+        """Write JSON; the file appears whole or not at all."""
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Read a baseline. Raises SignatureError when the file is not one."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        if data["format"] != FORMAT:
+            raise SignatureError(f"{path}: not a baseline made by `huref probe watch`")
+        return Baseline(str(data["source"]), data["answers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SignatureError(f"{path}: not a baseline made by `huref probe watch`") from error
+
+
+@dataclass(frozen=True)
+class Change:
+    """The comparison of two visits.
+
+    Attributes:
+        statistic: mean absolute change of a mean log-probability, nat.
+        p: probability of so large a value if nothing changed.
+        changed: whether p is below ALARM.
+    """
+
+    statistic: float
+    p: float
+    changed: bool
+
+
+def watch_prompts() -> list[str]:
+    """The prompts of every visit."""
+    return make_prompts(PROMPTS, "watch")
+
+
+def compare_visits(before: Visit, after: Visit, seed: int = 0) -> Change:
+    """Permutation test between two visits of the same prompts.
+
+    Raises:
+        SignatureError: they were not made with the same prompts, or hold too few answers.
+    """
+    if len(before) != len(after) or min(len(v) for v in (*before, *after)) < 4:
+        raise SignatureError("the two visits do not hold four answers each to the same prompts")
+    tables = [_tabulate([*old, *new]) for old, new in zip(before, after, strict=True)]
+    splits = [len(old) for old in before]
+    observed = np.mean(
+        [_distance(t, np.arange(len(t)) < n) for t, n in zip(tables, splits, strict=True)]
+    )
+    random = np.random.default_rng(seed)
+    reached = 0
+    for _ in range(PERMUTATIONS):
+        value = np.mean(
+            [
+                _distance(t, random.permutation(len(t)) < n)
+                for t, n in zip(tables, splits, strict=True)
+            ]
+        )
+        reached += bool(value >= observed - 1e-12)
+    p = (reached + 1) / (PERMUTATIONS + 1)
+    return Change(float(observed), p, p < ALARM)
+
+
+def _tabulate(answers: Sequence[Mapping[str, float]]) -> Matrix:
+    """Rows of answers over all tokens seen; what an answer lacks gets its smallest value."""
+    tokens = sorted({token for answer in answers for token in answer})
+    table = np.empty((len(answers), len(tokens)))
+    for row, answer in zip(table, answers, strict=True):
+        least = min(answer.values())
+        row[:] = [answer.get(token, least) for token in tokens]
+    return table
+
+
+def _distance(table: Matrix, first: NDArray[np.bool_]) -> float:
+    return float(np.abs(table[first].mean(axis=0) - table[~first].mean(axis=0)).mean())
+
+
+def revisit(
+    endpoint: Endpoint, baseline: Path, signatures: Sequence[Path] = ()
+) -> dict[str, object]:
+    """Make a baseline, or compare a new visit with the one that is there.
+
+    Args:
+        endpoint: what is watched.
+        baseline: file of the first visit; made when it is not there yet.
+        signatures: of the same endpoint, made earlier; new outputs must lie in their images.
+
+    Returns:
+        changed, p, statistic, image_residual (the largest, or None), requests, why.
+    """
+    before = load_baseline(baseline) if baseline.exists() else None
+    images = [load_signature(path) for path in signatures]
+    visit = endpoint.visit(watch_prompts(), REPEATS)
+    result: dict[str, object] = dict.fromkeys(
+        ("changed", "p", "statistic", "image_residual", "requests", "why")
+    )
+    if before is None:
+        Baseline(endpoint.name, visit).save(baseline)
+        why = f"the baseline {baseline} was made; the next visit is compared with it"
+        return result | {"requests": endpoint.requests, "why": why}
+    change = compare_visits(before.answers, visit)
+    result |= {"changed": change.changed, "p": change.p, "statistic": change.statistic}
+    why = f"mean log-probabilities moved by {change.statistic:.2g} nat, p = {change.p:.2g}"
+    found = [image_residual(endpoint, image) for image in images]
+    if found:
+        residual, limit = max(found)
+        why += f"; image residual {residual:.2g}, {limit:.2g} is explained by noise"
+        result |= {"image_residual": residual, "changed": change.changed or residual > limit}
+    return result | {"requests": endpoint.requests, "why": why}
+
+
+def image_residual(source: Source, signature: Signature) -> tuple[float, float]:
+    """Median share of fresh outputs outside a signature's image, and what noise explains.
+
+    The basis was measured, too: weak directions are known badly, so new prompts leave it by more
+    than the noise of one value. The limit allows ten times that (see the note's calibration).
+    """
+    outputs = source.outputs(make_prompts(NEW_OUTPUTS, "watch"), signature.ids)
+    values = clr(outputs)
+    basis = signature.basis.astype(np.float64)
+    norms = np.linalg.norm(values, axis=1)
+    outside = np.linalg.norm(values - (values @ basis) @ basis.T, axis=1)
+    explained = signature.noise * np.sqrt(len(signature.ids)) / np.median(norms)
+    return float(np.median(outside / norms)), float(10 * explained + 1e-5)
