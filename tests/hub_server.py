@@ -3,10 +3,13 @@
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+CHUNK = 1024 * 1024
 
 
 @dataclass
@@ -21,14 +24,18 @@ class HostedRepository:
 
 @dataclass
 class LoopbackHub:
-    """Serves folders as repositories; counts what it sent; can cut or refuse answers."""
+    """Serves folders as repositories; counts what it sent; can cut, refuse or redirect answers."""
 
     repositories: dict[str, HostedRepository] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)  # one for each request
     bytes_sent: int = 0
     cut_after: int | None = None  # bytes after which the next file answer breaks off
     refuse_with: list[int] = field(default_factory=list)  # statuses of the next file answers
+    retry_after: str = "0"
     ignore_ranges: bool = False
+    redirect_to: str | None = None  # another server's address, as the Hub redirects to its CDN
+    latency: float = 0.0  # seconds before each answer
 
     def add(self, name: str, folder: Path, gated: bool = False) -> None:
         self.repositories[name] = HostedRepository(folder, gated)
@@ -41,7 +48,10 @@ class LoopbackHub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        serve = {"poll_interval": 0.02}
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs=serve, daemon=True
+        )
         self._thread.start()
         return self
 
@@ -54,6 +64,7 @@ class LoopbackHub:
 class _Handler(BaseHTTPRequestHandler):
     server_hub: LoopbackHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Keep the test output quiet."""
@@ -70,6 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.server_hub.requests.append((path, self.headers.get("Range")))
+        self.server_hub.tokens.append(self.headers.get("Authorization"))
+        if self.server_hub.latency:
+            time.sleep(self.server_hub.latency)
         if path.startswith("api/models/"):
             self._model_info(path.removeprefix("api/models/"))
         elif "/resolve/" in path:
@@ -81,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(200, b"{}", Content_Type="application/json")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def _model_info(self, rest: str) -> None:
         name, _, revision = rest.partition("/revision/")
@@ -109,21 +123,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, b"", X_Error_Code="GatedRepo")
             return
         if hub.refuse_with:
-            self._answer(hub.refuse_with.pop(0), b"", Retry_After="0")
+            self._answer(hub.refuse_with.pop(0), b"", Retry_After=hub.retry_after)
             return
-        data = (repository.folder / file).read_bytes()
+        if hub.redirect_to is not None:
+            self._answer(302, b"", Location=hub.redirect_to + self.path + "?signature=abc")
+            return
+        size = (repository.folder / file).stat().st_size
         wanted = self.headers.get("Range")
         if wanted is None or hub.ignore_ranges:
-            self._answer(200, data)
-            return
-        start, stop = (int(n) for n in wanted.removeprefix("bytes=").split("-"))
-        body = data[start : stop + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{stop}/{len(data)}")
-        self.send_header("Content-Length", str(len(body)))
+            self.send_response(200)
+            start, stop = 0, size
+        else:
+            first, last = (int(n) for n in wanted.removeprefix("bytes=").split("-"))
+            start, stop = first, min(last + 1, size)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.send_header("Content-Length", str(stop - start))
         self.end_headers()
-        if hub.cut_after is not None and len(body) > hub.cut_after:
-            body, hub.cut_after = body[: hub.cut_after], None
+        if hub.cut_after is not None and stop - start > hub.cut_after:
+            stop, hub.cut_after = start + hub.cut_after, None
             self.close_connection = True
-        hub.bytes_sent += len(body)
-        self.wfile.write(body)
+        hub.bytes_sent += stop - start
+        with (repository.folder / file).open("rb") as content:
+            content.seek(start)
+            for position in range(start, stop, CHUNK):
+                self.wfile.write(content.read(min(CHUNK, stop - position)))
