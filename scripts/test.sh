@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
-"$python" -m pytest "$@"
+# Two processes of one thread each: two cores are what CI has.
+OMP_NUM_THREADS=1 "$python" -m pytest -n 2 "$@"

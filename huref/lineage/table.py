@@ -87,7 +87,8 @@ def _compare(a: Record, b: Record) -> Similarity:
     if a.recipe.digest == b.recipe.digest:
         return compare_records(a, b)
     differences = a.recipe.differences(b.recipe)
-    if a.recipe.family == b.recipe.family and set(differences) <= {"name", "anchors", "layers"}:
+    forced = "name" in differences and set(differences) <= {"name", "anchors", "layers"}
+    if forced and a.recipe.family == b.recipe.family:
         # One of the models forced a variant on itself; that is no fault of the user's.
         names = f"'{a.recipe.name}' and '{b.recipe.name}'"
         return Similarity(None, None, None, None, f"not comparable: recipes {names} differ")

@@ -1,0 +1,108 @@
+"""Records and pictures that were tampered with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import huref
+from huref.errors import RecordError
+from huref.invariants.record import load_record
+from huref.models import open_record
+
+Edit = Callable[[dict[str, torch.Tensor], dict[str, str]], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import ZOO
+
+    folder = tmp_path_factory.mktemp("made")
+    huref.fingerprint(ZOO / "llama-b", folder / "b.png", record=folder / "b.safetensors")
+    return folder
+
+
+def test_a_record_holds_what_the_design_says(made: Path) -> None:
+    with safe_open(made / "b.safetensors", "pt") as file:
+        assert file.get_slice("terms").get_shape() == [2, 3, 512, 512]
+        assert file.get_slice("latent").get_shape() == [512]
+        metadata = file.metadata()
+    assert set(metadata) == {"recipe", "model", "revision", "layers", "anchors"}
+    assert json.loads(metadata["layers"]) == [1, 2]
+    rows = json.loads(metadata["anchors"])
+    assert len(rows) == 512
+    assert all(bytes.fromhex(text) or number == -1 for text, number in rows)
+    record = load_record(made / "b.safetensors")
+    picture = open_record(str(made / "b.png"))
+    assert (record.latent == picture.latent).all()
+    assert record.recipe == picture.recipe
+
+
+def drop_terms(tensors: dict[str, torch.Tensor], _: object) -> None:
+    del tensors["terms"]
+
+
+EDITS: dict[str, Edit] = {
+    "no terms": drop_terms,
+    "a small term": lambda t, _: t.update(terms=t["terms"][:, :, :4, :4].contiguous()),
+    "NaN": lambda t, _: t["terms"].view(-1)[:1].fill_(float("nan")),
+    "infinite latent": lambda t, _: t["latent"][:1].fill_(float("inf")),
+    "too few anchors": lambda _, m: m.update(anchors="[]"),
+    "anchors that are no hex": lambda _, m: m.update(anchors='[["zz", 1]]'),
+    "no recipe": lambda _, m: m.pop("recipe"),
+    "a recipe with a surplus field": lambda _, m: m.update(
+        recipe=json.dumps(json.loads(m["recipe"]) | {"x": 1})
+    ),
+    "a recipe of absurd size": lambda _, m: m.update(
+        recipe=json.dumps(json.loads(m["recipe"]) | {"m": 10**12})
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_damaged_records_are_refused(made: Path, tmp_path: Path, edit: str) -> None:
+    with safe_open(made / "b.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in ("terms", "latent")}
+        metadata = dict(file.metadata())
+    EDITS[edit](tensors, metadata)
+    save_file(tensors, tmp_path / "r.safetensors", metadata)
+    with pytest.raises(huref.HurefError, match=r"r\.safetensors"):
+        load_record(tmp_path / "r.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("huref:latent", "AAAA"),
+        ("huref:latent", "not base64!"),
+        ("huref:latent", None),
+        ("huref:recipe", "000000000000"),
+        ("huref:recipe.json", "{}"),
+        ("huref:recipe.json", None),
+        ("huref:model", None),
+    ],
+)
+def test_damaged_pictures_are_refused(
+    made: Path, tmp_path: Path, key: str, value: str | None
+) -> None:
+    with Image.open(made / "b.png") as image:
+        image.load()
+        text = dict(image.text) | {key: value}
+        information = PngImagePlugin.PngInfo()
+        for name, content in text.items():
+            if content is not None:
+                information.add_itxt(name, content)
+        image.save(tmp_path / "p.png", pnginfo=information)
+    with pytest.raises(huref.HurefError, match=r"p\.png"):
+        open_record(str(tmp_path / "p.png"))
+
+
+def test_a_picture_gives_no_record_to_save(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="only a model's weights"):
+        huref.fingerprint(made / "b.png", tmp_path / "x.png", record=tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
