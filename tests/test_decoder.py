@@ -286,6 +286,97 @@ def test_the_loss_sees_every_kind_of_error() -> None:
     assert psnr(target - 0.2, target) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-4)
 
 
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A training of coloured squares instead of dogs, two shards of 24 drawn, not yet begun."""
+    import decoder_shards
+    from decoder_training import Training
+
+    def draw(attributes: np.ndarray, size: int) -> np.ndarray:
+        image = np.zeros((size, size, 3), np.uint8)
+        image[:] = 128 + 60 * np.tanh(attributes[:3])
+        image[size // 4 : size // 2, size // 4 : size // 2] = 128 + 100 * np.tanh(attributes[3])
+        return image
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these networks are too small for more, and CI's cores are shared
+    monkeypatch.setattr(decoder_shards, "draw", draw)
+    monkeypatch.setattr(decoder_shards, "SHARD", 24)
+    config = {
+        "name": "squares", "licence": "none", "seed": 3, "size": 16, "basis_seed": 0,
+        "w_dim": 32, "mapping_layers": 2, "lr_mul": 1.0, "channels": {4: 16, 8: 16, 16: 16},
+        "psi": 1.0, "cutoff": None, "shards": 4, "ema_images": 64,
+        "loss": {"contrast": 0.5, "detail": 1.0, "edges": 1.0},
+        "stages": [
+            {"resolution": 8, "images": 160, "batch": 8, "lr": 3e-3, "hold": 1.0},
+            {"resolution": 16, "images": 160, "batch": 8, "lr": 3e-3, "hold": 0.5},
+        ],
+    }  # fmt: skip
+
+    def make(folder: str) -> Training:
+        made = Training(config, tmp_path / folder, torch.device("cpu"))
+        for number in range(2):
+            path = made.gallery.folder / f"{number:06d}.npy"
+            decoder_shards.draw_shard(path, number, 24, 16, made.gallery.basis)
+        made.gallery.set_resolution(8, 2)
+        return made
+
+    yield make
+    torch.set_num_threads(threads)
+
+
+def test_a_resumed_training_goes_on_exactly_where_it_was(training) -> None:
+    one, other = training("run"), training("run")
+    first = one.step(0).item()
+    for i in range(1, 12):
+        last = one.step(i).item()
+    assert last < first
+    one.save()
+    other.load()
+    assert one.step(100).item() == other.step(100).item()
+    for a, b in zip(one.mean.parameters(), other.mean.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (other.stage, other.seen_in_stage, other.seen) == (0, 104, 104)
+
+
+def test_an_export_renders_what_was_trained_and_starts_another_training(
+    training, tmp_path: Path
+) -> None:
+    one = training("run")
+    for i in range(20):
+        one.step(i)
+    one.next_stage()
+    one.gallery.set_resolution(16, 2)
+    for i in range(5):
+        one.step(i)
+    path = tmp_path / "squares.safetensors"
+    one.export(path)
+    decoder = load_decoder(path)
+    z = torch.randn(4, 512)
+    unit = z * math.sqrt(512) / z.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        painted = to_bytes(one.paint(one.mean, unit @ one.basis.float())).numpy()
+    # float16 weights and bfloat16 convolutions on the one side, float32 on the other
+    assert np.abs(decoder.render(z).astype(int) - painted.astype(int)).max() <= 12
+    assert decoder.generator.mapping.w_avg.abs().sum() > 0
+    assert decoder.metadata["training"]["images"] == one.seen == 200
+    other = training("another")
+    other.warm_start(path)
+    assert (other.stage, other.seen) == (1, 200)
+    for a, b in zip(one.mean.parameters(), other.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=5e-3)
+
+
+def test_rate_warms_up_holds_and_falls() -> None:
+    from decoder_training import FINAL_LR, WARM_UP, Stage
+
+    stage = Stage(resolution=16, images=1000, batch=10, lr=0.5, hold=0.4)
+    assert stage.rate(0, 0) == pytest.approx(0.5 / WARM_UP)
+    assert stage.rate(400, 1000) == 0.5
+    assert stage.rate(700, 1000) == pytest.approx(0.5 * (1 + FINAL_LR) / 2)
+    assert stage.rate(5000, 1000) == pytest.approx(0.5 * FINAL_LR)
+
+
 def test_png_carries_its_text(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     text = {"huref:model": "org/模型 ▁é", "latent": "[0.25, -1.5]", "empty": ""}
