@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from huref.decoder.picture import write_png
+from huref.decoder.picture import enlarge, write_png
 from huref.decoder.render import Decoder, load_decoder
 from huref.errors import RecordError
 from huref.invariants.record import Record
@@ -60,6 +60,9 @@ class Fingerprint:
         }
 
 
+SHOWN = 256  # pixels on a side at least; people judge these pictures by looking
+
+
 @lru_cache(maxsize=2)
 def cached_decoder(path: Path) -> Decoder:
     """The decoder of a checkpoint, loaded once."""
@@ -76,14 +79,17 @@ def render(record: Record, decoder: str | None = None, recipe: str = "default") 
 
     current, _, decoder_path = load_recipe(recipe, decoder)
     if record.latent is None:
-        raise RecordError(f"{record.model}: the record has no latent to render")
+        raise RecordError(
+            f"{record.model}: the recipe '{record.recipe.name}' gives terms and no picture; use "
+            "'huref compare', or the default recipe"
+        )
     if record.recipe.decoder != current.decoder:
         raise RecordError(
             f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
             f"{current.decoder}; name the right one with --decoder"
         )
-    image: np.ndarray = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
-    return image[0]
+    images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
+    return enlarge(images[0], SHOWN)
 
 
 def fingerprint(

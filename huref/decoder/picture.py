@@ -1,7 +1,5 @@
 """Pictures as files: PNGs that carry text, and sheets of several dogs with captions."""
 
-import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
 from huref.errors import RecordError
+from huref.files import replacing
 
 Picture = NDArray[np.uint8]
 
@@ -42,16 +41,8 @@ def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
             chunks.add_text(key, value)
         else:
             chunks.add_itxt(key, value)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(image).save(file, format="PNG", pnginfo=chunks, compress_level=9)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's own mode hides the file from others
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG", pnginfo=chunks, compress_level=9)
 
 
 def read_png_text(path: Path) -> dict[str, str]:
@@ -83,6 +74,13 @@ def read_png_text(path: Path) -> dict[str, str]:
         Image.DecompressionBombWarning,
     ) as error:
         raise RecordError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def enlarge(image: Picture, side: int) -> Picture:
+    """Scale a square image (h, h, 3) up to `side` pixels; a larger one is left as it is."""
+    if image.shape[0] >= side:
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def contact_sheet(

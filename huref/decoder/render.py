@@ -90,12 +90,8 @@ def save_decoder(path: Path, state: dict[str, Tensor], metadata: dict[str, Any])
     strings = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     strings |= {"format": FORMAT, "digest": digest_of(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=strings)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return load_decoder(path)
 
 

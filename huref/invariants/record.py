@@ -4,8 +4,6 @@ Terms leak weights, so a record is private; the picture carries only the latent.
 """
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from huref.errors import RecordError
+from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.recipe import Recipe, parse_recipe
 
@@ -66,13 +65,8 @@ class Record:
             ),
         }
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def load_record(path: Path) -> Record:

@@ -66,7 +66,7 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
 
 
 def _unit_rows(features: Tensor) -> Tensor:
-    rows = features.float()
+    rows: Tensor = features.float()
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
 
