@@ -87,7 +87,8 @@ async def detect(client: Client, model: str | None = None) -> Capabilities:
         EndpointError: it speaks neither API, or serves nothing.
     """
     name = model or await _first_model(client)
-    refusals = []
+    refusals: list[str] = []
+    poorer: Capabilities | None = None
     for dialect in DIALECTS:
         detection = _Detection(client, dialect, name)
         try:
@@ -99,8 +100,14 @@ async def detect(client: Client, model: str | None = None) -> Capabilities:
         await detection.find_chosen()
         await detection.find_bias()
         await detection.find_vocabulary()
-        return detection.found
-    raise EndpointError(f"{client.url}: neither completions nor chat: {'; '.join(refusals)}")
+        if detection.found.collector != "none":
+            return detection.found
+        # transformers' own server takes a logit_bias for chat only, so the other may give more.
+        if poorer is None or detection.found.top > poorer.top:
+            poorer = detection.found
+    if poorer is None:
+        raise EndpointError(f"{client.url}: neither completions nor chat: {'; '.join(refusals)}")
+    return poorer
 
 
 async def _first_model(client: Client) -> str:

@@ -81,6 +81,17 @@ def find_gap(values: Matrix) -> Gap:
     return Gap(place + 1, float(np.exp(drops[place])))
 
 
+def count_above_noise(values: Matrix, noise: float) -> int:
+    """How many singular values of a matrix (prompts, tokens) its noise cannot explain.
+
+    The largest singular value of a noise matrix is about noise (sqrt n + sqrt s); rounding to 16
+    bits has a longer tail than Gaussian noise, hence the factor.
+    """
+    spectrum = np.linalg.svd(values, compute_uv=False)
+    floor = noise * (np.sqrt(values.shape[0]) + np.sqrt(values.shape[1]))
+    return int((spectrum > 3 * floor).sum())
+
+
 def measure_size(source: Source) -> Size:
     """Find a source's hidden size, growing the measurement until the drop shows.
 
@@ -113,9 +124,10 @@ def measure_size(source: Source) -> Size:
         best = find_gap(clr(outputs))
         if best.ratio >= CLEAR and best.rank * MARGIN <= reach:
             break
-        if precision.coarse and count >= 4 * FIRST and best.rank * MARGIN <= reach / 2:
+        above = count_above_noise(clr(outputs), precision.noise)
+        if precision.coarse and above * MARGIN <= reach:
             why = f"the served precision ({precision.name}) has destroyed the drop"
-            return _unknown(source, before, precision, best.rank, why, best)
+            return _unknown(source, before, precision, above, why, best)
         count *= GROWTH
     return _confirm(source, before, precision, outputs, best)
 
