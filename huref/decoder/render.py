@@ -20,6 +20,7 @@ from torch import Tensor
 
 from huref.decoder.stylegan2 import Generator
 from huref.errors import CheckpointDigestError
+from huref.files import replacing
 
 FORMAT = "huref decoder 1"
 LARGEST_FILE = 1 << 30  # bytes; the published 1024 px networks are 120 MB
