@@ -25,7 +25,7 @@ class Encoder:
     """
 
     def __init__(self, network: Network, digest: str, metadata: dict[str, Any]) -> None:
-        self._network = network.eval()
+        self.network = network.eval()
         self.digest = digest
         self.metadata = metadata
 
@@ -51,10 +51,10 @@ class Encoder:
         expected = (BLOCKS, TERMS, self.anchors, self.anchors)
         if terms.shape[-4:] != expected:
             raise ValueError(
-                f"terms end in {tuple(terms.shape[-4:])}, the encoder reads {expected}"
+                f"terms of shape {tuple(terms.shape)}; the encoder reads (..., {expected})"
             )
         leading = terms.shape[:-4]
-        latents: Tensor = self._network(terms.float().reshape(-1, *expected))
+        latents: Tensor = self.network(terms.float().reshape(-1, *expected))
         return latents.reshape(*leading, -1)
 
 

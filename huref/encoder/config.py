@@ -15,11 +15,13 @@ from huref.errors import RecipeError
 class Data:
     """Where training data comes from.
 
+    pool: number of families drawn once; embeddings: of whitened vocabularies they choose from.
     families: a step; each gives a base, a relative at a random rho and one after an accident.
     rho: range of the relatives' correlation. accidents: what happens to the third; may be empty.
     """
 
     pool: int = 48
+    embeddings: int = 16
     widths: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
     families: int = 8
     rho: list[float] = field(default_factory=lambda: [0.0, 1.0])

@@ -71,7 +71,7 @@ def draw_embedding(anchors: int, widths: list[int], generator: torch.Generator) 
     """One synthetic model's embeddings, whitened by the function that real models go through.
 
     Args:
-        anchors: m, the number of rows; up to a tenth of them may be empty (zero) in every copy.
+        anchors: m, the number of rows; up to half of them may be empty (zero) in every copy.
         widths: the widths to choose from. Above m only the anchors' Gram matrix matters to
             Gaussian weights, and whitening makes it nearly the identity.
         generator: on the CPU.
@@ -81,7 +81,7 @@ def draw_embedding(anchors: int, widths: list[int], generator: torch.Generator) 
     rows = rows[torch.randperm(anchors, generator=generator)]
     scale = rows.square().mean(dim=1, keepdim=True).sqrt()
     share, chance = torch.rand(2, generator=generator).tolist()
-    empty = torch.rand(anchors, generator=generator) < (0.1 * share if chance < 0.3 else 0.0)
+    empty = torch.rand(anchors, generator=generator) < (0.5 * share if chance < 0.5 else 0.0)
 
     def finish(raw: Tensor) -> Tensor:
         return whiten(raw.masked_fill(empty[:, None], 0.0))

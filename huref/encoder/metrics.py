@@ -1,6 +1,7 @@
 """The two figures of merit, kept over the last steps of a training run."""
 
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,20 @@ class FiguresOfMerit:
         self._pairs.append(torch.stack([rho, cosines]).detach().float().cpu())
         self._strangers.append(float(strangers.detach().abs().mean()))
 
+    def state(self) -> dict[str, list[Any]]:
+        """What `restore` needs."""
+        return {"pairs": list(self._pairs), "strangers": list(self._strangers)}
+
+    def restore(self, state: dict[str, list[Any]]) -> None:
+        """Take over a saved window."""
+        self._pairs.extend(state["pairs"])
+        self._strangers.extend(state["strangers"])
+
     @property
     def gap(self) -> float:
         """Largest |mean cos - mean rho| over the fifths of [0, 1] that hold eight pairs."""
+        if not self._pairs:
+            return float("nan")
         rho, cosines = torch.cat(list(self._pairs), dim=1)
         fifths = (rho * 5).long().clamp(0, 4)
         gaps = [
@@ -35,4 +47,4 @@ class FiguresOfMerit:
     @property
     def stranger_cosine(self) -> float:
         """Mean |cos z| of unrelated models; `FLOOR` is the least that Gaussian codes can have."""
-        return sum(self._strangers) / len(self._strangers)
+        return sum(self._strangers) / len(self._strangers) if self._strangers else float("nan")

@@ -4,7 +4,7 @@ For Gaussian inputs of correlation rho no map to a Gaussian correlates more than
 maximal correlation); an orthogonal projection attains it. So `FingerprintCNN` starts as one: its
 convolutions do not overlap and start with orthonormal kernels, their composition reaches every
 entry, and nothing is averaged away. What a projection cannot do it does before them: temper
-outlying rows and entries, read both blocks alike, and weigh the diagonal.
+outliers, and read both blocks alike.
 """
 
 import math
@@ -42,23 +42,6 @@ class Temper(nn.Module):
         return x / torch.sqrt(1 + (x / self.log_limit.exp()).square())
 
 
-class Diagonal(nn.Module):
-    """Weighs the diagonal of each term by a learned gain.
-
-    An entry on the diagonal depends on one anchor, any other on two: when a share s of the
-    anchors stays, s of the diagonal stays but only s^2 of the rest.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_gain = nn.Parameter(torch.full((TERMS, 1, 1), 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., 3, m, m) to the same shape."""
-        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        return x * (1 + identity * (self.log_gain.exp() - 1))
-
-
 class Bend(nn.Module):
     """A mild odd nonlinearity: x - bend * x^3 / (1 + x^2), per channel; starts as the identity."""
 
@@ -81,7 +64,7 @@ class FingerprintCNN(nn.Module):
         kernels: kernel size and stride of each convolution.
         share_blocks: add the two blocks before the convolutions instead of stacking them, so
             that a block which moved from one place to the other is still recognised.
-        temper, diagonal, bend: whether the layers of that name are there (for ablations).
+        temper, bend: whether the layers of that name are there (for ablations).
     """
 
     def __init__(
@@ -91,7 +74,6 @@ class FingerprintCNN(nn.Module):
         kernels: tuple[int, ...] = (16, 8, 4),
         share_blocks: bool = True,
         temper: bool = True,
-        diagonal: bool = True,
         bend: bool = True,
     ) -> None:
         super().__init__()
@@ -104,7 +86,6 @@ class FingerprintCNN(nn.Module):
             )
         self.share_blocks = share_blocks
         self.temper = Temper() if temper else nn.Identity()
-        self.diagonal = Diagonal() if diagonal else nn.Identity()
         widths = [TERMS if share_blocks else BLOCKS * TERMS, *channels, LATENT]
         layers: list[nn.Module] = []
         for i, kernel in enumerate(kernels):
@@ -117,7 +98,7 @@ class FingerprintCNN(nn.Module):
 
     def forward(self, terms: Tensor) -> Tensor:
         """Raw terms (n, 2, 3, m, m) to latents (n, 512); a term of zeros is taken as missing."""
-        x = self.diagonal(self.temper(standardise(terms)))
+        x = self.temper(standardise(terms))
         x = x.sum(dim=1) if self.share_blocks else x.flatten(1, 2)
         power = x.square().mean(dim=(1, 2, 3), keepdim=True)
         x = x * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()

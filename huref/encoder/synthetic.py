@@ -13,7 +13,7 @@ from torch import Tensor
 
 from huref.architecture.block import Attention, Block, FeedForward
 from huref.encoder.embeddings import Embedding, EmbeddingPool
-from huref.invariants.terms import block_terms, pearson
+from huref.invariants.terms import block_terms, flatten, pearson
 
 ACCIDENTS = ("anchors", "moved", "missing", "fp16", "int4")
 
@@ -133,7 +133,12 @@ class Weightset:
     def _assemble(self, weights: Weights) -> Block:
         shape = self.shape
         attention = Attention(
-            weights["q"], weights["k"], weights["v"], weights["o"].T, shape.heads, shape.kv_heads
+            weights["q"],
+            weights["k"],
+            weights["v"],
+            weights["o"].T.contiguous(),
+            shape.heads,
+            shape.kv_heads,
         )
         ffn = FeedForward(weights["up"], weights.get("gate"), weights["down"].T)
         return Block(0, attention, ffn)
@@ -162,7 +167,10 @@ class Family:
         return self._terms([b.block(None, self._generator) for b in self._blocks])
 
     def relative(self, rho: float) -> Tensor:
-        """Terms (2, 3, m, m) whose expected correlation with the base's is `rho` in [0, 1]."""
+        """Terms (2, 3, m, m) that correlate by about `rho` in [0, 1] with the base's.
+
+        Exact in expectation before their spectra are flattened; `ics` measures what came out.
+        """
         possible = [
             i
             for i, (linear, gated) in enumerate(self._embedding.agreement)
@@ -200,7 +208,7 @@ class Family:
 
     def _terms(self, blocks: list[Block], E: Tensor | None = None) -> Tensor:
         E = self._embedding.copies[0] if E is None else E
-        return torch.stack([block_terms(block, E) for block in blocks])
+        return flatten(torch.stack([block_terms(block, E) for block in blocks]))
 
 
 def ics(a: Tensor, b: Tensor) -> Tensor:

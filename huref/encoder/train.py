@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from huref.encoder.batches import FamilyPool
 from huref.encoder.checkpoint import save_encoder
 from huref.encoder.config import TrainingConfig, read_config, with_steps
-from huref.encoder.embeddings import EmbeddingPool
-from huref.encoder.trainer import CURVES, Trainer, draw_batch
+from huref.encoder.trainer import CURVES, Trainer
 from huref.errors import RecipeError
 
 DEFAULT_OUT = Path("checkpoints/encoder.safetensors")
@@ -64,16 +64,10 @@ def _run(
 ) -> None:
     """Train to the last step or the deadline, saving on the way."""
     config = trainer.config
-    pool = EmbeddingPool(
-        config.data.pool,
-        int(config.architecture.get("anchors", 512)),
-        config.data.widths,
-        config.seed,
-        trainer.device,
-    )
+    pool = FamilyPool(config, trainer.device)
     with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=None) as bar:
         while trainer.step < config.steps and time.monotonic() < deadline:
-            rows.append(trainer.advance(draw_batch(config, pool, trainer.step, trainer.device)))
+            rows.append(trainer.advance(pool.draw(trainer.step)))
             bar.update()
             bar.set_postfix({k: f"{rows[-1][k]:.3f}" for k in ("loss", "gap", "stranger_cosine")})
             if trainer.step % config.save_every == 0:

@@ -1,7 +1,6 @@
 """The networks and optimisers of a training run, and one step of it."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,48 +8,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from huref.encoder import losses
+from huref.encoder.batches import Batch
 from huref.encoder.config import TrainingConfig
-from huref.encoder.embeddings import EmbeddingPool
 from huref.encoder.metrics import FiguresOfMerit
 from huref.encoder.network import PaperCNN, build_network
-from huref.encoder.synthetic import Family, ics
 
 CURVES = ("step", "loss", "graded", "robust", "strangers", "adversarial", "gap", "stranger_cosine")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's terms, each (families, 2, 3, m, m), and the relatives' measured ICS."""
-
-    base: Tensor
-    relative: Tensor
-    rho: Tensor
-    accident: Tensor | None
-
-
-def draw_batch(config: TrainingConfig, pool: EmbeddingPool, step: int, device: str) -> Batch:
-    """The data of a step; equal for equal config, step and device."""
-    generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + step)
-    chance = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    bases, relatives, accidents, correlations = [], [], [], []
-    for _ in range(config.data.families):
-        family = Family(pool, generator)
-        base = family.base()
-        low, high = config.data.rho
-        rho = low + (high - low) * float(torch.rand(1, generator=chance))
-        relative = family.relative(rho)
-        bases.append(base)
-        relatives.append(relative)
-        correlations.append(ics(base, relative))
-        if kinds := config.data.accidents:
-            kind = kinds[int(torch.randint(len(kinds), (1,), generator=chance))]
-            accidents.append(family.accident(kind))
-    return Batch(
-        torch.stack(bases),
-        torch.stack(relatives),
-        torch.stack(correlations).float(),
-        torch.stack(accidents) if accidents else None,
-    )
 
 
 class Trainer:
@@ -82,6 +45,7 @@ class Trainer:
             "discriminator": self.discriminator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "opponent": self.opponent.state_dict(),
+            "figures": self.figures.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -91,6 +55,7 @@ class Trainer:
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.opponent.load_state_dict(state["opponent"])
+        self.figures.restore(state["figures"])
 
     def advance(self, batch: Batch) -> dict[str, float]:
         """One step: the discriminator's, then the encoder's. Returns the curves' values."""

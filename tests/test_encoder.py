@@ -1,0 +1,270 @@
+"""The encoder: its synthetic data, its training and the checkpoint that ships."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from huref.encoder import Encoder, load_encoder
+from huref.encoder.batches import Batch, FamilyPool
+from huref.encoder.embeddings import EmbeddingPool
+from huref.encoder.network import FingerprintCNN
+from huref.encoder.synthetic import ACCIDENTS, Family, ics
+from huref.encoder.train import train
+from huref.errors import CheckpointDigestError, HurefError, RecipeError
+from huref.invariants.terms import standardise
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "checkpoints" / "encoder.safetensors"
+TINY = {
+    "architecture": {"kind": "fingerprint", "anchors": 32, "channels": [8], "kernels": [8, 4]},
+    "data": {
+        "pool": 2,
+        "widths": [16, 32],
+        "families": 2,
+        "accidents": ["anchors", "moved"],
+    },
+    "loss": {"robust": 0.1, "moments": 0.02, "adversarial": 0.01},
+    "steps": 6,
+    "rate": 1e-4,
+    "scalar_rate": 1e-2,
+    "save_every": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def families() -> list[Family]:
+    generator = torch.Generator().manual_seed(77)
+    pool = EmbeddingPool(2, 512, [96, 384], seed=77)
+    return [Family(pool, generator) for _ in range(6)]
+
+
+@pytest.fixture(scope="module")
+def bases(families: list[Family]) -> torch.Tensor:
+    return torch.stack([family.base() for family in families])
+
+
+def write_config(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes))
+    return path
+
+
+def test_equal_seeds_give_equal_models_and_other_seeds_do_not() -> None:
+    pool = EmbeddingPool(2, 64, [32], seed=1)
+    first, again, other = (
+        Family(pool, torch.Generator().manual_seed(seed)).base() for seed in (5, 5, 6)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("rho", "low"), [(0.0, -0.03), (0.3, 0.2), (0.6, 0.45), (0.9, 0.8), (1, 1)]
+)
+def test_relatives_correlate_as_asked_less_what_flattening_takes(
+    rho: float, low: float, families: list[Family], bases: torch.Tensor
+) -> None:
+    for family, base in zip(families[:2], bases, strict=False):
+        assert low - 1e-6 <= float(ics(base, family.relative(rho))) <= rho + 0.03
+
+
+def test_accidents_do_what_they_say(families: list[Family], bases: torch.Tensor) -> None:
+    seen = {kind: families[0].accident(kind) for kind in ACCIDENTS}
+    correlation = {kind: float(ics(bases[0], terms)) for kind, terms in seen.items()}
+    assert correlation["fp16"] > 0.999
+    assert 0.7 < correlation["int4"] < 0.999
+    assert correlation["missing"] == pytest.approx(0.5, abs=0.001)
+    assert correlation["moved"] == pytest.approx(0.0, abs=0.05)
+    torch.testing.assert_close(seen["moved"][1], bases[0][0])
+    assert 0.1 < correlation["anchors"] < 0.9
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    first, second = (
+        train(config, device="cpu", out=tmp_path / name / "e.safetensors") for name in "ab"
+    )
+    assert first.read_bytes() == second.read_bytes()
+    assert load_encoder(first).digest == load_encoder(second).digest
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    whole = train(config, device="cpu", out=tmp_path / "whole.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    with monkeypatch.context() as patch:
+        draw = FamilyPool.draw
+
+        def interrupted(pool: FamilyPool, step: int) -> Batch:
+            if step == 5:
+                raise KeyboardInterrupt
+            return draw(pool, step)
+
+        patch.setattr(FamilyPool, "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, device="cpu", out=broken)
+    assert not broken.exists()
+    assert broken.with_suffix(".state.pt").exists()
+    train(config, resume=True, device="cpu", out=broken)
+    for name, tensor in load_file(whole).items():
+        assert torch.equal(tensor, load_file(broken)[name]), name
+    assert whole.with_suffix(".csv").read_text() == broken.with_suffix(".csv").read_text()
+    assert not broken.with_suffix(".state.pt").exists()
+
+
+def test_the_published_network_and_loss_can_be_trained(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path,
+        architecture={"kind": "paper", "anchors": 256, "channels": [2, 2, 2]},
+        data={"pool": 1, "widths": [32], "families": 2, "rho": [0.85, 0.85]},
+        loss={"paper": [1.3, 0.7], "adversarial": 0.5},
+        steps=2,
+    )
+    encoder = load_encoder(train(config, device="cpu", out=tmp_path / "paper.safetensors"))
+    latent = encoder.encode(torch.randn(2, 3, 256, 256))
+    assert latent.shape == (512,)
+    assert float(latent.mean()) == pytest.approx(0.0, abs=1e-3)
+    assert float(latent.square().mean()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_resuming_under_another_config_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "e.safetensors"
+    train(write_config(tmp_path), device="cpu", out=out, minutes=0)
+    with pytest.raises(RecipeError, match="another config"):
+        train(write_config(tmp_path, seed=9), resume=True, device="cpu", out=out)
+    out.with_suffix(".state.pt").write_bytes(b"no state")
+    with pytest.raises(RecipeError, match="cannot be resumed"):
+        train(write_config(tmp_path), resume=True, device="cpu", out=out)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": {"kind": "transformer"}},
+        {
+            "architecture": {
+                "kind": "fingerprint",
+                "anchors": 64,
+                "kernels": [8, 4],
+                "channels": [8],
+            }
+        },
+        {"architecture": {"kind": "fingerprint", "depth": 3}},
+        {"momentum": 0.9},
+        {"data": {"colour": "brown"}},
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(RecipeError, match="config"):
+        train(write_config(tmp_path, **changes), device="cpu", out=tmp_path / "e.safetensors")
+    assert not (tmp_path / "e.safetensors").exists()
+
+
+def test_latents_are_float32_of_the_right_shape(encoder: Encoder, bases: torch.Tensor) -> None:
+    several = encoder.encode(bases[:4].view(2, 2, 2, 3, 512, 512).double())
+    assert several.dtype == torch.float32
+    assert several.shape == (2, 2, 512)
+    one = encoder.encode(bases[3])
+    assert one.shape == (512,)
+    torch.testing.assert_close(one, several[1, 1], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="shape"):
+        encoder.encode(bases[:, 0])
+
+
+def test_the_scale_of_a_term_does_not_matter(encoder: Encoder, bases: torch.Tensor) -> None:
+    scale = torch.tensor([1e-6, 1.0, 3.0, 1e4, 0.2, 7.0]).view(2, 3, 1, 1)
+    latents = encoder.encode(torch.stack([bases[0], bases[0] * scale]))
+    torch.testing.assert_close(latents[0], latents[1], rtol=1e-3, atol=1e-3)
+
+
+def test_empty_terms_and_rows_give_finite_latents(encoder: Encoder, bases: torch.Tensor) -> None:
+    terms = bases[0].clone()
+    terms[..., :300, :] = 0
+    terms[..., :300] = 0
+    terms[1] = 0
+    assert encoder.encode(terms).isfinite().all()
+    assert encoder.encode(torch.zeros_like(terms)).isfinite().all()
+
+
+def test_the_shipped_encoder_keeps_the_correlation(
+    encoder: Encoder, families: list[Family], bases: torch.Tensor
+) -> None:
+    base = encoder.encode(bases)
+    for rho in (0.4, 0.9):
+        relatives = torch.stack([family.relative(rho) for family in families])
+        cosines = torch.cosine_similarity(base, encoder.encode(relatives))
+        expected = ics(bases, relatives).mean()
+        assert float(cosines.mean()) == pytest.approx(float(expected), abs=0.05)
+
+
+def test_strangers_are_as_far_apart_as_random_vectors(
+    encoder: Encoder, bases: torch.Tensor
+) -> None:
+    latents = encoder.encode(bases)
+    unit = latents / latents.norm(dim=1, keepdim=True)
+    cosines = (unit @ unit.T)[~torch.eye(len(unit), dtype=torch.bool)]
+    assert float(cosines.abs().max()) < 0.2
+    assert 0.02 < float(cosines.abs().mean()) < 0.05
+    assert float(latents.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_block_that_moved_is_recognised_where_a_projection_sees_a_stranger(
+    encoder: Encoder, families: list[Family], bases: torch.Tensor
+) -> None:
+    latents = encoder.encode(torch.stack([bases[0], families[0].accident("moved")]))
+    assert float(torch.cosine_similarity(latents[0], latents[1], dim=0)) > 0.35
+    assert float((standardise(bases[0]) * standardise(families[0].accident("moved"))).mean()) < 0.1
+
+
+def test_kernels_start_orthonormal_so_that_an_untrained_network_is_an_isometry() -> None:
+    network = FingerprintCNN(32, (64,), (8, 4), temper=False, share_blocks=False)
+    noise = torch.randn(64, 2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    latents = network(noise).detach()
+    assert latents.shape == (64, 512)
+    assert float(latents.square().mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_checkpoint_says_how_it_was_made(encoder: Encoder) -> None:
+    made = encoder.metadata
+    config = yaml.safe_load((ROOT / "configs" / "encoder.yaml").read_text())
+    assert made["config"]["architecture"] == config["architecture"]
+    assert made["steps"] == made["config"]["steps"] == config["steps"]
+    assert made["seed"] == config["seed"]
+    assert made["command"] == "huref train-encoder --config configs/encoder.yaml"
+    assert made["digest"] == encoder.digest
+    assert SHIPPED.stat().st_size < 20e6
+
+
+def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all!")
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(SHIPPED.read_bytes()[:100_000])
+    for path in (garbage, foreign, short, tmp_path / "nowhere.safetensors"):
+        with pytest.raises(HurefError, match=path.name):
+            load_encoder(path)
+
+
+def test_an_altered_encoder_is_refused(tmp_path: Path) -> None:
+    raw = SHIPPED.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    assert json.loads(raw[8 : 8 + size])["__metadata__"]["encoder"]
+    altered = tmp_path / "altered.safetensors"
+    altered.write_bytes(raw[:-10] + bytes([raw[-10] ^ 1]) + raw[-9:])
+    with pytest.raises(CheckpointDigestError, match="altered"):
+        load_encoder(altered)
