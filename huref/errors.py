@@ -58,3 +58,7 @@ class BudgetError(HurefError):
 
 class SignatureError(HurefError):
     """A signature or baseline file of an endpoint cannot be read or does not fit."""
+
+
+class AttackError(HurefError):
+    """A function-preserving copy cannot be made of this model in this way."""

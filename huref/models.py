@@ -16,6 +16,7 @@ from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
 from huref.invariants.extract import extract_terms
+from huref.invariants.published import PUBLISHED
 from huref.invariants.record import LATENT, Record, load_record
 from huref.loader.checkpoint import WEIGHTS, open_checkpoint
 from huref.recipe import Recipe, load_recipe, parse_recipe
@@ -86,7 +87,9 @@ def _measure_weights(
         extract = extract_terms(checkpoint, recipe)
         meter.bar = None
     extracted = time.perf_counter()
-    latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
+    latent = None  # the encoder was not made for the published terms
+    if recipe.terms != PUBLISHED:
+        latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
     seconds = {
         "read": checkpoint.seconds_reading,
         "terms": extracted - began - checkpoint.seconds_reading,

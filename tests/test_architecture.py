@@ -1,84 +1,148 @@
-"""Blocks against the real transformers modules, in float64."""
+"""Layouts, and blocks against the real transformers modules."""
 
-from collections.abc import Callable
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 import yaml
+from architecture_cases import CASES, Case, tiny_config
+from module_oracle import find_layers, module_terms, randomise
+from remote_cases import REMOTE_CASES, RENAMED, D, random_checkpoint, reference_terms
+from safetensors.torch import save_file
 
-from huref.architecture.block import Block
-from huref.architecture.layout import find_layout, load_layouts, parse_layout
+from huref.architecture.block import Attention, Mixture
+from huref.architecture.layout import load_layouts, merge, parse_layout
+from huref.architecture.match import find_layout
 from huref.architecture.reader import ModelReader
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
-from huref.invariants.terms import attention_terms, ffn_term
 from huref.loader.checkpoint import open_checkpoint
 
 MakeModel = Callable[..., Path]
 
 
-def as_float64(block: Block) -> Block:
-    attention = {
-        k: v.double() if torch.is_tensor(v) else v for k, v in vars(block.attention).items()
-    }
-    ffn = {k: v.double() for k, v in vars(block.ffn).items()}
-    return Block(block.index, type(block.attention)(**attention), type(block.ffn)(**ffn))
+def as_float64(part: Any) -> Any:
+    """A block, or a part of one, in float64."""
+    if torch.is_tensor(part):
+        return part.double()
+    if isinstance(part, Mixture):
+        read = part.read
+        return Mixture(part.count, lambda e: as_float64(read(e)), as_float64(part.shared))
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        values = {f.name: as_float64(getattr(part, f.name)) for f in dataclasses.fields(part)}
+        return dataclasses.replace(part, **values)
+    return part
 
 
-def module_terms(layer: torch.nn.Module, E: torch.Tensor, config: object) -> list[torch.Tensor]:
-    """qk, vo and ffn as the module computes them on rows E, norms as linear maps, no positions.
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    yield
+    torch.set_default_dtype(torch.float32)
 
-    The module's own norm is used on E up to its row-wise scaling (which is undone), its own
-    projections with biases zeroed, its own repeat_kv, and its MLP with the identity activation.
-    """
-    from transformers.models.llama.modeling_llama import repeat_kv
 
-    def norm(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        scale = (rows.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
-        return module(rows) * scale
+def build(case: Case) -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    model = case.model_class(tiny_config(case)).eval()
+    randomise(model)
+    return model
 
-    attention, mlp = layer.self_attn, layer.mlp
-    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-        if projection.bias is not None:
-            projection.bias.data.zero_()
-    rows = norm(layer.input_layernorm, E)
-    m, groups = len(E), attention.num_key_value_groups
-    split = (1, m, -1, attention.head_dim)
-    q = attention.q_proj(rows).view(split).transpose(1, 2)
-    k = repeat_kv(attention.k_proj(rows).view(split).transpose(1, 2), groups)
-    v = repeat_kv(attention.v_proj(rows).view(split).transpose(1, 2), groups)
-    qk = (q @ k.transpose(2, 3)).sum(dim=1)[0]
-    vo = attention.o_proj(v.transpose(1, 2).reshape(m, -1)) @ E.T
-    mlp.act_fn = torch.nn.Identity()
-    ffn = mlp(norm(layer.post_attention_layernorm, E)) @ E.T
-    return [qk, vo, ffn]
+
+def assert_proportional(mine: torch.Tensor, theirs: torch.Tensor, scale: float | None) -> None:
+    """Equal to 1e-6 of the largest entry, up to a constant factor where `scale` is None."""
+    if scale is None:
+        scale = float((mine * theirs).sum() / mine.square().sum())
+    assert (scale * mine - theirs).abs().max() < 1e-6 * theirs.abs().max()
+
+
+@pytest.mark.usefixtures("double_by_default")
+@pytest.mark.parametrize("name", CASES)
+def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None:
+    case, model_type = CASES[name], name.partition(" ")[0]
+    model = build(case)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == model_type
+    reader = ModelReader(open_checkpoint(str(tmp_path)))
+    assert model_type in reader.layout.model_types
+    assert case.index in reader.attention_blocks
+    block = as_float64(reader.read_block(case.index))
+    torch.set_default_dtype(torch.float64)  # some modules make tensors of the default dtype
+    E = 1e3 * torch.randn(
+        12, model.get_input_embeddings().weight.shape[1] if not case.width else case.width
+    )
+    case.prepare(model)
+    theirs = module_terms(model.double(), case.index, E, **case.oracle)
+    ours = [block.attention.scores(E), block.attention.write(E) @ E.T, block.ffn.write(E) @ E.T]
+    scales = [1.0, 1.0, 1.0] if not case.scaled else [None, None, None]
+    for mine, module, scale in zip(ours, theirs, scales, strict=True):
+        assert_proportional(mine, module, scale)
+
+
+def test_every_model_type_of_every_layout_is_proven() -> None:
+    named = {t for layout in load_layouts() for t in layout.model_types}
+    proven = {name.partition(" ")[0] for name in CASES}
+    assert named <= {*proven, *REMOTE_CASES, *RENAMED}
+
+
+@pytest.mark.parametrize("model_type", REMOTE_CASES)
+def test_terms_equal_a_written_down_layer(model_type: str, tmp_path: Path) -> None:
+    case = REMOTE_CASES[model_type]
+    tensors = random_checkpoint(case)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(case.config | {"model_type": model_type}))
+    reader = ModelReader(open_checkpoint(str(tmp_path)))
+    assert model_type in reader.layout.model_types
+    block = as_float64(reader.read_block(0))
+    E = torch.randn(12, D, dtype=torch.float64)
+    ours = [block.attention.scores(E), block.attention.write(E) @ E.T, block.ffn.write(E) @ E.T]
+    for mine, theirs in zip(ours, reference_terms(case, tensors, E), strict=True):
+        assert_proportional(mine, theirs, 1.0)
+
+
+@pytest.mark.parametrize("model_type", RENAMED)
+def test_a_renamed_llama_is_read_alike(model_type: str, tmp_path: Path) -> None:
+    case = CASES[RENAMED[model_type]]
+    build(case).save_pretrained(tmp_path)
+    proven = ModelReader(open_checkpoint(str(tmp_path))).read_block(case.index)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    renamed = ModelReader(open_checkpoint(str(tmp_path))).read_block(case.index)
+    E = torch.randn(12, case.width or 48)
+    assert torch.equal(proven.attention.scores(E), renamed.attention.scores(E))
+    assert torch.equal(proven.attention.write(E), renamed.attention.write(E))
+    assert torch.equal(proven.ffn.write(E), renamed.ffn.write(E))
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("Llama", {}),
-        ("Llama", {"num_key_value_heads": 4, "head_dim": 24}),
-        ("Llama", {"num_key_value_heads": 1}),
-        ("Mistral", {"head_dim": 32}),
-        ("Qwen2", {"num_attention_heads": 8, "tie_word_embeddings": True}),
-        ("Qwen2", {"max_shard_size": "300KB"}),
-    ],
+    "model_type", ["opt 350m", "bloom", "modernbert-decoder", "gemma", "cohere"]
 )
-def test_terms_equal_what_the_module_computes(
-    make_llama: MakeModel, kind: str, changes: dict[str, object]
-) -> None:
-    folder = make_llama("model", kind, **changes)
-    model = getattr(transformers, f"{kind}ForCausalLM").from_pretrained(folder).double()
-    reader = ModelReader(open_checkpoint(str(folder)))
-    E = torch.randn(40, 64, dtype=torch.float64)
-    block = as_float64(reader.read_block(2))
+def test_embeddings_are_what_the_first_block_reads(model_type: str, tmp_path: Path) -> None:
+    """Up to the scale of a row: factors, norms and removed means as the model's own."""
+    case = CASES[model_type]
+    model = build(case)
+    for name, parameter in model.named_parameters():
+        if "position" in name:
+            parameter.data.zero_()
+    model.save_pretrained(tmp_path)
+    seen: list[torch.Tensor] = []
+
+    def keep(_: object, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append((args[0] if args else named["hidden_states"])[:, 0])
+
+    find_layers(model)[1][0].register_forward_pre_hook(keep, with_kwargs=True)
+    ids = torch.tensor([[5], [9], [2]])
     with torch.no_grad():
-        expected = module_terms(model.model.layers[2], E, model.config)
-    ours = [*attention_terms(block, E), ffn_term(block.ffn, E)]
-    for mine, theirs in zip(ours, expected, strict=True):
-        assert (mine - theirs).abs().max() < 1e-6 * theirs.abs().max()
+        model(ids, use_cache=False)
+    rows = ModelReader(open_checkpoint(str(tmp_path))).embeddings([5, 9, 2])
+    theirs = seen[0]
+    if model_type not in ("gemma", "opt 350m"):
+        theirs = theirs - theirs.mean(dim=1, keepdim=True)
+    cosine = torch.nn.functional.cosine_similarity(rows.double(), theirs.double())
+    assert (cosine > 1 - 1e-6).all()
 
 
 def test_embedding_rows_are_the_ones_asked_for(make_llama: MakeModel) -> None:
@@ -93,19 +157,26 @@ def test_base_model_without_the_prefix_is_found(make_llama: MakeModel) -> None:
     inner = folder.parent / "inner"
     model = transformers.LlamaForCausalLM.from_pretrained(folder)
     model.model.save_pretrained(inner)
-    a, b = (ModelReader(open_checkpoint(str(f))).read_block(1) for f in (folder, inner))
-    assert torch.equal(a.attention.q, b.attention.q)
+    a, b = (ModelReader(open_checkpoint(str(f))).read_attention(1) for f in (folder, inner))
+    assert isinstance(a, Attention)
+    assert isinstance(b, Attention)
+    assert torch.equal(a.q, b.q)
 
 
 def test_shapes_that_contradict_the_config_are_refused(make_llama: MakeModel) -> None:
     folder = make_llama("model")
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(
-        text.replace('"num_key_value_heads": 2', '"num_key_value_heads": 4')
-    )
+    edit_config(folder, num_key_value_heads=3)
     reader = ModelReader(open_checkpoint(str(folder)))
     with pytest.raises(CheckpointError, match=r"k_proj\.weight' has shape"):
         reader.read_block(1)
+
+
+def test_a_missing_tensor_is_named(make_llama: MakeModel) -> None:
+    folder = make_llama("model")
+    edit_config(folder, num_hidden_layers=5)
+    reader = ModelReader(open_checkpoint(str(folder)))
+    with pytest.raises(CheckpointError, match=r"no tensor 'model\.layers\.4\."):
+        reader.read_block(4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -118,19 +189,65 @@ def test_values_that_are_no_numbers_are_refused(make_llama: MakeModel, value: fl
         ModelReader(open_checkpoint(str(folder))).read_block(1)
 
 
-def test_an_unknown_architecture_names_the_known_ones() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"'mamba' is not supported.*llama"):
-        find_layout({"model_type": "mamba"}, "some/model")
+def edit_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "layout"),
+    [("llama", "llama"), ("qwen3_moe", "llama"), ("gemma2", "gemma2"), ("gpt_neox", "gpt_neox"),
+     ("gpt2", "gpt2"), ("opt", "opt"), ("deepseek_v3", "deepseek"), ("starcoder2", "ungated"),
+     ("bloom", "bloom"), ("phi", "phi"), ("mpt", "mpt"), ("olmo2", "olmo2")],
+)  # fmt: skip
+def test_an_unknown_type_works_through_the_layout_that_fits(
+    model_type: str, layout: str, tmp_path: Path
+) -> None:
+    build(CASES[model_type]).save_pretrained(tmp_path)
+    edit_config(tmp_path, model_type="nobody_knows")
+    assert ModelReader(open_checkpoint(str(tmp_path))).layout.name == layout
+
+
+def test_an_ambiguous_type_is_refused(tmp_path: Path) -> None:
+    """Llama's names with Gemma's activation: gains as they are, or minus one?"""
+    build(CASES["gemma"]).save_pretrained(tmp_path)
+    edit_config(tmp_path, model_type="nobody_knows")
+    with pytest.raises(UnsupportedModelError, match=r"gemma,.*llama.*differently"):
+        ModelReader(open_checkpoint(str(tmp_path)))
+
+
+def test_a_stranger_tensor_in_a_block_fits_no_layout(tmp_path: Path) -> None:
+    model = build(CASES["llama"])
+    model.model.layers[1].self_attn.register_parameter("twist", torch.nn.Parameter(torch.ones(3)))
+    model.save_pretrained(tmp_path)
+    edit_config(tmp_path, model_type="nobody_knows")
+    with pytest.raises(UnsupportedModelError, match="fit no known layout"):
+        ModelReader(open_checkpoint(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"), [("mamba", "state-space"), ("bert", "encoder"), ("t5", "encoder-dec")]
+)
+def test_what_is_no_decoder_says_why(model_type: str, reason: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"not supported, because.*{reason}"):
+        find_layout({"model_type": model_type}, set(), "some/model")
 
 
 def test_every_layout_is_strict() -> None:
-    assert load_layouts()
-    from importlib import resources
-
     folder = resources.files("huref.architecture") / "layouts"
-    for file in folder.iterdir():
-        data = yaml.safe_load(file.read_text("utf-8"))
+    base = yaml.safe_load((folder / "llama.yaml").read_text("utf-8"))
+    assert parse_layout("x", base).experts is not None
+    for wrong in (
+        {"surplus": 1},
+        {"attention": {"surplus": []}},
+        {"norms": {"kind": "batchnorm"}},
+        {"norms": {"offset": 1}},
+        {"attention": {"split": "thirds"}},
+        {"attention": {"q": "self_attn.q_proj.weight"}},
+        {"experts": {"shared": {"surplus": []}}},
+    ):
+        with pytest.raises(ValueError, match=r"out of place|none of|not a|is needed here"):
+            parse_layout("x", merge(base, wrong))
+    for key in ("embedding", "norms", "attention", "block"):
         with pytest.raises(ValueError, match="out of place"):
-            parse_layout("x", {**data, "surplus": 1})
-        with pytest.raises(ValueError, match="out of place"):
-            parse_layout("x", {k: v for k, v in data.items() if k != "tensors"})
+            parse_layout("x", {k: v for k, v in base.items() if k != key})

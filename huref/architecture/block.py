@@ -1,12 +1,57 @@
 """The canonical block: one transformer layer, whatever its checkpoint calls its tensors.
 
-Matrices are (in, out), as in x @ W, in float32. Norm gains are folded into the matrices they
-feed; biases and positions are left out.
+Matrices are (in, out), as in x @ W, in float32. The gains of a block's norms are folded into the
+matrices they feed; biases and positions are left out. What sits inside attention (norms of
+queries and keys, latent projections) is applied to token-space features, as the module does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureNorm:
+    """A norm on the features of queries, keys, values or a latent.
+
+    Attributes:
+        kind: "rms" or "layernorm".
+        over: "head" norms each head's features by themselves, "width" all of them together.
+        gain: (head_dim,), (heads, head_dim) or (width,), or None.
+
+    The module's epsilon is left out: it is negligible on the module's own inputs, but not on
+    whitened rows, which are smaller.
+    """
+
+    kind: str
+    over: str
+    gain: Tensor | None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Norm features (m, heads, head_dim); rows of zeros stay zero."""
+        shape = features.shape
+        if self.over == "width":
+            features = features.flatten(1)
+        if self.kind == "layernorm":
+            features = features - features.mean(dim=-1, keepdim=True)
+        tiny = torch.finfo(features.dtype).tiny
+        features = features * (features.square().mean(dim=-1, keepdim=True) + tiny).rsqrt()
+        if self.gain is not None:
+            features = features * self.gain
+        return features.reshape(shape)
+
+
+class SelfAttention(Protocol):
+    """What a term needs of attention, on token rows E (m, d)."""
+
+    def scores(self, E: Tensor) -> Tensor:
+        """Sum over heads of queries times keys, (m, m)."""
+
+    def write(self, E: Tensor) -> Tensor:
+        """What attention over a single token writes to the residual stream, (m, d)."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +68,70 @@ class Attention:
     o: Tensor
     heads: int
     kv_heads: int
+    q_norm: FeatureNorm | None = None
+    k_norm: FeatureNorm | None = None
+    v_norm: FeatureNorm | None = None
+
+    def scores(self, E: Tensor) -> Tensor:
+        """Sum over heads of queries times keys, (m, m).
+
+        Consecutive query heads share a key-value head, so the heads of a group are summed before
+        the product; that is the same sum over heads, in fewer operations.
+        """
+        queries = _features(E, self.q, self.heads, self.q_norm)
+        keys = _features(E, self.k, self.kv_heads, self.k_norm)
+        grouped = queries.reshape(len(E), self.kv_heads, -1, queries.shape[2]).sum(dim=2)
+        return grouped.flatten(1) @ keys.flatten(1).T
+
+    def write(self, E: Tensor) -> Tensor:
+        """What attention over a single token writes to the residual stream, (m, d)."""
+        values = _features(E, self.v, self.kv_heads, self.v_norm)
+        by_head = self.o.view(self.kv_heads, self.heads // self.kv_heads, -1, self.o.shape[1])
+        return values.flatten(1) @ by_head.sum(dim=1).flatten(0, 1)
+
+
+def _features(E: Tensor, weight: Tensor, heads: int, norm: FeatureNorm | None) -> Tensor:
+    """Token rows (m, d) as features (m, heads, head_dim)."""
+    features = (E @ weight).reshape(len(E), heads, -1)
+    return features if norm is None else norm(features)
+
+
+@dataclass(frozen=True)
+class LatentAttention:
+    """DeepSeek's multi-head latent attention (arXiv 2405.04434).
+
+    Keys and values are read from a normed latent of r numbers; a part of each key, the same for
+    all heads, comes straight from the token and carries the rotary position. The term keeps both.
+    Shapes: q_a (d, rq) or None, q_b (rq or d, heads * (nope + rope)), kv_a (d, r),
+    k_rope (d, rope), k_b (r, heads * nope), v_b (r, heads * v_head_dim), o (heads * v_head_dim, d).
+    """
+
+    q_a: Tensor | None
+    q_norm: FeatureNorm | None
+    q_b: Tensor
+    kv_a: Tensor
+    kv_norm: FeatureNorm | None
+    k_rope: Tensor
+    k_b: Tensor
+    v_b: Tensor
+    o: Tensor
+    heads: int
+
+    def _latent(self, E: Tensor) -> Tensor:
+        return _features(E, self.kv_a, 1, self.kv_norm).flatten(1)
+
+    def scores(self, E: Tensor) -> Tensor:
+        """Sum over heads of queries times keys, (m, m)."""
+        rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_norm).flatten(1)
+        queries = _features(rows, self.q_b, self.heads, None)
+        nope = queries.shape[2] - self.k_rope.shape[1]
+        keys = self._latent(E) @ self.k_b
+        scores = queries[:, :, :nope].flatten(1) @ keys.T
+        return scores + queries[:, :, nope:].sum(dim=1) @ (E @ self.k_rope).T
+
+    def write(self, E: Tensor) -> Tensor:
+        """What attention over a single token writes to the residual stream, (m, d)."""
+        return self._latent(E) @ self.v_b @ self.o
 
 
 @dataclass(frozen=True)
@@ -33,11 +142,45 @@ class FeedForward:
     gate: Tensor | None
     down: Tensor
 
+    def write(self, E: Tensor) -> Tensor:
+        """What it writes to the residual stream when its activation is the identity, (m, d).
+
+        The gate is multiplied after projection: a product of weights element by element does not
+        commute with a rotation of the residual stream.
+        """
+        hidden = E @ self.up
+        if self.gate is not None:
+            hidden = hidden * (E @ self.gate)
+        return hidden @ self.down
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of experts: the mean of the routed ones, plus the one that every token passes.
+
+    Attributes:
+        count: number of routed experts.
+        read: reads one of them; called once per expert, so that one at a time is in memory.
+        shared: the shared experts as one network, or None.
+    """
+
+    count: int
+    read: Callable[[int], FeedForward]
+    shared: FeedForward | None
+
+    def write(self, E: Tensor) -> Tensor:
+        """What an evenly routed token has written to the residual stream, (m, d)."""
+        written = torch.zeros_like(E)
+        for index in range(self.count):
+            written += self.read(index).write(E)
+        written /= self.count
+        return written if self.shared is None else written + self.shared.write(E)
+
 
 @dataclass(frozen=True)
 class Block:
     """One layer of the residual stream."""
 
     index: int
-    attention: Attention
-    ffn: FeedForward
+    attention: Attention | LatentAttention
+    ffn: FeedForward | Mixture

@@ -1,95 +1,171 @@
 """Reads a checkpoint's blocks into canonical form, through its layout."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Attention, Block, FeedForward
-from huref.architecture.layout import Layout, find_layout
+from huref.architecture.assemble import assemble_attention, assemble_network
+from huref.architecture.block import (
+    Attention,
+    Block,
+    FeatureNorm,
+    FeedForward,
+    LatentAttention,
+    Mixture,
+)
+from huref.architecture.folding import Folding
+from huref.architecture.layout import Experts, Layout, Names, Network, Norms, tensor_fields
+from huref.architecture.match import (
+    config_ints,
+    find_layout,
+    find_prefix,
+    has_attention,
+    has_ffn,
+    missing_tensors,
+    resolve_block,
+)
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint
 
-PROBED_ROWS = 8  # of each matrix, to see cheaply whether a block might do nothing
+# What a block writes passes through these and no others.
+WRITING_ROLES = ("v", "kv", "qkv", "o", "latent.kv_a", "latent.kv_b")
+PROBED_ROWS = 8  # or columns, of each matrix, to see cheaply whether a block might do nothing
 # Products of root mean squares; trained blocks have about 4e-4 and 1e-5.
 TINY_ATTENTION = 1e-8
 TINY_FFN = 1e-12
 
 
-def config_int(config: Mapping[str, Any], keys: Iterable[str], model: str) -> int:
-    """The first of several config keys that holds a positive integer."""
-    for key in keys:
-        value = config.get(key)
-        if value is not None:
-            if type(value) is not int or value <= 0:
-                raise CheckpointError(f"{model}: config.json has {key} = {value!r}")
-            return value
-    raise CheckpointError(f"{model}: config.json has none of {', '.join(keys)}")
-
-
 class ModelReader:
-    """A checkpoint seen as embedding rows and canonical blocks."""
+    """A checkpoint seen as embedding rows and canonical blocks.
 
-    def __init__(self, checkpoint: Checkpoint, layout: Layout | None = None):
+    Args:
+        checkpoint: where the tensors are.
+        layout: how to read it; found by the config or the tensors when it is not given.
+        fold: fold the norms' gains in; only the published recipe leaves them out.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layout: Layout | None = None, fold: bool = True):
         self.checkpoint = checkpoint
-        self.layout = layout or find_layout(checkpoint.config, checkpoint.model)
-        self.prefix = self._find_prefix()
+        self.fold = fold
+        self.config = checkpoint.config
+        self._known = frozenset(checkpoint.names)
+        self.layout = layout or find_layout(self.config, self._known, checkpoint.model)
+        prefix = find_prefix(self.layout, self._known)
+        if prefix is None:
+            example = ", ".join(sorted(self._known)[:3]) or "nothing"
+            raise UnsupportedModelError(
+                f"{checkpoint.model}: config.json says model_type "
+                f"{self.config.get('model_type')!r}, but the weights hold no "
+                f"'{self.layout.embedding.weight[0]}'; found for instance {example}"
+            )
+        self.prefix = prefix
 
-    def _find_prefix(self) -> str:
-        names = set(self.checkpoint.names)
-        for prefix in self.layout.prefixes:
-            if prefix + self.layout.embedding in names:
-                return prefix
-        example = ", ".join(sorted(names)[:3]) or "nothing"
-        raise UnsupportedModelError(
-            f"{self.checkpoint.model}: config.json says model_type "
-            f"{self.checkpoint.config.get('model_type')!r}, but the weights hold no "
-            f"'{self.layout.embedding}'; found for instance {example}"
-        )
-
-    @property
+    @cached_property
     def block_count(self) -> int:
-        """Number of blocks, from the config."""
-        return config_int(self.checkpoint.config, self.layout.layers, self.checkpoint.model)
+        """Number of layers, from the config; a hybrid's other layers count too."""
+        return config_ints(self.config, self.layout.layers, self.checkpoint.model)[0]
+
+    @cached_property
+    def attention_blocks(self) -> list[int]:
+        """Indices of the layers with softmax attention, all of them but in hybrid families."""
+        if self.layout.block_without_attention == "error":
+            return list(range(self.block_count))
+        found = [i for i in range(self.block_count) if has_attention(self._block(i))]
+        if not found:
+            raise UnsupportedModelError(
+                f"{self.checkpoint.model}: not supported, because none of its "
+                f"{self.block_count} layers has softmax attention"
+            )
+        return found
 
     def embeddings(self, ids: Sequence[int]) -> Tensor:
-        """Embedding rows of some token ids, (len(ids), d) float32."""
-        name = self.prefix + self.layout.embedding
-        return self._finite(name, self.checkpoint.read_rows(name, ids))
+        """Embedding rows of some token ids, (len(ids), d) float32, as the first block sees them.
 
-    def _name(self, index: int, name: str) -> str:
-        return self.prefix + self.layout.block.format(i=index) + name
+        Factors are multiplied out, a norm right after the embedding is applied, and where the
+        blocks' norms are LayerNorms the mean of each row is subtracted.
+        """
+        layout, norms = self.layout.embedding, self.layout.norms
+        name = self._outer(layout.weight)
+        rows = self.finite(name, self.checkpoint.read_rows(name, ids))
+        if factor := self._outer(layout.factor, required=False):
+            rows = rows @ self.finite(factor, self.checkpoint.read([factor])[factor]).T
+        gain = self._outer(layout.norm, required=False)
+        if gain or layout.normed:
+            stored = self.finite(gain, self.checkpoint.read([gain])[gain]) if gain else None
+            with_offset = None if stored is None else stored + norms.offset
+            rows = FeatureNorm(norms.kind, "width", with_offset)(rows[:, None])[:, 0]
+        if self.fold and norms.kind == "layernorm" and norms.place == "before":
+            rows = rows - rows.mean(dim=1, keepdim=True)
+        return rows
 
-    def _finite(self, name: str, tensor: Tensor) -> Tensor:
-        values = tensor.float()
-        if not torch.isfinite(values).all():
-            file = self.checkpoint.entry(name).file
-            raise WeightsError(f"{file}: tensor '{name}' holds NaN or infinite values")
-        return values
+    def _outer(self, names: Iterable[str], required: bool = True) -> str:
+        found = next((self.prefix + n for n in names if self.prefix + n in self._known), "")
+        if required and not found:
+            raise CheckpointError(f"{self.checkpoint.model}: no tensor {' or '.join(names)}")
+        return found
+
+    def _block(self, index: int) -> Layout:
+        return resolve_block(self.layout, self.prefix, index, self._known)
+
+    def _complete(self, index: int) -> Layout:
+        """A block's tensors. Raises CheckpointError when one is missing."""
+        block = self._block(index)
+        missing = missing_tensors(self.layout, block)
+        if missing or not has_attention(block):
+            start = self.prefix + self.layout.block.format(i=index)
+            name = missing[0] if missing else self.layout.attention.o[0]
+            raise CheckpointError(
+                f"{self.checkpoint.model}: there is no tensor '{start}{name}' in the weights"
+            )
+        return block
+
+    def _with_ffn(self, index: int) -> Layout:
+        """The resolved block that holds the feed-forward network of an attention block."""
+        block = self._block(index)
+        while self.layout.ffn_in_next_block and not has_ffn(block):
+            index += 1
+            if index >= self.block_count or has_attention(block := self._block(index)):
+                raise CheckpointError(
+                    f"{self.checkpoint.model}: no feed-forward network follows the attention "
+                    f"before layer {index}"
+                )
+        return block
 
     def may_be_noop(self, index: int) -> bool:
         """Whether a few rows of a block suggest that both of its halves write nothing.
 
         Reads some rows only. A block that does nothing, because one of its factors is zero or as
-        good as zero, is always found; one that is found may still turn out to do something.
+        good as zero, is always found; one that is found may still turn out to do something. Of
+        experts the first is looked at: they would all have to be zero.
         """
-        size = {
-            role: self._probe(self._name(index, name))
-            for role, name in {**self.layout.tensors, **self.layout.norms}.items()
-        }
-        attention = size["attention"] * size["v"] * size["o"]
-        ffn = size["ffn"] ** 2 * size["up"] * size["gate"] * size["down"]
+        block, other = self._complete(index), self._with_ffn(index)
+        heads = tensor_fields(block.attention)
+        attention = self._size_of([heads[role] for role in WRITING_ROLES if role in heads])
+        ffn = self._size_of(list(tensor_fields(_network(other)).values()))
+        attention *= self._size_of_gains(block.norms, "attention")
+        ffn *= self._size_of_gains(other.norms, "ffn")
         return attention < TINY_ATTENTION and ffn < TINY_FFN
 
-    def _probe(self, name: str) -> float:
-        """Root mean square of the first rows of a matrix, or of a whole vector."""
-        shape = self.checkpoint.entry(name).shape
-        if len(shape) == 2:
-            sample = self.checkpoint.read_rows(name, range(min(PROBED_ROWS, shape[0])))
-        else:
-            sample = self.checkpoint.read([name])[name]
-        return float(sample.float().square().mean().sqrt())
+    def _size_of(self, tensors: list[Names]) -> float:
+        """The product of the root mean squares of some matrices' first rows."""
+        product = 1.0
+        for name in (names[0] for names in tensors if names):
+            if len(self.checkpoint.entry(name).shape) == 2:
+                sample = self.checkpoint.read_sample(name, PROBED_ROWS)
+            else:  # a stack: its first expert
+                sample = self.checkpoint.read_rows(name, [0])
+            product *= float(sample.float().square().mean().sqrt())
+        return product
+
+    def _size_of_gains(self, norms: Norms, half: str) -> float:
+        product = 1.0
+        for place, gain in self._read(norms).items():
+            if place.startswith(half):
+                product *= float((gain + norms.offset).square().mean().sqrt())
+        return product
 
     def read_block(self, index: int) -> Block:
         """One block with its norm gains folded in.
@@ -98,66 +174,106 @@ class ModelReader:
             CheckpointError: a tensor is missing, or its shape contradicts the config.
             WeightsError: a tensor holds NaN or infinite values.
         """
-        layout = self.layout
-        names = {role: self._name(index, name) for role, name in layout.tensors.items()}
-        norms = {place: self._name(index, name) for place, name in layout.norms.items()}
-        raw = self.checkpoint.read([*names.values(), *norms.values()])
-        heads, kv_heads = self._head_counts({r: raw[n].shape for r, n in names.items()}, names)
+        return Block(index, self.read_attention(index), self.read_ffn(index))
 
-        def linear(role: str) -> Tensor:
-            return self._finite(names[role], raw.pop(names[role])).T  # (out, in) -> (in, out)
-
-        def gain(place: str) -> Tensor:  # (d, 1): scales the input rows of what it feeds
-            return (self._finite(norms[place], raw[norms[place]]) + layout.norm_offset)[:, None]
-
-        before_attention, before_ffn = gain("attention"), gain("ffn")
-        return Block(
-            index=index,
-            attention=Attention(
-                q=before_attention * linear("q"),
-                k=before_attention * linear("k"),
-                v=before_attention * linear("v"),
-                o=linear("o"),
-                heads=heads,
-                kv_heads=kv_heads,
-            ),
-            ffn=FeedForward(
-                up=before_ffn * linear("up"),
-                gate=before_ffn * linear("gate"),
-                down=linear("down"),
-            ),
+    def read_attention(self, index: int) -> Attention | LatentAttention:
+        """The attention of one block, without reading its feed-forward network."""
+        block = self._complete(index)
+        return assemble_attention(
+            block.attention,
+            self._read(block.attention),
+            self._folding(block.norms),
+            self.config,
+            index,
+            self.checkpoint.model,
         )
 
-    def _head_counts(
-        self, shapes: Mapping[str, Sequence[int]], names: Mapping[str, str]
-    ) -> tuple[int, int]:
-        """Query and key-value heads from the config, checked against the tensors' shapes."""
-        config, model = self.checkpoint.config, self.checkpoint.model
-        heads = config_int(config, self.layout.heads, model)
-        kv_heads = config_int(config, self.layout.kv_heads, model)
-        for role, shape in shapes.items():
-            if len(shape) != 2:
-                raise CheckpointError(f"{model}: '{names[role]}' is not a matrix: {list(shape)}")
-        width, hidden = shapes["q"][1], shapes["up"][0]
-        if any(config.get(key) is not None for key in self.layout.head_dim):
-            head_dim = config_int(config, self.layout.head_dim, model)
+    def read_ffn(self, index: int) -> FeedForward | Mixture:
+        """The feed-forward network of one block; of experts only the shared ones are read yet."""
+        block, model = self._with_ffn(index), self.checkpoint.model
+        folding = self._folding(block.norms)
+        experts = block.experts
+        if experts is None or not experts.down:
+            assert block.ffn is not None
+            return assemble_network(block.ffn, self._read(block.ffn), folding, model)
+        shared = experts.shared
+        if shared is not None and shared.down:
+            common = assemble_network(shared, self._read(shared), folding, model)
         else:
-            head_dim = shapes["q"][0] // heads
-        expected = {
-            "q": (heads * head_dim, width),
-            "k": (kv_heads * head_dim, width),
-            "v": (kv_heads * head_dim, width),
-            "o": (width, heads * head_dim),
-            "up": (hidden, width),
-            "gate": (hidden, width),
-            "down": (width, hidden),
-        }
-        for role, shape in expected.items():
-            if tuple(shapes[role]) != shape:
-                raise CheckpointError(
-                    f"{model}: '{names[role]}' has shape {list(shapes[role])}, but config.json "
-                    f"({heads} heads, {kv_heads} key-value heads) asks for {list(shape)}"
-                )
-        if heads % kv_heads:
-            raise CheckpointError(f"{model}: {heads} heads do not divide into {kv_heads} groups")
-        return heads, kv_heads
+            common = None
+        source = ExpertSource(self, experts, self._count_experts(experts))
+        return Mixture(
+            source.count,
+            lambda e: assemble_network(experts, source.read(e), folding, model),
+            common,
+        )
+
+    def _count_experts(self, experts: Experts) -> int:
+        """The number of experts: the config's, and no fewer tensors than that."""
+        count = config_ints(self.config, experts.count, self.checkpoint.model)[0]
+        shape = self.checkpoint.entry(experts.down[0]).shape
+        held = {"no": len(experts.down), "leading": shape[0], "rows": count}[experts.stacked]
+        if held != count:
+            raise CheckpointError(
+                f"{self.checkpoint.model}: config.json says {count} experts, but there are {held} "
+                f"of '{experts.down[0]}'"
+            )
+        return count
+
+    def read_tensors(self, names: dict[str, str]) -> dict[str, Tensor]:
+        """Tensors by role as float32, from their names by role."""
+        raw = self.checkpoint.read(names.values())
+        return {role: self.finite(name, raw[name]) for role, name in names.items()}
+
+    def _read(self, spec: object) -> dict[str, Tensor]:
+        """The tensors that a resolved part names, by role; a role of several is stacked."""
+        pairs = {role: names for role, names in tensor_fields(spec).items() if names}
+        raw = self.checkpoint.read(name for names in pairs.values() for name in names)
+        tensors = {}
+        for role, names in pairs.items():
+            parts = [self.finite(name, raw[name]) for name in names]
+            tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
+        return tensors
+
+    def _folding(self, norms: Norms) -> Folding:
+        return Folding(norms, self._read(norms), self.fold)
+
+    def finite(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in float32. Raises WeightsError when it holds NaN or infinite values."""
+        values = tensor.float()
+        if not torch.isfinite(values).all():
+            file = self.checkpoint.entry(name).file
+            raise WeightsError(f"{file}: tensor '{name}' holds NaN or infinite values")
+        return values
+
+
+def _network(block: Layout) -> Network | None:
+    """What a block's feed-forward half writes through, without shared experts."""
+    if block.experts is not None and block.experts.down:
+        return replace(block.experts, shared=None)
+    return block.ffn
+
+
+class ExpertSource:
+    """One expert's tensors at a time, however a block stores them."""
+
+    def __init__(self, reader: ModelReader, experts: Experts, count: int):
+        self._reader = reader
+        self._experts = experts
+        self.count = count
+        routed = tensor_fields(replace(experts, shared=None))
+        self._names = {role: names for role, names in routed.items() if names}
+
+    def read(self, index: int) -> dict[str, Tensor]:
+        """The tensors of one expert, by role."""
+        if self._experts.stacked == "no":
+            return self._reader.read_tensors({r: n[index] for r, n in self._names.items()})
+        tensors = {}
+        for role, (name, *_) in self._names.items():
+            each = 1
+            if self._experts.stacked == "rows":
+                each = self._reader.checkpoint.entry(name).shape[0] // self.count
+            rows = range(index * each, (index + 1) * each)
+            part = self._reader.finite(name, self._reader.checkpoint.read_rows(name, rows))
+            tensors[role] = part if self._experts.stacked == "rows" else part[0]
+        return tensors

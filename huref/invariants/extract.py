@@ -11,7 +11,8 @@ from huref.architecture.block import Block
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError
 from huref.invariants.anchors import Anchors, choose_anchors
-from huref.invariants.terms import block_terms, flatten, whiten
+from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
+from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
@@ -39,6 +40,8 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
         AnchorError: the vocabulary is too small even so.
         WeightsError: weights are all zero, NaN or infinite.
     """
+    if recipe.terms == PUBLISHED:
+        return _extract_as_published(checkpoint, recipe)
     reader = ModelReader(checkpoint)
     try:
         anchors = choose_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors)
@@ -63,14 +66,30 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
-    terms = torch.stack([block_terms(reader.read_block(index), whitened) for index in chosen])
+    terms = torch.stack([_terms(reader, index, whitened) for index in chosen])
     return Extract(flatten(terms, recipe.damping), anchors, chosen, recipe)
+
+
+def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
+    reader = ModelReader(checkpoint, fold=False)
+    anchors, rule = ranked_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors)
+    E = reader.embeddings(anchors.ids)
+    blocks = reader.attention_blocks
+    chosen = tuple(blocks[max(position, -len(blocks))] for position in recipe.layers)
+    terms = [published_terms(reader.read_attention(i), reader.read_ffn(i), E) for i in chosen]
+    return Extract(torch.stack(terms), anchors, chosen, replace(recipe, anchors=rule))
+
+
+def _terms(reader: ModelReader, index: int, E: Tensor) -> Tensor:
+    """The terms (3, m, m) of a block, whose halves are in memory one after the other."""
+    qk, vo = attention_terms(reader.read_attention(index), E)
+    return torch.stack([qk, vo, ffn_term(reader.read_ffn(index), E)])
 
 
 def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:
     """Indices of the blocks that change the residual stream, first to last."""
     sample = rows[:NOOP_ROWS]
-    for index in range(reader.block_count):
+    for index in reader.attention_blocks:
         if not reader.may_be_noop(index) or writes(reader.read_block(index), sample) >= NOOP:
             yield index
 
@@ -82,11 +101,5 @@ def writes(block: Block, rows: Tensor) -> float:
     network, on embedding rows (n, d) as RMSNorm would scale them. The larger of the two counts.
     """
     x = rows / rows.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
-    attention, ffn = block.attention, block.ffn
-    values = (x @ attention.v).view(len(x), attention.kv_heads, -1)
-    values = values.repeat_interleave(attention.heads // attention.kv_heads, dim=1)
-    hidden = x @ ffn.up
-    if ffn.gate is not None:
-        hidden = hidden * (x @ ffn.gate)
-    written = max((values.flatten(1) @ attention.o).norm(), (hidden @ ffn.down).norm())
+    written = max(block.attention.write(x).norm(), block.ffn.write(x).norm())
     return float(written / rows.norm())

@@ -15,7 +15,7 @@ of weights element by element does not commute with a rotation of the residual s
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Block, FeedForward
+from huref.architecture.block import Block, FeedForward, Mixture, SelfAttention
 
 TERMS = ("qk", "vo", "ffn")
 DAMPING = 0.1  # of the mean squared singular value; keeps near-duplicate rows from blowing up
@@ -72,36 +72,19 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     return ((vectors * scale[..., None, :]) @ (vectors.mT @ T)).float()
 
 
-def attention_terms(block: Block, E: Tensor) -> tuple[Tensor, Tensor]:
-    """The qk and vo terms, each (m, m), of a block's attention.
-
-    Grouped queries: consecutive query heads share a key-value head, so the heads of a group are
-    summed before the product; that is the same sum over heads, in fewer operations.
-    """
-    attention = block.attention
-    groups = attention.kv_heads
-    per_group = attention.heads // groups
-    m = E.shape[0]
-    # (m, heads * head_dim) -> (m, groups, heads of a group, head_dim) -> (m, groups * head_dim)
-    queries = (E @ attention.q).view(m, groups, per_group, -1).sum(dim=2).reshape(m, -1)
-    keys = E @ attention.k
-    values = E @ attention.v
-    outputs = attention.o @ E.T  # (heads * v_head_dim, m)
-    outputs = outputs.view(groups, per_group, -1, m).sum(dim=1).reshape(-1, m)
-    return queries @ keys.T, values @ outputs
+def attention_terms(attention: SelfAttention, E: Tensor) -> tuple[Tensor, Tensor]:
+    """The qk and vo terms, each (m, m)."""
+    return attention.scores(E), attention.write(E) @ E.T
 
 
-def ffn_term(ffn: FeedForward, E: Tensor) -> Tensor:
-    """The ffn term, (m, m)."""
-    hidden = E @ ffn.up  # (m, hidden units)
-    if ffn.gate is not None:
-        hidden = hidden * (E @ ffn.gate)
-    return hidden @ (ffn.down @ E.T)
+def ffn_term(ffn: FeedForward | Mixture, E: Tensor) -> Tensor:
+    """The ffn term, (m, m); of a mixture, the mean over its experts plus the shared one."""
+    return ffn.write(E) @ E.T
 
 
 def block_terms(block: Block, E: Tensor) -> Tensor:
     """All terms of a block, (3, m, m), in the order of `TERMS`."""
-    return torch.stack([*attention_terms(block, E), ffn_term(block.ffn, E)])
+    return torch.stack([*attention_terms(block.attention, E), ffn_term(block.ffn, E)])
 
 
 def standardise(terms: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+"""Attacks on the vocabulary: the same strings under other ids, and more strings."""
+
+from typing import Any
+
+import torch
+from torch import Generator
+
+from huref.attacks.editable import Editable
+from huref.errors import AttackError
+
+NEW_TOKENS = 64
+
+
+def _pieces(model: Editable) -> dict[str, Any]:
+    vocabulary = model.tokenizer.get("model", {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        raise AttackError(
+            f"{model.model}: only a BPE or WordPiece tokenizer.json can be renumbered"
+        )
+    return vocabulary
+
+
+def permute_vocabulary(model: Editable, generator: Generator) -> None:
+    """Every token under another id: row order[i] of the old matrices becomes row i."""
+    order = torch.randperm(len(model.embedding), generator=generator)
+    new_id = torch.argsort(order).tolist()
+    vocabulary = _pieces(model)
+    for piece, old in vocabulary.items():
+        vocabulary[piece] = new_id[old]
+    for token in model.tokenizer.get("added_tokens") or []:
+        token["id"] = new_id[token["id"]]
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if type(old := model.config.get(key)) is int and 0 <= old < len(new_id):
+            model.config[key] = new_id[old]
+    model.embedding, model.head = model.embedding[order], model.head[order]
+
+
+def extend_vocabulary(model: Editable, generator: Generator) -> None:
+    """New tokens in another script, with random rows, after the old ones."""
+    vocabulary = _pieces(model)
+    first = len(model.embedding)
+    for number in range(NEW_TOKENS):
+        vocabulary[chr(0x4E00 + number)] = first + number
+    for name in ("embedding", "head"):
+        rows = getattr(model, name)
+        noise = torch.randn(NEW_TOKENS, rows.shape[1], generator=generator, dtype=torch.float64)
+        setattr(model, name, torch.cat([rows, noise * rows.std()]))

@@ -1,0 +1,293 @@
+"""What a real transformers module computes, as terms: the oracle of every layout.
+
+The module's own forward pass runs on token rows, batch entry by batch entry one token at position
+0, so that RoPE is the identity and the softmax over a single token is one. It is made linear
+where the terms are: biases are zero, activations the identity, the block's own norms keep the
+scale of each row (their gains and the subtraction of the mean stay), gates of attention and of
+shared experts are open, routers even. Everything else, and above all every reshape, transpose,
+split and repetition, is the module's.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+INNER_NORMS = re.compile(
+    r"(^|[._])(q|k|v|query|key)_?(a_)?(norm|layernorm|ln)|kv_a_layernorm|q_a_norm|kv_norm|norms\."
+)
+ATTENTION = ("self_attn", "attn", "attention", "self_attention", "self_att", "multi_head_attention",
+             "norm_attn_norm", "mixer", "temporal_block")  # fmt: skip
+FFN = ("mlp", "feed_forward", "block_sparse_moe", "ffn", "mlp_block", "moe", "fc2")
+ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation", "activation_func", "gelu_impl")
+SIGMOIDS = (torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid)
+PRODUCTS = (
+    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm, torch.Tensor.bmm,
+    torch.baddbmm, torch.Tensor.baddbmm,
+)  # fmt: skip
+ACTIVATION_FUNCTIONS = (F.silu, F.gelu, F.relu, torch.relu)
+ROUTERS = re.compile(r"(router|[.]gate|gate[.]wg|classifier)([.]\w+)?[.]weight$|router$")
+
+
+def find_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of decoder layers: the longest ModuleList, the first of those."""
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    lists = [(n, m) for n, m in lists if n.split(".")[-1] in ("layers", "h", "blocks", "layer")]
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Random gains and no biases, so that a layout that forgets a gain cannot pass."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        data = parameter.data
+        if name.endswith("bias") or "_bias" in name.rsplit(".", 1)[-1]:
+            data.zero_()
+        elif "sink" in name or "softmax_offset" in name:
+            data.fill_(-1e9)
+        elif ROUTERS.search(name) and data.shape[0] != data.shape[-1]:
+            data.zero_()
+        elif data.dim() == 1:
+            data.copy_(data + 0.5 * (torch.rand(data.shape, generator=generator) - 0.5))
+        elif data.dim() > 1:
+            data.copy_(torch.randn(data.shape, generator=generator) / data.shape[-1] ** 0.5)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    name = type(module).__name__
+    return "Norm" in name and not list(module.children())
+
+
+def removes_mean(norm: nn.Module, width: int) -> bool:
+    """Whether a norm subtracts the mean, asked of the norm itself."""
+    x = torch.randn(3, width, dtype=torch.float64)
+    return bool(torch.allclose(norm(x), norm(x + 1.0), atol=1e-4))
+
+
+def _keep_scale(norm: nn.Module, width: int) -> None:
+    """Make a norm linear: its output times the scale that it divides by."""
+    original = norm.forward
+    centred = removes_mean(norm, width)
+
+    def forward(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        y = x - x.mean(-1, keepdim=True) if centred else x
+        scale = y.square().mean(-1, keepdim=True).sqrt()
+        return torch.nan_to_num(original(x, *rest, **named)) * scale
+
+    norm.forward = forward
+
+
+class _Open(nn.Module):
+    """In place of a gate's linear map: its sigmoid is one."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((*x.shape[:-1], self.width), 1e4, dtype=x.dtype)
+
+
+def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
+    """Make a layer linear where the terms are. Returns whether its norms remove the mean."""
+    centred = False
+    for name, module in layer.named_modules():
+        for eps in ("eps", "variance_epsilon", "epsilon"):
+            if isinstance(getattr(module, eps, None), float):
+                setattr(module, eps, 0.0)
+        for attribute in ACTIVATIONS:
+            if callable(getattr(module, attribute, None)):
+                setattr(module, attribute, nn.Identity())
+        if _is_norm(module) and not INNER_NORMS.search(name):
+            shape = getattr(module, "normalized_shape", (width,))
+            own = next((p.shape[-1] for p in module.parameters()), shape[-1])
+            centred |= removes_mean(module, own)
+            if drop_norms:
+                module.forward = lambda x, *rest, **named: x
+            else:
+                _keep_scale(module, own)
+    for parent in list(layer.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__module__ in (
+                "torch.nn.modules.activation",
+                "transformers.activations",
+            ):
+                setattr(parent, name, nn.Identity())
+        for gate in ("shared_expert_gate", "g_proj"):
+            if isinstance(child := getattr(parent, gate, None), nn.Linear):
+                setattr(parent, gate, _Open(child.out_features))
+    return centred
+
+
+def _submodules(layer: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """Those of some dotted names that a layer has as modules."""
+    modules = dict(layer.named_modules())
+    return [modules[name] for name in names if name in modules]
+
+
+@contextmanager
+def muted(layer: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
+    """One half of a layer writes zeros."""
+
+    def silence(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)([torch.zeros_like(output[0]), *output[1:]])
+        return torch.zeros_like(output)
+
+    found = _submodules(layer, names)
+    assert found or not names, f"{type(layer).__name__} has none of {names}"
+    handles = [module.register_forward_hook(silence) for module in found]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Watch(TorchFunctionMode):
+    """Sees the operations of one layer's forward pass.
+
+    Inside attention it keeps the two factors of the first product of activations, which are the
+    queries and the keys (repeated by the module where they are shared), and opens output gates.
+    Everywhere in the layer activations that are called as functions become the identity.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside_layer = self.inside_attention = False
+        self.heads: tuple[Tensor, Tensor] | None = None
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if self.inside_attention:
+            if function in SIGMOIDS:
+                return torch.ones_like(args[0])
+            if self.heads is None and function in PRODUCTS:
+                named = kwargs or {}
+                query = named.get("batch1", args[-2] if len(args) > 1 else None)
+                key = named.get("batch2", args[-1])
+                if query.dim() >= 3 and not isinstance(key, nn.Parameter):
+                    self.heads = query.clone(), key.clone()
+        if self.inside_layer and function in ACTIVATION_FUNCTIONS:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+    def attach(self, layer: nn.Module, attention: tuple[str, ...]) -> list[Any]:
+        """Tell by hooks when the forward pass is inside. Returns their handles."""
+        handles = []
+        parts = _submodules(layer, attention)
+        for module, flag in [(layer, "inside_layer"), *((p, "inside_attention") for p in parts)]:
+            enter, leave = (functools.partial(self._set, flag, inside) for inside in (True, False))
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
+        for indexer in _submodules(layer, tuple(f"{name}.indexer" for name in attention)):
+            enter, leave = (
+                functools.partial(self._set, "inside_attention", value) for value in (False, True)
+            )
+            handles.append(indexer.register_forward_pre_hook(enter))
+            handles.append(indexer.register_forward_hook(leave))
+        return handles
+
+    def _set(self, flag: str, value: bool, *_: Any) -> None:
+        setattr(self, flag, value)
+
+
+def _scores(query: Tensor, key: Tensor, m: int) -> Tensor:
+    """Sum over heads of every query with every key, from (m, heads, 1, dim) and (..., dim, 1)."""
+    dim = max(query.shape[-2:])
+    if key.numel() < query.numel():  # one key-value head, broadcast
+        key = key.expand(-1, query.numel() // key.numel(), *key.shape[-2:])
+    return query.reshape(m, -1, dim).flatten(1) @ key.reshape(m, -1, dim).flatten(1).T
+
+
+def module_terms(
+    model: nn.Module,
+    index: int,
+    E: Tensor,
+    *,
+    drop_norms: bool = False,
+    attention: tuple[str, ...] = ATTENTION,
+    ffn: tuple[str, ...] = FFN,
+    silent: tuple[str, ...] = (),
+    even: bool = False,
+    ffn_index: int | None = None,
+) -> list[Tensor]:
+    """qk, vo and ffn of one layer on token rows E (m, d) float64.
+
+    Args:
+        model: in float64, prepared by `randomise`.
+        index: of the layer.
+        E: token rows; large ones make epsilons that cannot be set to 0 negligible.
+        drop_norms: the layer's norms follow the sums; no gain of theirs belongs to one half.
+        attention: what the layer calls that half.
+        ffn: likewise.
+        silent: what writes that half, where the half also passes the residual stream on.
+        even: keep only the even part of the feed-forward network, where its gate is not linear
+            but affine (gpt-oss multiplies by up + 1).
+        ffn_index: the layer of the feed-forward network, where it is one of its own.
+    """
+    layers = find_layers(model)[1]
+    apart = ffn_index is not None
+    reading = _Half(model, layers[index], E, drop_norms)
+    watch = Watch()
+    handles = watch.attach(layers[index], attention)
+    with watch:
+        attention_write = reading.write(silent or attention, () if apart else ffn)
+    for handle in handles:
+        handle.remove()
+    assert watch.heads is not None, "attention multiplied no queries with keys"
+    other = _Half(model, layers[ffn_index], E, drop_norms) if ffn_index is not None else reading
+    watch.attach(other.layer, ())
+    with watch:
+        ffn_write = other.write(
+            attention if apart else ffn, () if apart else silent or attention, even
+        )
+    receiver = E - E.mean(dim=1, keepdim=True) if reading.centred else E
+    return [_scores(*watch.heads, len(E)), attention_write @ receiver.T, ffn_write @ receiver.T]
+
+
+class _Half:
+    """A layer made linear, whose halves can be asked for what they write."""
+
+    def __init__(self, model: nn.Module, layer: nn.Module, E: Tensor, drop_norms: bool):
+        self.layer = layer
+        self._model = model
+        self._E = E
+        self.centred = linearise(layer, E.shape[1], drop_norms)
+
+    def write(self, own: tuple[str, ...], other: tuple[str, ...], even: bool = False) -> Tensor:
+        """What the half `own` adds to the residual stream (scaled or not) without the `other`."""
+        with muted(self.layer, other):
+            both = self._run(1.0)
+            if even:
+                return (both + self._run(-1.0)) / 2
+            with muted(self.layer, own):
+                return both - self._run(1.0)
+
+    def _run(self, sign: float) -> Tensor:
+        rows = sign * self._E[:, None]
+        written: list[Tensor] = []
+
+        def feed(_: nn.Module, args: Any, named: Any) -> Any:
+            return ((rows, *args[1:]), named) if args else (args, {**named, "hidden_states": rows})
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            out = output[0] if isinstance(output, (tuple, list)) else output
+            written.append(out[:, 0])
+
+        handles = [
+            self.layer.register_forward_pre_hook(feed, with_kwargs=True),
+            self.layer.register_forward_hook(keep),
+        ]
+        with torch.no_grad():
+            self._model(torch.zeros(len(rows), 1, dtype=torch.long), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        return written[0]
