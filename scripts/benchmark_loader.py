@@ -238,6 +238,7 @@ def measure(folder: Path, latency: float) -> None:
         client, client_end = context.Pipe()
         process = context.Process(target=fingerprint, args=(url, client_end))
         process.start()
+        client_end.close()  # so that the client's end ends the wait, too
         results.append(client.recv())
         process.join()
         hub.send("counts")

@@ -79,6 +79,8 @@ def write_meta(folder: Path, target: Path, parts: int = 1, cut_embedding: int = 
         "norm_eps": 1e-5,
         "vocab_size": -1,
     }
+    if config.get("head_dim"):
+        params["head_dim"] = config["head_dim"]
     if kv_heads != heads:
         params["n_kv_heads"] = kv_heads
     (target / "params.json").write_text(json.dumps(params))
