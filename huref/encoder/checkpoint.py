@@ -12,6 +12,7 @@ from torch import Tensor
 
 from huref.encoder.network import BLOCKS, TERMS, Network, build_network
 from huref.errors import CheckpointDigestError
+from huref.files import replacing
 
 FORMAT = "huref encoder 1"
 
@@ -85,9 +86,8 @@ def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Enco
     # One string: the library writes several in an order of its own, never the same twice.
     strings = {"encoder": json.dumps(metadata | {"format": FORMAT, "digest": digest})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata=strings)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=strings)
     return load_encoder(path)
 
 

@@ -18,14 +18,14 @@ from huref.encoder.checkpoint import save_encoder
 from huref.encoder.config import TrainingConfig, read_config, with_steps
 from huref.encoder.trainer import CURVES, Trainer
 from huref.errors import RecipeError
+from huref.files import replacing
 
 DEFAULT_OUT = Path("checkpoints/encoder.safetensors")
 
 
 def _save_state(trainer: Trainer, rows: list[dict[str, float]], path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    torch.save({"trainer": trainer.state(), "rows": rows}, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save({"trainer": trainer.state(), "rows": rows}, temporary)
 
 
 def _load_state(trainer: Trainer, path: Path) -> list[dict[str, float]]:
@@ -44,13 +44,11 @@ def _load_state(trainer: Trainer, path: Path) -> list[dict[str, float]]:
 
 
 def _write_curves(rows: list[dict[str, float]], path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, CURVES, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-    temporary.replace(path)
 
 
 def _choose_device(device: str) -> str:
