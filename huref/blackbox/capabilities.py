@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from huref.blackbox.answers import Answer
-from huref.blackbox.client import Client, Dialect, Question, RefusedError
+from huref.blackbox.client import (
+    ATTEMPTS,
+    Client,
+    Dialect,
+    FailedError,
+    Question,
+    RefusedError,
+)
 from huref.blackbox.prompts import make_prompts
 from huref.errors import EndpointError
 
@@ -135,14 +142,17 @@ class _Detection:
         bias: dict[int, float] | None = None,
         greedy: bool = False,
         repeat: str = "",
+        attempts: int = ATTEMPTS,
     ) -> Answer:
         question = Question(self._prompt, top, ids, bias or {}, greedy, repeat)
-        return await self._client.ask(question, self.found.dialect, self.found.model)
+        found = self.found
+        return await self._client.ask(question, found.dialect, found.model, attempts)
 
     async def try_to_ask(self, **options: Any) -> Answer | None:
+        """None where the endpoint will not answer; transformers' server says so with a 500."""
         try:
-            return await self.ask(**options)
-        except RefusedError:
+            return await self.ask(**options, attempts=2)
+        except (RefusedError, FailedError):
             return None
 
     async def find_top(self) -> None:

@@ -27,6 +27,10 @@ class RefusedError(EndpointError):
     """The endpoint understands the question and will not answer it (status 4xx)."""
 
 
+class FailedError(NetworkError):
+    """The endpoint is there, but fails at this question again and again (status 500)."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of one prompt.
@@ -139,7 +143,9 @@ class Client:
             finally:
                 self._http = None
 
-    async def ask(self, question: Question, dialect: Dialect, model: str) -> Answer:
+    async def ask(
+        self, question: Question, dialect: Dialect, model: str, attempts: int = ATTEMPTS
+    ) -> Answer:
         """The answer to a question, from the store or from the endpoint.
 
         Raises:
@@ -151,13 +157,16 @@ class Client:
         answer = self.store.get(key)
         if answer is None:
             path = "/chat/completions" if dialect == "chat" else "/completions"
-            answer = parse_answer(await self.request(path, body), self.url + path)
+            answer = parse_answer(await self.request(path, body, attempts), self.url + path)
             self.store.put(key, answer)
         return answer
 
-    async def request(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def request(
+        self, path: str, body: Mapping[str, Any] | None = None, attempts: int = ATTEMPTS
+    ) -> Any:
         """The JSON that a path answers, after retries; GET without a body."""
-        for attempt in range(ATTEMPTS):
+        status = 0
+        for attempt in range(attempts):
             async with self._slots:
                 await self._take_turn(path)
                 try:
@@ -170,10 +179,11 @@ class Client:
                         return self._read(path, status, data)
                     failure = f"status {status} {_excerpt(data)}".strip()
                     wait = _retry_after(headers.get("Retry-After"), 2.0**attempt / 4)
-                if attempt < ATTEMPTS - 1:
+                if attempt < attempts - 1:
                     await asyncio.sleep(min(wait, LONGEST_WAIT))
-        raise NetworkError(
-            f"{self.url}{path}: no answer after {ATTEMPTS} attempts, last with {failure}; is the "
+        kind = FailedError if status == 500 else NetworkError
+        raise kind(
+            f"{self.url}{path}: no answer after {attempts} attempts, last with {failure}; is the "
             f"endpoint up? {self._kept()}"
         )
 

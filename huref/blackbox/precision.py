@@ -73,7 +73,10 @@ def _rounding_error(logits: Matrix, name: str) -> float:
 def _find_shift(row: Matrix, kind: torch.dtype, mantissa: int) -> float | None:
     """The constant that puts a row (tokens,) on a 16-bit grid, or None."""
     top = float(row.max())
-    others = np.sort(row)[::-1][:_COLUMNS] - top
+    # From both ends of the row: a shift that brings some values nearer to zero, where any grid is
+    # finer, takes others farther away.
+    places = np.linspace(0, len(row) - 1, min(_COLUMNS, len(row))).astype(int)
+    others = np.sort(row)[places] - top
     octaves = np.arange(int(np.log2(_SMALLEST)), int(np.log2(_LARGEST)))
     steps = 1 + np.arange(2**mantissa) / 2**mantissa
     candidates = np.outer(2.0**octaves, steps).ravel()
@@ -85,5 +88,8 @@ def _find_shift(row: Matrix, kind: torch.dtype, mantissa: int) -> float | None:
     telling = spacing > 16 * _LOG32
     share = ((off < _LOG32) & telling).sum(axis=1) / np.maximum(telling.sum(axis=1), 1)
     share[telling.sum(axis=1) < 12] = 0.0
-    best = int(np.argmax(share))
-    return float(candidates[best]) - top if share[best] >= _SHARE else None
+    if share.max() < _SHARE:
+        return None
+    # Of all grids that hold the values, the coarsest leaves least to chance.
+    coarse = np.where(share >= share.max() - 0.02, np.log2(spacing).mean(axis=1), -np.inf)
+    return float(candidates[int(np.argmax(coarse))]) - top

@@ -92,20 +92,14 @@ def compare_visits(before: Visit, after: Visit, seed: int = 0) -> Change:
     if len(before) != len(after) or min(len(v) for v in (*before, *after)) < 4:
         raise SignatureError("the two visits do not hold four answers each to the same prompts")
     tables = [_tabulate([*old, *new]) for old, new in zip(before, after, strict=True)]
-    splits = [len(old) for old in before]
-    observed = np.mean(
-        [_distance(t, np.arange(len(t)) < n) for t, n in zip(tables, splits, strict=True)]
-    )
     random = np.random.default_rng(seed)
-    reached = 0
-    for _ in range(PERMUTATIONS):
-        value = np.mean(
-            [
-                _distance(t, random.permutation(len(t)) < n)
-                for t, n in zip(tables, splits, strict=True)
-            ]
-        )
-        reached += bool(value >= observed - 1e-12)
+    observed, drawn = 0.0, np.zeros(PERMUTATIONS)
+    for old, table in zip(before, tables, strict=True):
+        actual = np.arange(len(table)) < len(old)
+        shuffled = random.permuted(np.tile(actual, (PERMUTATIONS, 1)), axis=1)
+        observed += _distances(table, actual[None])[0] / len(tables)
+        drawn += _distances(table, shuffled) / len(tables)
+    reached = int((drawn >= observed - 1e-12).sum())
     p = (reached + 1) / (PERMUTATIONS + 1)
     return Change(float(observed), p, p < ALARM)
 
@@ -120,8 +114,13 @@ def _tabulate(answers: Sequence[Mapping[str, float]]) -> Matrix:
     return table
 
 
-def _distance(table: Matrix, first: NDArray[np.bool_]) -> float:
-    return float(np.abs(table[first].mean(axis=0) - table[~first].mean(axis=0)).mean())
+def _distances(table: Matrix, first: NDArray[np.bool_]) -> Matrix:
+    """Mean absolute difference of means, (k,), for k ways (k, answers) to split a table."""
+    ones = first.astype(np.float64)
+    one = ones @ table / ones.sum(axis=1, keepdims=True)
+    two = (1 - ones) @ table / (1 - ones).sum(axis=1, keepdims=True)
+    distances: Matrix = np.abs(one - two).mean(axis=1)
+    return distances
 
 
 def revisit(
