@@ -18,6 +18,7 @@ from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import Recipe
 
+GROUP = 16  # inputs that share a scale; the zoo's models are 112 wide
 RECIPE = Recipe("test", "latin", 256, (1, 2), "whitened-1", 0.1, "", "")
 
 
@@ -81,8 +82,28 @@ def as_meta(parts: int) -> Callable[[Path, Path], Path]:
     return write
 
 
+def padded(folder: Path, target: Path, width: int = 128) -> Path:
+    """The model with zeros added to the residual stream, as blocks of 32 need; same terms."""
+    more = width - config_of(folder)["hidden_size"]
+    tensors = {}
+    for name, tensor in load(folder).items():
+        if name.endswith("norm.weight"):
+            pad, value = (0, more), 1.0
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            pad, value = (0, 0, 0, more), 0.0
+        else:
+            pad, value = (0, more), 0.0
+        tensors[name] = torch.nn.functional.pad(tensor, pad, value=value)
+    with_settings(folder, target, tensors)
+    config = config_of(folder) | {"hidden_size": width}
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
 def as_gguf(kind: str, split: int = 0) -> Callable[[Path, Path], Path]:
     def write(folder: Path, target: Path) -> Path:
+        if kind.startswith("Q"):
+            folder = padded(folder, target / "padded")
         write_gguf(folder, target / "m.gguf", "llama", kind, split)
         return next(iter(sorted(target.glob("*.gguf"))))
 
@@ -146,7 +167,7 @@ def as_gptq(folder: Path, target: Path) -> Path:
         if not is_linear(name):
             tensors[name] = tensor
             continue
-        stem, size = name.removesuffix(".weight"), 32
+        stem, size = name.removesuffix(".weight"), GROUP
         integers, zeros, scales = rounded(tensor, size, 4)
         tensors |= {
             f"{stem}.qweight": words(integers),
@@ -154,7 +175,7 @@ def as_gptq(folder: Path, target: Path) -> Path:
             f"{stem}.scales": scales,
             f"{stem}.g_idx": (torch.arange(tensor.shape[1]) // size).int(),
         }
-    return with_settings(folder, target, tensors, quant_method="gptq", bits=4, group_size=32)
+    return with_settings(folder, target, tensors, quant_method="gptq", bits=4, group_size=GROUP)
 
 
 def as_awq(folder: Path, target: Path) -> Path:
@@ -169,7 +190,7 @@ def as_awq(folder: Path, target: Path) -> Path:
             tensors[name] = tensor
             continue
         stem = name.removesuffix(".weight")
-        integers, zeros, scales = rounded(tensor, 32, 4)
+        integers, zeros, scales = rounded(tensor, GROUP, 4)
         tensors |= {
             f"{stem}.qweight": interleaved(integers),
             f"{stem}.qzeros": interleaved(zeros),
@@ -206,7 +227,7 @@ def as_packed(folder: Path, target: Path) -> Path:
             tensors[name] = tensor
             continue
         stem = name.removesuffix(".weight")
-        grouped = tensor.float().reshape(tensor.shape[0], -1, 32)
+        grouped = tensor.float().reshape(tensor.shape[0], -1, GROUP)
         scale = (grouped.abs().amax(dim=2, keepdim=True) / 7).clamp(min=1e-8)
         integers = (grouped / scale).round().clamp(-8, 7).flatten(1).long() + 8
         tensors |= {
@@ -214,7 +235,7 @@ def as_packed(folder: Path, target: Path) -> Path:
             f"{stem}.weight_scale": scale[..., 0],
             f"{stem}.weight_shape": torch.tensor(tensor.shape),
         }
-    group = {"weights": {"num_bits": 4, "group_size": 32}}
+    group = {"weights": {"num_bits": 4, "group_size": GROUP}}
     return with_settings(
         folder, target, tensors, quant_method="compressed-tensors", format="pack-quantized",
         config_groups={"group_0": group},

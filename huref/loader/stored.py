@@ -20,7 +20,6 @@ INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 NOT_THE_MODEL = (
     "adapter_*", "consolidated*", "training_args*", "optimizer*", "scheduler*", "rng_state*",
-    "*.index.json",
 )  # fmt: skip
 UNREADABLE = ("*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.npz", "*.tflite")
 
@@ -149,7 +148,7 @@ def open_stored(repository: Repository) -> StoredTensors:
     top = [
         name
         for name in repository.files
-        if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL[:-1])
+        if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
     ]
     for index_pattern, pattern in zip(INDEXES, WEIGHTS, strict=False):
         indexes = fnmatch.filter(top, index_pattern)
