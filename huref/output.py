@@ -12,8 +12,9 @@ COLUMNS = ("a", "b", "ICS", "qk", "vo", "ffn", "anchors", "cos z")
 DETAILED = 6  # up to so many models the terminal shows every pair with its terms
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _figure(value: float | None, digits: int = 4) -> str:
+    # Adding 0 turns the minus zero of a tiny negative number into plain zero.
+    return "-" if value is None else f"{round(value, digits) + 0:.{digits}f}"
 
 
 def _cells(pair: Pair) -> list[str]:
@@ -73,7 +74,8 @@ def as_text(table: LineageTable) -> str:
     named = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
     for (i, j), pair in named:
         ics, cosine = pair.similarity.ics, pair.similarity.latent_cosine
-        cell = f"{ics:.2f}" if ics is not None else "-" if cosine is None else f"z {cosine:.2f}"
+        shown = cosine is not None and ics is None
+        cell = f"z {_figure(cosine, 2)}" if shown else _figure(ics, 2)
         cells[i][j] = cells[j][i] = cell
     rows = [["ICS", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
     lines = align(rows, left=1)
