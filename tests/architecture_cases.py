@@ -297,8 +297,10 @@ CASES: dict[str, Case] = {
     "qwen3_5_moe_text": case(
         "qwen3_5_moe_text", changes=LINEAR | {"shared_expert_intermediate_size": 40}, index=3
     ),
-    "kimi_linear": case("kimi_linear", changes=LATENT | HALF),
-    "mistral4": case("mistral4", cls="Mistral4ForCausalLM", changes=LATENT),
+    "kimi_linear": case(
+        "kimi_linear", changes=LATENT | HALF | {"linear_num_heads": 2, "linear_head_dim": 8}
+    ),
+    "mistral4": case("mistral4", cls="Mistral4ForCausalLM", changes=LATENT | {"head_dim": 16}),
     "falcon": case("falcon", changes={"head_dim": None, "num_kv_heads": None}),
     "falcon 40b": case("falcon", changes={"head_dim": None, "new_decoder_architecture": True}),
     "falcon rw": case(

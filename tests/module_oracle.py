@@ -173,7 +173,7 @@ class Watch(TorchFunctionMode):
                 named = kwargs or {}
                 query = named.get("batch1", args[-2] if len(args) > 1 else None)
                 key = named.get("batch2", args[-1])
-                if query.dim() >= 3 and not isinstance(key, nn.Parameter):
+                if min(query.dim(), key.dim()) >= 3:  # a weight has two axes
                     self.heads = query.clone(), key.clone()
         if self.inside_layer and function in ACTIVATION_FUNCTIONS:
             return args[0]

@@ -1,8 +1,6 @@
 """Attacked copies compute what the original computes, and keep its terms."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,87 +9,14 @@ from click.testing import CliRunner
 from conftest import some_words, write_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from module_oracle import randomise
+from measure_attacks import FAMILIES, ics, logit_difference, make_model
 
 from huref.attacks import EXACT, attack
 from huref.attacks.editable import open_editable
 from huref.attacks.kinds import applies
 from huref.cli import main
 from huref.errors import AttackError
-from huref.invariants.extract import Extract, extract_terms
-from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
-from huref.recipe import Recipe
-
-VOCABULARY = 1200
-OURS = Recipe("test", "latin", 128, (1, 2), "whitened-1", 0.1, "-", "-")
-FAMILIES = ("Llama", "Gemma", "GPT2", "GPTNeoX")
-
-
-def make_model(
-    folder: Path, family: str, groups: int = 2, per_group: int = 2, half_dim: int = 4, seed: int = 0
-) -> Path:
-    heads, head_dim = groups * per_group, 2 * half_dim
-    width = heads * head_dim
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 3 * width,
-        "num_hidden_layers": 4, "num_attention_heads": heads, "max_position_embeddings": 32,
-        "bos_token_id": 1, "eos_token_id": 2,
-    }  # fmt: skip
-    if family in ("Llama", "Gemma"):
-        sizes |= {"num_key_value_heads": groups, "head_dim": head_dim}
-    if family == "GPT2":
-        sizes |= {"n_embd": width, "n_layer": 4, "n_head": heads, "n_positions": 32}
-    if family == "GPTNeoX":
-        sizes |= {
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e4,
-                "partial_rotary_factor": 0.5,
-            }
-        }
-    config = getattr(transformers, f"{family}Config")(**sizes)
-    name = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
-    torch.manual_seed(seed)
-    model = getattr(transformers, name)(config)
-    randomise(model, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("bias"):
-            parameter.data.normal_(0, 0.1, generator=generator)
-    model.save_pretrained(folder)
-    write_tokenizer(folder, some_words(VOCABULARY))
-    return folder
-
-
-def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, experts_implementation="eager"
-    )
-    with torch.no_grad():
-        return model.eval()(ids).logits
-
-
-def vocabulary(folder: Path) -> dict[str, int]:
-    return json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-
-
-def logit_difference(before: Path, after: Path) -> float:
-    """The largest difference between the logits of the same strings, over their spread."""
-    old, new = vocabulary(before), vocabulary(after)
-    pieces = sorted(old, key=old.__getitem__)
-    ids = torch.randint(0, len(pieces), (2, 12), generator=torch.Generator().manual_seed(0))
-    order = torch.tensor([new[piece] for piece in pieces])
-    one, two = logits(before, ids), logits(after, order[ids])[:, :, order]
-    return float((one - two).abs().max() / one.std())
-
-
-def extract(folder: Path, recipe: Recipe = OURS) -> Extract:
-    return extract_terms(open_checkpoint(str(folder)), recipe)
-
-
-def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:
-    return float(pearson(extract(before, recipe).terms, extract(after, recipe).terms).mean())
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,9 @@ class ModelReader:
     @cached_property
     def block_count(self) -> int:
         """Number of layers, from the config; a hybrid's other layers count too."""
+        for key in self.layout.layers:
+            if isinstance(kinds := self.config.get(key), (list, str)):
+                return len(kinds)  # one entry, or one letter, for the kind of each layer
         return config_ints(self.config, self.layout.layers, self.checkpoint.model)[0]
 
     @cached_property
