@@ -183,8 +183,9 @@ def evaluate_match(zoo: Path) -> Iterator[dict[str, Any]]:
                 }
                 for way, match in found.items():
                     if precision == "float32":
-                        score = match.overlap if match.overlap is not None else -match.residual
-                        scores[way].append((kin, float(score)))
+                        residual = 1.0 if match.residual is None else match.residual
+                        score = -residual if match.overlap is None else match.overlap
+                        scores[way].append((kin, score))
                     yield {
                         "endpoint": name,
                         "relation": manifest[name]["relation"],
@@ -239,8 +240,9 @@ def evaluate_watch(before: Path, after: Path, trials: int) -> Iterator[dict[str,
             count = 5 * trials if share == 0 else trials
             alarms = 0
             for _ in range(count):
-                visits = [ask(tables[s], wobble, random) for s in (0.0, share)]
-                alarms += compare_visits(*visits, seed=int(random.integers(1 << 30))).changed
+                old_visit, new_visit = (ask(tables[s], wobble, random) for s in (0.0, share))
+                seed = int(random.integers(1 << 30))
+                alarms += compare_visits(old_visit, new_visit, seed).changed
             yield {"wobble": wobble, "share": share, "alarms": alarms / count, "trials": count}
     steps = [float(np.abs(tables[a] - tables[b]).mean()) for a, b in pairwise(shares)]
     yield {"mean change of a logit from share to share": steps}

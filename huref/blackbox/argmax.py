@@ -38,7 +38,8 @@ class Differences:
     @property
     def low(self) -> NDArray[np.float64]:
         """Lower bounds of l_i - l_reference, (n,)."""
-        return -self.bound[self.reference]
+        row: NDArray[np.float64] = -self.bound[self.reference]
+        return row
 
     @property
     def high(self) -> NDArray[np.float64]:
