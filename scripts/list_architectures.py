@@ -23,11 +23,11 @@ OUT_OF_SCOPE = {
         xlm-roberta-xl xmod git""",
     "decoder of an encoder-decoder": """bart bigbird_pegasus blenderbot blenderbot-small marian
         mbart mvp pegasus plbart prophetnet trocr whisper musicgen musicgen_melody
-        moshi_depth""",
+        csm_depth_decoder_model clvp_decoder kosmos_2_text_model kosmos_2_5_text_model""",
     "no softmax attention": """mamba mamba2 falcon_mamba rwkv xlstm reformer xlnet""",
-    "wraps a language model listed by itself": """fuyu gemma3 gemma3n gemma4 gemma4_unified
+    "another name of a language model listed by itself, or a wrapper of it": """fuyu gemma3 gemma3n gemma4 gemma4_unified
         got_ocr2 moss_transcribe_diarize mllama llama4 emu3 qwen3_5 qwen3_5_moe dots3_note
-        inkling_mm_model qwen4_exp minimax_m3_vl""",
+        inkling_mm_model qwen4_exp minimax_m3_vl gpt-sw3""",
 }
 REASONS = {
     "blt": "reads bytes through three models, there is no vocabulary to take anchors from",
@@ -41,21 +41,18 @@ REASONS = {
     "zamba": "shared attention that reads the embedding beside the stream",
     "zamba2": "shared attention that reads the embedding beside the stream, with adapters",
     "gemma3n_text": "several predicted streams and a low-rank path beside each block",
+    "axk2": "norms with a gate of their own, computed from what they read",
     "phi4_multimodal": "adapters inside every linear map",
 }
 
 
 def model_types() -> dict[str, str]:
     """model_type -> class name, of everything that transformers calls a causal language model."""
-    found: dict[str, str] = {}
-    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    found: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    beside = {name for name in dir(transformers) if name.endswith("ForCausalLM")}
+    for name in sorted(beside - set(found.values())):
         config_class = getattr(getattr(transformers, name), "config_class", None)
-        found[getattr(config_class, "model_type", "")] = name
-    found |= dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items())
-    for name in dir(transformers):
-        if name.endswith("ForCausalLM") and not name.startswith("Auto"):
-            config_class = getattr(getattr(transformers, name), "config_class", None)
-            found.setdefault(getattr(config_class, "model_type", ""), name)
+        found.setdefault(getattr(config_class, "model_type", ""), name)
     return {k: v for k, v in sorted(found.items()) if k}
 
 
