@@ -200,7 +200,6 @@ CASES: dict[str, Case] = {
     "minimax": case("minimax", changes=HALF, oracle={"drop_norms": True}),
     "diffllama": case("diffllama", scaled=True),
     "moshi": case("moshi"),
-    "cpmant": case("cpmant", changes={"dim_head": 12}),
     # ungated
     "starcoder2": case("starcoder2"),
     "jais2": case("jais2"),
