@@ -25,7 +25,8 @@ OUT_OF_SCOPE = {
         mbart mvp pegasus plbart prophetnet trocr whisper musicgen musicgen_melody
         csm_depth_decoder_model clvp_decoder kosmos_2_text_model kosmos_2_5_text_model""",
     "no softmax attention": """mamba mamba2 falcon_mamba rwkv xlstm reformer xlnet""",
-    "another name or a wrapper of a model listed by itself": """fuyu gemma3 gemma3n gemma4 gemma4_unified
+    "another name or a wrapper of a model listed by itself": """fuyu gemma3 gemma3n gemma4
+        gemma4_unified
         got_ocr2 moss_transcribe_diarize mllama llama4 emu3 qwen3_5 qwen3_5_moe dots3_note
         inkling_mm_model qwen4_exp minimax_m3_vl gpt-sw3""",
 }
