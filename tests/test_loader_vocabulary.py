@@ -84,8 +84,7 @@ def test_one_sentencepiece_vocabulary_from_four_files(
         {
             "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}},
             "added_tokens": [
-                {"id": i, "content": pieces[i], "special": i in special}
-                for i in [*special, *added]
+                {"id": i, "content": pieces[i], "special": i in special} for i in [*special, *added]
             ],
             "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}]},
         }
