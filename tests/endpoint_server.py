@@ -205,7 +205,8 @@ class Stub:
             status, answer = self.respond(request.url.path, body, key)
             if status == 0:
                 raise httpx.ReadError("connection broken")
-            return httpx.Response(status, json=answer, headers={"Retry-After": "0"})
+            data = json.dumps(answer).encode()  # NaN included, as careless servers do
+            return httpx.Response(status, content=data, headers={"Retry-After": "0"})
 
         return httpx.MockTransport(handle)
 

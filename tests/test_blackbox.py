@@ -88,7 +88,7 @@ def test_size_through_rounding(
 def test_size_says_that_it_cannot_tell(
     trouble: dict[str, object], served: Callable[..., Stub]
 ) -> None:
-    found = measure_size(connect(served(**FULL, **trouble)))
+    found = measure_size(connect(served(**FULL, **trouble), budget=240))
     assert found.hidden_size is None
     assert found.why
     assert list(found.to_json()) == [
@@ -147,13 +147,14 @@ def test_answers_are_kept_and_asked_only_once(served: Callable[..., Stub], tmp_p
         endpoint.outputs(make_prompts(40), ids)
     assert endpoint.requests == 110
     again = connect(stub, store=AnswerStore(path))
-    assert again.requests <= 1  # the list of models, which is not an answer
+    refusals = again.requests  # and the list of models; neither is an answer
+    assert refusals < 25
     first = again.outputs(make_prompts(40), again.choose_ids(24))
     total = stub.requests
     third = connect(stub, store=AnswerStore(path))
     second = third.outputs(make_prompts(40), third.choose_ids(24))
     assert np.array_equal(first, second)
-    assert stub.requests - total <= 3  # the models, and two names checked anew
+    assert stub.requests - total <= refusals + 2  # two names are checked anew
 
 
 @pytest.mark.parametrize(

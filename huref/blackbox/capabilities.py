@@ -181,20 +181,20 @@ class _Detection:
                 self.found = replace(self.found, chosen=True, ids_given=True)
 
     async def find_bias(self) -> None:
-        """Push two tokens in turn: the generated token must follow, and be another each time."""
+        """Push tokens in turn: the generated token must follow, and not always be the same."""
         top = None if not self.found.top else 1
         plain = await self.ask(top=top, greedy=True)
         pushed = []
-        for token in _FEW[:2]:
-            pushed.append(await self.try_to_ask(top=top, bias={token: MAX_BIAS}, greedy=True))
-        first, second = pushed
-        if first is None or second is None:
-            return
-        steerable = len({plain.text, first.text, second.text}) == 3
-        visible = len({plain.best, first.best, second.best}) == 3 and bool(top)
-        self.found = replace(
-            self.found, steerable=steerable, bias_visible=visible and first.count > 0
-        )
+        for token in _FEW[::2]:
+            answer = await self.try_to_ask(top=top, bias={token: MAX_BIAS}, greedy=True)
+            if answer is None:
+                return
+            pushed.append(answer)
+        # Some tokens share a text, or have none; three of five suffice.
+        steerable = len({answer.text for answer in (plain, *pushed)}) >= 3
+        visible = bool(top) and len({answer.best for answer in (plain, *pushed)}) >= 3
+        visible = visible and min(answer.count for answer in pushed) > 0
+        self.found = replace(self.found, steerable=steerable, bias_visible=visible)
         for count in _BIASED_AT_ONCE if steerable or visible else ():
             bias = dict.fromkeys(range(count), 1.0)
             if await self.try_to_ask(top=top, bias=bias, greedy=True) is not None:
