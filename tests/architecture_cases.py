@@ -120,7 +120,13 @@ def case(model_type: str, **parts: Any) -> Case:
 
 
 LATENT = {"head_dim": 8, "num_key_value_heads": 4}
-MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 12, "mamba_n_groups": 1, "mamba_expand": 2}
+MAMBA = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 12,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 8,
+}
 LINEAR = {
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
@@ -242,7 +248,11 @@ CASES: dict[str, Case] = {
     # stacked experts
     "gpt_oss": case("gpt_oss", oracle={"even": True}, prepare=unclamp, scaled=True),
     "granitemoe": case("granitemoe"),
-    "granitemoeshared": case("granitemoeshared", changes={"shared_intermediate_size": 64}),
+    "granitemoeshared": case(
+        "granitemoeshared",
+        changes={"shared_intermediate_size": 64},
+        oracle={"ffn": ("block_sparse_moe", "shared_mlp")},
+    ),
     "granitemoe_swa": case("granitemoe_swa"),
     "aria_text": case("aria_text", changes={"moe_num_experts": 4}),
     "llama4_text": case("llama4_text"),
@@ -259,15 +269,17 @@ CASES: dict[str, Case] = {
     "bamba": case("bamba", changes=MAMBA | {"attn_layer_indices": [1, 2]}),
     "falcon_h1": case(
         "falcon_h1",
-        changes={"mamba_n_heads": 8, "mamba_d_head": 12, "mamba_d_ssm": 96, "mamba_n_groups": 1},
+        changes={"mamba_n_heads": 8, "mamba_d_head": 12, "mamba_d_ssm": 96, "mamba_n_groups": 1}
+        | {"mamba_chunk_size": 8},
         oracle={"ffn": ("feed_forward", "mamba"), "silent": ("self_attn", "mamba")},
         scaled=True,
     ),
     "granitemoehybrid": case(
         "granitemoehybrid",
         changes=MAMBA
-        | {"layer_types": ["mamba", "attention", "attention", "mamba"], "mamba_chunk_size": 8}
+        | {"layer_types": ["mamba", "attention", "attention", "mamba"]}
         | {"shared_intermediate_size": 64},
+        oracle={"ffn": ("block_sparse_moe", "shared_mlp")},
     ),
     "nemotron_h": case(
         "nemotron_h",
@@ -299,7 +311,7 @@ CASES: dict[str, Case] = {
     "kimi_linear": case(
         "kimi_linear", changes=LATENT | HALF | {"linear_num_heads": 2, "linear_head_dim": 8}
     ),
-    "mistral4": case("mistral4", cls="Mistral4ForCausalLM", changes=LATENT | {"head_dim": 16}),
+    "mistral4": case("mistral4", cls="Mistral4ForCausalLM", changes=LATENT | {"head_dim": 20}),
     "falcon": case("falcon", changes={"head_dim": None, "num_kv_heads": None}),
     "falcon 40b": case("falcon", changes={"head_dim": None, "new_decoder_architecture": True}),
     "falcon rw": case(

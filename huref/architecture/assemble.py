@@ -150,7 +150,11 @@ def _latent(
     model: str,
     heads: int,
 ) -> LatentAttention:
-    named = {k.removeprefix("latent."): t.T for k, t in tensors.items() if k.startswith("latent.")}
+    named = {
+        role.removeprefix("latent."): tensor.T if tensor.dim() == 2 else tensor
+        for role, tensor in tensors.items()
+        if role.startswith("latent.")
+    }
     rope = config_ints(config, spec.rope, model)[0]
     nope = config_ints(config, spec.nope, model)[0]
     q_b = named["q_b"] if "q_b" in named else tensors["q"].T
