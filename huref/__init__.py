@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from huref.comparison import compare
     from huref.errors import HurefError
-    from huref.portrait import Fingerprint, fingerprint
     from huref.invariants.record import Record
     from huref.lineage.table import LineageTable
+    from huref.portrait import Fingerprint, fingerprint
 
 __version__ = "0.1.0"
 __all__ = ["Fingerprint", "HurefError", "LineageTable", "Record", "compare", "fingerprint"]

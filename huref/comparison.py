@@ -7,9 +7,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.decoder.picture import contact_sheet
-from huref.portrait import render
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
+from huref.portrait import render
 
 
 def compare(models: Sequence[str | Path], *, recipe: str = "default") -> LineageTable:

@@ -74,7 +74,12 @@ def write_meta(folder: Path) -> list[Path]:
         }
     with torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save(tensors, folder / "consolidated.00.pth")
-    params = {"dim": WIDTH, "multiple_of": 256, "n_heads": HEADS, "n_layers": BLOCKS}
+    params: dict[str, float] = {
+        "dim": WIDTH,
+        "multiple_of": 256,
+        "n_heads": HEADS,
+        "n_layers": BLOCKS,
+    }
     params |= {"norm_eps": 1e-5, "vocab_size": -1}
     (folder / "params.json").write_text(json.dumps(params))
     return [folder / "consolidated.00.pth"]

@@ -25,8 +25,8 @@ from huref.models import open_record
 from huref.recipe import load_recipe
 
 
-def all_terms(folder: Path, m: int) -> tuple[Anchors, Tensor, Tensor]:
-    """Anchors, and the raw and whitened terms (blocks, 3, m, m) of every block."""
+def all_terms(folder: Path, m: int) -> tuple[Anchors, list[Tensor]]:
+    """Anchors, and the raw and the whitened terms (blocks, 3, m, m) of every block."""
     checkpoint = open_checkpoint(str(folder))
     reader = ModelReader(checkpoint)
     anchors = choose_anchors(checkpoint.vocabulary, m)
@@ -36,14 +36,13 @@ def all_terms(folder: Path, m: int) -> tuple[Anchors, Tensor, Tensor]:
     blocks = [reader.read_block(i) for i in range(reader.block_count)]
     raw = torch.stack([block_terms(block, E) for block in blocks])
     white = whiten(E)
-    return anchors, raw, torch.stack([block_terms(block, white) for block in blocks])
+    return anchors, [raw, torch.stack([block_terms(block, white) for block in blocks])]
 
 
-def per_block(a: tuple[Anchors, Tensor], b: tuple[Anchors, Tensor]) -> list[float]:
+def per_block(a: Tensor, b: Tensor, shared: list[int]) -> list[float]:
     """ICS of blocks with the same index, over the shared anchors."""
-    shared = a[0].shared(b[0])
-    count = min(len(a[1]), len(b[1]))
-    x, y = (terms[:count][:, :, shared][:, :, :, shared] for terms in (a[1], b[1]))
+    count = min(len(a), len(b))
+    x, y = (terms[:count][:, :, shared][:, :, :, shared] for terms in (a, b))
     result: list[float] = pearson(x, y).mean(dim=1).tolist()
     return result
 
@@ -60,9 +59,9 @@ def rows_of(zoo: Path) -> Iterator[list[str]]:
     terms = {name: all_terms(zoo / name, m) for name in names}
     records = {name: open_record(str(zoo / name)) for name in names}
     for a, b in combinations(names, 2):
-        raw, white = (
-            per_block((terms[a][0], terms[a][i]), (terms[b][0], terms[b][i])) for i in (1, 2)
-        )
+        (anchors, of_a), (others, of_b) = terms[a], terms[b]
+        shared = anchors.shared(others)
+        raw, white = (per_block(x, y, shared) for x, y in zip(of_a, of_b, strict=True))
         pair = compare_records(records[a], records[b])
         ends = [figures([x]) if x is not None else "-" for x in (pair.ics, pair.latent_cosine)]
         yield [a, b, str(pair.shared_anchors), figures(raw), figures(white), *ends]

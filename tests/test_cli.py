@@ -67,9 +67,7 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_compare_takes_folders_records_and_pictures(
-    make_llama: MakeModel, tmp_path: Path
-) -> None:
+def test_compare_takes_folders_records_and_pictures(make_llama: MakeModel, tmp_path: Path) -> None:
     a, b = make_llama("a", seed=1), make_llama("b", seed=2)
     png, record = tmp_path / "a.png", tmp_path / "a.safetensors"
     assert run("fingerprint", a, "-o", png, "--record", record).exit_code == 0

@@ -69,7 +69,8 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     mean_squared = squared.mean(dim=-1, keepdim=True)
     floor = torch.finfo(torch.float64).tiny  # a term that is zero stays zero
     scale = (squared + damping * mean_squared + floor).rsqrt()
-    return ((vectors * scale[..., None, :]) @ (vectors.mT @ T)).float()
+    flattened: Tensor = (vectors * scale[..., None, :]) @ (vectors.mT @ T)
+    return flattened.float()
 
 
 def attention_terms(attention: SelfAttention, E: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,8 +66,9 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
 
 
 def _unit_rows(features: Tensor) -> Tensor:
-    rows: Tensor = features.float()
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    rows = features.float()
+    normalised: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return normalised
 
 
 def order_log10_p(matching: Matching) -> float:
