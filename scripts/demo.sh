@@ -9,8 +9,7 @@ mkdir -p demo
 zoo=checkpoints/zoo
 models=(llama-a llama-a-finetune llama-b)
 for model in "${models[@]}"; do
-    .venv/bin/huref fingerprint "$zoo/$model" -o "demo/$model.png" \
-        --record "demo/$model.safetensors"
+    .venv/bin/huref fingerprint "$zoo/$model" -o "demo/$model.png"
     echo
 done
 .venv/bin/huref compare "${models[@]/#/$zoo/}" -o demo/sheet.png
