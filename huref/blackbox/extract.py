@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from huref.blackbox.heads import Head
 from huref.blackbox.signature import Signature
 from huref.errors import SignatureError
+from huref.files import replacing
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ class Projection:
             "projection": torch.from_numpy(self.weight).contiguous(),
             "ids": torch.from_numpy(self.ids.astype(np.int32)),
         }
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={"source": self.source})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

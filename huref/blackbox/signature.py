@@ -21,6 +21,7 @@ from huref.blackbox.prompts import make_prompts
 from huref.blackbox.size import MARGIN, clr, measure_size
 from huref.blackbox.sources import Source
 from huref.errors import BudgetError, SignatureError
+from huref.files import replacing
 
 Matrix = NDArray[np.float64]
 
@@ -76,12 +77,8 @@ class Signature:
             "precision": self.precision,
             "noise": repr(self.noise),
         }
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=texts)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def terms(self, m: int) -> Tensor:
         """Six sketches of the image's projector, (2, 3, m, m) float32, for the encoder.

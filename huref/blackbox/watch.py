@@ -18,6 +18,7 @@ from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Endpoint, Source
 from huref.errors import SignatureError
+from huref.files import replacing
 
 Matrix = NDArray[np.float64]
 
@@ -44,12 +45,8 @@ class Baseline:
 
     def save(self, path: Path) -> None:
         """Write JSON; the file appears whole or not at all."""
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path) as temporary:
             temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def load_baseline(path: Path) -> Baseline:
