@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from huref import __version__
-from huref.blackbox.commands import probe
 from huref.errors import HurefError
+from huref.probe_cli import probe
 
 
 class _Huref(click.Group):

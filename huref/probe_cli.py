@@ -159,7 +159,7 @@ def signature(
     made = _signature_of(source, rank, options)
     made.save(out)
     if picture is not None:
-        from huref.blackbox.picture import draw_signature
+        from huref.endpoint_portrait import draw_signature
 
         draw_signature(made, picture)
     _report(
