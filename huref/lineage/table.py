@@ -1,38 +1,43 @@
 """The table of all pairs of some models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from huref.errors import RecipeError
 from huref.invariants.record import Record
+from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.similarity import Similarity, compare_records
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models and how alike they are."""
+    """Two models, how alike they are, and what the unit tests say of them."""
 
     a: str
     b: str
     similarity: Similarity
+    evidence: Evidence = field(default_factory=Evidence)
 
     def to_json(self) -> dict[str, Any]:
         """The pair as the design's `compare --json` has it; figures not measured are null."""
-        s = self.similarity
+        s, e = self.similarity, self.evidence
+        units = None
+        if e.units is not None:
+            units = {"matched": e.units.matched, "of": e.units.of, "layer": e.units.layer}
         return {
             "a": self.a,
             "b": self.b,
             "ics": s.ics,
             "terms": s.terms,
             "shared_anchors": s.shared_anchors,
-            "units": None,
-            "log10_p": None,
-            "test": None,
+            "units": units,
+            "log10_p": e.log10_p,
+            "test": e.test,
             "latent_cosine": s.latent_cosine,
-            "verdict": None,
-            "why": s.why or "similarity only: the unit tests a verdict needs are not built yet",
+            "verdict": e.verdict,
+            "why": e.why or s.why or "similarity only: the units were not compared",
         }
 
 
@@ -42,6 +47,7 @@ class LineageTable:
 
     records: tuple[Record, ...]
     pairs: tuple[Pair, ...]
+    mixings: tuple[Mixing, ...] = ()
 
     @property
     def models(self) -> list[str]:
