@@ -87,7 +87,12 @@ def write_meta(folder: Path, target: Path, parts: int = 1, cut_embedding: int = 
 
 
 def write_gguf(
-    folder: Path, file: Path, architecture: str, quantise: str = "F32", split: int = 0
+    folder: Path,
+    file: Path,
+    architecture: str,
+    quantise: str = "F32",
+    split: int = 0,
+    embedding: str = "",
 ) -> None:
     """With gguf's writer, names and quantisers. Norms and vectors stay F32."""
     import gguf
@@ -107,7 +112,6 @@ def write_gguf(
     if config.get("num_local_experts"):
         writer.add_expert_count(config["num_local_experts"])
     write_vocabulary(writer, json.loads((folder / "tokenizer.json").read_text()))
-    kind = gguf.GGMLQuantizationType[quantise]
     for name, tensor in load(folder).items():
         stem, _, end = name.rpartition(".")
         if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
@@ -119,6 +123,8 @@ def write_gguf(
         assert new is not None, stem
         values = tensor.float().numpy()
         if tensor.dim() == 2 and quantise != "F32":
+            chosen = (embedding if stem.endswith("embed_tokens") else "") or quantise
+            kind = gguf.GGMLQuantizationType[chosen]
             packed = gguf.quants.quantize(values, kind)
             writer.add_tensor(f"{new}.{end}", packed, raw_dtype=kind)
         else:

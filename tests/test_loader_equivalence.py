@@ -97,11 +97,11 @@ def padded(folder: Path, target: Path, width: int = 128) -> Path:
     return target
 
 
-def as_gguf(kind: str, split: int = 0) -> Callable[[Path, Path], Path]:
+def as_gguf(kind: str, split: int = 0, embedding: str = "") -> Callable[[Path, Path], Path]:
     def write(folder: Path, target: Path) -> Path:
         if kind.startswith("Q"):
             folder = padded(folder, target / "padded")
-        write_gguf(folder, target / "m.gguf", "llama", kind, split)
+        write_gguf(folder, target / "m.gguf", "llama", kind, split, embedding)
         return next(iter(sorted(target.glob("*.gguf"))))
 
     return write
@@ -288,8 +288,11 @@ FORMS = {
     "fp8 e4m3, blocks": Form(as_fp8(128, torch.float8_e4m3fn), 0.995),
     "bitsandbytes int8": Form(as_bitsandbytes("int8"), EIGHT_BIT),
     "GGUF Q5_1": Form(as_gguf("Q5_1"), FOUR_BIT),
-    # Its crudest type, with the embedding in four bits, too, in 112 of 128 columns: 0.969.
-    "GGUF Q4_0": Form(as_gguf("Q4_0"), 0.96),
+    # llama.cpp keeps an embedding that is also the output in Q6_K, or in Q8_0 where its width is
+    # no multiple of 256.
+    "GGUF Q4_0, tied": Form(as_gguf("Q4_0", embedding="Q8_0"), FOUR_BIT),
+    # A separate embedding is put into four bits, too: at 112 columns whitening feels that, 0.969.
+    "GGUF Q4_0, untied": Form(as_gguf("Q4_0"), 0.96),
     "GPTQ 4-bit": Form(as_gptq, FOUR_BIT),
     "AWQ": Form(as_awq, FOUR_BIT),
     "nf4": Form(as_bitsandbytes("nf4"), FOUR_BIT),
