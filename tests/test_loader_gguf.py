@@ -148,6 +148,39 @@ def test_experts_are_tensors_of_their_own(tmp_path: Path) -> None:
     assert checkpoint.config["model_type"] == "mixtral"
 
 
+def test_a_split_latent_projection_is_put_together(tmp_path: Path) -> None:
+    """As DeepSeek's converters write it since 2025: keys transposed, head by head."""
+    heads, nope, value, rank = 3, 4, 5, 6
+    kv_b = torch.randn(heads * (nope + value), rank)
+    keys, values = kv_b.view(heads, nope + value, rank).split([nope, value], dim=1)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
+    writer.add_tensor("blk.1.attn_k_b.weight", keys.transpose(1, 2).contiguous().numpy())
+    writer.add_tensor("blk.1.attn_v_b.weight", values.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    checkpoint = open_checkpoint(str(tmp_path / "m.gguf"))
+    name = "model.layers.1.self_attn.kv_b_proj.weight"
+    assert list(checkpoint.names) == [name]
+    assert checkpoint.entry(name).shape == tuple(kv_b.shape)
+    assert torch.equal(checkpoint.read([name])[name], kv_b)
+    assert torch.equal(checkpoint.read_rows(name, [9, 2]), kv_b[[9, 2]])
+
+
+def test_halves_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
+    writer.add_tensor("blk.1.attn_k_b.weight", np.zeros((3, 6, 4), dtype=np.float32))
+    writer.add_tensor("blk.1.attn_v_b.weight", np.zeros((2, 5, 6), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    checkpoint = open_checkpoint(str(tmp_path / "m.gguf"))
+    with pytest.raises(CheckpointError, match="not two parts"):
+        checkpoint.entry("model.layers.1.self_attn.kv_b_proj.weight")
+
+
 def test_split_files_are_one_model(make_llama: MakeModel, tmp_path: Path) -> None:
     folder = make_llama("model")
     write_gguf(folder, tmp_path / "split" / "m.gguf", "llama", split=12)

@@ -37,6 +37,7 @@ from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
 # Of several quantisations side by side, the one nearest to the original that is still small.
 PREFERENCE = ("q8_0", "f16", "bf16", "q6_k", "q5_k", "q5", "q4_k", "q4", "f32", "q3", "iq", "q2")
 _NAME = re.compile(r"(?:blk\.(?P<i>\d+)\.)?(?P<role>\w+)(?:\.(?P<e>\d+))?(?P<end>\.\w+)")
+SPLIT_LATENT = ".attn_k_b.weight"  # and its v_b: newer converters' halves of attn_kv_b
 _NOT_THE_MODEL = ("mmproj", "imatrix", "-vocab", "lora")
 
 
@@ -130,6 +131,9 @@ class GgufModel:
         for name in self._stored.names:
             if (new := published_name(name, self.dialect.names)) is not None:
                 published[new] = name
+            elif name.endswith(SPLIT_LATENT) and name.replace("k_b", "v_b") in self._stored.names:
+                whole = published_name(name.replace("k_b", "kv_b"), self.dialect.names)
+                published.setdefault(whole or name, name)
         return DerivedTensors(
             self._stored, published, lambda name: self._derive(name, published[name])
         )
@@ -139,6 +143,8 @@ class GgufModel:
         match = _NAME.fullmatch(source)
         role = match["role"] if match else ""
         info = renamed(stored, name)
+        if source.endswith(SPLIT_LATENT):
+            return self._join_latent(name, source)
         if dialect.rotary_pairs and role in ("attn_q", "attn_k"):
             heads = self._heads("num_attention_heads" if role == "attn_q" else None)
             self._require_heads(stored, heads, 2)
@@ -153,6 +159,23 @@ class GgufModel:
             turned = TensorInfo(name, info.file, info.dtype, info.shape[::-1])
             return Derived(turned, (source,), lambda parts: parts[0].T)
         return Derived(info, (source,), lambda parts: parts[0], by_rows=(True,))
+
+    def _join_latent(self, name: str, source: str) -> Derived:
+        """kv_b, which llama.cpp splits into keys (heads, r, nope) and values (heads, v, r)."""
+        keys, values = (self._stored.entry(s) for s in (source, source.replace("k_b", "v_b")))
+        if len(keys.shape) != 3 or values.shape[::2] != keys.shape[:2]:
+            raise CheckpointError(
+                f"{keys.file}: '{keys.name}' of shape {list(keys.shape)} and '{values.name}' of "
+                f"shape {list(values.shape)} are not two parts of one projection"
+            )
+        heads, rank, nope = keys.shape
+        shape = (heads * (nope + values.shape[1]), rank)
+        info = TensorInfo(name, keys.file, keys.dtype, shape)
+        return Derived(
+            info,
+            (keys.name, values.name),
+            lambda parts: torch.cat([parts[0].mT, parts[1]], dim=1).flatten(0, 1),
+        )
 
     def _heads(self, key: str | None = None) -> int:
         """Number of query heads, or of key-value heads without a key."""
