@@ -167,36 +167,34 @@ def serve(folder: Path, latency: float, pipe: multiprocessing.connection.Connect
 
 
 def fingerprint(url: str, pipe: multiprocessing.connection.Connection) -> None:
-    """The client's process: everything but the picture, with its own peak memory."""
+    """The client's process: the whole of `huref fingerprint`, with its own peak memory."""
     os.environ |= {"HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    from huref.assets import locate
-    from huref.encoder.checkpoint import load_encoder
-    from huref.invariants.extract import extract_terms
+    import huref
     from huref.loader.checkpoint import open_checkpoint
-    from huref.recipe import Recipe
 
-    recipe = Recipe("benchmark", "latin", 512, (1, 2), "whitened-1", 0.1, "", "")
     began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        dog = huref.fingerprint(REPOSITORY, Path(folder) / "dog.png")
+    wall = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert dog.record.layers is not None
+    assert dog.record.anchors is not None
     checkpoint = open_checkpoint(REPOSITORY)
-    extract = extract_terms(checkpoint, recipe)
-    extracted = time.perf_counter()
-    load_encoder(locate("checkpoints/encoder.safetensors")).encode(extract.terms)
     blocks = [
         checkpoint.entry(f"model.layers.{i}.{name}").shape
-        for i in extract.layers
+        for i in dog.record.layers
         for name in PUBLISHED.values()
     ]
     needed = 2 * sum(int_product(shape) for shape in blocks)
-    needed += 2 * WIDTH * len(extract.anchors.filled)
+    needed += 2 * WIDTH * len(dog.record.anchors.filled)
     needed += sum(s for n, s in checkpoint.repository.files.items() if s < 10_000_000)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     pipe.send(
         {
             "needed": needed,
-            "total": checkpoint.bytes_total,
-            "read_seconds": checkpoint.seconds_reading,
-            "terms_seconds": extracted - began - checkpoint.seconds_reading,
-            "wall_seconds": extracted - began,
+            "total": dog.costs.bytes_total,
+            "sent": dog.costs.bytes_read,
+            "seconds": dog.costs.seconds,
+            "wall_seconds": wall,
             "peak": peak,
         }
     )
@@ -263,10 +261,10 @@ def measure(folder: Path, latency: float) -> None:
     print(f"requests           {files} for files")
     print(f"second time        {results[1]['counts'][0] - sent:,} bytes, "
           f"{results[1]['counts'][1] - files} requests")  # fmt: skip
-    print(f"wall               {first['wall_seconds']:.1f} s, of which reading "
-          f"{first['read_seconds']:.1f} s, arithmetic {first['terms_seconds']:.1f} s")  # fmt: skip
+    stages = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in first["seconds"].items())
+    print(f"wall               {first['wall_seconds']:.1f} s: {stages}")
     print(f"pure transfer      {pure:.1f} s for as many bytes in one request")
-    print(f"peak memory        {first['peak'] / 2**30:.2f} GiB, encoder included")
+    print(f"peak memory        {first['peak'] / 2**30:.2f} GiB, encoder and decoder included")
 
 
 if __name__ == "__main__":
