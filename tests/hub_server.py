@@ -32,6 +32,7 @@ class LoopbackHub:
     bytes_sent: int = 0
     cut_after: int | None = None  # bytes after which the next file answer breaks off
     refuse_with: list[int] = field(default_factory=list)  # statuses of the next file answers
+    refuse_api_with: list[int] = field(default_factory=list)  # likewise, of the API
     retry_after: str = "0"
     ignore_ranges: bool = False
     redirect_to: str | None = None  # another server's address, as the Hub redirects to its CDN
@@ -98,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _model_info(self, rest: str) -> None:
+        if self.server_hub.refuse_api_with:
+            status = self.server_hub.refuse_api_with.pop(0)
+            self._answer(status, b"", Retry_After=self.server_hub.retry_after)
+            return
         name, _, revision = rest.partition("/revision/")
         repository = self.server_hub.repositories.get(name)
         if repository is None:

@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 
 from huggingface_hub import (
     HfApi,
+    ModelInfo,
     cached_assets_path,
     constants,
     hf_hub_url,
@@ -23,10 +24,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, httpx
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
 
 from huref.errors import AccessError, CheckpointError, HurefError, ModelNotFoundError, NetworkError
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
+from huref.loader.rate import limited_session, seconds_asked
 from huref.loader.remembered import RememberedFile
 from huref.loader.repository import LocalFolder, Repository
 
@@ -71,8 +73,7 @@ class HubFile(ByteSource):
                         f"{self._repo}: reading '{self.name}' failed {ATTEMPTS} times, last with "
                         f"{error or type(error).__name__}; try again later"
                     ) from error
-                asked = error.retry_after if isinstance(error, _BusyError) else None
-                time.sleep(min(2.0**attempt / 2 if asked is None else asked, LONGEST_WAIT))
+                _wait(attempt, error.retry_after if isinstance(error, _BusyError) else None)
             except HfHubHTTPError as error:
                 raise explain(error, self._repo) from error
 
@@ -83,7 +84,7 @@ class HubFile(ByteSource):
         url, direct = self._direct or self._url, self._direct
         for _ in range(MOST_REDIRECTS):
             token = build_hf_headers() if _origin(url) == _origin(self._url) else {}
-            with get_session().stream(
+            with limited_session().stream(
                 "GET", url, headers=wanted | token, follow_redirects=False, timeout=timeout
             ) as response:
                 status, location = response.status_code, response.headers.get("Location")
@@ -91,7 +92,7 @@ class HubFile(ByteSource):
                     url = urljoin(url, location)
                     continue
                 if status in BUSY:
-                    raise _BusyError(status, response.headers.get("Retry-After"))
+                    raise _BusyError(status, seconds_asked(response.headers))
                 if direct and url == direct and 400 <= status < 500:
                     self._direct, direct = None, None  # such addresses expire after a while
                     url = self._url
@@ -127,16 +128,23 @@ def _origin(url: str) -> tuple[str, str]:
 class _BusyError(Exception):
     """The server asks to come back later."""
 
-    def __init__(self, status: int, retry_after: str | None):
+    def __init__(self, status: int, retry_after: float | None):
         super().__init__(f"status {status}")
-        try:
-            self.retry_after = max(float(retry_after), 0.0) if retry_after else None
-        except ValueError:  # an HTTP date; our own back-off will do
-            self.retry_after = None
+        self.retry_after = retry_after
+
+
+def _wait(attempt: int, asked: float | None) -> None:
+    """Sleep before the next attempt: as long as the server asks, or ever longer."""
+    time.sleep(min(2.0**attempt / 2 if asked is None else asked, LONGEST_WAIT))
 
 
 class HubRepository:
-    """A Hub repository at one commit; files already in the user's cache are read from disk."""
+    """A Hub repository at one commit; files already in the user's cache are read from disk.
+
+    Attributes:
+        canonical: the name that the Hub gives it, whatever its case or former name was.
+        remembers: whether headers and small files are kept for the next time.
+    """
 
     def __init__(
         self,
@@ -145,8 +153,11 @@ class HubRepository:
         files: dict[str, int],
         meter: Meter,
         chosen: str | None = None,
+        canonical: str | None = None,
     ):
         self.model = repo
+        self.canonical = canonical or repo
+        self.remembers = True
         self.revision: str | None = revision
         self.files = files
         self.meter = meter
@@ -161,7 +172,7 @@ class HubRepository:
         if name not in self._opened:
             self._opened[name] = self._open(name)
         source = self._opened[name]
-        if not remember or isinstance(source, LocalFile):
+        if not (remember and self.remembers) or isinstance(source, LocalFile):
             return source
         if not re.fullmatch(r"[0-9a-f]{40}", self._commit):
             return source
@@ -214,7 +225,7 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     parts = name.split("/")
     repo, chosen = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
-        info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
+        info = _ask(repo, revision or None)
     except OfflineModeIsEnabled:
         return _open_cached_snapshot(repo, revision or None, meter, chosen)
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
@@ -222,7 +233,26 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     files = {s.rfilename: s.size or 0 for s in info.siblings or []}
     if chosen is not None and chosen not in files:
         raise ModelNotFoundError(f"{repo}: there is no file '{chosen}' in the repository")
-    return HubRepository(repo, info.sha or revision or "main", files, meter, chosen)
+    return HubRepository(repo, info.sha or revision or "main", files, meter, chosen, info.id)
+
+
+def _ask(repo: str, revision: str | None) -> ModelInfo:
+    """The Hub's description of a repository; a busy Hub is asked again, like for a file."""
+    attempt = 0
+    while True:
+        limited_session()  # which the Hub's client uses, too
+        try:
+            return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=STALLED)
+        except HfHubHTTPError as error:
+            if error.response.status_code not in BUSY or attempt == ATTEMPTS - 1:
+                raise
+            asked = seconds_asked(error.response.headers)
+        except httpx.TransportError as error:
+            if isinstance(error, httpx.ConnectError) or attempt == ATTEMPTS - 1:
+                raise
+            asked = None
+        _wait(attempt, asked)
+        attempt += 1
 
 
 def _open_cached_snapshot(
