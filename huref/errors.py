@@ -62,3 +62,7 @@ class SignatureError(HurefError):
 
 class AttackError(HurefError):
     """A function-preserving copy cannot be made of this model in this way."""
+
+
+class RegistryError(HurefError):
+    """A registry is missing, damaged or full, or does not take what it was given."""

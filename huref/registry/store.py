@@ -1,0 +1,243 @@
+"""A registry: measured models under one URI, all of one recipe.
+
+Typical use:
+
+    store = create_store("bases", load_recipe()[0])  # a folder; or "bases.lance"
+    store.add([make_entry(open_record("org/model"))])
+    for match in store.search(make_query(open_record("org/suspect"))):
+        print(match.entry.model, match.ics)
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from huref.errors import RecipeError, RegistryError
+from huref.lineage.similarity import MIN_SHARED, latent_cosine
+from huref.recipe import Recipe
+from huref.registry.entry import Entry, Query
+from huref.registry.sketch import (
+    AnchorCodes,
+    Codes,
+    correlate_sketches,
+    lower_end,
+    shared_entries,
+)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a registry says of a model in words; see `Entry`."""
+
+    model: str
+    revision: str | None
+    base: str | None
+    measured_at: str
+    measured_by: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some entries of a registry, as matrices; they may be memory maps.
+
+    Attributes:
+        labels: n of them.
+        latents: (n, 512) float32.
+        sketches: (n, terms, entries) int8.
+        vocabularies: the different sets of anchors, (s, m) uint32.
+        vocabulary: which of them each entry has, (n,).
+    """
+
+    labels: Sequence[Labels]
+    latents: NDArray[np.float32]
+    sketches: Codes
+    vocabularies: AnchorCodes
+    vocabulary: NDArray[np.int64]
+
+    def entry(self, row: int, recipe: str) -> Entry:
+        """One row as an entry."""
+        of = self.labels[row]
+        return Entry(
+            of.model,
+            of.revision,
+            recipe,
+            of.base,
+            of.measured_at,
+            of.measured_by,
+            np.array(self.latents[row]),
+            np.array(self.sketches[row]),
+            np.array(self.vocabularies[self.vocabulary[row]]),
+        )
+
+
+@dataclass(frozen=True)
+class Match:
+    """An entry that was found, and how alike it is to what was looked for.
+
+    Attributes:
+        entry: the entry.
+        ics: estimate of the ICS by the sketches, or None when the query had no sketch.
+        terms: the estimate for each term, (layers * 3,), or None.
+        compared: entries of the sketches that it rests on; its null spread is 1/sqrt of them.
+        latent_cosine: cosine of the latents.
+    """
+
+    entry: Entry
+    ics: float | None
+    terms: NDArray[np.float64] | None
+    compared: int
+    latent_cosine: float
+
+
+class Store(ABC):
+    """A registry. Writers wait for each other; what was added is there after a crash."""
+
+    uri: str
+    recipe: Recipe
+
+    @abstractmethod
+    def has(self, model: str, revision: str | None, recipe: str) -> bool:
+        """Whether a model was measured at that commit by that recipe (its digest)."""
+
+    @abstractmethod
+    def add(self, entries: Iterable[Entry]) -> int:
+        """Add all entries that are not there yet, all at once, and return how many were added.
+
+        Of entries with one (model, revision, recipe) the first stays.
+
+        Raises:
+            RecipeError: an entry was made by another recipe; nothing is added.
+            RegistryError: the disk is full, or the registry is damaged; nothing is added.
+        """
+
+    @abstractmethod
+    def remove(self, model: str, revision: str | None = None) -> int:
+        """Remove a model (at all commits when `revision` is None) and return how many went."""
+
+    @abstractmethod
+    def chunks(self) -> Iterator[Chunk]:
+        """All entries in no particular order, a few thousand at a time."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many entries there are."""
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, in no particular order."""
+        for chunk in self.chunks():
+            for row in range(len(chunk.labels)):
+                yield chunk.entry(row, self.recipe.digest)
+
+    def search(self, query: Query, limit: int = 10, *, bases_only: bool = False) -> list[Match]:
+        """The entries most like a model, best first; every entry is looked at.
+
+        They are ranked by the lower end of the sketches' ICS, or by the latents' cosine where
+        the query has no sketch. Entries sharing too few anchors are left out.
+
+        Args:
+            query: see `make_query`.
+            limit: how many at most.
+            bases_only: leave out the entries that declare a base.
+        """
+        best: list[tuple[float, Match]] = []
+        for chunk in self.chunks():
+            rows = np.arange(len(chunk.labels))
+            if bases_only:
+                rows = np.array([i for i in rows if chunk.labels[i].base is None], np.int64)
+            scores, terms, compared = _score(query, chunk)
+            rows = rows[np.isfinite(scores[rows])]
+            for row in rows[np.argsort(-scores[rows], kind="stable")[:limit]]:
+                entry = chunk.entry(int(row), self.recipe.digest)
+                of_terms = None if terms is None else terms[row]
+                ics = None if of_terms is None else float(of_terms.mean())
+                cosine = latent_cosine(query.latent, entry.latent)
+                match = Match(entry, ics, of_terms, int(compared[row]), cosine)
+                best.append((float(scores[row]), match))
+            best = sorted(best, key=lambda pair: -pair[0])[:limit]
+        return [match for _, match in best]
+
+
+Scores = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.int64]]
+
+
+def _score(query: Query, chunk: Chunk) -> Scores:
+    """Rank, ICS by term and compared entries of each row; the rank is NaN where it cannot be."""
+    count = len(chunk.labels)
+    compared = np.zeros(count, np.int64)
+    if query.sketch is None or query.anchors is None:
+        norms = np.linalg.norm(chunk.latents, axis=1) * np.linalg.norm(query.latent)
+        return chunk.latents @ query.latent / np.maximum(norms, 1e-30), None, compared
+    ranks = np.full(count, np.nan)
+    terms = np.zeros((count, len(query.sketch)))
+    for number, anchors in enumerate(chunk.vocabularies):
+        rows = np.flatnonzero(chunk.vocabulary == number)
+        if np.count_nonzero((anchors == query.anchors) & (anchors != 0)) < MIN_SHARED:
+            continue
+        shared = shared_entries(query.anchors, anchors, len(query.sketch))
+        of_rows = chunk.sketches if len(rows) == count else chunk.sketches[rows]
+        terms[rows] = correlate_sketches(query.sketch, of_rows, shared)
+        compared[rows] = shared.sum()
+        ranks[rows] = [lower_end(ics, int(shared.sum())) for ics in terms[rows].mean(axis=1)]
+    return ranks, terms, compared
+
+
+def create_store(uri: str, recipe: Recipe) -> Store:
+    """Create an empty registry for entries of one recipe.
+
+    Args:
+        uri: a folder that does not exist or is empty; or, with huref[lance], a folder or an
+            address in an object store that ends in ".lance", or "lance://folder".
+        recipe: of all its entries.
+
+    Raises:
+        RegistryError: something is there already, or it cannot be written.
+    """
+    if address := _lance_address(uri):
+        from huref.registry.lance_store import LanceStore
+
+        return LanceStore.create(address, recipe)
+    from huref.registry.folder_store import FolderStore
+
+    return FolderStore.create(Path(uri).expanduser(), recipe)
+
+
+def open_store(uri: str) -> Store:
+    """Open a registry that `create_store` made.
+
+    Raises:
+        RegistryError: there is none, or it is damaged.
+    """
+    if address := _lance_address(uri):
+        from huref.registry.lance_store import LanceStore
+
+        return LanceStore.open(address)
+    from huref.registry.folder_store import FolderStore
+
+    return FolderStore.open(Path(uri).expanduser())
+
+
+def _lance_address(uri: str) -> str | None:
+    """Where a LanceDB lies, or None for a folder of huref's own."""
+    if uri.startswith("lance://"):
+        return uri.removeprefix("lance://")
+    if uri.rstrip("/").endswith(".lance"):
+        return uri
+    if "://" in uri:
+        raise RegistryError(
+            f"{uri}: a registry is a folder, or a LanceDB whose name ends in .lance"
+        )
+    return None
+
+
+def refuse_other_recipe(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
+    """Raise RecipeError when an entry was made by another recipe than a registry's."""
+    for entry in entries:
+        if entry.recipe != recipe.digest:
+            raise RecipeError(
+                f"{entry.model}: made by the recipe {entry.recipe}, but {uri} holds "
+                f"{recipe.digest} ('{recipe.name}'); measure it by that one or use another registry"
+            )
