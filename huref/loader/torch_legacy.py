@@ -6,7 +6,15 @@ from huref.errors import CheckpointError
 from huref.loader.ranges import ByteSource
 from huref.loader.tensors import StoredTensor
 from huref.loader.torch_files import MAX_PICKLE, locate, storage_bytes
-from huref.loader.unpickle import EndOfPickleError, Storage, TensorView, state_dict, unpickle
+from huref.loader.unpickle import (
+    BUILDERS,
+    Builders,
+    EndOfPickleError,
+    Storage,
+    TensorView,
+    state_dict,
+    unpickle,
+)
 
 MAGIC = 0x1950A86A20F9469CFC6C
 FIRST_READ = 256 * 1024
@@ -22,13 +30,25 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
     """Index a legacy torch file, reading the pickles at its beginning only.
 
     Raises:
+        CheckpointError: see `read_contents`; or it holds no state dict.
+    """
+    value, storages = read_contents(source)
+    return locate(state_dict(value, source.name), storages, source.name)
+
+
+def read_contents(
+    source: ByteSource, builders: Builders = BUILDERS
+) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """What a legacy torch file describes, and the byte range of each storage by its key.
+
+    Raises:
         CheckpointError: it is truncated, or a pickle holds more than tensors.
     """
     size = FIRST_READ
     data = source.read(0, min(size, source.size))
     while True:
         try:
-            (magic, version, system, value, keys), end = _read_pickles(data, source.name)
+            (magic, version, system, value, keys), end = _read_pickles(data, source.name, builders)
             break
         except EndOfPickleError as error:
             if len(data) >= min(MAX_PICKLE, source.size):
@@ -41,23 +61,36 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
         raise CheckpointError(f"{source.name}: not a torch file of a known version")
     if system.get("little_endian") is False:
         raise CheckpointError(f"{source.name}: it was written on a big-endian machine")
-    tensors = state_dict(value, source.name)
-    return locate(tensors, _place(source, tensors, keys, end), source.name)
+    return value, _place(source, _storages(value), keys, end)
 
 
-def _read_pickles(data: bytearray, file: str) -> tuple[list[Any], int]:
+def _read_pickles(data: bytearray, file: str, builders: Builders) -> tuple[list[Any], int]:
     values, position = [], 0
     for _ in range(5):
-        value, position = unpickle(data, file, position)
+        value, position = unpickle(data, file, position, builders)
         values.append(value)
     return values, position
 
 
+def _storages(value: Any) -> dict[str, Storage]:
+    """The storages of all tensors, however deep; containers may be nested and shared at will."""
+    found: dict[str, Storage] = {}
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, TensorView):
+            found[item.storage.key] = item.storage
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return found
+
+
 def _place(
-    source: ByteSource, tensors: dict[str, TensorView], keys: Any, position: int
+    source: ByteSource, storages: dict[str, Storage], keys: Any, position: int
 ) -> dict[str, tuple[int, int]]:
     """Byte range of each storage; they follow the pickles in the order of the keys."""
-    storages: dict[str, Storage] = {v.storage.key: v.storage for v in tensors.values()}
     if not isinstance(keys, list) or not set(map(str, keys)) <= set(storages):
         raise CheckpointError(f"{source.name}: it holds storages that belong to no tensor")
     places = {}

@@ -8,12 +8,13 @@ that do not fit that picture have their headers read.
 import io
 import struct
 import zipfile
+from typing import Any
 
 from huref.errors import CheckpointError
 from huref.loader.ranges import ByteSource, read_spans
 from huref.loader.tensors import StoredTensor
 from huref.loader.torch_files import MAX_PICKLE, locate
-from huref.loader.unpickle import EndOfPickleError, state_dict, unpickle
+from huref.loader.unpickle import BUILDERS, Builders, EndOfPickleError, state_dict, unpickle
 
 MAGIC = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name: signature, versions, sizes, lengths
@@ -63,6 +64,18 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
     """Index a torch zip file, reading its directory and its pickle only.
 
     Raises:
+        CheckpointError: see `read_contents`; or it holds no state dict.
+    """
+    value, storages = read_contents(source)
+    return locate(state_dict(value, source.name), storages, source.name)
+
+
+def read_contents(
+    source: ByteSource, builders: Builders = BUILDERS
+) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """What a torch zip file's pickle describes, and the byte range of each storage by its key.
+
+    Raises:
         CheckpointError: it is truncated, compressed, contradicts itself, or its pickle holds
             more than tensors.
     """
@@ -89,13 +102,13 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
     places = _place(source, records, directory)
     start, stop = places[pickles[0].filename]
     try:
-        value, _ = unpickle(source.read(start, stop), source.name)
+        value, _ = unpickle(source.read(start, stop), source.name, builders=builders)
     except EndOfPickleError as error:
         raise CheckpointError(f"{source.name}: its pickle is cut short") from error
     root = pickles[0].filename.removesuffix("data.pkl")
     data = root + "data/"
     storages = {n.removeprefix(data): place for n, place in places.items() if n.startswith(data)}
-    return locate(state_dict(value, source.name), storages, source.name)
+    return value, storages
 
 
 def _place(

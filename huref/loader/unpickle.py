@@ -5,6 +5,7 @@ knows the instructions with which torch writes a state dict, a handful of names,
 calls. Whatever else a pickle asks for is refused. Memory and time are bounded by its length.
 """
 
+import mmap
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ class TensorView:
 class EndOfPickleError(Exception):
     """The bytes end before the pickle does."""
 
+
+Bytes = bytes | bytearray | mmap.mmap
+Builders = Mapping[Name, Callable[..., Any]]
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -96,7 +100,7 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None)
 
 
 # What REDUCE may apply: each builds a description out of arguments, and none of them is torch's.
-BUILDERS: Mapping[Name, Callable[..., Any]] = {
+BUILDERS: Builders = {
     Name("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
     Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(
@@ -109,16 +113,6 @@ BUILDERS: Mapping[Name, Callable[..., Any]] = {
     Name("torch", "Size"): tuple,
     Name("torch", "device"): lambda *_: None,
 }
-
-
-def _find(module: Any, name: Any) -> Name:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("a name that is no text")
-    found = Name(module, name)
-    is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
-    if found in BUILDERS or is_storage or _is_dtype(found):
-        return found
-    raise ValueError(f"it asks for {module}.{name}, which a state dict has no need of")
 
 
 def _storage(persistent: Any) -> Storage:
@@ -136,12 +130,17 @@ def _storage(persistent: Any) -> Storage:
     return Storage(str(key), dtype, count)
 
 
-class _Machine:
-    """The pickle machine, cut down to what builds plain data."""
+class Machine:
+    """The pickle machine, cut down to what builds plain data.
 
-    def __init__(self, data: bytes | bytearray, position: int):
+    Attributes:
+        builders: what the pickle may apply to arguments; see BUILDERS.
+    """
+
+    def __init__(self, data: Bytes, position: int, builders: Builders):
         self.data = data
         self.position = position
+        self.builders = builders
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0  # items that calls copied; a list from the memo could be copied forever
@@ -160,6 +159,15 @@ class _Machine:
         if end < 0:
             raise EndOfPickleError
         return self.take(end + 1 - self.position)[:-1].decode("utf-8")
+
+    def find(self, module: Any, name: Any) -> Name:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("a name that is no text")
+        found = Name(module, name)
+        is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
+        if found in self.builders or is_storage or _is_dtype(found):
+            return found
+        raise ValueError(f"it asks for {module}.{name}, which a state dict has no need of")
 
     def since_mark(self) -> list[Any]:
         for index in range(len(self.stack) - 1, -1, -1):
@@ -195,14 +203,14 @@ class _Machine:
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Name) or function not in BUILDERS:
+        if not isinstance(function, Name) or function not in self.builders:
             raise ValueError("it calls something")
         if not isinstance(arguments, tuple):
             raise ValueError("a call without arguments")
         self.copied += sum(len(a) for a in arguments if isinstance(a, tuple | list | dict))
         if self.copied > len(self.data):
             raise ValueError("it copies more than it holds")
-        self.stack.append(BUILDERS[function](*arguments))
+        self.stack.append(self.builders[function](*arguments))
 
     def build(self) -> None:
         # A state dict carries its modules' versions as an attribute; nothing here needs it.
@@ -215,7 +223,7 @@ def _integer(data: bytes) -> int:
 
 
 # Opcodes of protocols 0 to 5 that plain data is made with; see Python's pickletools.
-OPERATIONS: Mapping[bytes, Callable[[_Machine], object]] = {
+OPERATIONS: Mapping[bytes, Callable[[Machine], object]] = {
     b"\x80": lambda m: m.take(1),  # PROTO
     b"\x95": lambda m: m.take(8),  # FRAME
     b"(": lambda m: m.stack.append(_MARK),
@@ -252,22 +260,32 @@ OPERATIONS: Mapping[bytes, Callable[[_Machine], object]] = {
     b"\x94": lambda m: m.remember(len(m.memo)),
     b"h": lambda m: m.stack.append(m.memo[m.unpack("<B")]),
     b"j": lambda m: m.stack.append(m.memo[m.unpack("<I")]),
-    b"c": lambda m: m.stack.append(_find(m.line(), m.line())),
-    b"\x93": lambda m: m.stack.append(_find(m.stack.pop(-2), m.stack.pop())),
+    b"c": lambda m: m.stack.append(m.find(m.line(), m.line())),
+    b"\x93": lambda m: m.stack.append(m.find(m.stack.pop(-2), m.stack.pop())),
     b"Q": lambda m: m.stack.append(_storage(m.stack.pop())),
-    b"R": _Machine.reduce,
-    b"b": _Machine.build,
+    b"R": Machine.reduce,
+    b"b": Machine.build,
 }
 
 
-def unpickle(data: bytes | bytearray, file: str, position: int = 0) -> tuple[Any, int]:
+def unpickle(
+    data: Bytes,
+    file: str,
+    position: int = 0,
+    builders: Builders = BUILDERS,
+    operations: Mapping[bytes, Callable[[Machine], object]] | None = None,
+) -> tuple[Any, int]:
     """Plain data and tensor descriptions from a pickle, and where the pickle ends.
+
+    Pickles of another kind than state dicts bring builders and operations of their own, which
+    must be as harmless as those here.
 
     Raises:
         CheckpointError: it asks for anything else, or makes no sense; nothing was executed.
         EndOfPickleError: `data` ends before the pickle does.
     """
-    machine = _Machine(data, position)
+    machine = Machine(data, position, builders)
+    operations = OPERATIONS if operations is None else operations
 
     def refuse(why: object) -> NoReturn:
         raise CheckpointError(
@@ -280,7 +298,7 @@ def unpickle(data: bytes | bytearray, file: str, position: int = 0) -> tuple[Any
         executed += 1
         if executed > MAX_INSTRUCTIONS:
             refuse(f"more than {MAX_INSTRUCTIONS} instructions")
-        operation = OPERATIONS.get(code)
+        operation = operations.get(code)
         if operation is None:
             refuse(f"instruction {code!r}")
         try:
