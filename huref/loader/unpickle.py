@@ -146,21 +146,25 @@ class Machine:
         self.copied = 0  # items that calls copied; a list from the memo could be copied forever
 
     def take(self, count: int) -> bytes:
+        """The next bytes. Raises EndOfPickleError when there are fewer."""
         if count < 0 or self.position + count > len(self.data):
             raise EndOfPickleError
         self.position += count
         return bytes(self.data[self.position - count : self.position])
 
     def unpack(self, form: str) -> Any:
+        """The next number, in the form that `struct` calls it."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self) -> str:
+        """The next bytes up to the end of a line, as text."""
         end = self.data.find(b"\n", self.position)
         if end < 0:
             raise EndOfPickleError
         return self.take(end + 1 - self.position)[:-1].decode("utf-8")
 
     def find(self, module: Any, name: Any) -> Name:
+        """A name, if a pickle of this kind has any use for it."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name that is no text")
         found = Name(module, name)
@@ -170,6 +174,7 @@ class Machine:
         raise ValueError(f"it asks for {module}.{name}, which a state dict has no need of")
 
     def since_mark(self) -> list[Any]:
+        """Pop what lies above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
                 items = self.stack[index + 1 :]
@@ -178,9 +183,11 @@ class Machine:
         raise ValueError("a mark is missing")
 
     def remember(self, key: int) -> None:
+        """Keep the top of the stack in the memo."""
         self.memo[key] = self.stack[-1]
 
     def update(self, pairs: list[Any]) -> None:
+        """Put keys and values, in turns, into the dict on top of the stack."""
         target = self.stack[-1]
         if not isinstance(target, dict) or len(pairs) % 2:
             raise ValueError("items for something that is no dict")
@@ -190,11 +197,13 @@ class Machine:
             target[key] = value
 
     def extend(self, items: list[Any]) -> None:
+        """Append to the list on top of the stack."""
         if not isinstance(self.stack[-1], list):
             raise ValueError("items for something that is no list")
         self.stack[-1].extend(items)
 
     def tuple_of(self, count: int) -> None:
+        """Replace the topmost items by a tuple of them."""
         if len(self.stack) < count:
             raise ValueError("an empty stack")
         items = tuple(self.stack[-count:])
@@ -202,6 +211,7 @@ class Machine:
         self.stack.append(items)
 
     def reduce(self) -> None:
+        """Apply one of the builders."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or function not in self.builders:
             raise ValueError("it calls something")
@@ -213,6 +223,7 @@ class Machine:
         self.stack.append(self.builders[function](*arguments))
 
     def build(self) -> None:
+        """Drop the attributes of a dict."""
         # A state dict carries its modules' versions as an attribute; nothing here needs it.
         if not isinstance(self.stack.pop(), dict) or not isinstance(self.stack[-1], dict):
             raise ValueError("it sets the state of an object")
