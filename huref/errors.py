@@ -66,3 +66,7 @@ class AttackError(HurefError):
 
 class RegistryError(HurefError):
     """A registry is missing, damaged or full, or does not take what it was given."""
+
+
+class FleetError(HurefError):
+    """A list of models cannot be worked through, or not further."""
