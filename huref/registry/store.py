@@ -20,13 +20,8 @@ from huref.errors import RecipeError, RegistryError
 from huref.lineage.similarity import MIN_SHARED, latent_cosine
 from huref.recipe import Recipe
 from huref.registry.entry import Entry, Query
-from huref.registry.sketch import (
-    AnchorCodes,
-    Codes,
-    correlate_sketches,
-    lower_end,
-    shared_entries,
-)
+from huref.registry.matrices import Matrices
+from huref.registry.sketch import correlate_sketches, lower_end, shared_entries
 
 
 @dataclass(frozen=True)
@@ -41,22 +36,14 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Some entries of a registry, as matrices; they may be memory maps.
+class Chunk(Matrices):
+    """Some entries of a registry.
 
     Attributes:
-        labels: n of them.
-        latents: (n, 512) float32.
-        sketches: (n, terms, entries) int8.
-        vocabularies: the different sets of anchors, (s, m) uint32.
-        vocabulary: which of them each entry has, (n,).
+        labels: what is said of each, n of them.
     """
 
     labels: Sequence[Labels]
-    latents: NDArray[np.float32]
-    sketches: Codes
-    vocabularies: AnchorCodes
-    vocabulary: NDArray[np.int64]
 
     def entry(self, row: int, recipe: str) -> Entry:
         """One row as an entry."""
@@ -145,9 +132,8 @@ class Store(ABC):
         """
         best: list[tuple[float, Match]] = []
         for chunk in self.chunks():
-            rows = np.arange(len(chunk.labels))
-            if bases_only:
-                rows = np.array([i for i in rows if chunk.labels[i].base is None], np.int64)
+            wanted = [not bases_only or label.base is None for label in chunk.labels]
+            rows = np.flatnonzero(wanted)
             scores, terms, compared = _score(query, chunk)
             rows = rows[np.isfinite(scores[rows])]
             for row in rows[np.argsort(-scores[rows], kind="stable")[:limit]]:

@@ -1,0 +1,63 @@
+"""What a registry keeps of many models, as matrices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from huref.errors import RegistryError
+from huref.registry.entry import Entry
+from huref.registry.sketch import AnchorCodes, Codes
+
+Columns = tuple[NDArray[np.float32], Codes, AnchorCodes]
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """What was measured of n models.
+
+    Attributes:
+        latents: (n, 512) float32.
+        sketches: (n, terms, entries) int8.
+        vocabularies: the different sets of anchors, (s, m) uint32.
+        vocabulary: which of them each model has, (n,) int64.
+    """
+
+    latents: NDArray[np.float32]
+    sketches: Codes
+    vocabularies: AnchorCodes
+    vocabulary: NDArray[np.int64]
+
+    def columns(self) -> Columns:
+        """Latents, sketches, and every model's own anchors (n, m)."""
+        return self.latents, self.sketches, self.vocabularies[self.vocabulary]
+
+    def take(self, rows: Sequence[int]) -> "Matrices":
+        """Some of the models."""
+        latents, sketches, anchors = self.columns()
+        return from_columns([(latents[rows], sketches[rows], anchors[rows])])
+
+
+def from_columns(parts: Sequence[Columns]) -> Matrices:
+    """Several parts one after the other; equal anchors are kept once."""
+    latents, sketches, anchors = (np.concatenate(column) for column in zip(*parts, strict=True))
+    vocabularies, vocabulary = np.unique(anchors, axis=0, return_inverse=True)
+    return Matrices(latents, sketches, vocabularies, vocabulary.reshape(-1).astype(np.int64))
+
+
+def from_entries(entries: Sequence[Entry]) -> Matrices:
+    """The matrices of some entries.
+
+    Raises:
+        RegistryError: an entry's numbers have other sizes than the first one's, or are not finite.
+    """
+    sizes = [(e.latent.shape, e.sketch.shape, e.anchors.shape) for e in entries]
+    for entry, size in zip(entries, sizes, strict=True):
+        if size != sizes[0]:
+            raise RegistryError(f"{entry.model}: its latent, sketch or anchors have another size")
+        if not np.isfinite(entry.latent).all():
+            raise RegistryError(f"{entry.model}: its latent is not finite; measure it again")
+    latents = np.stack([entry.latent for entry in entries])
+    sketches = np.stack([entry.sketch for entry in entries])
+    return from_columns([(latents, sketches, np.stack([entry.anchors for entry in entries]))])
