@@ -26,6 +26,7 @@ class Options:
 
     model: str | None
     budget: int
+    tokens: int | None
     yes: bool
     as_json: bool
     key_env: str | None
@@ -40,6 +41,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     def run(
         model: str | None,
         budget: int,
+        tokens: int | None,
         yes: bool,
         as_json: bool,
         key_env: str | None,
@@ -48,7 +50,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
         answers: Path | None,
         **others: Any,
     ) -> None:
-        options = Options(model, budget, yes, as_json, key_env, rate, concurrency, answers)
+        options = Options(model, budget, tokens, yes, as_json, key_env, rate, concurrency, answers)
         command(options=options, **others)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -60,6 +62,12 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--key-env", metavar="NAME", help="Environment variable with the API key."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option("--yes", is_flag=True, help="Do not ask before sending requests."),
+        click.option(
+            "--tokens",
+            metavar="TOKENS",
+            type=click.IntRange(1),
+            help="Most tokens to pay for.  [default: 25 for each request of the budget]",
+        ),
         click.option(
             "--budget",
             default=DEFAULT_BUDGET,
@@ -97,8 +105,8 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     from huref.blackbox.prompts import TOKENS_PER_PROMPT
     from huref.blackbox.sources import Endpoint, answers_path
 
-    tokens = options.budget * (TOKENS_PER_PROMPT + 1)
-    question = f"Up to {options.budget:,} requests (about {tokens:,} tokens) to {url}. Go on?"
+    tokens = options.tokens or options.budget * (TOKENS_PER_PROMPT + 1)
+    question = f"Up to {options.budget:,} requests and {tokens:,} tokens to {url}. Go on?"
     if not options.yes:
         if not sys.stdin.isatty():
             raise BudgetError(f"{question} Nobody is there to answer; agree with --yes")
@@ -106,7 +114,7 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     key = os.environ.get(options.key_env) if options.key_env else None
     if options.key_env and not key:
         raise EndpointError(f"the environment variable {options.key_env} holds no key")
-    limits = Limits(options.budget, options.concurrency, options.rate)
+    limits = Limits(options.budget, tokens, options.concurrency, options.rate)
     store = AnswerStore(options.answers or answers_path(url, options.model))
     click.echo(f"answers are kept in {store.path}", err=True)
     endpoint = Endpoint(Client(url, key, limits, store), options.model)

@@ -41,6 +41,7 @@ class Switches:
         key: the bearer token it wants.
         failures: statuses of the next answers; 0 breaks the connection.
         nan: log-probabilities are NaN.
+        usage: tokens that every answer says it cost; None says nothing.
         swap_after: from this request on, token ids mean the next token's text.
     """
 
@@ -61,6 +62,7 @@ class Switches:
     key: str | None = None
     failures: list[int] = field(default_factory=list)
     nan: bool = False
+    usage: int | None = None
     swap_after: int | None = None
 
 
@@ -119,7 +121,8 @@ class Stub:
         if wants and s.top != 0:
             tokens = self._tokens(body, chat, shown)
             choice["logprobs"] = self._entries(chat, winner, tokens, shown)
-        return {"object": "text_completion", "model": self.name, "choices": [choice]}
+        answer = {"object": "text_completion", "model": self.name, "choices": [choice]}
+        return answer if s.usage is None else answer | {"usage": {"total_tokens": s.usage}}
 
     def _served(self, prompt: str) -> np.ndarray:
         s = self.switches

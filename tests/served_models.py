@@ -116,7 +116,7 @@ def connect(stub: Stub, budget: int = 100_000, **options: object) -> Endpoint:
     """An endpoint in this process, without a socket."""
     client = Client(
         "http://127.0.0.1:1/v1",
-        limits=Limits(budget),
+        limits=Limits(budget, options.pop("tokens", None)),
         store=options.pop("store", None),
         transport=stub.transport(),
     )

@@ -101,6 +101,16 @@ def test_size_stops_at_the_budget(served: Callable[..., Stub]) -> None:
         measure_size(connect(served(top=5), budget=200))
 
 
+@pytest.mark.parametrize(("usage", "most"), [(100, 60), (None, 105)])
+def test_tokens_are_capped_too(usage: int | None, most: int, served: Callable[..., Stub]) -> None:
+    """Each answer counts as the endpoint says, or as 25 where it says nothing."""
+    endpoint = connect(served(top=5, usage=usage), tokens=2_500)
+    with pytest.raises(BudgetError, match=r"2,500 tokens .* --tokens"):
+        measure_size(endpoint)
+    assert endpoint.requests <= most
+    assert endpoint.client.tokens < 2_500 + 8 * 100  # eight are under way at a time
+
+
 def test_precision_of_a_hidden_shift() -> None:
     logits = torch.from_numpy(np.random.default_rng(0).normal(0, 4, (8, 200)))
     for name in ("bfloat16", "float16"):

@@ -75,7 +75,7 @@ def test_nothing_is_sent_before_somebody_agrees(endpoint_url: Callable[..., str]
     url = endpoint_url()
     result = invoke("size", url, "--budget", "500")
     assert result.code == 1
-    assert "500 requests" in result.err
+    assert "500 requests and 12,500 tokens" in result.err
     assert "--yes" in result.err
 
 

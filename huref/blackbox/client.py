@@ -13,12 +13,14 @@ from huggingface_hub.utils import httpx
 from tqdm.auto import tqdm
 
 from huref.blackbox.answers import Answer, AnswerStore, parse_answer
+from huref.blackbox.prompts import TOKENS_PER_PROMPT
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
 
 Dialect = Literal["completions", "chat"]
 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds, whatever a Retry-After asks for
+EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a prompt and its answer, until the endpoint says
 LARGEST_ANSWER = 256 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -82,12 +84,14 @@ class Limits:
 
     Attributes:
         requests: how many requests in all, retries included.
+        tokens: how many tokens in all, as the endpoint counts them; None for no limit.
         concurrency: how many at a time.
         rate: how many a second, None for as fast as it answers.
         timeout: seconds for one answer.
     """
 
     requests: int = 10_000
+    tokens: int | None = None
     concurrency: int = 8
     rate: float | None = None
     timeout: float = 120.0
@@ -121,6 +125,7 @@ class Client:
         self.limits = limits or Limits()
         self.store = store or AnswerStore()
         self.requests = 0
+        self.tokens = 0
         self.bar: tqdm[Any] | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport = transport
@@ -157,7 +162,10 @@ class Client:
         answer = self.store.get(key)
         if answer is None:
             path = "/chat/completions" if dialect == "chat" else "/completions"
-            answer = parse_answer(await self.request(path, body, attempts), self.url + path)
+            self.tokens += EXPECTED_TOKENS  # so that requests under way count, too
+            payload = await self.request(path, body, attempts)
+            self.tokens += count_tokens(payload) - EXPECTED_TOKENS
+            answer = parse_answer(payload, self.url + path)
             self.store.put(key, answer)
         return answer
 
@@ -192,6 +200,11 @@ class Client:
             raise BudgetError(
                 f"{self.url}{path}: the budget of {self.limits.requests:,} requests is spent; "
                 f"allow more with --budget. {self._kept()}"
+            )
+        if self.limits.tokens is not None and self.tokens >= self.limits.tokens:
+            raise BudgetError(
+                f"{self.url}{path}: the budget of {self.limits.tokens:,} tokens is spent; "
+                f"allow more with --tokens. {self._kept()}"
             )
         self.requests += 1
         if self.bar is not None:
@@ -236,6 +249,13 @@ class Client:
         return f"Answers so far are kept in {path}; the same command goes on from there" * bool(
             path
         )
+
+
+def count_tokens(payload: Any) -> int:
+    """What an answer cost, by its own account or else by our estimate for a prompt and a token."""
+    usage = payload.get("usage") if isinstance(payload, dict) else None
+    counted = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return counted if type(counted) is int and counted > 0 else EXPECTED_TOKENS
 
 
 def _retry_after(asked: str | None, otherwise: float) -> float:
