@@ -162,7 +162,6 @@ class Client:
         answer = self.store.get(key)
         if answer is None:
             path = "/chat/completions" if dialect == "chat" else "/completions"
-            self.tokens += EXPECTED_TOKENS  # so that requests under way count, too
             payload = await self.request(path, body, attempts)
             self.tokens += count_tokens(payload) - EXPECTED_TOKENS
             answer = parse_answer(payload, self.url + path)
@@ -207,6 +206,7 @@ class Client:
                 f"allow more with --tokens. {self._kept()}"
             )
         self.requests += 1
+        self.tokens += EXPECTED_TOKENS  # so that requests under way and failed ones count, too
         if self.bar is not None:
             self.bar.update()
         if self.limits.rate:
