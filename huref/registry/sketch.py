@@ -95,7 +95,7 @@ def shared_entries(mine: AnchorCodes, theirs: AnchorCodes, terms: int) -> NDArra
 
 
 def correlate_sketches(
-    one: Codes, many: Codes, shared: NDArray[np.bool_], block: int = 256
+    one: Codes, many: Codes, shared: NDArray[np.bool_], block: int = 64
 ) -> NDArray[np.float64]:
     """Pearson correlation of one sketch with many, per term.
 
