@@ -15,13 +15,14 @@ from tqdm.auto import tqdm
 from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
-from huref.invariants.extract import extract_terms
+from huref.invariants.extract import Depth, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import LATENT, Record, load_record
 from huref.loader.checkpoint import WEIGHTS, open_checkpoint
 from huref.recipe import Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+ALL_BLOCKS = 100_000  # more than any model has
 RECORD_HEAD = 1024 * 1024  # bytes; more than the anchors in a record's metadata take
 
 
@@ -41,27 +42,36 @@ def cached_encoder(path: Path) -> Encoder:
 
 
 def open_record(
-    model: str, recipe: str = "default", decoder: str | None = None, base: str = ""
+    model: str,
+    recipe: str = "default",
+    decoder: str | None = None,
+    base: str = "",
+    depth: Depth = "recipe",
 ) -> Record:
     """The record behind a name; weights are read when it is neither a record nor a picture.
 
-    `base` is for a LoRA adapter: the model to apply it to instead of the one that it names.
+    `base` is for a LoRA adapter: the model to apply it to instead of the one that it names. With
+    the depth "full" the hidden units of every block are read.
 
     Raises:
         HurefError: one of `huref.errors`, saying what is wrong with the model.
     """
-    return measure(model, recipe, decoder, base)[0]
+    return measure(model, recipe, decoder, base, depth)[0]
 
 
 def measure(
-    model: str, recipe: str = "default", decoder: str | None = None, base: str = ""
+    model: str,
+    recipe: str = "default",
+    decoder: str | None = None,
+    base: str = "",
+    depth: Depth = "recipe",
 ) -> tuple[Record, Costs]:
     """Like `open_record`, with what it took."""
     path = Path(model).expanduser()
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
         return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
-    return _measure_weights(model, *load_recipe(recipe, decoder)[:2], base)
+    return _measure_weights(model, *load_recipe(recipe, decoder)[:2], base, depth)
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
@@ -76,15 +86,16 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
 
 
 def _measure_weights(
-    model: str, recipe: Recipe, encoder_path: Path, base: str
+    model: str, recipe: Recipe, encoder_path: Path, base: str, depth: Depth
 ) -> tuple[Record, Costs]:
     began = time.perf_counter()
     checkpoint = open_checkpoint(model, base)
     meter = checkpoint.repository.meter
     with tqdm(desc=model, unit="B", unit_scale=True, leave=False, delay=2, disable=None) as bar:
         meter.bar = bar
-        bar.total = checkpoint.estimate_bytes(len(recipe.layers))
-        extract = extract_terms(checkpoint, recipe)
+        blocks = len(recipe.layers) if depth == "recipe" else ALL_BLOCKS
+        bar.total = checkpoint.estimate_bytes(blocks)
+        extract = extract_terms(checkpoint, recipe, depth)
         meter.bar = None
     extracted = time.perf_counter()
     latent = None  # the encoder was not made for the published terms
@@ -103,6 +114,8 @@ def _measure_weights(
         anchors=extract.anchors,
         terms=extract.terms,
         latent=latent,
+        units=extract.units,
+        traits=extract.traits,
     )
     return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)
 

@@ -32,7 +32,7 @@ def test_a_record_holds_what_the_design_says(made: Path) -> None:
         assert file.get_slice("terms").get_shape() == [2, 3, 512, 512]
         assert file.get_slice("latent").get_shape() == [512]
         metadata = file.metadata()
-    assert set(metadata) == {"recipe", "model", "revision", "layers", "anchors"}
+    assert set(metadata) == {"recipe", "model", "revision", "layers", "anchors", "traits"}
     assert json.loads(metadata["layers"]) == [1, 2]
     rows = json.loads(metadata["anchors"])
     assert len(rows) == 512
@@ -72,6 +72,55 @@ def test_damaged_records_are_refused(made: Path, tmp_path: Path, edit: str) -> N
     EDITS[edit](tensors, metadata)
     save_file(tensors, tmp_path / "r.safetensors", metadata)
     with pytest.raises(huref.HurefError, match=r"r\.safetensors"):
+        load_record(tmp_path / "r.safetensors")
+
+
+def read_all(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata())
+
+
+def test_units_and_traits_come_back(made: Path) -> None:
+    record = load_record(made / "b.safetensors")
+    assert record.units is not None
+    assert record.units.networks.tolist() == [[1, -1, 192], [2, -1, 192]]
+    assert record.units.layers == (1, 2)
+    squares = record.units.of_network(1).float().square().mean(dim=(0, 2))
+    assert squares.tolist() == pytest.approx([1, 1, 1], rel=1e-2)
+    assert record.traits is not None
+    assert (record.traits.vocabulary, record.traits.blocks, record.traits.width) == (4096, 5, 112)
+
+
+def test_a_record_of_an_older_huref_has_no_units(made: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_all(made / "b.safetensors")
+    del metadata["traits"]
+    old = {name: tensors[name] for name in ("terms", "latent")}
+    save_file(old, tmp_path / "old.safetensors", metadata)
+    record = load_record(tmp_path / "old.safetensors")
+    assert record.units is None
+    assert record.traits is None
+    pair = huref.compare([made / "b.safetensors", tmp_path / "old.safetensors"]).pairs[0]
+    assert pair.evidence.units is None
+    assert "no unit features" in pair.evidence.why
+    assert pair.evidence.verdict == "descends"
+
+
+DAMAGED_UNITS: dict[str, Edit] = {
+    "NaN": lambda t, _: t["units.features"].view(-1)[:1].fill_(float("nan")),
+    "a missing part": lambda t, _: t.pop("units.scales"),
+    "too many units": lambda t, _: t["units.networks"][0, 2:].fill_(9999),
+    "a network of no units": lambda t, _: t["units.networks"][0, 2:].fill_(0),
+    "traits that are none": lambda _, m: m.update(traits="[]"),
+}
+
+
+@pytest.mark.parametrize("edit", DAMAGED_UNITS)
+def test_damaged_units_are_refused(made: Path, tmp_path: Path, edit: str) -> None:
+    tensors, metadata = read_all(made / "b.safetensors")
+    DAMAGED_UNITS[edit](tensors, metadata)
+    save_file(tensors, tmp_path / "r.safetensors", metadata)
+    with pytest.raises(RecordError, match=r"r\.safetensors"):
         load_record(tmp_path / "r.safetensors")
 
 

@@ -6,7 +6,13 @@ import math
 import pytest
 import torch
 
-from huref.lineage.units import Matching, agreement, match_units, order_log10_p
+from huref.lineage.order import (
+    agreement_log10_p,
+    increase_log10_p,
+    longest_increase,
+    order_log10_p,
+)
+from huref.lineage.units import Matching, agreement, match_networks, match_twice, match_units
 
 
 def exact_tail(k: int, n: int, t: int) -> float:
@@ -80,3 +86,69 @@ def test_agreement_counts_pairs_found_twice() -> None:
         match_units(a, torch.randn(100, 32)), match_units(c, torch.randn(100, 32))
     )
     assert strangers < 8
+
+
+def permuted_networks(units: int, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A network's features, a noisy copy in another order with other signs, and that order."""
+    a = torch.randn(units, 3, 32)
+    order = torch.randperm(units)
+    signs = torch.tensor([1.0, -1.0])[torch.randint(0, 2, (units,))]
+    b = (a + noise * torch.randn(a.shape))[order]
+    b[:, 1:] *= signs[:, None, None]
+    return a, b, order
+
+
+def test_networks_match_through_permutations_and_signs() -> None:
+    torch.manual_seed(0)
+    a, b, order = permuted_networks(200, 0.3)
+    matching = match_networks(a, b)
+    assert len(matching.a) > 195
+    assert torch.equal(order[matching.b], matching.a)
+    assert agreement(*match_twice(a, b)) > 190
+
+
+def test_ungated_networks_match_by_what_they_read_and_write() -> None:
+    torch.manual_seed(0)
+    a, b, order = permuted_networks(100, 0.2)
+    a[:, 0] = b[:, 0] = 0
+    matching = match_networks(a, b)
+    assert torch.equal(order[matching.b], matching.a)
+    assert agreement(*match_twice(a, b)) > 95
+
+
+def test_the_longest_increase_is_what_counting_says() -> None:
+    for values in itertools.permutations(range(6)):
+        brute = max(
+            size
+            for size in range(1, 7)
+            for chosen in itertools.combinations(values, size)
+            if list(chosen) == sorted(chosen)
+        )
+        assert longest_increase(torch.tensor(values)) == brute
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_the_bound_on_increases_is_never_below_the_exact_tail(k: int) -> None:
+    lengths = [longest_increase(torch.tensor(o)) for o in itertools.permutations(range(k))]
+    for t in range(1, k + 1):
+        exact = sum(length >= t for length in lengths) / len(lengths)
+        assert 10 ** increase_log10_p(t, k) >= exact * (1 - 1e-9)
+    assert 10 ** increase_log10_p(k, k) == pytest.approx(1 / math.factorial(k))
+
+
+def test_width_pruning_keeps_the_order() -> None:
+    torch.manual_seed(0)
+    a = torch.randn(300, 3, 32)
+    kept = torch.randperm(300)[:180].sort().values
+    matching = match_networks(a, a[kept] + 0.3 * torch.randn(180, 3, 32))
+    assert increase_log10_p(longest_increase(matching.b), len(matching.b)) < -100
+    strangers = match_networks(a, torch.randn(180, 3, 32))
+    assert increase_log10_p(longest_increase(strangers.b), len(strangers.b)) > -2
+
+
+def test_agreement_p_is_the_poisson_tail() -> None:
+    assert agreement_log10_p(5, 192) == 0.0
+    rate = 2 + 0.05 * 100
+    exact = 1 - sum(math.exp(-rate) * rate**k / math.factorial(k) for k in range(20))
+    assert 10 ** agreement_log10_p(20, 100) == pytest.approx(exact, rel=1e-9)
+    assert agreement_log10_p(150, 192) < -90

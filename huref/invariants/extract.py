@@ -3,35 +3,46 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Block
+from huref.architecture.block import Block, FeedForward, Mixture
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError
 from huref.invariants.anchors import Anchors, choose_anchors
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
+from huref.invariants.traits import Traits, count_levels
+from huref.invariants.unit_features import UnitCollector, UnitFeatures, sketch_rows
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
 NOOP = 1e-4  # a block writing less than this share of the residual stream does nothing
 NOOP_ROWS = 32  # anchors on which that share is measured
+Depth = Literal["recipe", "full"]
 
 
 @dataclass(frozen=True)
 class Extract:
-    """The terms (layers, 3, m, m) float32 of a model, and how they came about."""
+    """The terms (layers, 3, m, m) float32 of a model, and how they came about.
+
+    The published recipe gives neither units nor traits.
+    """
 
     terms: Tensor
     anchors: Anchors
     layers: tuple[int, ...]
     recipe: Recipe
+    units: UnitFeatures | None = None
+    traits: Traits | None = None
 
 
-def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
+def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
     """Read what the recipe names and multiply it into terms.
+
+    With the depth "full" the units of every block are read, not only of the recipe's.
 
     A vocabulary with too few Latin tokens uses all of its tokens, and a model with fewer blocks
     than the recipe asks for its last ones; both get a recipe of their own name.
@@ -66,8 +77,20 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
-    terms = torch.stack([_terms(reader, index, whitened) for index in chosen])
-    return Extract(flatten(terms, recipe.damping), anchors, chosen, recipe)
+    units = UnitCollector(sketch_rows(anchors, whitened))
+    measured = [_terms(reader, index, whitened, units) for index in chosen]
+    flat = flatten(torch.stack([terms for terms, _ in measured]), recipe.damping)
+    if depth == "full":
+        for index in reader.attention_blocks:
+            if index not in chosen:
+                _observe(units, index, reader.read_ffn(index))
+    traits = Traits(
+        vocabulary=len(checkpoint.vocabulary),
+        blocks=len(reader.attention_blocks),
+        width=rows.shape[1],
+        levels=measured[0][1],
+    )
+    return Extract(flat, anchors, chosen, recipe, units.collected(), traits)
 
 
 def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
@@ -80,10 +103,27 @@ def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
     return Extract(torch.stack(terms), anchors, chosen, replace(recipe, anchors=rule))
 
 
-def _terms(reader: ModelReader, index: int, E: Tensor) -> Tensor:
-    """The terms (3, m, m) of a block, whose halves are in memory one after the other."""
-    qk, vo = attention_terms(reader.read_attention(index), E)
-    return torch.stack([qk, vo, ffn_term(reader.read_ffn(index), E)])
+def _terms(
+    reader: ModelReader, index: int, E: Tensor, units: UnitCollector
+) -> tuple[Tensor, float | None]:
+    """The terms (3, m, m) of a block and its weights' levels; its units go to the collector.
+
+    Attention and feed-forward network are in memory one after the other.
+    """
+    attention = reader.read_attention(index)
+    qk, vo = attention_terms(attention, E)
+    levels = count_levels(attention.o)
+    del attention
+    ffn = units.observe(index, reader.read_ffn(index))
+    return torch.stack([qk, vo, ffn_term(ffn, E)]), levels
+
+
+def _observe(units: UnitCollector, index: int, ffn: FeedForward | Mixture) -> None:
+    """Take a block's units without its terms."""
+    ffn = units.observe(index, ffn)
+    if isinstance(ffn, Mixture):
+        for expert in range(ffn.count):
+            ffn.read(expert)
 
 
 def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:

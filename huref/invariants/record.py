@@ -16,9 +16,12 @@ from torch import Tensor
 from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
+from huref.invariants.traits import Traits, parse_traits
+from huref.invariants.unit_features import UnitFeatures
 from huref.recipe import Recipe, parse_recipe
 
 LATENT = 512
+UNIT_PARTS = ("features", "scales", "networks")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Record:
         anchors: the anchor strings in row order, or None (a picture does not carry them).
         terms: (layers, 3, m, m) float32, or None (likewise).
         latent: (512,) float32.
+        units: what the hidden units do, or None (a picture, or a record of an older huref).
+        traits: plain facts, or None (likewise).
     """
 
     model: str
@@ -42,6 +47,8 @@ class Record:
     anchors: Anchors | None
     terms: Tensor | None
     latent: np.ndarray | None
+    units: UnitFeatures | None = None
+    traits: Traits | None = None
 
     def with_latent(self, latent: np.ndarray) -> "Record":
         """The same record with a latent."""
@@ -64,7 +71,13 @@ class Record:
                 [[t.hex(), i] for t, i in zip(self.anchors.tokens, self.anchors.ids, strict=True)]
             ),
         }
+        if self.traits is not None:
+            metadata["traits"] = json.dumps(self.traits.to_json())
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
+        if self.units is not None:
+            tensors |= {
+                f"units.{part}": getattr(self.units, part).contiguous() for part in UNIT_PARTS
+            }
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
 
@@ -81,15 +94,21 @@ def load_record(path: Path) -> Record:
             recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             expected = {"terms": (len(recipe.layers), 3, recipe.m, recipe.m), "latent": (LATENT,)}
-            if shapes != expected:
-                raise RecordError(f"{path}: a record holds {expected}, this file {shapes}")
+            parts = {f"units.{part}" for part in UNIT_PARTS}
+            held = {name: shape for name, shape in shapes.items() if name not in parts}
+            if held != expected:
+                raise RecordError(f"{path}: a record holds {expected}, this file {held}")
             terms = file.get_tensor("terms").float()
             latent = file.get_tensor("latent").float().numpy()
+            units = None
+            if parts & set(shapes):
+                units = UnitFeatures(*(file.get_tensor(f"units.{part}") for part in UNIT_PARTS))
         rows = [
             (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
         ]
         layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
+        traits = parse_traits(json.loads(metadata["traits"])) if "traits" in metadata else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RecordError(
             f"{path}: not a record that 'huref fingerprint --record' wrote ({type(error).__name__})"
@@ -97,4 +116,6 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError(f"{path}: the record's anchors or numbers are damaged; make it again")
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    return Record(model, revision, recipe, layers, anchors, terms, latent)
+    if units is not None and not units.fits():
+        raise RecordError(f"{path}: the record's units are damaged; make it again")
+    return Record(model, revision, recipe, layers, anchors, terms, latent, units, traits)

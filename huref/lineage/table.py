@@ -7,8 +7,10 @@ from typing import Any
 
 from huref.errors import RecipeError
 from huref.invariants.record import Record
+from huref.lineage.correspondence import Correspondence, compare_units
 from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.similarity import Similarity, compare_records
+from huref.lineage.verdict import judge
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,20 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     """
     if len(records) < 2:
         raise RecipeError("a comparison needs at least two models")
-    pairs = [Pair(a.model, b.model, _compare(a, b)) for a, b in combinations(records, 2)]
+    pairs = []
+    for a, b in combinations(records, 2):
+        similarity = _compare(a, b)
+        units, missing = _compare_units(a, b)
+        pairs.append(Pair(a.model, b.model, similarity, judge(similarity, units, missing)))
     return LineageTable(tuple(records), tuple(pairs))
+
+
+def _compare_units(a: Record, b: Record) -> tuple[Correspondence | None, str]:
+    """The units of two records, or why they cannot be compared."""
+    if a.units is None or b.units is None or a.layers is None or b.layers is None:
+        silent = [record.model for record in (a, b) if record.units is None]
+        return None, f"no unit features in {' and '.join(silent)}"
+    return compare_units(a.units, b.units, a.layers, b.layers), ""
 
 
 def _compare(a: Record, b: Record) -> Similarity:

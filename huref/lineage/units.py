@@ -1,18 +1,20 @@
-"""Do two models' hidden units correspond? Matching, and an exact test of their order.
+"""Which hidden unit of one model is which of another: matching by what units do.
 
 A feed-forward network's hidden units have no natural order: training from another initialisation
-would put them in any order alike. So if the units of B, matched to those of A by what they do,
-also sit at the same indices, the two share an origin, and how surprising that is follows from
-counting permutations alone.
+would put them in any order alike. Units are matched by their features in token space (see
+`huref.invariants.unit_features`), never by their index, so that what a matching says of indices
+can be tested.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 CHUNK = 2048  # units of A compared at once, so that h x h similarities are never held whole
+GATE, UP, DOWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -47,60 +49,41 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
             projections is; then the absolute cosine counts.
     """
     x, y = (_unit_rows(features) for features in (a, b))
-    to_b = torch.empty(len(x), dtype=torch.int64)
-    best_for_b = torch.full((len(y),), -math.inf)
-    to_a = torch.zeros(len(y), dtype=torch.int64)
-    for start in range(0, len(x), CHUNK):
-        similarity = x[start : start + CHUNK] @ y.T  # (chunk, units of B)
-        if not signed:
-            similarity = similarity.abs()
-        to_b[start : start + CHUNK] = similarity.argmax(dim=1)
-        values, rows = similarity.max(dim=0)
-        better = values > best_for_b
-        best_for_b[better] = values[better]
-        to_a[better] = rows[better] + start
-    own = torch.arange(len(x))
-    # A unit without any features is nobody's neighbour.
-    mutual = (to_a[to_b] == own) & x.any(dim=1) & y.any(dim=1)[to_b]
-    return Matching(own[mutual], to_b[mutual], min(len(x), len(y)), len(y))
+
+    def similarity(rows: slice) -> Tensor:
+        cosines = x[rows] @ y.T
+        return cosines if signed else cosines.abs()
+
+    return _mutual(similarity, x.any(dim=1), y.any(dim=1))
 
 
-def _unit_rows(features: Tensor) -> Tensor:
-    rows = features.float()
-    normalised: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    return normalised
+def match_networks(a: Tensor, b: Tensor) -> Matching:
+    """Match units by all that they do at once: gate, and up and down under one common sign.
 
-
-def order_log10_p(matching: Matching) -> float:
-    """log10 of the exact probability of so many kept indices by chance, at most 0.
-
-    Under the null the units of B could be numbered in any of n! ways alike. Of k matched pairs
-    whose index exists in B, the number X that fall on their own index has factorial moments
-    k!/(k-j)! (n-j)!/n!, so by inclusion and exclusion
-
-        P(X >= t) = sum over j >= t of (-1)^(j-t) C(j-1, t-1) C(k, j) (n-j)!/n!
-
-    whose terms fall off like 1/(j-t)!. The matching must not itself look at indices.
+    Args:
+        a: features (units of A, 3, r) of one network, gate, up and down.
+        b: likewise of B.
     """
-    t, n = matching.kept, matching.size
-    k = int((matching.a < n).sum())
-    if t == 0:
-        return 0.0
-    term = 1.0  # relative to the first, which is taken as a logarithm
-    total = 0.0
-    for j in range(t, k + 1):
-        total += term
-        if j == k or abs(term) < 1e-17:
-            break
-        term *= -(j / (j + 1 - t)) * (k - j) / ((j + 1) * (n - j))
-    first = (
-        math.lgamma(k + 1)
-        - math.lgamma(t + 1)
-        - math.lgamma(k - t + 1)
-        + math.lgamma(n - t + 1)
-        - math.lgamma(n + 1)
-    )
-    return min((first + math.log(total)) / math.log(10), 0.0)
+    (gates, writes), (others, other_writes) = (_parts(features) for features in (a, b))
+
+    def similarity(rows: slice) -> Tensor:
+        return gates[rows] @ others.T + (writes[rows] @ other_writes.T).abs()
+
+    return _mutual(similarity, writes.any(dim=1), other_writes.any(dim=1))
+
+
+def match_twice(a: Tensor, b: Tensor) -> tuple[Matching, Matching]:
+    """Match units by what they read and, independently, by what they write.
+
+    The first matching uses the gate, or up where neither has one; the second uses the rest.
+    Arguments as for `match_networks`.
+    """
+    x, y = a.float(), b.float()
+    if x[:, GATE].any() and y[:, GATE].any():
+        by_gate = match_units(x[:, GATE], y[:, GATE])
+        return by_gate, match_units(_parts(x)[1], _parts(y)[1], signed=False)
+    by_up = match_units(x[:, UP], y[:, UP], signed=False)
+    return by_up, match_units(x[:, DOWN], y[:, DOWN], signed=False)
 
 
 def agreement(by_input: Matching, by_output: Matching) -> int:
@@ -112,3 +95,38 @@ def agreement(by_input: Matching, by_output: Matching) -> int:
     partner = dict(zip(by_input.a.tolist(), by_input.b.tolist(), strict=True))
     pairs = zip(by_output.a.tolist(), by_output.b.tolist(), strict=True)
     return sum(partner.get(a) == b for a, b in pairs)
+
+
+def _parts(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Gates of length 1, (units, r), and up beside down, each of length 1/sqrt 2, (units, 2r)."""
+    gate, up, down = (_unit_rows(features[:, role]) for role in (GATE, UP, DOWN))
+    return gate, torch.cat([up, down], dim=1) / math.sqrt(2)
+
+
+def _unit_rows(features: Tensor) -> Tensor:
+    rows = features.float()
+    normalised: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return normalised
+
+
+def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -> Matching:
+    """Mutual nearest neighbours under a similarity that is given some rows at a time.
+
+    Args:
+        similarity: (rows, units of B) for a slice of A's units.
+        in_a: which units of A do anything; one that does nothing is nobody's neighbour.
+        in_b: likewise of B.
+    """
+    to_b = torch.empty(len(in_a), dtype=torch.int64)
+    best_for_b = torch.full((len(in_b),), -math.inf)
+    to_a = torch.zeros(len(in_b), dtype=torch.int64)
+    for start in range(0, len(in_a), CHUNK):
+        chunk = similarity(slice(start, start + CHUNK))
+        to_b[start : start + CHUNK] = chunk.argmax(dim=1)
+        values, rows = chunk.max(dim=0)
+        better = values > best_for_b
+        best_for_b[better] = values[better]
+        to_a[better] = rows[better] + start
+    own = torch.arange(len(in_a))
+    mutual = (to_a[to_b] == own) & in_a & in_b[to_b]
+    return Matching(own[mutual], to_b[mutual], min(len(in_a), len(in_b)), len(in_b))

@@ -1,0 +1,149 @@
+"""The unit tests of two records: every pair of networks that could correspond, and one p-value."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.evidence import Test, UnitCount
+from huref.lineage.order import (
+    agreement_log10_p,
+    increase_log10_p,
+    longest_increase,
+    order_log10_p,
+)
+from huref.lineage.training import inherited_share
+from huref.lineage.units import Matching, agreement, match_networks, match_twice
+
+SIGNIFICANT = -6.0  # log10 p, after correction, from which units are said to correspond
+SAMPLED = 1024  # units of A that are matched when experts make many pairs of networks
+TESTS = 2  # order and agreement
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """What the units of two records say of a common origin.
+
+    Attributes:
+        units: the count behind the p-value.
+        log10_p: multiplied by the number of tests that could have been made (Bonferroni).
+        test: "order" (exact) or "agreement" (calibrated).
+        how: what the counted units do, in words.
+        inherited: see `lineage.training`, the mean over the pairs of networks that correspond.
+    """
+
+    units: UnitCount
+    log10_p: float
+    test: Test
+    how: str
+    inherited: float | None
+
+    @property
+    def found(self) -> bool:
+        """Whether the units correspond beyond chance."""
+        return self.log10_p <= SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One test of one pair of networks, not yet corrected."""
+
+    units: UnitCount
+    log10_p: float
+    test: Test
+    how: str
+    inherited: float | None
+
+
+def compare_units(
+    a: UnitFeatures, b: UnitFeatures, a_layers: tuple[int, ...], b_layers: tuple[int, ...]
+) -> Correspondence:
+    """Test whether hidden units of two models correspond.
+
+    Blocks at the same place are compared first; where their units do not correspond, every block
+    with every other, since layers may have been dropped or inserted. Experts are networks of
+    their own. Which pairs are tried depends on the outcome, so the correction counts them all.
+
+    Args:
+        a: features of one model.
+        b: features of the other, from any model.
+        a_layers: blocks of A to compare, in order.
+        b_layers: blocks of B, likewise.
+    """
+    aligned = list(zip(a_layers, b_layers, strict=False))
+    crossed = [pair for pair in product(a_layers, b_layers) if pair not in aligned]
+    count = sum(len(_network_pairs(a, b, *pair)) for pair in [*aligned, *crossed])
+    correction = math.log10(TESTS * count)
+    tried: list[_Candidate] = []
+    for group in (aligned, crossed):
+        for pair in group:
+            tried.extend(_test_layers(a, b, *pair))
+        if any(t.log10_p + correction <= SIGNIFICANT for t in tried):
+            break
+    best = min(tried, key=lambda t: t.log10_p)
+    corresponding = [
+        t.inherited
+        for t in tried
+        if t.inherited is not None and t.log10_p + correction <= SIGNIFICANT
+    ]
+    inherited = sum(corresponding) / len(corresponding) if corresponding else None
+    log10_p = min(best.log10_p + correction, 0.0)
+    return Correspondence(best.units, log10_p, best.test, best.how, inherited)
+
+
+def _network_pairs(
+    a: UnitFeatures, b: UnitFeatures, a_layer: int, b_layer: int
+) -> list[tuple[int, int]]:
+    return list(product(a.in_layer(a_layer), b.in_layer(b_layer)))
+
+
+def _test_layers(
+    a: UnitFeatures, b: UnitFeatures, a_layer: int, b_layer: int
+) -> Iterator[_Candidate]:
+    """The better test of each pair of networks of two blocks."""
+    pairs = _network_pairs(a, b, a_layer, b_layer)
+    for first, second in pairs:
+        x, y = a.of_network(first), b.of_network(second)
+        rows = _sample(len(x), len(pairs))
+        yield _test_networks(x, y, rows, a_layer)
+
+
+def _sample(units: int, pairs: int) -> Tensor:
+    """Which units of A are matched: all, or evenly spaced ones where there are many experts."""
+    step = max(units // SAMPLED, 1) if pairs > 1 else 1
+    return torch.arange(0, units, step)
+
+
+def _test_networks(x: Tensor, y: Tensor, rows: Tensor, layer: int) -> _Candidate:
+    of = min(len(rows), len(y))
+    matching = _renumber(match_networks(x[rows], y), rows)
+    inherited = inherited_share(x, y, matching)
+    count, log10_p, how = _order(matching, len(x))
+    if log10_p > SIGNIFICANT:
+        agreements = agreement(*match_twice(x[rows], y))
+        calibrated = agreement_log10_p(agreements, of)
+        if calibrated < log10_p:
+            units = UnitCount(agreements, of, layer)
+            return _Candidate(units, calibrated, "agreement", "were found twice", inherited)
+    return _Candidate(UnitCount(count, of, layer), log10_p, "order", how, inherited)
+
+
+def _renumber(matching: Matching, rows: Tensor) -> Matching:
+    """A matching of some rows of A, with A's own indices."""
+    return Matching(rows[matching.a], matching.b, matching.of, matching.size)
+
+
+def _order(matching: Matching, a_size: int) -> tuple[int, float, str]:
+    """How many units kept their place, log10 of p, and what was counted, in words.
+
+    Networks of one size are compared index by index, networks of different sizes by the order
+    in which their matched units come.
+    """
+    if matching.size == a_size:
+        return matching.kept, order_log10_p(matching), "kept their place"
+    length = longest_increase(matching.b)
+    return length, increase_log10_p(length, len(matching.b)), "kept their order"

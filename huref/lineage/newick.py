@@ -1,0 +1,29 @@
+"""A lineage forest in Newick's notation, which every program for trees reads.
+
+https://phylipweb.github.io/phylip/newicktree.html
+"""
+
+from huref.lineage.tree import Forest, Tree
+
+
+def as_newick(forest: Forest) -> str:
+    """One tree a line, ended by ";"; branch lengths are -ln ICS, labels those of the table."""
+    labels = [_quote(label) for label in forest.table.labels]
+    return "".join(f"{_write(tree, labels)};\n" for tree in forest.trees)
+
+
+def _write(tree: Tree, labels: list[str]) -> str:
+    children: dict[int, list[str]] = {}
+    for number, node in reversed(list(enumerate(tree.nodes))):  # those below before those above
+        inner = ",".join(reversed(children.pop(number, [])))
+        text = (f"({inner})" if inner else "") + ("" if node.model is None else labels[node.model])
+        if node.above is None:
+            return text
+        children.setdefault(node.above, []).append(f"{text}:{node.length:.6f}")
+    return ""
+
+
+def _quote(label: str) -> str:
+    """A quoted label; a quote in it is doubled, and what cannot be printed becomes a space."""
+    kept = "".join(letter if letter.isprintable() else " " for letter in label)
+    return "'" + kept.replace("'", "''") + "'"
