@@ -142,6 +142,12 @@ class FolderStore(Store):
         with self._reading() as db:
             return int(db.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
 
+    def count_bases(self) -> int:
+        """See Store."""
+        with self._reading() as db:
+            query = "SELECT COUNT(*) FROM entries WHERE base IS NULL"
+            return int(db.execute(query).fetchone()[0])
+
     def _snapshot(self) -> list[tuple[list[Labels], Reader]]:
         # A writer may remove a segment between our look at the table and at the files; once a
         # file is open, its removal does not matter.

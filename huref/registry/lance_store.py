@@ -120,6 +120,12 @@ class LanceStore(Store):
             self._table.checkout_latest()
             return int(self._table.count_rows())
 
+    def count_bases(self) -> int:
+        """See Store."""
+        with _explained(self.uri):
+            self._table.checkout_latest()
+            return int(self._table.count_rows("base IS NULL"))
+
     def _chunk(self, batch: Any) -> Chunk:
         count = batch.num_rows
         columns = {

@@ -85,6 +85,11 @@ def encode_anchors(anchors: Anchors) -> AnchorCodes:
     return codes
 
 
+def count_shared(mine: AnchorCodes, theirs: AnchorCodes) -> int:
+    """In how many buckets two models hold the same token."""
+    return int(np.count_nonzero((mine == theirs) & (mine != 0)))
+
+
 def shared_entries(mine: AnchorCodes, theirs: AnchorCodes, terms: int) -> NDArray[np.bool_]:
     """Which entries of a sketch two models can be compared on, (terms, 6 m)."""
     shared = (mine == theirs) & (mine != 0)

@@ -8,6 +8,7 @@ Typical use:
         print(match.entry.model, match.ics)
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from huref.lineage.similarity import MIN_SHARED, latent_cosine
 from huref.recipe import Recipe
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
-from huref.registry.sketch import correlate_sketches, lower_end, shared_entries
+from huref.registry.sketch import correlate_sketches, count_shared, lower_end, shared_entries
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Match:
         ics: estimate of the ICS by the sketches, or None when the query had no sketch.
         terms: the estimate for each term, (layers * 3,), or None.
         compared: entries of the sketches that it rests on; its null spread is 1/sqrt of them.
+        shared_anchors: anchors that both hold, or None when the query had none.
         latent_cosine: cosine of the latents.
     """
 
@@ -77,6 +79,7 @@ class Match:
     ics: float | None
     terms: NDArray[np.float64] | None
     compared: int
+    shared_anchors: int | None
     latent_cosine: float
 
 
@@ -113,6 +116,10 @@ class Store(ABC):
     def __len__(self) -> int:
         """How many entries there are."""
 
+    @abstractmethod
+    def count_bases(self) -> int:
+        """How many entries declare no base."""
+
     def entries(self) -> Iterator[Entry]:
         """All entries, in no particular order."""
         for chunk in self.chunks():
@@ -139,9 +146,14 @@ class Store(ABC):
             for row in rows[np.argsort(-scores[rows], kind="stable")[:limit]]:
                 entry = chunk.entry(int(row), self.recipe.digest)
                 of_terms = None if terms is None else terms[row]
-                ics = None if of_terms is None else float(of_terms.mean())
-                cosine = latent_cosine(query.latent, entry.latent)
-                match = Match(entry, ics, of_terms, int(compared[row]), cosine)
+                match = Match(
+                    entry,
+                    None if of_terms is None else float(of_terms.mean()),
+                    of_terms,
+                    int(compared[row]),
+                    None if query.anchors is None else count_shared(query.anchors, entry.anchors),
+                    latent_cosine(query.latent, entry.latent),
+                )
                 best.append((float(scores[row]), match))
             best = sorted(best, key=lambda pair: -pair[0])[:limit]
         return [match for _, match in best]
@@ -161,7 +173,7 @@ def _score(query: Query, chunk: Chunk) -> Scores:
     terms = np.zeros((count, len(query.sketch)))
     for number, anchors in enumerate(chunk.vocabularies):
         rows = np.flatnonzero(chunk.vocabulary == number)
-        if np.count_nonzero((anchors == query.anchors) & (anchors != 0)) < MIN_SHARED:
+        if count_shared(query.anchors, anchors) < MIN_SHARED:
             continue
         shared = shared_entries(query.anchors, anchors, len(query.sketch))
         of_rows = chunk.sketches if len(rows) == count else chunk.sketches[rows]
@@ -169,6 +181,12 @@ def _score(query: Query, chunk: Chunk) -> Scores:
         compared[rows] = shared.sum()
         ranks[rows] = [lower_end(ics, int(shared.sum())) for ics in terms[rows].mean(axis=1)]
     return ranks, terms, compared
+
+
+def default_uri() -> str:
+    """Where `huref identify` looks when it is not told: $HUREF_HOME/registry, ~/.huref/registry."""
+    home = Path(os.environ.get("HUREF_HOME", "~/.huref")).expanduser()
+    return str(home / "registry")
 
 
 def create_store(uri: str, recipe: Recipe) -> Store:
