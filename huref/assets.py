@@ -1,5 +1,6 @@
-"""Files that ship with huref: configs/ and checkpoints/, in a wheel or in a source checkout."""
+"""Files that ship with huref, in a wheel or in a source checkout, and the user's own folder."""
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,16 @@ def locate(name: str) -> Path:
         if (root / name).is_file():
             return root / name
     raise CheckpointDigestError(f"'{name}' is missing from this installation; reinstall huref")
+
+
+def home() -> Path:
+    """Where huref keeps what the user gives it: $HUREF_HOME, or ~/.huref."""
+    return Path(os.environ.get("HUREF_HOME") or "~/.huref").expanduser()
+
+
+def imported_decoder(name: str) -> Path:
+    """Where an imported decoder of that name is, or would be."""
+    return home() / "decoders" / f"{name}.safetensors"
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from huref import __version__
+from huref.decoder_cli import decoder
 from huref.errors import HurefError
 from huref.probe_cli import probe
 
@@ -133,6 +134,7 @@ def train_encoder(
 
 
 main.add_command(probe)
+main.add_command(decoder)
 
 
 @main.command()

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from huref.assets import locate, read_metadata
-from huref.errors import RecipeError
+from huref.assets import imported_decoder, locate, read_metadata
+from huref.errors import CheckpointDigestError, RecipeError
 
 DIGEST_LENGTH = 12  # hex digits
 
@@ -100,7 +100,9 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file") from error
     recipe = parse_recipe(data, str(path))
-    paths = [_find(asset, path) for asset in (recipe.encoder, decoder or recipe.decoder)]
+    encoder_path = _find(recipe.encoder, path)
+    decoder_path = _find_decoder(decoder, path) if decoder else _find(recipe.decoder, path)
+    paths = [encoder_path, decoder_path]
     digests = [_digest_of(asset) for asset in paths]
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
@@ -111,6 +113,21 @@ def _find(asset: str, recipe_file: Path) -> Path:
         if candidate.is_file():
             return candidate
     return locate(asset)
+
+
+def _find_decoder(name: str, recipe_file: Path) -> Path:
+    """A decoder by file, or by the name under which it was imported."""
+    imported = imported_decoder(name)
+    if not Path(name).is_file() and "/" not in name and imported.is_file():
+        return imported
+    try:
+        return _find(name, recipe_file)
+    except CheckpointDigestError as error:
+        known = sorted(path.stem for path in imported.parent.glob("*.safetensors"))
+        raise RecipeError(
+            f"there is no decoder '{name}', neither a file nor imported "
+            f"({', '.join(known) or 'none is'}); see 'huref decoder import --help'"
+        ) from error
 
 
 def _digest_of(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Decoder files: a StyleGAN2 generator, what its arithmetic needs besides tensors, its digest.
 
-One safetensors file holds the generator's tensors in NVIDIA's layout as float16, and metadata
-strings: "format" and "digest" plain, every other value as JSON.
+One safetensors file holds the generator's tensors in NVIDIA's layout, float16 for those that ship
+with huref and float32 for imported ones, and metadata strings: "format" and "digest" plain, every
+other value as JSON.
 """
 
 import hashlib
@@ -18,12 +19,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.decoder.lucidrains import SmoothGenerator
 from huref.decoder.stylegan2 import Generator
 from huref.errors import CheckpointDigestError
 from huref.files import replacing
 
 FORMAT = "huref decoder 1"
 LARGEST_FILE = 1 << 30  # bytes; the published 1024 px networks are 120 MB
+ADVICE = "restore the file from the release, or name another with --decoder"
+ARCHITECTURES: dict[str, type[Generator]] = {
+    "stylegan2": Generator,
+    "stylegan2-pytorch": SmoothGenerator,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Decoder:
     Attributes:
         generator: float32, in evaluation mode.
         digest: sha256 over the tensors as stored and all metadata; part of every recipe.
-        metadata: name, licence, psi, cutoff, lr_mul, clamp, digest, and how it was made.
+        metadata: name, licence, psi, cutoff, lr_mul, clamp, digest, and how it was made;
+            architecture, a key of ARCHITECTURES, where it is not "stylegan2".
     """
 
     generator: Generator
@@ -81,13 +89,18 @@ def digest_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     return total.hexdigest()
 
 
-def save_decoder(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> Decoder:
-    """Write a generator's tensors as float16, and return it as it will be read.
+def save_decoder(
+    path: Path,
+    state: dict[str, Tensor],
+    metadata: dict[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> Decoder:
+    """Write a generator's tensors, as float16 unless told otherwise; return what will be read.
 
     metadata must name psi, cutoff, lr_mul and clamp; the file appears whole or not at all.
     """
     metadata = json.loads(json.dumps(metadata))  # as it will be read: keys are strings
-    tensors = {name: value.detach().cpu().half().contiguous() for name, value in state.items()}
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
     strings = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     strings |= {"format": FORMAT, "digest": digest_of(tensors, metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +115,7 @@ def load_decoder(path: str | Path) -> Decoder:
     Raises:
         CheckpointDigestError: missing, too large, not a decoder, or altered since it was made.
     """
-    path = Path(path)
-    advice = "restore the file from the release, or name another with --decoder"
+    path, advice = Path(path), ADVICE
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise CheckpointDigestError(f"{path}: too large for a decoder; {advice}")
@@ -114,12 +126,7 @@ def load_decoder(path: str | Path) -> Decoder:
         raise CheckpointDigestError(
             f"{path}: not a readable decoder ({error}); {advice}"
         ) from error
-    if strings.get("format") != FORMAT:
-        raise CheckpointDigestError(f"{path}: not a decoder of huref; {advice}")
-    try:
-        metadata = {k: json.loads(v) for k, v in strings.items() if k not in ("format", "digest")}
-    except ValueError as error:
-        raise CheckpointDigestError(f"{path}: its metadata cannot be read; {advice}") from error
+    metadata = parse_metadata(strings, path)
     digest = digest_of(tensors, metadata)
     if digest != strings.get("digest"):
         raise CheckpointDigestError(f"{path}: altered since it was made; {advice}")
@@ -130,11 +137,28 @@ def load_decoder(path: str | Path) -> Decoder:
         raise CheckpointDigestError(f"{path}: cutoff or clamp is neither null nor a number")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise CheckpointDigestError(f"{path}: NaN or infinite weights; {advice}")
+    architecture = metadata.get("architecture", "stylegan2")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise CheckpointDigestError(f"{path}: an architecture of a newer huref; update huref")
     try:
-        generator = Generator.from_state(tensors, lr_mul=lr_mul, clamp=clamp)
+        generator = ARCHITECTURES[architecture].from_state(tensors, lr_mul=lr_mul, clamp=clamp)
     except CheckpointDigestError as error:
         raise CheckpointDigestError(f"{path}: {error}; {advice}") from error
     return Decoder(generator, digest, metadata | {"digest": digest})
+
+
+def parse_metadata(strings: dict[str, str], path: Path) -> dict[str, Any]:
+    """Values from a decoder file's metadata strings, without format and digest.
+
+    Raises:
+        CheckpointDigestError: they are not those of a decoder.
+    """
+    if strings.get("format") != FORMAT:
+        raise CheckpointDigestError(f"{path}: not a decoder of huref; {ADVICE}")
+    try:
+        return {k: json.loads(v) for k, v in strings.items() if k not in ("format", "digest")}
+    except ValueError as error:
+        raise CheckpointDigestError(f"{path}: its metadata cannot be read; {ADVICE}") from error
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -8,6 +8,7 @@ whoever trained the network. Nothing here is random and nothing depends on the b
 import math
 import re
 from collections.abc import Mapping as MappingType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from huref.errors import CheckpointDigestError
 
 SQRT2 = math.sqrt(2.0)
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+
+GeneratorType = TypeVar("GeneratorType", bound="Generator")
 
 
 def resample_filter() -> Tensor:
@@ -286,17 +289,26 @@ class Generator(nn.Module):
             generator = cls(
                 first.shape[1], first.shape[0], depth, channels, lr_mul=lr_mul, clamp=clamp
             )
-        for key, expected in generator.state_dict().items():
-            if key not in state or state[key].shape != expected.shape:
-                have = "missing" if key not in state else f"{tuple(state[key].shape)}"
-                raise CheckpointDigestError(
-                    f"not a StyleGAN2 generator: {key} should be {tuple(expected.shape)}, is {have}"
-                )
-        unknown = sorted(set(state) - set(generator.state_dict()))
-        if unknown:
+        return load_exactly(generator, state)
+
+
+def load_exactly(generator: GeneratorType, state: MappingType[str, Tensor]) -> GeneratorType:
+    """Load a generator made on the meta device with these tensors as float32.
+
+    Raises:
+        CheckpointDigestError: a tensor is missing, has another shape, or belongs to nothing.
+    """
+    for key, expected in generator.state_dict().items():
+        if key not in state or state[key].shape != expected.shape:
+            have = "missing" if key not in state else f"{tuple(state[key].shape)}"
             raise CheckpointDigestError(
-                f"a StyleGAN2 variant that is not supported: unexpected tensor {unknown[0]}"
+                f"not a StyleGAN2 generator: {key} should be {tuple(expected.shape)}, is {have}"
             )
-        tensors = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
-        generator.load_state_dict(tensors, assign=True)
-        return generator.eval().requires_grad_(False)
+    unknown = sorted(set(state) - set(generator.state_dict()))
+    if unknown:
+        raise CheckpointDigestError(
+            f"a StyleGAN2 variant that is not supported: unexpected tensor {unknown[0][:100]}"
+        )
+    tensors = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
+    generator.load_state_dict(tensors, assign=True)
+    return generator.eval().requires_grad_(False)

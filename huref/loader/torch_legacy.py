@@ -7,11 +7,11 @@ from huref.loader.ranges import ByteSource
 from huref.loader.tensors import StoredTensor
 from huref.loader.torch_files import MAX_PICKLE, locate, storage_bytes
 from huref.loader.unpickle import (
-    BUILDERS,
-    Builders,
+    STATE_DICTS,
     EndOfPickleError,
     Storage,
     TensorView,
+    Vocabulary,
     state_dict,
     unpickle,
 )
@@ -37,7 +37,7 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
 
 
 def read_contents(
-    source: ByteSource, builders: Builders = BUILDERS
+    source: ByteSource, vocabulary: Vocabulary = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
     """What a legacy torch file describes, and the byte range of each storage by its key.
 
@@ -48,7 +48,9 @@ def read_contents(
     data = source.read(0, min(size, source.size))
     while True:
         try:
-            (magic, version, system, value, keys), end = _read_pickles(data, source.name, builders)
+            (magic, version, system, value, keys), end = _read_pickles(
+                data, source.name, vocabulary
+            )
             break
         except EndOfPickleError as error:
             if len(data) >= min(MAX_PICKLE, source.size):
@@ -64,10 +66,10 @@ def read_contents(
     return value, _place(source, _storages(value), keys, end)
 
 
-def _read_pickles(data: bytearray, file: str, builders: Builders) -> tuple[list[Any], int]:
+def _read_pickles(data: bytearray, file: str, vocabulary: Vocabulary) -> tuple[list[Any], int]:
     values, position = [], 0
     for _ in range(5):
-        value, position = unpickle(data, file, position, builders)
+        value, position = unpickle(data, file, position, vocabulary)
         values.append(value)
     return values, position
 

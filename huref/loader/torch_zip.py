@@ -14,7 +14,13 @@ from huref.errors import CheckpointError
 from huref.loader.ranges import ByteSource, read_spans
 from huref.loader.tensors import StoredTensor
 from huref.loader.torch_files import MAX_PICKLE, locate
-from huref.loader.unpickle import BUILDERS, Builders, EndOfPickleError, state_dict, unpickle
+from huref.loader.unpickle import (
+    STATE_DICTS,
+    EndOfPickleError,
+    Vocabulary,
+    state_dict,
+    unpickle,
+)
 
 MAGIC = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name: signature, versions, sizes, lengths
@@ -71,7 +77,7 @@ def read_index(source: ByteSource) -> dict[str, StoredTensor]:
 
 
 def read_contents(
-    source: ByteSource, builders: Builders = BUILDERS
+    source: ByteSource, vocabulary: Vocabulary = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
     """What a torch zip file's pickle describes, and the byte range of each storage by its key.
 
@@ -102,7 +108,7 @@ def read_contents(
     places = _place(source, records, directory)
     start, stop = places[pickles[0].filename]
     try:
-        value, _ = unpickle(source.read(start, stop), source.name, builders=builders)
+        value, _ = unpickle(source.read(start, stop), source.name, vocabulary=vocabulary)
     except EndOfPickleError as error:
         raise CheckpointError(f"{source.name}: its pickle is cut short") from error
     root = pickles[0].filename.removesuffix("data.pkl")

@@ -279,24 +279,29 @@ OPERATIONS: Mapping[bytes, Callable[[Machine], object]] = {
 }
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What pickles of one kind may apply, and the instructions that they may have."""
+
+    builders: Builders
+    operations: Mapping[bytes, Callable[[Machine], object]]
+
+
+STATE_DICTS = Vocabulary(BUILDERS, OPERATIONS)
+
+
 def unpickle(
-    data: Bytes,
-    file: str,
-    position: int = 0,
-    builders: Builders = BUILDERS,
-    operations: Mapping[bytes, Callable[[Machine], object]] | None = None,
+    data: Bytes, file: str, position: int = 0, vocabulary: Vocabulary = STATE_DICTS
 ) -> tuple[Any, int]:
     """Plain data and tensor descriptions from a pickle, and where the pickle ends.
 
-    Pickles of another kind than state dicts bring builders and operations of their own, which
-    must be as harmless as those here.
+    Whoever brings another vocabulary keeps it as harmless as the one here.
 
     Raises:
         CheckpointError: it asks for anything else, or makes no sense; nothing was executed.
         EndOfPickleError: `data` ends before the pickle does.
     """
-    machine = Machine(data, position, builders)
-    operations = OPERATIONS if operations is None else operations
+    machine = Machine(data, position, vocabulary.builders)
 
     def refuse(why: object) -> NoReturn:
         raise CheckpointError(
@@ -309,7 +314,7 @@ def unpickle(
         executed += 1
         if executed > MAX_INSTRUCTIONS:
             refuse(f"more than {MAX_INSTRUCTIONS} instructions")
-        operation = operations.get(code)
+        operation = vocabulary.operations.get(code)
         if operation is None:
             refuse(f"instruction {code!r}")
         try:

@@ -1,0 +1,125 @@
+"""A small network that reads a dog's traits off a picture of 64 px, trained on drawings alone.
+
+Applied to generated pictures it tells which traits the decoder shows, by name. Its features are a
+measure of likeness that knows what matters in these pictures.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from dogs.attributes import GROUPS, SINGLES, traits_of
+from draw_dogs import latent_basis
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from decoder_evaluation.drawings import Images, Latents, drawings, latents_of
+
+TRAITS = (*GROUPS, *SINGLES)
+FEATURES = 128
+TRAINING_SEED = 1
+BATCH = 64
+PEAK_LR = 2e-3
+SAVE_EVERY = 200  # steps
+
+Array = NDArray[np.float32]
+
+
+class Regressor(nn.Module):
+    """From pictures (n, 3, 64, 64) in [-1, 1] to traits (n, traits) in (-1, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for outputs, stride in ((32, 2), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2)):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
+            inputs = outputs
+        # Where something is matters as much as that it is there, so nothing is pooled.
+        self.trunk = nn.Sequential(
+            *layers, nn.Flatten(), nn.Dropout(0.1), nn.Linear(256 * 16, FEATURES), nn.GELU()
+        )
+        self.head = nn.Linear(FEATURES, len(TRAITS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures to traits."""
+        return torch.tanh(self.head(self.trunk(x)))
+
+
+def traits(z: Latents, basis_seed: int) -> Array:
+    """True traits (n, traits) of latents (n, 512)."""
+    attributes = z @ latent_basis(basis_seed)
+    return np.array([[t[k] for k in TRAITS] for t in map(traits_of, attributes)], np.float32)
+
+
+def to_input(images: Images) -> Tensor:
+    """Images (n, 64, 64, 3) uint8 as the regressor takes them."""
+    colours = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    return (colours / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def load_regressor(folder: Path, basis_seed: int, images: int, epochs: int) -> Regressor:
+    """The regressor of a folder, trained first when it is not there; resumes where it stopped."""
+    path = folder / f"regressor-{basis_seed}-{images}-{epochs}.pt"
+    model = Regressor().to(memory_format=torch.channels_last)
+    steps = epochs * (images // BATCH)
+    optimiser = torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.02)
+    begin = 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        begin = state["step"]
+    if begin < steps:
+        pictures = drawings(folder, TRAINING_SEED, images, 64, basis_seed)
+        truth = torch.from_numpy(traits(latents_of(TRAINING_SEED, images), basis_seed))
+        _train(model, optimiser, pictures, truth, begin, steps, path)
+    return model.eval().requires_grad_(False)
+
+
+def _train(
+    model: Regressor,
+    optimiser: torch.optim.Optimizer,
+    pictures: Images,
+    truth: Tensor,
+    begin: int,
+    steps: int,
+    path: Path,
+) -> None:
+    per_epoch = len(pictures) // BATCH
+    model.train()
+    for step in tqdm(range(begin, steps), desc="regressor", delay=2, disable=None):
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng(epoch).permutation(len(pictures))
+        chosen = order[place * BATCH : (place + 1) * BATCH]
+        for group in optimiser.param_groups:
+            fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = PEAK_LR * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * fall)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(to_input(pictures[chosen]))
+        loss = (output.float() - truth[chosen]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            temporary = path.with_suffix(".part")
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            torch.save(state | {"step": step + 1}, temporary)
+            temporary.replace(path)
+
+
+@torch.inference_mode()
+def read_traits(model: Regressor, images: Images) -> tuple[Array, Array]:
+    """Traits (n, traits) and features (n, 128) that the regressor sees in images (n, 64, 64, 3)."""
+    seen, felt = [], []
+    for start in range(0, len(images), 256):
+        features = model.trunk(to_input(images[start : start + 256]))
+        felt.append(features)
+        seen.append(torch.tanh(model.head(features)))
+    return torch.cat(seen).numpy(), torch.cat(felt).numpy()
