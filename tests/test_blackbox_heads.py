@@ -70,6 +70,23 @@ def test_match_grades_what_happened_to_a_head(models: Callable[..., Path], tmp_p
     assert found.overlap > tuned.overlap - 0.2 > stranger.overlap
 
 
+def test_strangers_are_no_kin_although_a_wide_head_leaves_little_outside() -> None:
+    """A head of 400 dimensions holds nearly all of 416 tokens' outputs, whoever made them."""
+    random = np.random.default_rng(0)
+    frequent = random.normal(size=(1000, 1))  # what every model learns from text
+    own, strange = (
+        Head("m", np.hstack([frequent, random.normal(size=(1000, 399))]), None, "RMSNorm", False)
+        for _ in range(2)
+    )
+    ids = np.arange(416)
+    hidden = random.normal(size=(4, 400)) * np.r_[20.0, np.ones(399)]
+    outputs = hidden @ own.weight[ids].T
+    assert match_outputs(outputs, ids, 1e-7, own).verdict == "same head"
+    found = match_outputs(outputs, ids, 1e-7, strange)
+    assert found.residual < 0.15
+    assert found.verdict in ("cannot tell", "other model")
+
+
 def test_match_needs_enough_tokens_and_no_softcap(models: Callable[..., Path]) -> None:
     head = read_head(str(models("llama")))
     few = match_outputs(np.zeros((1, 30)), np.arange(30), 1e-6, head)
