@@ -54,7 +54,8 @@ class FolderStore(Store):
         database = folder / NAME
         if folder.exists() and not folder.is_dir():
             raise RegistryError(f"{folder}: there is a file of that name")
-        if folder.is_dir() and any(p != database for p in folder.iterdir()):
+        ours = {database, folder / "segments", folder / f"{NAME}-journal"}
+        if folder.is_dir() and set(folder.iterdir()) - ours:
             raise RegistryError(f"{folder}: not empty; a new registry needs a folder of its own")
         (folder / "segments").mkdir(parents=True, exist_ok=True)
         with explained(folder), closing(connect(folder, "rwc")) as db, transaction(db):

@@ -1,0 +1,103 @@
+"""Registries as text: JSON Lines that another registry takes in, and CSV for people."""
+
+import base64
+import binascii
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huref.errors import HurefError, RegistryError
+from huref.files import replacing
+from huref.recipe import Recipe, parse_recipe
+from huref.registry.entry import Entry
+from huref.registry.sketch import VERSION
+from huref.registry.store import Store, create_store
+
+ARRAYS = {"latent": "<f4", "sketch": "i1", "anchors": "<u4"}
+LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
+
+
+def export(store: Store, out: str) -> int:
+    """Write a whole registry to a .jsonl or .csv file, or into a new registry, and count it.
+
+    A .csv has no sketches; what is not such a file is the URI of a registry to create.
+
+    Raises:
+        RegistryError: the registry to create is there already.
+    """
+    suffix = Path(out).suffix
+    if suffix == ".csv":
+        return _write_csv(store, Path(out))
+    if suffix == ".jsonl":
+        return _write_jsonl(store, Path(out))
+    return create_store(out, store.recipe).add(store.entries())
+
+
+def _write_csv(store: Store, out: Path) -> int:
+    count = 0
+    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(LABELS)
+        for entry in store.entries():
+            writer.writerow([getattr(entry, name) for name in LABELS])
+            count += 1
+    return count
+
+
+def _write_jsonl(store: Store, out: Path) -> int:
+    count = 0
+    with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        head = {"huref": "registry", "recipe": asdict(store.recipe), "sketch": VERSION}
+        file.write(json.dumps(head) + "\n")
+        for entry in store.entries():
+            file.write(json.dumps(entry_to_json(entry), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """An entry with its numbers as base64 of little-endian arrays, the sketch's terms in rows."""
+    data = {name: getattr(entry, name) for name in LABELS}
+    for name, kind in ARRAYS.items():
+        data[name] = base64.b64encode(getattr(entry, name).astype(kind).tobytes()).decode()
+    return data
+
+
+def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
+    """The recipe and the entries of a file that `export` wrote; entries are read as they come.
+
+    Raises:
+        RegistryError: it is not such a file, or (when the line is reached) damaged.
+    """
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    try:
+        head = json.loads(first)
+        recipe, version = parse_recipe(head["recipe"], str(path)), head["sketch"]
+    except (ValueError, KeyError, TypeError, HurefError) as error:
+        raise RegistryError(f"{path}: not what 'huref registry export' wrote") from error
+    if version != VERSION:
+        raise RegistryError(f"{path}: its sketches are '{version}', not '{VERSION}'")
+    return recipe, _read_entries(path, recipe)
+
+
+def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
+    terms = len(recipe.layers) * 3
+    with path.open(encoding="utf-8") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            try:
+                data = json.loads(line)
+                arrays = {
+                    name: np.frombuffer(base64.b64decode(data[name], validate=True), kind)
+                    for name, kind in ARRAYS.items()
+                }
+                arrays["sketch"] = arrays["sketch"].reshape(terms, -1)
+                yield Entry(**{name: data[name] for name in LABELS}, **arrays)
+            except (ValueError, KeyError, TypeError, binascii.Error) as error:
+                raise RegistryError(f"{path}: line {number} is damaged") from error

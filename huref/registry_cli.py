@@ -1,0 +1,243 @@
+"""`huref registry`: measured models under one URI, to look others up among them."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from huref.errors import HurefError, RecipeError, RegistryError
+
+if TYPE_CHECKING:
+    from huref.registry.entry import Entry
+    from huref.registry.store import Store
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+recipe_option = click.option(
+    "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
+)
+
+
+@click.group()
+def registry() -> None:
+    """Keep what was measured of many models, to look others up among them.
+
+    A URI is a folder, or a LanceDB whose name ends in .lance (pip install 'huref[lance]').
+    Nothing in a registry needs to be kept private: a model's latent, and a sketch of 1 % of its
+    terms from which no weight follows.
+    """
+
+
+@registry.command()
+@click.argument("uri")
+@recipe_option
+@json_option
+def init(uri: str, recipe: str, as_json: bool) -> None:
+    """Create an empty registry at URI."""
+    from huref.recipe import load_recipe
+    from huref.registry.store import create_store
+
+    store = create_store(uri, load_recipe(recipe)[0])
+    if as_json:
+        print_json({"uri": store.uri, "recipe": store.recipe.digest})
+    else:
+        click.echo(f"created {store.uri} for the recipe {recipe} {store.recipe.digest}")
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--base", metavar="MODEL", help="Their base.  [default: what the card declares]")
+@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: login name]")
+@recipe_option
+@json_option
+def add(
+    uri: str,
+    models: tuple[str, ...],
+    base: str | None,
+    measured_by: str | None,
+    recipe: str,
+    as_json: bool,
+) -> None:
+    """Measure MODELS and add them to the registry at URI.
+
+    A MODEL is a folder, a Hub id, a record, or a .jsonl file that 'huref registry export' wrote.
+    A picture has no sketch and is refused. Models that the registry holds at the same commit are
+    left as they are. Exits with 1 when one of them failed; the others are added all the same.
+    """
+    from tqdm.auto import tqdm
+
+    from huref.registry.store import open_store
+
+    store = open_store(uri)
+    added: list[str] = []
+    known: list[str] = []
+    failed: list[dict[str, str]] = []
+    for model in tqdm(models, unit="model", delay=2, disable=None):
+        try:
+            if model.endswith(".jsonl"):
+                count = _add_exported(store, Path(model))
+                added += [f"{model} ({count} models)"]
+                continue
+            entry = _measure(store, model, recipe, measured_by)
+            if base is not None:
+                entry = dataclasses.replace(entry, base=base)
+            (added if store.add([entry]) else known).append(entry.model)
+        except HurefError as error:
+            failed.append({"model": model, "why": " ".join(str(error).split())})
+    if as_json:
+        print_json({"added": added, "known": known, "failed": failed})
+    else:
+        for model in added:
+            click.echo(f"added    {model}")
+        for model in known:
+            click.echo(f"known    {model}")
+    for failure in failed:
+        click.echo(f"huref: {failure['model']}: {failure['why']}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _add_exported(store: "Store", path: Path) -> int:
+    from huref.registry.exchange import read_jsonl
+
+    recipe, entries = read_jsonl(path)
+    if recipe.digest != store.recipe.digest:
+        raise RecipeError(
+            f"{path}: made by the recipe {recipe.digest}, but {store.uri} holds "
+            f"{store.recipe.digest}"
+        )
+    return store.add(entries)
+
+
+def _measure(store: "Store", model: str, recipe: str, measured_by: str | None) -> "Entry":
+    from huref.registry.work import Task, measure_task
+
+    task = Task(model, recipe, store.recipe.digest, measured_by=measured_by)
+    outcome = measure_task(task)
+    if outcome.entry is None:
+        raise RegistryError(outcome.reason)
+    return outcome.entry
+
+
+@registry.command("list")
+@click.argument("uri")
+@json_option
+def list_entries(uri: str, as_json: bool) -> None:
+    """List the models of the registry at URI."""
+    from huref.output import align
+    from huref.registry.store import open_store
+
+    store = open_store(uri)
+    labels = [label for chunk in store.chunks() for label in chunk.labels]
+    labels.sort(key=lambda label: (label.model, label.revision or ""))
+    if as_json:
+        entries = [dataclasses.asdict(label) for label in labels]
+        print_json({"uri": store.uri, "recipe": store.recipe.digest, "models": entries})
+        return
+    rows = [["model", "commit", "base", "measured", "by"]]
+    for label in labels:
+        commit = (label.revision or "-")[:12]
+        rows.append(
+            [label.model, commit, label.base or "-", label.measured_at, label.measured_by or "-"]
+        )
+    click.echo("\n".join(align(rows, left=5)))
+    click.echo(f"{len(labels)} models, recipe {store.recipe.name} {store.recipe.digest}", err=True)
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("models", nargs=-1, required=True)
+@json_option
+def remove(uri: str, models: tuple[str, ...], as_json: bool) -> None:
+    """Remove MODELS (a name, or name@commit) from the registry at URI."""
+    from huref.registry.store import open_store
+
+    store = open_store(uri)
+    gone = {}
+    for model in models:
+        # A local model's own name may hold an @.
+        gone[model] = store.remove(model)
+        name, at, revision = model.rpartition("@")
+        if not gone[model] and at:
+            gone[model] = store.remove(name, revision)
+    if as_json:
+        print_json({"removed": gone})
+    missing = [model for model, count in gone.items() if count == 0]
+    for model, count in gone.items():
+        if count and not as_json:
+            click.echo(f"removed  {model}" + (f" ({count} commits)" if count > 1 else ""))
+    if missing:
+        raise RegistryError(f"{uri}: not there: {', '.join(missing)}")
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("model")
+@click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--bases", is_flag=True, help="Only models that declare no base.")
+@recipe_option
+@json_option
+def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: bool) -> None:
+    """Show what in the registry at URI is most like MODEL, by the sketches alone."""
+    from huref.models import open_record
+    from huref.output import align
+    from huref.registry.entry import make_query
+    from huref.registry.store import open_store
+
+    store = open_store(uri)
+    record = open_record(model, recipe)
+    if record.recipe.digest != store.recipe.digest:
+        raise RecipeError(
+            f"{model}: made by the recipe {record.recipe.digest}, but {uri} holds "
+            f"{store.recipe.digest}"
+        )
+    matches = store.search(make_query(record), limit, bases_only=bases)
+    if as_json:
+        found = [
+            {
+                "model": match.entry.model,
+                "revision": match.entry.revision,
+                "base": match.entry.base,
+                "sketch_ics": match.ics,
+                "shared_anchors": match.shared_anchors,
+                "latent_cosine": match.latent_cosine,
+            }
+            for match in matches
+        ]
+        print_json({"model": model, "of": len(store), "found": found})
+        return
+    rows = [["model", "base", "ICS", "anchors", "cos z"]]
+    for match in matches:
+        ics = "-" if match.ics is None else f"{match.ics + 0:.3f}"
+        anchors = "-" if match.shared_anchors is None else str(match.shared_anchors)
+        rows.append(
+            [match.entry.model, match.entry.base or "-", ics, anchors, f"{match.latent_cosine:.3f}"]
+        )
+    click.echo("\n".join(align(rows, left=2)))
+
+
+@registry.command()
+@click.argument("uri")
+@click.option("-o", "--out", required=True, help="A .jsonl or .csv file, or another URI to create.")
+@json_option
+def export(uri: str, out: str, as_json: bool) -> None:
+    """Write the registry at URI to a file, or copy it into a new registry.
+
+    A .jsonl holds everything and can be added to another registry; a .csv only the names.
+    """
+    from huref.registry.exchange import export as write
+    from huref.registry.store import open_store
+
+    count = write(open_store(uri), out)
+    if as_json:
+        print_json({"out": out, "models": count})
+    else:
+        click.echo(f"wrote {out}: {count} models")
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
