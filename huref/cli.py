@@ -15,7 +15,9 @@ import click
 from huref import __version__
 from huref.decoder_cli import decoder
 from huref.errors import HurefError
+from huref.identify_cli import identify
 from huref.probe_cli import probe
+from huref.registry_cli import registry
 
 
 class _Huref(click.Group):
@@ -134,6 +136,8 @@ def train_encoder(
 
 
 main.add_command(probe)
+main.add_command(registry)
+main.add_command(identify)
 main.add_command(decoder)
 
 
