@@ -1,6 +1,6 @@
 """Measure what `huref probe` recovers: sizes, projections, matches, updates.
 
-    PYTHONPATH=.:tests python scripts/evaluate_blackbox.py size --models FOLDER...
+    PYTHONPATH=.:tests python scripts/evaluate_blackbox.py size --tiny --models FOLDER...
     PYTHONPATH=.:tests python scripts/evaluate_blackbox.py queries --models FOLDER
     PYTHONPATH=.:tests python scripts/evaluate_blackbox.py match --zoo FOLDER
     PYTHONPATH=.:tests python scripts/evaluate_blackbox.py watch --before FOLDER --after FOLDER
@@ -12,6 +12,7 @@ models' own configuration and weights.
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from endpoint_server import Stub, Switches
+from served_models import KINDS, make_model
 
 from huref.blackbox.client import Client, Limits
 from huref.blackbox.collect import Settings
@@ -269,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("size", "queries", "match", "watch"))
     parser.add_argument("--models", nargs="*", type=Path, default=[])
+    parser.add_argument("--tiny", action="store_true", help="add a random model of every norm")
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--after", type=Path)
@@ -278,7 +281,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.what == "size":
-            results = evaluate_size(options.models)
+            scratch = Path(tempfile.mkdtemp(prefix="huref-heads-"))
+            kinds = KINDS if options.tiny else ()
+            tiny = [make_model(scratch / kind, kind) for kind in kinds]
+            results = evaluate_size([*tiny, *options.models])
         elif options.what == "queries":
             results = evaluate_queries(options.models, options.tokens, options.prompts)
         elif options.what == "match":
