@@ -97,7 +97,8 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                     name: np.frombuffer(base64.b64decode(data[name], validate=True), kind)
                     for name, kind in ARRAYS.items()
                 }
-                arrays["sketch"] = arrays["sketch"].reshape(terms, -1)
-                yield Entry(**{name: data[name] for name in LABELS}, **arrays)
+                sketch = arrays["sketch"].reshape(terms, -1)
+                labels = [data[name] for name in LABELS]
+                yield Entry(*labels, arrays["latent"], sketch, arrays["anchors"])
             except (ValueError, KeyError, TypeError, binascii.Error) as error:
                 raise RegistryError(f"{path}: line {number} is damaged") from error
