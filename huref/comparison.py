@@ -7,25 +7,34 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.decoder.picture import contact_sheet
+from huref.invariants.extract import Depth
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
 from huref.portrait import render
 
 
-def compare(models: Sequence[str | Path], *, recipe: str = "default") -> LineageTable:
+def compare(
+    models: Sequence[str | Path],
+    *,
+    recipe: str = "default",
+    depth: Depth = "recipe",
+    cache: bool = True,
+) -> LineageTable:
     """Measure each model once and compare every two.
 
     Args:
         models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
             only the latent can be compared.
         recipe: name of a recipe, or a YAML file, for the models whose weights are read.
+        depth: "full" reads the feed-forward networks of every block, for layer maps.
+        cache: whether records that were made before are used again, and new ones kept.
 
     Raises:
         RecipeError: two of them were made by different recipes.
         HurefError: another subclass says which model could not be read, and why.
     """
     names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
-    return build_table([open_record(name, recipe) for name in names])
+    return build_table([open_record(name, recipe, depth=depth, cache=cache) for name in names])
 
 
 def draw_sheet(table: LineageTable, columns: int = 4, recipe: str = "default") -> np.ndarray:

@@ -18,8 +18,9 @@ from huref.errors import RecordError
 from huref.invariants.extract import Depth, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import LATENT, Record, load_record
-from huref.loader.checkpoint import WEIGHTS, open_checkpoint
+from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
 from huref.recipe import Recipe, load_recipe, parse_recipe
+from huref.record_cache import cache_path, keep, recall
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ALL_BLOCKS = 100_000  # more than any model has
@@ -47,16 +48,18 @@ def open_record(
     decoder: str | None = None,
     base: str = "",
     depth: Depth = "recipe",
+    cache: bool = False,
 ) -> Record:
     """The record behind a name; weights are read when it is neither a record nor a picture.
 
     `base` is for a LoRA adapter: the model to apply it to instead of the one that it names. With
-    the depth "full" the hidden units of every block are read.
+    the depth "full" the hidden units of every block are read. With `cache` the record is taken
+    from huref's cache where it is there, and kept there otherwise.
 
     Raises:
         HurefError: one of `huref.errors`, saying what is wrong with the model.
     """
-    return measure(model, recipe, decoder, base, depth)[0]
+    return measure(model, recipe, decoder, base, depth, cache)[0]
 
 
 def measure(
@@ -65,13 +68,22 @@ def measure(
     decoder: str | None = None,
     base: str = "",
     depth: Depth = "recipe",
+    cache: bool = False,
 ) -> tuple[Record, Costs]:
     """Like `open_record`, with what it took."""
     path = Path(model).expanduser()
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
         return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
-    return _measure_weights(model, *load_recipe(recipe, decoder)[:2], base, depth)
+    loaded, encoder_path, _ = load_recipe(recipe, decoder)
+    checkpoint = open_checkpoint(model, base)
+    kept = cache_path(checkpoint, loaded, depth) if cache else None
+    if kept is not None and (record := recall(kept, model)):
+        return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+    record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
+    if kept is not None:
+        keep(kept, record)
+    return record, costs
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
@@ -86,12 +98,14 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
 
 
 def _measure_weights(
-    model: str, recipe: Recipe, encoder_path: Path, base: str, depth: Depth
+    checkpoint: Checkpoint, recipe: Recipe, encoder_path: Path, depth: Depth
 ) -> tuple[Record, Costs]:
     began = time.perf_counter()
-    checkpoint = open_checkpoint(model, base)
+    read_before = checkpoint.seconds_reading
     meter = checkpoint.repository.meter
-    with tqdm(desc=model, unit="B", unit_scale=True, leave=False, delay=2, disable=None) as bar:
+    with tqdm(
+        desc=checkpoint.model, unit="B", unit_scale=True, leave=False, delay=2, disable=None
+    ) as bar:
         meter.bar = bar
         blocks = len(recipe.layers) if depth == "recipe" else ALL_BLOCKS
         bar.total = checkpoint.estimate_bytes(blocks)
@@ -103,11 +117,11 @@ def _measure_weights(
         latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
     seconds = {
         "read": checkpoint.seconds_reading,
-        "terms": extracted - began - checkpoint.seconds_reading,
+        "terms": extracted - began - (checkpoint.seconds_reading - read_before),
         "encode": time.perf_counter() - extracted,
     }
     record = Record(
-        model=model,
+        model=checkpoint.model,
         revision=checkpoint.revision,
         recipe=extract.recipe,
         layers=extract.layers,

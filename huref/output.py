@@ -3,13 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
+from huref.lineage.calibration import load_calibration
 from huref.lineage.table import LineageTable, Pair
 
-COLUMNS = ("a", "b", "ICS", "qk", "vo", "ffn", "anchors", "cos z")
-DETAILED = 6  # up to so many models the terminal shows every pair with its terms
+COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "parent")
+LEFT = ("a", "b", "verdict", "parent")  # columns that are no figures
+CSV_COLUMNS = (
+    "a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "units_matched",
+    "units_of", "layer", "log10_p", "test", "verdict", "parent", "why",
+)  # fmt: skip
+DETAILED = 6  # up to so many models the terminal shows every pair with its reasons
 
 
 def _figure(value: float | None, digits: int = 4) -> str:
@@ -17,16 +23,23 @@ def _figure(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{round(value, digits) + 0:.{digits}f}"
 
 
+def _parent(pair: Pair) -> str | None:
+    direction = pair.evidence.direction
+    return None if direction is None else {"a": pair.a, "b": pair.b}[direction.parent]
+
+
 def _cells(pair: Pair) -> list[str]:
-    s = pair.similarity
-    terms = s.terms or {}
+    s, e = pair.similarity, pair.evidence
     return [
         pair.a,
         pair.b,
         _figure(s.ics),
-        *(_figure(terms.get(name)) for name in ("qk", "vo", "ffn")),
         "-" if s.shared_anchors is None else str(s.shared_anchors),
         _figure(s.latent_cosine),
+        "-" if e.units is None else f"{e.units.matched}/{e.units.of}",
+        _figure(e.log10_p, 1) if e.test != "agreement" else f"{_figure(e.log10_p, 1)}*",
+        e.verdict or "-",
+        _parent(pair) or "-",
     ]
 
 
@@ -51,24 +64,26 @@ def as_csv(table: LineageTable) -> str:
     """One line a pair, full precision; a figure that could not be had is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "why"])
+    writer.writerow(CSV_COLUMNS)
     for pair in table.pairs:
-        s = pair.similarity
-        terms = s.terms or {}
-        figures = [s.ics, *(terms.get(n) for n in ("qk", "vo", "ffn"))]
-        writer.writerow([pair.a, pair.b, *figures, s.shared_anchors, s.latent_cosine, s.why])
+        s, e = pair.similarity, pair.evidence
+        terms = [(s.terms or {}).get(name) for name in ("qk", "vo", "ffn")]
+        units = (None,) * 3 if e.units is None else (e.units.matched, e.units.of, e.units.layer)
+        similarity = (s.ics, *terms, s.shared_anchors, s.latent_cosine)
+        evidence = (*units, e.log10_p, e.test, e.verdict, _parent(pair))
+        writer.writerow([pair.a, pair.b, *similarity, *evidence, pair.why])
     return buffer.getvalue().rstrip("\n")
 
 
 def as_markdown(table: LineageTable) -> str:
     """One row a pair."""
-    rows = [list(COLUMNS), ["---"] * 2 + ["---:"] * (len(COLUMNS) - 2)]
+    rows = [list(COLUMNS), ["---" if name in LEFT else "---:" for name in COLUMNS]]
     rows += [[cell.replace("|", "\\|") for cell in _cells(pair)] for pair in table.pairs]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def as_text(table: LineageTable) -> str:
-    """A matrix of ICS (of latent cosines where weights are missing), then pairs and reasons."""
+    """A matrix of ICS (of latent cosines where weights are missing), then what follows from it."""
     labels = table.labels
     cells = [["1.00"] * len(labels) for _ in labels]
     named = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
@@ -80,14 +95,51 @@ def as_text(table: LineageTable) -> str:
     rows = [["ICS", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
     lines = align(rows, left=1)
     if len(labels) <= DETAILED:
-        detailed = [[labels[i], labels[j], *_cells(pair)[2:]] for (i, j), pair in named]
-        lines += ["", *align([list(COLUMNS), *detailed], left=2)]
-    reasons: dict[str, list[str]] = {}
+        short = dict(zip(table.models, labels, strict=True))
+        detailed = []
+        for (i, j), pair in named:
+            parent = _parent(pair)
+            detailed.append(
+                [labels[i], labels[j], *_cells(pair)[2:-1], short[parent] if parent else "-"]
+            )
+        lines += ["", *align([list(COLUMNS), *detailed], left=2), ""]
+        lines += [f"{labels[i]} / {labels[j]}: {pair.why}" for (i, j), pair in named]
+    else:
+        lines += ["", *_summary(table)]
+    lines += list(_mixtures(table))
+    if any(pair.evidence.test == "agreement" for pair in table.pairs):
+        lines += ["", "* calibrated on independent models; the other p-values are exact"]
+    if calibration := load_calibration():
+        lines += ["", str(calibration)]
+    return "\n".join(lines)
+
+
+def _summary(table: LineageTable) -> Iterator[str]:
+    """Who belongs together, and every pair that is neither family nor unrelated."""
+    labels = table.labels
+    for family in table.families:
+        yield "family: " + ", ".join(labels[i] for i in family)
+    named = zip(combinations(range(len(labels)), 2), table.pairs, strict=True)
+    others: dict[str, list[str]] = {}
     for (i, j), pair in named:
-        if pair.similarity.why:
-            reasons.setdefault(pair.similarity.why, []).append(f"{labels[i]} / {labels[j]}")
-    notes = [f"{why}: {', '.join(pairs)}" for why, pairs in reasons.items()]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+        verdict = pair.evidence.verdict
+        if verdict in ("shared initialisation", "inconclusive"):
+            others.setdefault(verdict, []).append(f"{labels[i]} / {labels[j]}")
+        elif verdict is None:
+            others.setdefault(pair.why, []).append(f"{labels[i]} / {labels[j]}")
+    for what, pairs in others.items():
+        yield f"{what}: {', '.join(pairs)}"
+
+
+def _mixtures(table: LineageTable) -> Iterator[str]:
+    for mixing in table.mixings:
+        parts = [
+            f"{share:.2f} ({low:.2f} to {high:.2f}) of {parent}"
+            for parent, share, low, high in zip(
+                mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
+            )
+        ]
+        yield f"{mixing.child} is a mixture: {', '.join(parts)}"
 
 
 FORMATS: dict[str, Callable[[LineageTable], str]] = {

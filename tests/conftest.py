@@ -1,5 +1,6 @@
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ["HUREF_HOME"] = tempfile.mkdtemp(prefix="huref-tests-")  # not the user's own
 
 from hub_server import LoopbackHub
 

@@ -22,6 +22,12 @@ class Pair:
     similarity: Similarity
     evidence: Evidence = field(default_factory=Evidence)
 
+    @property
+    def why(self) -> str:
+        """One sentence: what the verdict rests on, or what is missing for one."""
+        s, e = self.similarity, self.evidence
+        return e.why or s.why or "similarity only: the units were not compared"
+
     def to_json(self) -> dict[str, Any]:
         """The pair as the design's `compare --json` has it; figures not measured are null."""
         s, e = self.similarity, self.evidence
@@ -39,7 +45,7 @@ class Pair:
             "test": e.test,
             "latent_cosine": s.latent_cosine,
             "verdict": e.verdict,
-            "why": e.why or s.why or "similarity only: the units were not compared",
+            "why": self.why,
         }
 
 
@@ -69,6 +75,20 @@ class LineageTable:
             label if labels.index(label) == i else f"{label} #{labels[: i + 1].count(label)}"
             for i, label in enumerate(labels)
         ]
+
+    @property
+    def families(self) -> list[list[int]]:
+        """Models that one training lies behind, as lists of indices, largest family first.
+
+        Two models belong together when the verdict of their pair is `descends`, and so do all
+        that are joined by such pairs. A model without relatives is a family of its own.
+        """
+        home = list(range(len(self.records)))
+        for (i, j), pair in zip(combinations(home.copy(), 2), self.pairs, strict=True):
+            if pair.evidence.verdict == "descends":
+                home = [home[i] if h == home[j] else h for h in home]
+        members = [[k for k, h in enumerate(home) if h == name] for name in dict.fromkeys(home)]
+        return sorted(members, key=len, reverse=True)
 
     def to_json(self) -> dict[str, Any]:
         """The table as the design's `compare --json` has it."""

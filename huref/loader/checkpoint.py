@@ -66,6 +66,12 @@ class Checkpoint:
         return self.repository.model
 
     @property
+    def repositories(self) -> tuple[Repository, ...]:
+        """Everything that the weights come from: the model's files, and those of its bases."""
+        _ = self._contents.config  # an adapter opens its base for it
+        return tuple(self._repositories)
+
+    @property
     def revision(self) -> str | None:
         """The commit, for a model from the Hub."""
         return self.repository.revision
