@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -99,11 +99,26 @@ def fingerprint(
 @main.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--recipe", default="default", metavar="NAME|FILE", help="How they are measured.")
+@click.option(
+    "--depth",
+    type=click.Choice(["recipe", "full"]),
+    default="recipe",
+    show_default=True,
+    help="Which blocks are read; full gives layer maps.",
+)
+@click.option("--no-cache", is_flag=True, help="Read the weights again; keep no records.")
 @click.option("-o", "--out", type=as_file, help="Also write a contact sheet (PNG).")
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--md", "form", flag_value="md", help="Print a Markdown table.")
-def compare(models: tuple[str, ...], recipe: str, out: Path | None, form: str | None) -> None:
+def compare(
+    models: tuple[str, ...],
+    recipe: str,
+    depth: Literal["recipe", "full"],
+    no_cache: bool,
+    out: Path | None,
+    form: str | None,
+) -> None:
     """Compare every two of two or more MODELS."""
     if len(models) < 2:
         raise click.UsageError("give at least two models to compare")
@@ -113,7 +128,7 @@ def compare(models: tuple[str, ...], recipe: str, out: Path | None, form: str | 
     from huref.decoder.picture import write_png
     from huref.output import FORMATS
 
-    table = measure(models, recipe=recipe)
+    table = measure(models, recipe=recipe, depth=depth, cache=not no_cache)
     if out is not None:
         write_png(out, draw_sheet(table, recipe=recipe), {"Software": f"huref {__version__}"})
         click.echo(f"wrote {out}", err=True)
