@@ -376,7 +376,7 @@ def lucidrains_image(state: State, noise: Tensor, z: Tensor, mean: Tensor, psi: 
     w = psi * (w - mean.double()) + mean.double()
 
     def modulated(name: str, conv: str) -> Tensor:
-        style = state[f"{name}.weight"] @ w + state[f"{name}.bias"]
+        style: Tensor = state[f"{name}.weight"] @ w + state[f"{name}.bias"]
         return state[f"{conv}.weight"] * (style + 1)[None, :, None, None]
 
     x = convolve(state["GE.initial_conv.weight"], state["GE.initial_block"][0], shifts(4))

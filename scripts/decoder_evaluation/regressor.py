@@ -43,7 +43,11 @@ class Regressor(nn.Module):
             inputs = outputs
         # Where something is matters as much as that it is there, so nothing is pooled.
         self.trunk = nn.Sequential(
-            *layers, nn.Flatten(), nn.Dropout(0.1), nn.Linear(256 * 16, FEATURES), nn.GELU()
+            *layers,
+            nn.Flatten(),
+            nn.Linear(256 * 16, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES),  # without it most features die early and never return
+            nn.GELU(),
         )
         self.head = nn.Linear(FEATURES, len(TRAITS))
 
