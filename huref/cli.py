@@ -15,6 +15,7 @@ import click
 from huref import __version__
 from huref.decoder_cli import decoder
 from huref.errors import HurefError
+from huref.fleet_cli import fleet
 from huref.identify_cli import identify
 from huref.probe_cli import probe
 from huref.registry_cli import registry
@@ -154,6 +155,7 @@ main.add_command(probe)
 main.add_command(registry)
 main.add_command(identify)
 main.add_command(decoder)
+main.add_command(fleet)
 
 
 @main.command()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 CHUNK = 1024 * 1024
@@ -41,13 +42,13 @@ class LoopbackHub:
     def add(self, name: str, folder: Path, gated: bool = False) -> None:
         self.repositories[name] = HostedRepository(folder, gated)
 
-    def __enter__(self) -> "LoopbackHub":
-        hub = self
+    def handler(self) -> "type[Handler]":
+        """What answers the requests."""
+        return Handler
 
-        class Handler(_Handler):
-            server_hub = hub
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def __enter__(self) -> Self:
+        handler = type("Handler", (self.handler(),), {"server_hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         serve = {"poll_interval": 0.02}
         self._thread = threading.Thread(
@@ -62,7 +63,7 @@ class LoopbackHub:
         self._thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server_hub: LoopbackHub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

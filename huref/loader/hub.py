@@ -143,6 +143,7 @@ class HubRepository:
 
     Attributes:
         canonical: the name that the Hub gives it, whatever its case or former name was.
+        declared_base: the first base model that its card names, or None.
         remembers: whether headers and small files are kept for the next time.
     """
 
@@ -154,9 +155,11 @@ class HubRepository:
         meter: Meter,
         chosen: str | None = None,
         canonical: str | None = None,
+        declared_base: str | None = None,
     ):
         self.model = repo
         self.canonical = canonical or repo
+        self.declared_base = declared_base
         self.remembers = True
         self.revision: str | None = revision
         self.files = files
@@ -233,7 +236,15 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     files = {s.rfilename: s.size or 0 for s in info.siblings or []}
     if chosen is not None and chosen not in files:
         raise ModelNotFoundError(f"{repo}: there is no file '{chosen}' in the repository")
-    return HubRepository(repo, info.sha or revision or "main", files, meter, chosen, info.id)
+    commit = info.sha or revision or "main"
+    return HubRepository(repo, commit, files, meter, chosen, info.id, _declared_base(info))
+
+
+def _declared_base(info: ModelInfo) -> str | None:
+    named = info.card_data.base_model if info.card_data else None
+    if isinstance(named, list):
+        named = named[0] if named else None
+    return named if isinstance(named, str) and named else None
 
 
 def _ask(repo: str, revision: str | None) -> ModelInfo:
