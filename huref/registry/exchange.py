@@ -98,7 +98,9 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                     for name, kind in ARRAYS.items()
                 }
                 sketch = arrays["sketch"].reshape(terms, -1)
-                labels = [data[name] for name in LABELS]
-                yield Entry(*labels, arrays["latent"], sketch, arrays["anchors"])
+                labels = {name: data[name] for name in LABELS}
+                yield Entry(
+                    latent=arrays["latent"], sketch=sketch, anchors=arrays["anchors"], **labels
+                )
             except (ValueError, KeyError, TypeError, binascii.Error) as error:
                 raise RegistryError(f"{path}: line {number} is damaged") from error

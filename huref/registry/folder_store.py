@@ -31,7 +31,7 @@ from huref.registry.entry import Entry
 from huref.registry.matrices import Matrices, from_columns, from_entries
 from huref.registry.segments import open_segment, sync_folder, write_segment
 from huref.registry.sketch import VERSION
-from huref.registry.store import Chunk, Labels, Store, refuse_other_recipe
+from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 
 FORMAT = 1
 FULL = 4096  # models of a segment; one this large is not merged again
@@ -102,7 +102,7 @@ class FolderStore(Store):
         added, left = 0, iter(entries)
         with self._writing() as db:
             while batch := list(islice(left, FULL)):
-                refuse_other_recipe(batch, self.recipe, self.uri)
+                refuse_unfit(batch, self.recipe, self.uri)
                 query = "SELECT 1 FROM entries WHERE model = ? AND revision = ?"
                 fresh = {
                     entry.key: entry

@@ -21,7 +21,7 @@ from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.matrices import from_columns
 from huref.registry.sketch import DIAGONALS, VERSION
-from huref.registry.store import Chunk, Labels, Store, refuse_other_recipe
+from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 
 os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it creates
 
@@ -88,7 +88,7 @@ class LanceStore(Store):
         """See Store; but committed a few thousand at a time."""
         added, left = 0, iter(entries)
         while batch := list(islice(left, BATCH)):
-            refuse_other_recipe(batch, self.recipe, self.uri)
+            refuse_unfit(batch, self.recipe, self.uri)
             fresh = {_key(entry.model, entry.revision): entry for entry in reversed(batch)}
             with _explained(self.uri):
                 merge = self._table.merge_insert("key").when_not_matched_insert_all()

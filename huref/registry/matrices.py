@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from huref.errors import RegistryError
 from huref.registry.entry import Entry
 from huref.registry.sketch import AnchorCodes, Codes
 
@@ -47,17 +46,7 @@ def from_columns(parts: Sequence[Columns]) -> Matrices:
 
 
 def from_entries(entries: Sequence[Entry]) -> Matrices:
-    """The matrices of some entries.
-
-    Raises:
-        RegistryError: an entry's numbers have other sizes than the first one's, or are not finite.
-    """
-    sizes = [(e.latent.shape, e.sketch.shape, e.anchors.shape) for e in entries]
-    for entry, size in zip(entries, sizes, strict=True):
-        if size != sizes[0]:
-            raise RegistryError(f"{entry.model}: its latent, sketch or anchors have another size")
-        if not np.isfinite(entry.latent).all():
-            raise RegistryError(f"{entry.model}: its latent is not finite; measure it again")
+    """The matrices of some entries."""
     latents = np.stack([entry.latent for entry in entries])
     sketches = np.stack([entry.sketch for entry in entries])
     return from_columns([(latents, sketches, np.stack([entry.anchors for entry in entries]))])

@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from huref.errors import RecipeError, RegistryError
+from huref.invariants.record import LATENT
 from huref.lineage.similarity import MIN_SHARED, latent_cosine
 from huref.recipe import Recipe
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
-from huref.registry.sketch import correlate_sketches, count_shared, lower_end, shared_entries
+from huref.registry.sketch import (
+    DIAGONALS,
+    correlate_sketches,
+    count_shared,
+    lower_end,
+    shared_entries,
+)
 
 
 @dataclass(frozen=True)
@@ -237,11 +244,22 @@ def _lance_address(uri: str) -> str | None:
     return None
 
 
-def refuse_other_recipe(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
-    """Raise RecipeError when an entry was made by another recipe than a registry's."""
+def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
+    """Raise when an entry cannot be one of a registry.
+
+    Raises:
+        RecipeError: it was made by another recipe.
+        RegistryError: its numbers have another size than the recipe's, or are not finite.
+    """
+    terms, m = len(recipe.layers) * 3, recipe.m
     for entry in entries:
         if entry.recipe != recipe.digest:
             raise RecipeError(
                 f"{entry.model}: made by the recipe {entry.recipe}, but {uri} holds "
                 f"{recipe.digest} ('{recipe.name}'); measure it by that one or use another registry"
             )
+        sizes = entry.latent.shape, entry.sketch.shape, entry.anchors.shape
+        if sizes != ((LATENT,), (terms, DIAGONALS * m), (m,)):
+            raise RegistryError(f"{entry.model}: its latent, sketch or anchors have another size")
+        if not np.isfinite(entry.latent).all():
+            raise RegistryError(f"{entry.model}: its latent is not finite; measure it again")
