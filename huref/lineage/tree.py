@@ -180,8 +180,9 @@ def _grow(family: list[int], alike: np.ndarray, table: LineageTable) -> Tree:
         joined, root = split(joined, *midpoint(joined, len(family)))
     else:
         leaf = family.index(founder)
-        (stem,) = joined[leaf]
-        joined, root = split(joined, leaf, stem, 0.0)
+        ((root, length),) = joined[leaf].items()
+        if length >= spread or root < len(family):
+            joined, root = split(joined, leaf, root, 0.0)
     indices = combinations(range(len(alike)), 2)
     apart = {
         frozenset(both)

@@ -1,0 +1,115 @@
+"""A drawing as data: a few kinds of marks, which `svg` and `raster` turn into files."""
+
+import math
+from dataclasses import dataclass, field
+
+from huref.report.palette import Paint
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, filled or outlined. `tip` is shown when pointed at."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    paint: Paint
+    opacity: float = 1.0
+    outlined: bool = False
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Straight pieces from point to point."""
+
+    points: tuple[Point, ...]
+    paint: Paint
+    width: float = 1.0
+    dashed: bool = False
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A filled polygon."""
+
+    points: tuple[Point, ...]
+    paint: Paint
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A circle, filled or a ring."""
+
+    x: float
+    y: float
+    radius: float
+    paint: Paint
+    filled: bool = True
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """One line of text; y is its middle. Upright text reads from bottom to top, centred on x."""
+
+    x: float
+    y: float
+    text: str
+    size: float = 13.0
+    paint: Paint = "ink"
+    align: str = "start"  # start, middle or end
+    upright: bool = False
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Dog:
+    """The portrait of a model, by its index in the table."""
+
+    x: float
+    y: float
+    side: float
+    model: int
+    tip: str = ""
+
+
+Mark = Box | Line | Area | Disc | Words | Dog
+
+
+@dataclass
+class Canvas:
+    """Marks in the order in which they are drawn, in a space of width by height.
+
+    Attributes:
+        title: what the drawing is, in a few words, for those who cannot see it.
+        description: what it shows, likewise.
+    """
+
+    width: float
+    height: float
+    title: str
+    description: str = ""
+    marks: list[Mark] = field(default_factory=list)
+
+    def add(self, *marks: Mark) -> None:
+        """Draw on top of what is there."""
+        self.marks += marks
+
+
+def elbow(start: Point, stop: Point, radius: float) -> tuple[Point, ...]:
+    """From start vertically, then horizontally to stop, the corner rounded."""
+    (x, y), (right, level) = start, stop
+    r = min(radius, abs(level - y), max(right - x, 0.0))
+    if r <= 0:
+        return (start, (x, level), stop)
+    sign = 1.0 if level > y else -1.0
+    corner = [
+        (x + r - r * math.cos(t), level - sign * (r - r * math.sin(t)))
+        for t in (math.pi / 2 * step / 6 for step in range(7))
+    ]
+    return (start, *corner, stop)

@@ -1,0 +1,147 @@
+"""The report of a comparison: one HTML file that needs nothing else, not even scripts."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from huref import __version__
+from huref.files import replacing
+from huref.lineage.calibration import load_calibration
+from huref.lineage.evidence import LayerMap
+from huref.lineage.table import LineageTable, Pair
+from huref.lineage.tree import JOINED_FROM, LEAST, build_forest, likeness
+from huref.report import wording
+from huref.report.heatmap import draw_heatmap
+from huref.report.layermap import describe_sources, draw_layer_map
+from huref.report.lettering import printable
+from huref.report.palette import VERDICT_PAINTS, stylesheet
+from huref.report.portraits import SIDE, Portraits, draw_portraits
+from huref.report.svg import as_inline_svg
+from huref.report.tree_drawing import draw_forest
+
+MAPS_SHOWN = 12  # layer maps before the fold
+MOST_MAPS = 60  # in all: fifty models have more pairs than anyone would look at
+ORDER = (*VERDICT_PAINTS, None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair of the table, with what a template needs to show it."""
+
+    a: int
+    b: int
+    pair: Pair
+
+    @property
+    def arrow(self) -> str:
+        """From parent to child, which are shown below each other; "" where that is unknown."""
+        direction = self.pair.evidence.direction
+        return "" if direction is None else "↓" if direction.parent == "a" else "↑"
+
+    @property
+    def arrow_in_words(self) -> str:
+        """What the arrow says."""
+        return {"↓": "is the parent of", "↑": "comes from", "": ""}[self.arrow]
+
+    @property
+    def paint(self) -> str:
+        """The class of the verdict's badge."""
+        verdict = self.pair.evidence.verdict
+        return VERDICT_PAINTS[verdict] if verdict else "none"
+
+
+def write_report(
+    table: LineageTable, path: Path, *, recipe: str = "default", portraits: Portraits | None = None
+) -> None:
+    """Write the report of a comparison; the file appears whole or not at all.
+
+    Args:
+        table: what was measured.
+        path: the HTML file.
+        recipe: the recipe whose decoder draws the dogs.
+        portraits: the dogs, where they have been drawn already.
+    """
+    html = render_report(table, portraits or draw_portraits(table, recipe))
+    with replacing(path) as temporary:
+        temporary.write_text(html, "utf-8")
+
+
+def render_report(table: LineageTable, portraits: Portraits) -> str:
+    """The report as HTML. Every name in it is escaped, and its policy forbids all requests."""
+    loader = PackageLoader("huref.report", "templates")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    source = loader.get_source(environment, "report.js")[0]
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode("ascii")
+    forest = build_forest(table)
+    pairs = zip(combinations(range(len(table.records)), 2), table.pairs, strict=True)
+    rows = sorted((Row(a, b, pair) for (a, b), pair in pairs), key=_rank)
+    notable = [row for row in rows if wording.is_notable(row.pair)]
+    labels = [printable(label) for label in table.labels]
+    maps = list(_layer_maps(notable, labels, portraits))
+    return environment.get_template("report.html").render(
+        version=__version__,
+        labels=labels,
+        records=table.records,
+        recipe=table.records[0].recipe,
+        recipe_fields=asdict(table.records[0].recipe),
+        summary=wording.summary(labels, [tree.models for tree in forest.trees]),
+        trees=forest.trees,
+        families=sum(len(tree.models) > 1 for tree in forest.trees),
+        tree=Markup(as_inline_svg(draw_forest(forest, heading=False), portraits)),
+        heatmap=Markup(as_inline_svg(draw_heatmap(table), portraits)),
+        notable=notable,
+        strangers=[row for row in rows if not wording.is_notable(row.pair)],
+        maps=maps[:MAPS_SHOWN],
+        more_maps=maps[MAPS_SHOWN:],
+        mixings=table.mixings,
+        calibration=load_calibration(),
+        joined_from=JOINED_FROM,
+        least=LEAST,
+        dogs=portraits.uris,
+        side=SIDE,
+        wording=wording,
+        printable=printable,
+        # Both are files of this package; nothing of a model's is in them.
+        script=Markup(source),
+        script_digest=digest,
+        style=Markup(stylesheet()),
+    )
+
+
+def _rank(row: Row) -> tuple[int, float]:
+    return ORDER.index(row.pair.evidence.verdict), -likeness(row.pair)
+
+
+def _layer_maps(
+    rows: Sequence[Row], labels: list[str], portraits: Portraits
+) -> Iterator[dict[str, Any]]:
+    """Drawings with captions; those where blocks moved come first."""
+    found = [(row, row.pair.evidence.layer_map) for row in rows]
+    known = [(row, layers) for row, layers in found if layers is not None]
+    known.sort(key=lambda item: _is_plain(item[1]))
+    for row, layers in known[:MOST_MAPS]:
+        canvas = draw_layer_map(layers, labels[row.a], labels[row.b])
+        yield {
+            "drawing": Markup(as_inline_svg(canvas, portraits)),
+            "a": labels[row.a],
+            "b": labels[row.b],
+            "sources": describe_sources(layers),
+        }
+
+
+def _is_plain(found: LayerMap) -> bool:
+    """Whether every block comes from the one at its own place."""
+    return found.a_layers == found.b_layers and found.source == found.a_layers

@@ -1,0 +1,63 @@
+"""The dogs of a table, at the sizes that drawings need."""
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from huref.decoder.picture import Picture
+from huref.errors import RecordError
+from huref.lineage.table import LineageTable
+from huref.portrait import render
+
+SIDE = 128  # pixels of an embedded dog
+COLOURS = 96  # in its palette: four kilobytes a dog instead of twenty
+ROUNDING = 0.14  # radius of the corners, in sides
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """One picture a model, (h, w, 3) uint8; None where the record cannot be drawn."""
+
+    images: tuple[Picture | None, ...]
+
+    def rounded(self, model: int, side: int) -> Image.Image | None:
+        """A dog with round corners, RGBA, `side` pixels wide."""
+        image = self.images[model]
+        if image is None:
+            return None
+        dog = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+        mask = Image.new("L", (4 * side, 4 * side))
+        ImageDraw.Draw(mask).rounded_rectangle(
+            (0, 0, 4 * side - 1, 4 * side - 1), 4 * side * ROUNDING, fill=255
+        )
+        dog.putalpha(mask.resize((side, side), Image.Resampling.LANCZOS))
+        return dog
+
+    @cached_property
+    def uris(self) -> tuple[str | None, ...]:
+        """The dogs as data URIs of small PNGs."""
+        return tuple(self._uri(model) for model in range(len(self.images)))
+
+    def _uri(self, model: int) -> str | None:
+        dog = self.rounded(model, SIDE)
+        if dog is None:
+            return None
+        small = dog.quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
+        buffer = io.BytesIO()
+        small.save(buffer, format="PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def draw_portraits(table: LineageTable, recipe: str = "default") -> Portraits:
+    """Render every model of a table that has a latent for this recipe's decoder."""
+    images: list[Picture | None] = []
+    for record in table.records:
+        try:
+            images.append(np.asarray(render(record, recipe=recipe), dtype=np.uint8))
+        except RecordError:  # such as the published terms, which have no latent
+            images.append(None)
+    return Portraits(tuple(images))

@@ -1,0 +1,38 @@
+"""A comparison as one picture: the dogs side by side, and the heat map below them."""
+
+import numpy as np
+from PIL import Image
+
+from huref.decoder.picture import PAPER, Picture, contact_sheet
+from huref.lineage.table import LineageTable
+from huref.report.heatmap import draw_heatmap
+from huref.report.portraits import Portraits, draw_portraits
+from huref.report.raster import SCALE, rasterise
+
+FEW = 12  # models up to which the dogs are large
+
+
+def draw_table(
+    table: LineageTable, *, recipe: str = "default", portraits: Portraits | None = None
+) -> Picture:
+    """A contact sheet of the models above their heat map, (height, width, 3) uint8.
+
+    Args:
+        table: what was measured.
+        recipe: the recipe whose decoder draws the dogs.
+        portraits: the dogs, where they have been drawn already.
+    """
+    portraits = portraits or draw_portraits(table, recipe)
+    few = len(table.records) <= FEW
+    blank = np.full((8, 8, 3), PAPER, dtype=np.uint8)
+    dogs = [blank if image is None else image for image in portraits.images]
+    columns, cell = (4, 256) if few else (10, 128)
+    sheet = contact_sheet(dogs, table.labels, min(columns, len(dogs)), cell)
+    canvas = draw_heatmap(table)
+    scale = min(max(sheet.shape[1] / canvas.width, 1.25), SCALE)
+    heatmap = rasterise(canvas, portraits, scale)
+    width = max(sheet.shape[1], heatmap.shape[1])
+    both = Image.new("RGB", (width, sheet.shape[0] + heatmap.shape[0]), PAPER)
+    both.paste(Image.fromarray(sheet), (0, 0))
+    both.paste(Image.fromarray(heatmap), (0, sheet.shape[0]))
+    return np.asarray(both)

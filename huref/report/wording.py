@@ -1,0 +1,81 @@
+"""Figures and findings in words, as the report's tables show them."""
+
+import math
+
+from huref.lineage.evidence import Mixing
+from huref.lineage.table import Pair
+
+NOTABLE = 0.05  # ICS from which a pair without a verdict is worth a row of its own
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A figure with fixed digits, a true minus sign, or a dash where it could not be had."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{round(value, digits) + 0:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def probability(log10_p: float | None) -> tuple[str, str]:
+    """A p-value as text and, from a thousandth down, as ("10", exponent)."""
+    if log10_p is None:
+        return "–", ""
+    if log10_p > -3:
+        return f"{10**log10_p:.3f}", ""
+    return "10", f"−{math.floor(-log10_p):,}"
+
+
+def count(number: int) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,}"
+
+
+def reason(pair: Pair) -> str:
+    """Why the verdict is what it is, or what is missing."""
+    direction = pair.evidence.direction
+    return f"{pair.why}; {direction.why}" if direction else pair.why
+
+
+def is_notable(pair: Pair) -> bool:
+    """Whether a pair belongs above the fold: anything but strangers."""
+    if pair.evidence.verdict is not None:
+        return pair.evidence.verdict != "unrelated"
+    value = pair.similarity.ics
+    if value is None:
+        value = pair.similarity.latent_cosine
+    return value is None or value >= NOTABLE
+
+
+def summary(labels: list[str], families: list[list[int]]) -> str:
+    """The answer in one or two sentences."""
+    related = [[labels[m] for m in family] for family in families if len(family) > 1]
+    alone = [labels[family[0]] for family in families if len(family) == 1]
+    if not related:
+        return "No two of these models are related, as far as could be measured."
+    if len(related) <= 2:
+        sentences = [f"{join(family, 6)} are one family." for family in related]
+    else:
+        sizes = join([str(len(family)) for family in related], 8)
+        sentences = [f"There are {len(related)} families, of {sizes} models."]
+    if alone:
+        verb = "has" if len(alone) == 1 else "have"
+        sentences.append(f"{join(alone, 6)} {verb} no relatives among them.")
+    return " ".join(sentences)
+
+
+def join(names: list[str], most: int) -> str:
+    """Names as an enumeration; beyond `most` only their number."""
+    if len(names) > most:
+        rest = len(names) - most + 1
+        return f"{', '.join(names[: most - 1])} and {rest} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def shares(mixing: Mixing) -> list[tuple[str, float, str]]:
+    """Parent, share in percent and the share with its interval, as the report shows them."""
+    return [
+        (parent, 100 * share, f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)")
+        for parent, share, low, high in zip(
+            mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
+        )
+    ]
