@@ -14,7 +14,7 @@ from collections import defaultdict
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from huref.architecture.layout import load_layouts
+from huref.architecture.layout_files import load_layouts
 
 # What is no decoder-only model with softmax attention.
 OUT_OF_SCOPE = {

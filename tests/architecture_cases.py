@@ -1,123 +1,18 @@
-"""One line for every model_type that transformers has: how to make a tiny model of it.
+"""One line for every model_type that transformers has.
 
-A key is a model_type, with a word behind it for its variants.
-
-A tiny config gives every size that a config class knows by one of its many names; a case says
-only what is different. `scaled` marks models that multiply a half by a constant (a residual or
-attention multiplier), which no correlation sees.
+A key is a model_type, with a word behind it for its variants. `scaled` marks models that multiply
+a half by a constant (a residual or attention multiplier), which no correlation sees.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-import transformers
-from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-TINY: dict[str, Any] = {
-    "vocab_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    "hidden_size": 48, "n_embd": 48, "d_model": 48, "dim_model": 48,
-    "num_hidden_layers": 4, "n_layer": 4, "num_layers": 4, "n_layers": 4,
-    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4,
-    "num_key_value_heads": 2, "num_kv_heads": 2, "head_dim": 12, "rotary_dim": 4,
-    "intermediate_size": 80, "n_inner": 80, "ffn_dim": 80, "ffn_hidden_size": 80, "dim_ff": 80,
-    "dff": 80, "expansion_ratio": 2,
-    "max_position_embeddings": 64, "n_positions": 64, "max_seq_len": 64,
-    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 4,
-    "moe_topk": 4, "moe_k": 4, "top_k": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
-    "moe_intermediate_size": 40, "first_k_dense_replace": 1, "norm_topk_prob": True,
-    "routed_scaling_factor": 1.0, "topk_method": "greedy",
-    "kv_lora_rank": 16, "q_lora_rank": 20, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12,
-    "v_head_dim": 10,
-}  # fmt: skip
-
-
-def leave(model: nn.Module) -> None:
-    """No preparation."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """How to make a tiny model and which of its layers to compare.
-
-    Attributes:
-        class_name: of transformers.
-        changes: config values; None leaves a value of `TINY` out.
-        index: the layer.
-        width: of the residual stream, where it is not that of the embedding.
-        scaled: compare up to a constant factor.
-        oracle: arguments of `module_terms`.
-        prepare: what else makes the module linear.
-    """
-
-    class_name: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    index: int = 2
-    width: int = 0
-    scaled: bool = False
-    oracle: dict[str, Any] = field(default_factory=dict)
-    prepare: Callable[[nn.Module], None] = leave
-
-    @property
-    def model_class(self) -> Any:
-        """The class, imported when it is asked for: there are a hundred of them."""
-        return getattr(transformers, self.class_name)
-
-
-def tiny_config(case: Case) -> transformers.PreTrainedConfig:
-    """The config of a case: every name of a size that its class knows, and the case's changes."""
-    config_class = case.model_class.config_class
-    defaults = config_class()
-    sizes = {key: value for key, value in TINY.items() if hasattr(defaults, key)}
-    values = {k: v for k, v in (sizes | case.changes).items() if v is not None}
-    if "q_lora_rank" in case.changes:
-        values["q_lora_rank"] = case.changes["q_lora_rank"]
-    config = config_class(**values)
-    config._attn_implementation = "eager"
-    config._experts_implementation = "eager"
-    return config
-
-
-class EvenRouter(nn.Module):
-    """Sends every token to all experts with equal weights."""
-
-    def __init__(self, experts: int):
-        super().__init__()
-        self.experts = experts
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        shape = (len(x), self.experts)
-        even = torch.full(shape, 1 / self.experts, dtype=x.dtype)
-        return torch.zeros(shape), even, torch.arange(self.experts).expand(shape)
-
-
-def route_evenly(model: nn.Module) -> None:
-    """For PhiMoE, whose router always chooses two experts."""
-    for module in model.modules():
-        if hasattr(module, "router"):
-            module.router = EvenRouter(4)
-
-
-def unclamp(model: nn.Module) -> None:
-    """For gpt-oss: no clamp, and a constant instead of its gate's sigmoid."""
-    for module in model.modules():
-        if hasattr(module, "alpha") and hasattr(module, "limit"):
-            module.alpha, module.limit = 0.0, 1e300
-
-
-def fill_residual_gains(model: nn.Module) -> None:
-    """For Doge, which scales its residual stream by vectors of its own."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("_residual"):
-            parameter.data.fill_(1.0)
-
-
-def case(model_type: str, **parts: Any) -> Case:
-    """A case of the class that transformers' auto mapping names; `cls` names another."""
-    return Case(parts.pop("cls", None) or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type], **parts)
-
+from architecture_case import Case, case
+from architecture_preparations import (
+    fill_residual_gains,
+    keep_predictions,
+    mix_streams_evenly,
+    open_norm_gates,
+    route_evenly,
+    weigh_shared_alike,
+)
 
 LATENT = {"head_dim": 8, "num_key_value_heads": 4}
 MAMBA = {
@@ -133,6 +28,28 @@ LINEAR = {
 }  # fmt: skip
 HALF = {"layer_types": ["linear_attention", "full_attention", "full_attention", "linear_attention"]}
 WIDE = {"hidden_size": 64, "head_dim": None}
+
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
+DOTS = {
+    "layer_types": ["sliding_attention", "indexed_attention"] * 2,
+    "per_layer_config": {
+        i: {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 20} for i in (0, 2)
+    },
+}
+LONGCAT = {"expert_ffn_hidden_size": 40, "zero_expert_num": 0}
+GEMMA4 = {
+    "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 0,
+    "global_head_dim": 16, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True,
+}  # fmt: skip
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_blocks": 2, "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32,
+    "nemo_conv_channels": 32,
+}  # fmt: skip
+INKLING = {
+    "swa_head_dim": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
+    "layer_types": ["hybrid_sliding", "hybrid"] * 2,
+}  # fmt: skip
 
 CASES: dict[str, Case] = {
     # llama.yaml
@@ -246,7 +163,7 @@ CASES: dict[str, Case] = {
     "youtu": case("youtu", changes=LATENT),
     "axk1": case("axk1", changes=LATENT),
     # stacked experts
-    "gpt_oss": case("gpt_oss", oracle={"even": True}, prepare=unclamp, scaled=True),
+    "gpt_oss": case("gpt_oss", oracle={"even": True}, scaled=True),
     "granitemoe": case("granitemoe"),
     "granitemoeshared": case(
         "granitemoeshared",
@@ -325,4 +242,82 @@ CASES: dict[str, Case] = {
     ),
     "deepseek_v32": case("deepseek_v32", changes=LATENT),
     "glm_moe_dsa": case("glm_moe_dsa", changes=LATENT),
+    "axk2": case("axk2", changes=LATENT, prepare=open_norm_gates),
+    "bailing_hybrid": case("bailing_hybrid", changes=LATENT | HALF),
+    "dots3_note_text": case("dots3_note_text", changes=LATENT | DOTS),
+    "longcat_flash": case(
+        "longcat_flash",
+        changes=LATENT | LONGCAT,
+        index=2,
+        oracle={"index": 1, "attention": ("self_attn.0",), "ffn": ("mlp", "mlps.0")}
+        | {"without": ("self_attn.1", "mlps.1")},
+    ),
+    "longcat_flash second": case(
+        "longcat_flash",
+        changes=LATENT | LONGCAT,
+        index=3,
+        oracle={"index": 1, "attention": ("self_attn.1",), "ffn": ("mlps.1",)}
+        | {"without": ("self_attn.0", "mlps.0", "mlp")},
+    ),
+    # several residual streams
+    "hy_v4": case("hy_v4", changes=LATENT, oracle={"streams": 4}, prepare=mix_streams_evenly),
+    "deepseek_v4": case(
+        "deepseek_v4",
+        changes={"o_groups": 2, "o_lora_rank": 16, "q_lora_rank": 20, "num_key_value_heads": 1}
+        | {"layer_types": ["sliding_attention"] * 4, "mlp_layer_types": ["moe"] * 4},
+        oracle={"streams": 4},
+        prepare=mix_streams_evenly,
+    ),
+    "qwen4_exp_text": case(
+        "qwen4_exp_text",
+        changes=LINEAR
+        | {"layer_types": ["linear_attention", "indexed_attention"] * 2, "ple_layer_ids": []}
+        | {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 12}
+        | {"indexer_budget": 64, "indexer_compress_ratio": 1, "hc_lowrank": 8}
+        | {"shared_expert_intermediate_size": 40},
+        index=1,
+        oracle={"streams": 4},
+        prepare=mix_streams_evenly,
+    ),
+    # all else
+    "gemma4_text": case("gemma4_text", changes=GEMMA4),
+    "gemma4_text full": case("gemma4_text", changes=GEMMA4, index=1),
+    "gemma4_text experts": case(
+        "gemma4_text",
+        changes=GEMMA4 | {"enable_moe_block": True, "top_k_experts": 4},
+        oracle={"ffn": ("mlp", "experts")},
+    ),
+    "gemma4_unified_text": case("gemma4_unified_text", changes=GEMMA4),
+    "gemma3n_text": case(
+        "gemma3n_text",
+        changes={"layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8}
+        | {"intermediate_size": [80] * 4, "hidden_size_per_layer_input": 8}
+        | {"vocab_size_per_layer_input": 96},
+        oracle={"streams": 4},
+        prepare=keep_predictions,
+        scaled=True,
+    ),
+    "cohere_compass_text": case(
+        "cohere_compass_text",
+        changes={"layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {"rope_parameters": {"sliding_attention": ROPE, "full_attention": ROPE}},
+    ),
+    "minimax_m3_vl_text": case(
+        "minimax_m3_vl_text",
+        changes={"shared_intermediate_size": 40, "dense_intermediate_size": 80},
+        oracle={"even": True},
+        scaled=True,
+    ),
+    "jetmoe": case("jetmoe", changes={"kv_channels": 12, "num_attention_heads": 8}, scaled=True),
+    "phi4_multimodal": case(
+        "phi4_multimodal", changes={"vision_config": SMALL, "audio_config": SMALL}
+    ),
+    "cpmant": case(
+        "cpmant",
+        changes={"dim_head": 12, "prompt_length": 0},
+        oracle={"attention": ("self_att.self_attention",), "ffn": ("ffn.ffn",)},
+    ),
+    "hrm_text": case("hrm_text"),
+    "inkling_text": case("inkling_text", changes=INKLING, prepare=weigh_shared_alike),
 }

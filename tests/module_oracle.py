@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 INNER_NORMS = re.compile(
-    r"(^|[._])(q|k|v|query|key)_?(a_)?(norm|layernorm|ln)|kv_a_layernorm|q_a_norm|kv_norm|norms\."
+    r"(^|[._])(q|k|v|query|key)_?([ab]_)?(norm|layernorm|ln)|kv_a_layernorm|kv_norm|norms\."
+    r"|k_rope_only"
 )
 ATTENTION = ("self_attn", "attn", "attention", "self_attention", "self_att", "multi_head_attention",
              "norm_attn_norm", "mixer", "temporal_block")  # fmt: skip
@@ -101,6 +102,11 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
         for eps in ("eps", "variance_epsilon", "epsilon"):
             if isinstance(getattr(module, eps, None), float):
                 setattr(module, eps, 0.0)
+        for limit in ("limit", "swiglu_limit"):
+            if isinstance(getattr(module, limit, None), float):
+                setattr(module, limit, 1e300)
+                for slope in ("alpha", "swiglu_alpha"):  # of a sigmoid, then a constant
+                    setattr(module, slope, 0.0)
         for attribute in ACTIVATIONS:
             if callable(getattr(module, attribute, None)):
                 setattr(module, attribute, nn.Identity())
@@ -114,10 +120,8 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
                 _keep_scale(module, own)
     for parent in list(layer.modules()):
         for name, child in list(parent.named_children()):
-            if type(child).__module__ in (
-                "torch.nn.modules.activation",
-                "transformers.activations",
-            ):
+            kinds = ("torch.nn.modules.activation", "transformers.activations")
+            if type(child).__module__ in kinds and name not in ("score_fn", "softmax"):
                 setattr(parent, name, nn.Identity())
         for gate in ("shared_expert_gate", "g_proj"):
             if isinstance(child := getattr(parent, gate, None), nn.Linear):
@@ -175,7 +179,9 @@ class Watch(TorchFunctionMode):
                 key = named.get("batch2", args[-1])
                 if min(query.dim(), key.dim()) >= 3:  # a weight has two axes
                     self.heads = query.clone(), key.clone()
-        if self.inside_layer and function in ACTIVATION_FUNCTIONS:
+        if self.inside_layer and (
+            function in ACTIVATION_FUNCTIONS or function is torch.Tensor.float
+        ):
             return args[0]
         return function(*args, **(kwargs or {}))
 
@@ -218,6 +224,8 @@ def module_terms(
     silent: tuple[str, ...] = (),
     even: bool = False,
     ffn_index: int | None = None,
+    without: tuple[str, ...] = (),
+    streams: int = 1,
 ) -> list[Tensor]:
     """qk, vo and ffn of one layer on token rows E (m, d) float64.
 
@@ -232,10 +240,12 @@ def module_terms(
         even: keep only the even part of the feed-forward network, where its gate is not linear
             but affine (gpt-oss multiplies by up + 1).
         ffn_index: the layer of the feed-forward network, where it is one of its own.
+        without: what else the layer holds, silent all the time.
+        streams: number of residual streams, all of which begin as the token's row.
     """
     layers = find_layers(model)[1]
     apart = ffn_index is not None
-    reading = _Half(model, layers[index], E, drop_norms)
+    reading = _Half(model, layers[index], E, drop_norms, without, streams)
     watch = Watch()
     handles = watch.attach(layers[index], attention)
     with watch:
@@ -243,7 +253,11 @@ def module_terms(
     for handle in handles:
         handle.remove()
     assert watch.heads is not None, "attention multiplied no queries with keys"
-    other = _Half(model, layers[ffn_index], E, drop_norms) if ffn_index is not None else reading
+    other = (
+        _Half(model, layers[ffn_index], E, drop_norms, without, streams)
+        if ffn_index is not None
+        else reading
+    )
     watch.attach(other.layer, ())
     with watch:
         ffn_write = other.write(
@@ -256,15 +270,25 @@ def module_terms(
 class _Half:
     """A layer made linear, whose halves can be asked for what they write."""
 
-    def __init__(self, model: nn.Module, layer: nn.Module, E: Tensor, drop_norms: bool):
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        E: Tensor,
+        drop_norms: bool,
+        without: tuple[str, ...],
+        streams: int,
+    ):
         self.layer = layer
         self._model = model
         self._E = E
+        self._without = without
+        self._streams = streams
         self.centred = linearise(layer, E.shape[1], drop_norms)
 
     def write(self, own: tuple[str, ...], other: tuple[str, ...], even: bool = False) -> Tensor:
         """What the half `own` adds to the residual stream (scaled or not) without the `other`."""
-        with muted(self.layer, other):
+        with muted(self.layer, (*other, *self._without)):
             both = self._run(1.0)
             if even:
                 return (both + self._run(-1.0)) / 2
@@ -272,22 +296,31 @@ class _Half:
                 return both - self._run(1.0)
 
     def _run(self, sign: float) -> Tensor:
-        rows = sign * self._E[:, None]
+        row = sign * self._E[:, None]
         written: list[Tensor] = []
 
         def feed(_: nn.Module, args: Any, named: Any) -> Any:
+            shape = (args[0] if args else named["hidden_states"]).shape
+            rows = row
+            if shape[0] == self._streams != len(row):
+                rows = row.expand(shape)
+            elif self._streams > 1:  # along an axis of their own, or side by side
+                rows = (
+                    row[:, :, None].expand(-1, -1, self._streams, -1).reshape(len(row), *shape[1:])
+                )
             return ((rows, *args[1:]), named) if args else (args, {**named, "hidden_states": rows})
 
         def keep(_: nn.Module, __: Any, output: Any) -> None:
             out = output[0] if isinstance(output, (tuple, list)) else output
-            written.append(out[:, 0])
+            out = out[0] if len(out) == self._streams != len(row) else out
+            written.append(out[:, 0].reshape(len(row), -1, row.shape[2])[:, 0])
 
         handles = [
             self.layer.register_forward_pre_hook(feed, with_kwargs=True),
             self.layer.register_forward_hook(keep),
         ]
         with torch.no_grad():
-            self._model(torch.zeros(len(rows), 1, dtype=torch.long), use_cache=False)
+            self._model(torch.ones(len(row), 1, dtype=torch.long), use_cache=False)
         for handle in handles:
             handle.remove()
         return written[0]

@@ -11,13 +11,14 @@ import pytest
 import torch
 import transformers
 import yaml
-from architecture_cases import CASES, Case, tiny_config
+from architecture_case import Case, tiny_config
+from architecture_cases import CASES
 from module_oracle import find_layers, module_terms, randomise
 from remote_cases import REMOTE_CASES, RENAMED, D, random_checkpoint, reference_terms
 from safetensors.torch import save_file
 
 from huref.architecture.block import Attention, Mixture
-from huref.architecture.layout import load_layouts, merge, parse_layout
+from huref.architecture.layout_files import load_layouts, merge, parse_layout
 from huref.architecture.match import find_layout
 from huref.architecture.reader import ModelReader
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
@@ -75,7 +76,7 @@ def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None
         12, model.get_input_embeddings().weight.shape[1] if not case.width else case.width
     )
     case.prepare(model)
-    theirs = module_terms(model.double(), case.index, E, **case.oracle)
+    theirs = module_terms(model.double(), **{"index": case.index, "E": E} | case.oracle)
     ours = [block.attention.scores(E), block.attention.write(E) @ E.T, block.ffn.write(E) @ E.T]
     scales = [1.0, 1.0, 1.0] if not case.scaled else [None, None, None]
     for mine, module, scale in zip(ours, theirs, scales, strict=True):

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huref.architecture.assemble_latent import assemble_latent, latent_norm
 from huref.architecture.block import Attention, FeatureNorm, FeedForward, LatentAttention
 from huref.architecture.folding import Folding
-from huref.architecture.heads import HeadCounts, reorder_o, split_heads, ungated
-from huref.architecture.layout import HeadNorms, Heads, Latent, Network
-from huref.architecture.match import config_ints, look_up
+from huref.architecture.heads import HeadCounts, join_o, reorder_o, split_heads, ungated
+from huref.architecture.layout import HeadNorms, Heads, Network
+from huref.architecture.match import look_up
 from huref.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]
@@ -26,11 +27,13 @@ def as_linear(weight: Tensor, stored: str) -> Tensor:
 
 
 def _matrix(spec: Heads, role: str, tensors: Tensors, model: str) -> Tensor:
+    """A matrix (in, out); of a stack of experts their mean."""
     weight = tensors[role]
-    if weight.dim() != 2:
+    stacked = spec.mixture and role in ("q", "o")
+    if weight.dim() != (3 if stacked else 2):
         name = getattr(spec, role)[0]
         raise CheckpointError(f"{model}: '{name}' is not a matrix: {list(weight.shape)}")
-    return as_linear(weight, spec.stored)
+    return as_linear(weight.mean(dim=0) if stacked else weight, spec.stored)
 
 
 def assemble_attention(
@@ -56,19 +59,22 @@ def assemble_attention(
     """
     counts = HeadCounts(spec, config, index, model)
     heads = counts.heads
-    if spec.latent is not None and "latent.kv_a" in tensors:
-        return _latent(spec.latent, spec, tensors, folding, config, model, heads)
+    if "latent.kv_a" in tensors:
+        return assemble_latent(spec, tensors, folding, config, index, model)
+    q_a = tensors["latent.q_a"].T if "latent.q_a" in tensors else None
     if "qkv" in tensors:
         fused = _matrix(spec, "qkv", tensors, model)
-        kv_heads = counts.kv_heads(spec.qkv[0], fused.shape, len(fused), heads, 2)
+        fixed = 2 * heads if spec.split == "gate_first" else heads
+        kv_heads = counts.kv_heads(spec.qkv[0], fused.shape, len(fused), fixed, 2)
         q, k, v = split_heads(spec, fused, heads, kv_heads)
         k_name = v_name = spec.qkv[0]
     else:
-        q = _matrix(spec, "q", tensors, model)
-        width = len(q)
+        q = _matrix(spec, "q", tensors, model) if q_a is None else tensors["latent.q_b"].T
         queries = heads * (2 if spec.q_gated else 1)
-        counts.check(spec.q[0], q.shape, (width, queries * counts.head_dim(width, q.shape[1])))
+        q_name = (spec.q or ("q",))[0]
+        counts.check(q_name, q.shape, (len(q), queries * counts.head_dim(len(q), q.shape[1])))
         q = ungated(q, heads) if spec.q_gated else q
+        width = len(q) if q_a is None else len(q_a)
         if "kv" in tensors:
             fused = _matrix(spec, "kv", tensors, model)
             kv_heads = counts.kv_heads(spec.kv[0], fused.shape, width, 0, 2)
@@ -81,23 +87,29 @@ def assemble_attention(
             kv_heads = counts.kv_heads(k_name, k.shape, width, 0, 1, q.shape[1] // heads)
     o = _matrix(spec, "o", tensors, model)
     value_dim = v.shape[1] // kv_heads
-    counts.check(v_name, v.shape, (len(q), kv_heads * value_dim))
-    counts.check(spec.o[0], o.shape, (heads * value_dim, len(q)))
+    if "o_a" in tensors:
+        first = tensors["o_a"]
+        first = first.reshape(heads * value_dim // first.shape[1], -1, first.shape[1])
+        o = join_o(first.mT, o)
+    counts.check(v_name, v.shape, (len(k), kv_heads * value_dim))
+    counts.check(spec.o[0], o.shape, (heads * value_dim, len(k)))
     norms = {}
     for role, matrix, count in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):
         norms[role] = _feature_norm(spec.norms, role, tensors, matrix.shape[1], config, index)
         _check_gain(spec.norms, role, norms[role], matrix.shape[1], count, model)
     o = folding.writing("attention", o)
     return Attention(
-        q=folding.reading("attention", q),
-        k=folding.reading("attention", k),
-        v=folding.reading("attention", v),
+        q=folding.reading("attention", q) if q_a is None else q,
+        k=folding.features("k", k),
+        v=folding.features("v", v),
         o=reorder_o(o, heads) if spec.heads_of_o == "halves" else o,
         heads=heads,
         kv_heads=kv_heads,
         q_norm=norms["q"],
         k_norm=norms["k"],
         v_norm=norms["v"],
+        q_a=None if q_a is None else folding.reading("attention", q_a),
+        q_a_norm=None if q_a is None else latent_norm(spec, "q_norm", tensors, 1.0),
     )
 
 
@@ -141,65 +153,23 @@ def _check_gain(
         )
 
 
-def _latent(
-    spec: Latent,
-    outer: Heads,
-    tensors: Tensors,
-    folding: Folding,
-    config: Mapping[str, Any],
-    model: str,
-    heads: int,
-) -> LatentAttention:
-    named = {
-        role.removeprefix("latent."): tensor.T if tensor.dim() == 2 else tensor
-        for role, tensor in tensors.items()
-        if role.startswith("latent.")
-    }
-    rope = config_ints(config, spec.rope, model)[0]
-    nope = config_ints(config, spec.nope, model)[0]
-    q_b = named["q_b"] if "q_b" in named else tensors["q"].T
-    kv_a, kv_b, o = named["kv_a"], named["kv_b"], tensors["o"].T
-    rank = len(kv_b)
-    value_dim = kv_b.shape[1] // heads - nope
-    for what, matrix, expected in (
-        ("q_b", q_b, (len(q_b), heads * (nope + rope))),
-        ("kv_a", kv_a, (o.shape[1], rank + rope)),
-        ("kv_b", kv_b, (rank, heads * (nope + value_dim))),
-        ("o", o, (heads * value_dim, o.shape[1])),
-    ):
-        if tuple(matrix.shape) != expected:
-            name = (getattr(spec, what, ()) or getattr(outer, what, ()) or outer.q)[0]
-            raise CheckpointError(
-                f"{model}: '{name}' has shape {list(matrix.shape)} (in, out), but config.json "
-                f"({heads} heads of {nope} + {rope}) asks for {list(expected)}"
-            )
-    per_head = kv_b.reshape(rank, heads, -1)
+def assemble_network(
+    spec: Network, tensors: Tensors, folding: Folding, model: str, half: str = "ffn"
+) -> FeedForward:
+    """One feed-forward network; a stack of them is one network of all their hidden units.
 
-    def norm(role: str) -> FeatureNorm | None:
-        gain = named.get(role)
-        return None if gain is None else FeatureNorm("rms", "width", gain)
-
-    return LatentAttention(
-        q_a=folding.reading("attention", named["q_a"]) if "q_b" in named else None,
-        q_norm=norm("q_norm"),
-        q_b=q_b if "q_b" in named else folding.reading("attention", q_b),
-        kv_a=folding.reading("attention", kv_a[:, :rank]),
-        kv_norm=norm("kv_norm"),
-        k_rope=folding.reading("attention", kv_a[:, rank:]),
-        k_b=per_head[:, :, :nope].flatten(1),
-        v_b=per_head[:, :, nope:].flatten(1),
-        o=folding.writing("attention", o),
-        heads=heads,
-    )
-
-
-def assemble_network(spec: Network, tensors: Tensors, folding: Folding, model: str) -> FeedForward:
-    """One feed-forward network.
+    Args:
+        spec: the layout's part with the block's names.
+        tensors: by role.
+        folding: the block's norms.
+        model: for messages.
+        half: "ffn", or "experts" and "shared" for the two kinds that a mixture adds up.
 
     Raises:
         CheckpointError: its matrices do not fit together.
     """
-    down = as_linear(tensors["down"], spec.stored if spec.down_stored == "as_stored" else "in_out")
+    tensors = {role: _side_by_side(spec, role, tensor) for role, tensor in tensors.items()}
+    down = as_linear(tensors["down"], _stored(spec, "down"))
     gate: Tensor | None
     if "gate_up" in tensors:
         gate, up = _split(spec, as_linear(tensors["gate_up"], spec.stored))
@@ -212,11 +182,24 @@ def assemble_network(spec: Network, tensors: Tensors, folding: Folding, model: s
         raise CheckpointError(
             f"{model}: '{spec.down[0]}' and its neighbours do not fit together: {sizes}"
         )
+    reads = "experts" if half == "experts" else "ffn"
     return FeedForward(
-        up=folding.reading("ffn", up),
-        gate=None if gate is None else folding.reading("ffn", gate),
-        down=folding.writing("ffn", down),
+        up=folding.reading(reads, up),
+        gate=None if gate is None else folding.reading(reads, gate),
+        down=folding.writing(half, down),
     )
+
+
+def _stored(spec: Network, role: str) -> str:
+    return "in_out" if role == "down" and spec.down_stored == "in_out" else spec.stored
+
+
+def _side_by_side(spec: Network, role: str, tensor: Tensor) -> Tensor:
+    """A stack of matrices as one, their hidden units one after the other."""
+    if tensor.dim() != 3:
+        return tensor
+    hidden_last = (role == "down") == (_stored(spec, role) == "out_in")
+    return torch.cat(list(tensor), dim=1 if hidden_last else 0)
 
 
 def _split(spec: Network, fused: Tensor) -> tuple[Tensor, Tensor]:

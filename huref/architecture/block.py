@@ -59,7 +59,8 @@ class Attention:
     """Self-attention with grouped queries.
 
     Shapes: q (d, heads * head_dim), k (d, kv_heads * head_dim), v (d, kv_heads * v_head_dim),
-    o (heads * v_head_dim, d). Query head h reads key-value head h // (heads / kv_heads).
+    o (heads * v_head_dim, d). Query head h reads key-value head h // (heads / kv_heads). Where
+    queries are read from a latent, q_a is (d, r) and q (r, heads * head_dim).
     """
 
     q: Tensor
@@ -71,6 +72,8 @@ class Attention:
     q_norm: FeatureNorm | None = None
     k_norm: FeatureNorm | None = None
     v_norm: FeatureNorm | None = None
+    q_a: Tensor | None = None
+    q_a_norm: FeatureNorm | None = None
 
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m).
@@ -78,7 +81,8 @@ class Attention:
         Consecutive query heads share a key-value head, so the heads of a group are summed before
         the product; that is the same sum over heads, in fewer operations.
         """
-        queries = _features(E, self.q, self.heads, self.q_norm)
+        rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_a_norm).flatten(1)
+        queries = _features(rows, self.q, self.heads, self.q_norm)
         keys = _features(E, self.k, self.kv_heads, self.k_norm)
         grouped = queries.reshape(len(E), self.kv_heads, -1, queries.shape[2]).sum(dim=2)
         return grouped.flatten(1) @ keys.flatten(1).T
@@ -104,6 +108,7 @@ class LatentAttention:
     all heads, comes straight from the token and carries the rotary position. The term keeps both.
     Shapes: q_a (d, rq) or None, q_b (rq or d, heads * (nope + rope)), kv_a (d, r),
     k_rope (d, rope), k_b (r, heads * nope), v_b (r, heads * v_head_dim), o (heads * v_head_dim, d).
+    With `q_both` queries are read from the latent after and before its norm, q_b (2 rq, ...).
     """
 
     q_a: Tensor | None
@@ -116,6 +121,8 @@ class LatentAttention:
     v_b: Tensor
     o: Tensor
     heads: int
+    k_rope_norm: FeatureNorm | None = None
+    q_both: bool = False
 
     def _latent(self, E: Tensor) -> Tensor:
         return _features(E, self.kv_a, 1, self.kv_norm).flatten(1)
@@ -123,11 +130,14 @@ class LatentAttention:
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m)."""
         rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_norm).flatten(1)
+        if self.q_both and self.q_a is not None:
+            rows = torch.cat([rows, E @ self.q_a], dim=1)
         queries = _features(rows, self.q_b, self.heads, None)
         nope = queries.shape[2] - self.k_rope.shape[1]
         keys = self._latent(E) @ self.k_b
+        rotary = _features(E, self.k_rope, 1, self.k_rope_norm).flatten(1)
         scores = queries[:, :, :nope].flatten(1) @ keys.T
-        return scores + queries[:, :, nope:].sum(dim=1) @ (E @ self.k_rope).T
+        return scores + queries[:, :, nope:].sum(dim=1) @ rotary.T
 
     def write(self, E: Tensor) -> Tensor:
         """What attention over a single token writes to the residual stream, (m, d)."""

@@ -18,8 +18,10 @@ def split_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q, k, v (in, ...) from a fused matrix (in, (heads + 2 kv_heads) * head_dim)."""
     width = len(fused)
+    if spec.split == "gate_first":
+        fused = fused[:, heads * gated_head_dim(fused.shape[1], heads, kv_heads) :]
     head_dim = fused.shape[1] // (heads + 2 * kv_heads)
-    if spec.split == "contiguous":
+    if spec.split in ("contiguous", "gate_first"):
         end = heads * head_dim
         middle = end + kv_heads * head_dim
         return fused[:, :end], fused[:, end:middle], fused[:, middle:]
@@ -44,9 +46,25 @@ def join_heads(
     return torch.cat([part.reshape(shape) for part in (q, k, v)], dim=2).flatten(1)
 
 
-def ungated(q: Tensor, heads: int) -> Tensor:
+def gated_head_dim(columns: int, heads: int, kv_heads: int) -> int:
+    """A head's size in a matrix of an output gate, q, k and v."""
+    return columns // (2 * heads + 2 * kv_heads)
+
+
+def ungated(q: Tensor, heads: int, head_dim: int | None = None) -> Tensor:
     """The queries of a matrix in which each head's output gate follows its queries."""
-    return q.reshape(len(q), heads, 2, -1)[:, :, 0].flatten(1)
+    by_head = q.reshape(len(q), heads, -1)
+    return by_head[:, :, : head_dim or by_head.shape[2] // 2].flatten(1)
+
+
+def join_o(first: Tensor, second: Tensor) -> Tensor:
+    """Return o (blocks * n, d) from two factors, of which the first acts on blocks of heads.
+
+    Args:
+        first: (blocks, n, rank).
+        second: (blocks * rank, d).
+    """
+    return torch.bmm(first, second.reshape(len(first), first.shape[2], -1)).flatten(0, 1)
 
 
 def reorder_o(o: Tensor, heads: int) -> Tensor:

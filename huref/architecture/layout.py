@@ -1,34 +1,18 @@
 """Layouts: how a family of checkpoints names, fuses and norms its tensors, as data.
 
-One YAML file in `layouts/` describes a family. A file is validated strictly when it is loaded:
-a key that no field reads, a missing one, or an unknown word is an error, so nothing in a file can
-be silently ignored. A file may extend another and then holds only what differs.
+One YAML file in `layouts/` describes a family; `huref.architecture.layout_files` reads it.
 
 A field of names lists alternatives, best first; the first that a checkpoint holds is read. Names
-of tensors are relative to the block's; {i} is the block, {e} an expert, {h} a head.
+of tensors are relative to the block's; {i} is the block, {e} an expert, {h} a head, {s} one of
+`parts`. A config key may be bound to a kind of block: `global_head_dim@full_attention` counts
+only for blocks whose entry of the config's `layer_types` is that word.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import lru_cache
-from importlib import resources
-from typing import Annotated, Any, get_args
-
-import yaml
+from dataclasses import Field, dataclass, fields, is_dataclass
+from typing import Annotated, Any
 
 Names = tuple[str, ...]
 BlockNames = Annotated[tuple[str, ...], "tensors of a block"]
-
-WORDS = {
-    "kind": ("rms", "layernorm"),
-    "place": ("before", "after"),
-    "stored": ("out_in", "in_out"),
-    "down_stored": ("as_stored", "in_out"),
-    "split": ("contiguous", "groups", "codegen", "interleaved"),
-    "stacked": ("no", "leading", "rows"),
-    "heads_of_o": ("in_order", "halves"),
-    "block_without_attention": ("error", "skip"),
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +44,11 @@ class Norms:
         attention, ffn: gains on what the halves read.
         attention_out, ffn_out: gains on what they write (sandwich norms).
         attention_inner, ffn_inner: gains on what o and down read.
+        experts: gain on what routed experts read, where it is not `ffn`'s.
+        experts_out, shared_out: gains on what routed and shared experts write, before they are
+            added up and pass `ffn_out`.
+        streams: config keys of the number of residual streams, where a gain holds one for each.
+            All streams begin as the embedding and their mean is read, so the gains' mean is.
     """
 
     kind: str
@@ -71,6 +60,28 @@ class Norms:
     ffn_out: BlockNames = ()
     attention_inner: BlockNames = ()
     ffn_inner: BlockNames = ()
+    experts: BlockNames = ()
+    experts_out: BlockNames = ()
+    shared_out: BlockNames = ()
+    streams: Names = ()
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """Causal convolutions over positions, one for each feature, added to what they read.
+
+    Of a token by itself they make 1 + w times the feature, w being the last weight of the kernel;
+    that is folded into the matrix which writes the feature.
+
+    Attributes:
+        k, v: on keys (before their norm) and values.
+        attention_out, ffn_out: on what the halves write.
+    """
+
+    k: BlockNames = ()
+    v: BlockNames = ()
+    attention_out: BlockNames = ()
+    ffn_out: BlockNames = ()
 
 
 @dataclass(frozen=True)
@@ -93,10 +104,23 @@ class HeadNorms:
 
 @dataclass(frozen=True)
 class Latent:
-    """Multi-head latent attention; `rope` and `nope` are config keys of a head's two parts."""
+    """Latents that queries, keys and values are read from (multi-head latent attention).
 
-    rope: Names
-    nope: Names
+    Without `kv_a` only the queries have one.
+
+    Attributes:
+        rope, nope: config keys of a head's rotary and its other part.
+        scaled: a normed latent of r numbers is multiplied by sqrt(width / r).
+        q_b_reads: "latent" for the normed latent, "both" for it and the latent before its norm.
+        q_a, q_norm, q_b, kv_a, kv_norm, kv_b: down-projections, norms and up-projections.
+        k_rope_norm: a norm on the part of the keys that all heads share.
+    """
+
+    rope: Names = ()
+    nope: Names = ()
+    scaled: bool = False
+    q_b_reads: str = "latent"
+    k_rope_norm: BlockNames = ()
     q_a: BlockNames = ()
     q_norm: BlockNames = ()
     q_b: BlockNames = ()
@@ -114,10 +138,14 @@ class Heads:
             of `kv_heads` that the tensors' shapes bear out is taken.
         head_dim: config keys of a head's size; where there is none, width / heads.
         stored: "out_in" for a Linear, "in_out" for GPT-2's Conv1D.
-        qkv, kv: fused tensors, cut as `split` says: "contiguous" is [q | k | v], "groups" is
-            [q.. k v] per key-value head, "codegen" is [q | v | k] in four parts.
-        q_gated: each head of q is followed by as many rows of an output gate, left out.
+        qkv, kv: fused tensors, cut as `split` says: "contiguous" is [q | k | v], "gate_first" is
+            [output gate | q | k | v], "groups" is [q.. k v] per key-value head, "codegen" is
+            [q | v | k] in four parts.
+        q_gated: each head of q is followed by rows of an output gate, left out.
+        mixture: q and o are stacks of an expert each; every expert reads the same keys and
+            values, so that the terms' mean over experts is that of the mean of their weights.
         heads_of_o: "halves" where o reads head j of the first and of the second half in turn.
+        o_a: a first factor of o, block by block of heads (DeepSeek V4).
     """
 
     heads: Names
@@ -126,10 +154,12 @@ class Heads:
     stored: str = "out_in"
     split: str = "contiguous"
     q_gated: bool = False
+    mixture: bool = False
     heads_of_o: str = "in_order"
     q: BlockNames = ()
     k: BlockNames = ()
     v: BlockNames = ()
+    o_a: BlockNames = ()
     o: BlockNames = ()
     kv: BlockNames = ()
     qkv: BlockNames = ()
@@ -159,10 +189,14 @@ class Experts(Network):
 
     `stacked` says whether a tensor holds all experts: "leading" along a first axis of its own,
     "rows" one after the other along the rows (DBRX); "no" means one tensor each, named with {e}.
+    `scale` holds a factor for what each expert writes. `part` is the only one of the layout's
+    parts that has experts.
     """
 
     count: Names = ()
     stacked: str = "no"
+    part: str = ""
+    scale: BlockNames = ()
     shared: Network | None = None
 
 
@@ -188,7 +222,10 @@ class Layout:
         prefixes: what may stand before every name ("" for nothing), in order of preference.
         block: what stands before a block's tensors, with {i} for its index.
         layers: config keys of the number of blocks.
-        block_without_attention: "skip" in hybrid families, whose other blocks mix by other means.
+        parts, parts_of: the words that {s} stands for, where a "layer" holds several blocks, one
+            after the other, or the "model" several stacks of layers.
+        block_without_attention: "skip" in hybrid families, whose other blocks mix by other means,
+            and where blocks use an earlier block's keys and values.
         ffn_in_next_block: attention and feed-forward network are blocks of their own.
         ignored: patterns of a block's tensors that the terms leave out.
         when: asked of models of unknown type, and of a type that has several layouts.
@@ -204,82 +241,13 @@ class Layout:
     attention: Heads
     ffn: Network | None = None
     experts: Experts | None = None
+    convolutions: Convolutions | None = None
+    parts: Names = ()
+    parts_of: str = "layer"
     block_without_attention: str = "error"
     ffn_in_next_block: bool = False
     ignored: tuple[str, ...] = ()
     when: Condition | None = None
-
-
-def _build(cls: type, data: object, where: str) -> Any:
-    """A dataclass from its YAML mapping, every key accounted for."""
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: a mapping is needed here, not {data!r}")
-    known = {f.name: f for f in fields(cls) if f.name != "name"}
-    required = {n for n, f in known.items() if f.default is MISSING}
-    if not required <= set(data) <= set(known):
-        wrong = sorted((required - set(data)) | (set(data) - set(known)))
-        raise ValueError(f"{where}: keys out of place: {wrong}")
-    values: dict[str, Any] = {key: _value(known[key], value, where) for key, value in data.items()}
-    return cls(name=where, **values) if cls is Layout else cls(**values)
-
-
-def _value(target: Field[Any], value: object, where: str) -> object:
-    place = f"{where}.{target.name}"
-    part = next(
-        (
-            t
-            for t in (target.type, *get_args(target.type))
-            if isinstance(t, type) and is_dataclass(t)
-        ),
-        None,
-    )
-    if part is not None:
-        return None if value is None else _build(part, value, place)
-    if target.name in WORDS:
-        if value not in WORDS[target.name]:
-            raise ValueError(f"{place}: {value!r} is none of {', '.join(WORDS[target.name])}")
-        return value
-    if target.type in (bool, float, str):
-        if type(value) is not target.type:
-            raise ValueError(f"{place}: {value!r} is not a {target.type.__name__}")
-        return value
-    if not isinstance(value, list) or not all(isinstance(v, (str, int)) for v in value):
-        raise ValueError(f"{place}: a list of names is needed here, not {value!r}")
-    return tuple(str(v) for v in value)
-
-
-def parse_layout(name: str, data: Mapping[str, Any]) -> Layout:
-    """Build a layout from its YAML mapping. Raises ValueError on anything out of place."""
-    layout: Layout = _build(Layout, data, name)
-    if layout.ffn is None and layout.experts is None:
-        raise ValueError(f"{name}: neither ffn nor experts")
-    return layout
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A layout's mapping with another's keys put over it, mapping by mapping."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both and old is not None else value
-    return merged
-
-
-def _read(name: str) -> dict[str, Any]:
-    file = resources.files("huref.architecture") / "layouts" / f"{name}.yaml"
-    data: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
-    base = data.pop("extends", None)
-    return data if base is None else merge(_read(base), data)
-
-
-@lru_cache
-def load_layouts() -> tuple[Layout, ...]:
-    """All layouts that ship with huref, in order of their names."""
-    folder = resources.files("huref.architecture") / "layouts"
-    files = sorted(f.name for f in folder.iterdir())
-    names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
-    return tuple(parse_layout(name, _read(name)) for name in names)
 
 
 def names_tensors(field: Field[Any]) -> bool:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huref.architecture.layout import (
     Embedding,
+    Experts,
     Layout,
     Names,
-    load_layouts,
     names_tensors,
     tensor_fields,
 )
+from huref.architecture.layout_files import load_layouts
 from huref.errors import CheckpointError, UnsupportedModelError
 
 logger = logging.getLogger("huref")
@@ -41,9 +42,17 @@ UNSUPPORTED_KINDS = {
 
 
 def look_up(config: Mapping[str, Any], key: str, index: int = 0) -> object:
-    """A config value by its dotted key; from a list with one entry per block, block `index`'s."""
-    value: object = config
-    for part in key.split("."):
+    """A config value by its dotted key; from a list with one entry per block, block `index`'s.
+
+    Values that config.json gives for single blocks (`per_layer_config`) come first; a key that is
+    bound to a kind of block ("key@kind") counts only for such blocks.
+    """
+    key, _, kind = key.partition("@")
+    if kind and look_up(config, "layer_types", index) != kind:
+        return None
+    own = look_up(config, f"per_layer_config.{index}.{key}") if "per_layer" not in key else None
+    value: object = config if own is None else own
+    for part in key.split(".") if own is None else ():
         value = value.get(part) if isinstance(value, Mapping) else None
     if isinstance(value, list):
         return value[index] if index < len(value) else None
@@ -69,23 +78,26 @@ def config_ints(config: Mapping[str, Any], keys: Names, model: str, index: int =
     return found
 
 
-def resolve(spec: Spec, start: str, known: Collection[str]) -> Spec:
+def resolve(spec: Spec, start: str, known: Collection[str], part: str = "") -> Spec:
     """A part of a layout with the tensors that a block really has in place of alternatives.
 
     Args:
         spec: the layout or a part of it.
         start: what stands before the block's names, as "model.layers.3.".
         known: the names of all tensors.
+        part: what {s} stands for.
     """
     changes: dict[str, Any] = {}
+    elsewhere = isinstance(spec, Experts) and spec.part not in ("", part)
     for f in fields(spec):
         value = getattr(spec, f.name)
         if names_tensors(f):
+            names = () if elsewhere else (start + n.replace("{s}", part) for n in value if n)
             changes[f.name] = next(
-                (hit for name in value if name and (hit := tuple(_find(start + name, known)))), ()
+                (hit for name in names if (hit := tuple(_find(name, known)))), ()
             )
         elif is_dataclass(value) and not isinstance(value, type):
-            changes[f.name] = resolve(value, start, known)
+            changes[f.name] = resolve(value, start, known, part)
     return replace(spec, **changes)
 
 
@@ -108,16 +120,51 @@ def find_prefix(layout: Layout, known: Collection[str]) -> str | None:
     return None
 
 
-def resolve_block(layout: Layout, prefix: str, index: int, known: Collection[str]) -> Layout:
-    """A layout with the tensors of one block."""
-    return resolve(layout, prefix + layout.block.format(i=index), known)
+def block_start(layout: Layout, prefix: str, index: int, count: int) -> tuple[str, str]:
+    """What stands before the names of a block, and which of the layout's parts it is.
+
+    Args:
+        layout: as it was loaded.
+        prefix: what stands before every name.
+        index: of the block.
+        count: number of blocks.
+    """
+    part = ""
+    if layout.parts and layout.parts_of == "layer":
+        index, number = divmod(index, len(layout.parts))
+        part = layout.parts[number]
+    elif layout.parts:
+        number, index = divmod(index, count // len(layout.parts))
+        part = layout.parts[number]
+    return prefix + layout.block.format(i=index, s=part), part
+
+
+def resolve_block(
+    layout: Layout, prefix: str, index: int, known: Collection[str], count: int
+) -> Layout:
+    """A layout with the tensors of one of `count` blocks."""
+    start, part = block_start(layout, prefix, index, count)
+    return resolve(layout, start, known, part)
+
+
+def count_blocks(layout: Layout, config: Mapping[str, Any], model: str) -> int:
+    """Number of blocks, from the config; a hybrid's other layers count too.
+
+    Raises:
+        CheckpointError: the config does not say.
+    """
+    for key in layout.layers:
+        if isinstance(kinds := config.get(key), (list, str)):
+            return len(kinds)  # one entry, or one letter, for the kind of each layer
+    return config_ints(config, layout.layers, model)[0] * max(len(layout.parts), 1)
 
 
 def has_attention(block: Layout) -> bool:
     """Whether a resolved block holds softmax attention."""
-    attention = block.attention
-    latent = attention.latent is not None and bool(attention.latent.kv_a)
-    return bool(attention.o and (attention.q or attention.qkv or latent))
+    attention, latent = block.attention, block.attention.latent
+    queries = attention.q or (latent is not None and latent.q_b)
+    keys = attention.k or attention.kv or (latent is not None and latent.kv_a)
+    return bool(attention.o and (attention.qkv or (queries and keys)))
 
 
 def has_ffn(block: Layout) -> bool:
@@ -136,21 +183,23 @@ def _misfit(layout: Layout, config: Mapping[str, Any], known: Collection[str]) -
         if str(value) not in wanted if wanted else value is None:
             return f"config.json has {layout.when.keys[0]} = {value!r}"
     try:
-        count = config_ints(config, layout.layers, "")[0]
+        count = count_blocks(layout, config, "")
     except CheckpointError as error:
         return str(error)
-    reasons = (_block_misfit(layout, prefix, i, known) for i in sorted({0, 1, count - 1}))
+    reasons = (_block_misfit(layout, prefix, i, known, count) for i in sorted({0, 1, count - 1}))
     return next(filter(None, reasons), "")
 
 
-def _block_misfit(layout: Layout, prefix: str, index: int, known: Collection[str]) -> str:
+def _block_misfit(
+    layout: Layout, prefix: str, index: int, known: Collection[str], count: int
+) -> str:
     """Why a block's tensors are not those of a layout: one is missing, or one is left over."""
-    block = resolve_block(layout, prefix, index, known)
+    block = resolve_block(layout, prefix, index, known, count)
     if not has_attention(block) or not has_ffn(block):
         return f"no attention or no feed-forward network in block {index}"
     if missing := missing_tensors(layout, block):
         return f"no '{missing[0]}'"
-    start = prefix + layout.block.format(i=index)
+    start = block_start(layout, prefix, index, count)[0]
     used = {name for names in tensor_fields(block).values() for name in names}
     ignored = [*layout.ignored, *ALWAYS_IGNORED]
     for name in known:
@@ -175,6 +224,8 @@ def missing_tensors(layout: Layout, block: Layout) -> list[str]:
         pairs.append((layout.experts, block.experts))
     elif not layout.ffn_in_next_block:
         pairs.append((layout.ffn, block.ffn))
+    if layout.convolutions is not None:
+        pairs.append((layout.convolutions, block.convolutions))
     missing = []
     for wanted, found in pairs:
         for f in fields(wanted):
@@ -247,7 +298,8 @@ def _held(value: Any, known: Collection[str]) -> Any:
 
 def _outcome(layout: Layout, known: Collection[str]) -> Layout:
     """What decides the terms: the resolved first block without what only tells layouts apart."""
-    block = resolve_block(layout, find_prefix(layout, known) or "", 0, known)
+    count = max(len(layout.parts), 1)
+    block = resolve_block(layout, find_prefix(layout, known) or "", 0, known, count)
     parts = {p: part for p in ("ffn", "experts") if (part := getattr(block, p)) and part.down}
     embedding = {f.name: _held(getattr(block.embedding, f.name), known) for f in fields(Embedding)}
     return replace(

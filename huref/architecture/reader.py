@@ -19,7 +19,9 @@ from huref.architecture.block import (
 from huref.architecture.folding import Folding
 from huref.architecture.layout import Experts, Layout, Names, Network, Norms, tensor_fields
 from huref.architecture.match import (
+    block_start,
     config_ints,
+    count_blocks,
     find_layout,
     find_prefix,
     has_attention,
@@ -65,11 +67,8 @@ class ModelReader:
 
     @cached_property
     def block_count(self) -> int:
-        """Number of layers, from the config; a hybrid's other layers count too."""
-        for key in self.layout.layers:
-            if isinstance(kinds := self.config.get(key), (list, str)):
-                return len(kinds)  # one entry, or one letter, for the kind of each layer
-        return config_ints(self.config, self.layout.layers, self.checkpoint.model)[0]
+        """Number of blocks, from the config; a hybrid's other layers count too."""
+        return count_blocks(self.layout, self.config, self.checkpoint.model)
 
     @cached_property
     def attention_blocks(self) -> list[int]:
@@ -111,14 +110,14 @@ class ModelReader:
         return found
 
     def _block(self, index: int) -> Layout:
-        return resolve_block(self.layout, self.prefix, index, self._known)
+        return resolve_block(self.layout, self.prefix, index, self._known, self.block_count)
 
     def _complete(self, index: int) -> Layout:
         """A block's tensors. Raises CheckpointError when one is missing."""
         block = self._block(index)
         missing = missing_tensors(self.layout, block)
         if missing or not has_attention(block):
-            start = self.prefix + self.layout.block.format(i=index)
+            start, _ = block_start(self.layout, self.prefix, index, self.block_count)
             name = missing[0] if missing else self.layout.attention.o[0]
             raise CheckpointError(
                 f"{self.checkpoint.model}: there is no tensor '{start}{name}' in the weights"
@@ -185,7 +184,7 @@ class ModelReader:
         return assemble_attention(
             block.attention,
             self._read(block.attention),
-            self._folding(block.norms),
+            self._folding(block),
             self.config,
             index,
             self.checkpoint.model,
@@ -194,20 +193,20 @@ class ModelReader:
     def read_ffn(self, index: int) -> FeedForward | Mixture:
         """The feed-forward network of one block; of experts only the shared ones are read yet."""
         block, model = self._with_ffn(index), self.checkpoint.model
-        folding = self._folding(block.norms)
+        folding = self._folding(block)
         experts = block.experts
         if experts is None or not experts.down:
             assert block.ffn is not None
             return assemble_network(block.ffn, self._read(block.ffn), folding, model)
         shared = experts.shared
         if shared is not None and shared.down:
-            common = assemble_network(shared, self._read(shared), folding, model)
+            common = assemble_network(shared, self._read(shared), folding, model, "shared")
         else:
             common = None
         source = ExpertSource(self, experts, self._count_experts(experts))
         return Mixture(
             source.count,
-            lambda e: assemble_network(experts, source.read(e), folding, model),
+            lambda e: assemble_network(experts, source.read(e), folding, model, "experts"),
             common,
         )
 
@@ -238,8 +237,13 @@ class ModelReader:
             tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
         return tensors
 
-    def _folding(self, norms: Norms) -> Folding:
-        return Folding(norms, self._read(norms), self.fold)
+    def _folding(self, block: Layout) -> Folding:
+        streams = 1
+        if block.norms.streams:
+            streams = config_ints(self.config, block.norms.streams, self.checkpoint.model)[0]
+        kernels = self._read(block.convolutions)
+        last = {place: kernel.flatten(1)[:, -1] for place, kernel in kernels.items()}
+        return Folding(block.norms, self._read(block.norms), streams, last, self.fold)
 
     def finite(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in float32. Raises WeightsError when it holds NaN or infinite values."""
@@ -253,7 +257,7 @@ class ModelReader:
 def _network(block: Layout) -> Network | None:
     """What a block's feed-forward half writes through, without shared experts."""
     if block.experts is not None and block.experts.down:
-        return replace(block.experts, shared=None)
+        return replace(block.experts, shared=None, scale=())
     return block.ffn
 
 
@@ -264,11 +268,20 @@ class ExpertSource:
         self._reader = reader
         self._experts = experts
         self.count = count
-        routed = tensor_fields(replace(experts, shared=None))
+        routed = tensor_fields(replace(experts, shared=None, scale=()))
         self._names = {role: names for role, names in routed.items() if names}
+        self._scales: Tensor | None = None
+        if experts.scale:
+            self._scales = reader.read_tensors({"scale": experts.scale[0]})["scale"]
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one expert, by role."""
+        """The tensors of one expert, by role, what scales its output multiplied in."""
+        tensors = self._read(index)
+        if self._scales is not None:
+            tensors["down"] = tensors["down"] * self._scales[index]
+        return tensors
+
+    def _read(self, index: int) -> dict[str, Tensor]:
         if self._experts.stacked == "no":
             return self._reader.read_tensors({r: n[index] for r, n in self._names.items()})
         tensors = {}

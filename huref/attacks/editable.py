@@ -212,7 +212,7 @@ def open_editable(model: str) -> Editable:
 def _load(reader: ModelReader, index: int, tensors: dict[str, Tensor]) -> EditableBlock:
     """Take a block's tensors out of a mapping of all."""
     layout = reader.layout
-    block = resolve_block(layout, reader.prefix, index, frozenset(tensors))
+    block = resolve_block(layout, reader.prefix, index, frozenset(tensors), reader.block_count)
     if block.ffn is None or not block.ffn.down or (block.experts and block.experts.down):
         raise AttackError(f"{reader.checkpoint.model}: block {index} is not dense")
     weights: dict[str, Tensor] = {}
