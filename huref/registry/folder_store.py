@@ -29,7 +29,7 @@ from huref.registry.catalogue import (
 )
 from huref.registry.entry import Entry
 from huref.registry.matrices import Matrices, from_columns, from_entries
-from huref.registry.segments import open_segment, sync_folder, write_segment
+from huref.registry.segments import MissingSegmentError, open_segment, sync_folder, write_segment
 from huref.registry.sketch import VERSION
 from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 
@@ -164,12 +164,9 @@ class FolderStore(Store):
                 return [
                     (of, open_segment(self._path(name), len(of))) for name, of in labels.items()
                 ]
-            except FileNotFoundError as error:
+            except MissingSegmentError:
                 if last:
-                    raise RegistryError(
-                        f"{error.filename or self._segments}: missing; restore the registry from "
-                        "a copy, or make it again"
-                    ) from error
+                    raise
         raise AssertionError("unreachable")
 
     def _path(self, segment: str) -> Path:

@@ -16,6 +16,10 @@ from huref.registry.matrices import Matrices
 NAMES = ("latents", "sketches", "vocabularies", "vocabulary")
 
 
+class MissingSegmentError(RegistryError):
+    """A segment that the table names is not there."""
+
+
 def write_segment(path: Path, matrices: Matrices) -> None:
     """Write a segment so that it is there after a power cut once this returns."""
     data = save({name: np.ascontiguousarray(getattr(matrices, name)) for name in NAMES})
@@ -40,12 +44,15 @@ def open_segment(path: Path, rows: int) -> Callable[[], Matrices]:
     """Open a segment of so many rows; what is returned reads it, even after it was removed.
 
     Raises:
-        FileNotFoundError: there is none.
+        MissingSegmentError: there is none.
         RegistryError: it is damaged (then, or when it is read).
     """
     damaged = f"{path}: damaged; restore the registry from a copy, or make it again"
     try:
         file: Any = safe_open(path, framework="np")  # closed when the reader is let go
+    except FileNotFoundError as error:
+        missing = f"{path}: missing; restore the registry from a copy, or make it again"
+        raise MissingSegmentError(missing) from error
     except SafetensorError as error:
         raise RegistryError(f"{damaged} ({error})") from error
 
