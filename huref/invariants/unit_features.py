@@ -24,6 +24,8 @@ from huref.invariants.anchors import Anchors
 
 PROJECTIONS = 64
 ROLES = ("gate", "up", "down")
+UP, DOWN = 1, 2
+SILENT = 1e-8  # up times down; a network below it does nothing. Trained ones have about 1.
 EVERY_TOKEN = -1  # the number of a network that is no routed expert
 EXPERTS_KEPT = 8  # of a mixture: the ones with the largest gates, whatever their order
 _SALT = b"huref units 1\0"
@@ -35,7 +37,8 @@ class UnitFeatures:
 
     Attributes:
         features: (units, 3, PROJECTIONS) float16, gate, up and down; each network's root mean
-            square is 1 in each role. A network without a gate holds zeros there.
+            square is 1 in each role. A network without a gate holds zeros there, one that writes
+            nothing holds zeros only.
         scales: what they were divided by, (networks, 3) float32.
         networks: (networks, 3) int32: index of the block, number of the expert or EVERY_TOKEN,
             number of units.
@@ -109,6 +112,8 @@ def network_features(network: FeedForward, S: Tensor, expert: int) -> NetworkFea
     gate = torch.zeros_like(up) if network.gate is None else (S @ network.gate).T
     raw = torch.stack([gate, up, down], dim=1)
     scales = raw.square().mean(dim=(0, 2)).sqrt()
+    if scales[UP] * scales[DOWN] < SILENT:
+        scales, raw = torch.zeros_like(scales), torch.zeros_like(raw)
     return NetworkFeatures(expert, (raw / scales.clamp(min=1e-30)[:, None]).half(), scales)
 
 

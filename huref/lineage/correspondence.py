@@ -1,7 +1,7 @@
 """The unit tests of two records: every pair of networks that could correspond, and one p-value."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -60,7 +60,11 @@ class _Candidate:
 
 
 def compare_units(
-    a: UnitFeatures, b: UnitFeatures, a_layers: tuple[int, ...], b_layers: tuple[int, ...]
+    a: UnitFeatures,
+    b: UnitFeatures,
+    a_layers: tuple[int, ...],
+    b_layers: tuple[int, ...],
+    found: Sequence[tuple[int, int]] = (),
 ) -> Correspondence:
     """Test whether hidden units of two models correspond.
 
@@ -73,13 +77,16 @@ def compare_units(
         b: features of the other, from any model.
         a_layers: blocks of A to compare, in order.
         b_layers: blocks of B, likewise.
+        found: further pairs of blocks to try last, which a search among all blocks came up with.
     """
     aligned = list(zip(a_layers, b_layers, strict=False))
     crossed = [pair for pair in product(a_layers, b_layers) if pair not in aligned]
     count = sum(len(_network_pairs(a, b, *pair)) for pair in [*aligned, *crossed])
+    if found:  # by looking at every network of one beside every one of the other
+        count += len(a) * len(b)
     correction = math.log10(TESTS * count)
     tried: list[_Candidate] = []
-    for group in (aligned, crossed):
+    for group in (aligned, crossed, found):
         for pair in group:
             tried.extend(_test_layers(a, b, *pair))
         if any(t.log10_p + correction <= SIGNIFICANT for t in tried):

@@ -40,6 +40,12 @@ class LayerMap:
     share: np.ndarray
     source: tuple[int | None, ...]
 
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Blocks that correspond, (of A, of B)."""
+        both = zip(self.source, self.b_layers, strict=True)
+        return tuple((a, b) for a, b in both if a is not None)
+
 
 @dataclass(frozen=True)
 class Direction:

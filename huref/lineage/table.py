@@ -1,14 +1,15 @@
 """The table of all pairs of some models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 from huref.errors import RecipeError
 from huref.invariants.record import Record
-from huref.lineage.correspondence import Correspondence, compare_units
+from huref.lineage.correspondence import compare_units
 from huref.lineage.evidence import Evidence, Mixing
+from huref.lineage.layers import map_layers
 from huref.lineage.similarity import Similarity, compare_records
 from huref.lineage.verdict import judge
 
@@ -107,20 +108,21 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     """
     if len(records) < 2:
         raise RecipeError("a comparison needs at least two models")
-    pairs = []
-    for a, b in combinations(records, 2):
-        similarity = _compare(a, b)
-        units, missing = _compare_units(a, b)
-        pairs.append(Pair(a.model, b.model, similarity, judge(similarity, units, missing)))
+    pairs = [Pair(a.model, b.model, *_compare_pair(a, b)) for a, b in combinations(records, 2)]
     return LineageTable(tuple(records), tuple(pairs))
 
 
-def _compare_units(a: Record, b: Record) -> tuple[Correspondence | None, str]:
-    """The units of two records, or why they cannot be compared."""
+def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
+    similarity = _compare(a, b)
     if a.units is None or b.units is None or a.layers is None or b.layers is None:
         silent = [record.model for record in (a, b) if record.units is None]
-        return None, f"no unit features in {' and '.join(silent)}"
-    return compare_units(a.units, b.units, a.layers, b.layers), ""
+        return similarity, judge(similarity, None, f"no unit features in {' and '.join(silent)}")
+    layer_map = None
+    if min(len(a.units.layers), len(b.units.layers)) > len(a.layers):  # every block was read
+        layer_map = map_layers(a.units, b.units)
+    found = layer_map.pairs if layer_map else ()
+    units = compare_units(a.units, b.units, a.layers, b.layers, found)
+    return similarity, replace(judge(similarity, units), layer_map=layer_map)
 
 
 def _compare(a: Record, b: Record) -> Similarity:

@@ -1,0 +1,79 @@
+"""Which block of one model comes from which block of another, by the units that they share.
+
+Every block is compared with every other, on a sample of hidden units. Nothing is assumed about
+the order of blocks, so dropped, duplicated, stacked and spliced layers all show.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.evidence import LayerMap
+from huref.lineage.order import (
+    agreement_log10_p,
+    increase_log10_p,
+    longest_increase,
+    order_log10_p,
+)
+from huref.lineage.units import agreement, match_networks, match_twice
+
+SAMPLE = 256  # hidden units of a block of A that are looked for in a block of B
+CLEAR = -9.0  # log10 p from which one block is said to come from another
+
+
+def map_layers(a: UnitFeatures, b: UnitFeatures) -> LayerMap:
+    """Compare every block of A with every block of B.
+
+    Units are first taken to have kept their order. Where that shows nothing anywhere, they are
+    looked for wherever they are; that takes longer, and its p-values are calibrated, not exact.
+    """
+    share, log10_p = _compare(a, b, in_order=True)
+    if log10_p.min(initial=0.0) > CLEAR:
+        share, log10_p = _compare(a, b, in_order=False)
+    source = tuple(
+        a.layers[int(share[:, j].argmax())] if log10_p[:, j].min() <= CLEAR else None
+        for j in range(len(b.layers))
+    )
+    return LayerMap(a.layers, b.layers, share, source)
+
+
+def _compare(a: UnitFeatures, b: UnitFeatures, in_order: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of units and log10 p, each (layers of A, layers of B)."""
+    shape = (len(a.layers), len(b.layers))
+    share, log10_p = np.zeros(shape), np.zeros(shape)
+    for i, a_layer in enumerate(a.layers):
+        for j, b_layer in enumerate(b.layers):
+            for first, second in zip(a.in_layer(a_layer), b.in_layer(b_layer), strict=False):
+                x, y = a.of_network(first), b.of_network(second)
+                count, of, p = _in_order(x, y) if in_order else _anywhere(x, y)
+                if p <= log10_p[i, j]:
+                    share[i, j], log10_p[i, j] = max(share[i, j], count / of), p
+    return share, log10_p
+
+
+def _in_order(x: Tensor, y: Tensor) -> tuple[int, int, float]:
+    """Units of a sample that kept their place, of how many, and log10 p."""
+    rows = _sample(len(x))
+    if len(x) == len(y):
+        matching = match_networks(x[rows], y[rows])
+        return matching.kept, matching.of, order_log10_p(matching)
+    matching = match_networks(x[rows], y)
+    length, matched = longest_increase(matching.b), len(matching.b)
+    by_chance = 2 * math.sqrt(matched)  # of random order, asymptotically
+    count = max(length - round(by_chance), 0)
+    return count, matching.of, increase_log10_p(length, matched)
+
+
+def _anywhere(x: Tensor, y: Tensor) -> tuple[int, int, float]:
+    """Units of a sample on which two matchings agree, of how many, and log10 p."""
+    rows = _sample(len(x))
+    agreements, of = agreement(*match_twice(x[rows], y)), min(len(rows), len(y))
+    return agreements, of, agreement_log10_p(agreements, of)
+
+
+def _sample(units: int) -> Tensor:
+    """Evenly spaced units, at most about twice SAMPLE of them."""
+    return torch.arange(0, units, max(units // SAMPLE, 1))

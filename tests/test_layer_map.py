@@ -1,0 +1,108 @@
+"""Which block comes from which, on models whose making is known."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ZOO
+
+import huref
+from huref.attacks import attack
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.evidence import LayerMap
+from huref.lineage.layers import map_layers
+from huref.models import open_record
+
+
+def full(model: Path) -> UnitFeatures:
+    units = open_record(str(model), depth="full", cache=True).units
+    assert units is not None
+    return units
+
+
+@pytest.fixture(scope="module")
+def parent() -> UnitFeatures:
+    return full(ZOO / "llama-a")
+
+
+@pytest.fixture(scope="module")
+def stranger() -> UnitFeatures:
+    return full(ZOO / "llama-b")
+
+
+def stacked(*parts: tuple[UnitFeatures, int]) -> UnitFeatures:
+    """A model whose blocks are other models' blocks."""
+    networks = torch.stack([units.networks[i] for units, i in parts])
+    networks[:, 0] = torch.arange(len(parts))
+    return UnitFeatures(
+        torch.cat([units.of_network(i) for units, i in parts]),
+        torch.stack([units.scales[i] for units, i in parts]),
+        networks,
+    )
+
+
+def test_a_dropped_layer_shows() -> None:
+    pair = huref.compare([ZOO / "llama-a", ZOO / "llama-a-pruned"], depth="full").pairs[0]
+    found = pair.evidence.layer_map
+    assert found is not None
+    assert found.source == (0, 1, 2, 4)
+    assert found.share.shape == (5, 4)
+    assert found.share[3].max() < 0.1
+    assert found.pairs == ((0, 0), (1, 1), (2, 2), (4, 3))
+
+
+def test_stacking_and_splicing_show(parent: UnitFeatures, stranger: UnitFeatures) -> None:
+    upscaled = stacked(*[(parent, i) for i in (0, 1, 2, 1, 2, 3, 4)])
+    assert map_layers(parent, upscaled).source == (0, 1, 2, 1, 2, 3, 4)
+    spliced = stacked(*[(parent, i) for i in (0, 1)], *[(stranger, i) for i in (2, 3, 4)])
+    assert map_layers(parent, spliced).source == (0, 1, None, None, None)
+    assert map_layers(stranger, spliced).source == (None, None, 2, 3, 4)
+
+
+def test_a_graft_outside_the_recipes_layers_is_a_relation(tmp_path: Path) -> None:
+    """Only the last blocks come from llama-a; the recipe's own come from llama-b."""
+    from dataclasses import replace
+
+    from huref.lineage.table import build_table
+
+    a, b = (open_record(str(ZOO / n), depth="full", cache=True) for n in ("llama-a", "llama-b"))
+    assert a.units is not None
+    assert b.units is not None
+    parts = [(b.units, i) for i in (0, 1, 2)] + [(a.units, i) for i in (3, 4)]
+    spliced = replace(b, model="spliced", units=stacked(*parts))
+    pair = build_table([a, spliced]).pairs[0]
+    assert pair.evidence.log10_p is not None
+    assert pair.evidence.log10_p < -100
+    assert pair.evidence.units is not None
+    assert pair.evidence.units.layer in (3, 4)
+    assert pair.evidence.verdict == "descends"
+
+
+def test_width_pruning_and_permutation_do_not_hide_it(parent: UnitFeatures) -> None:
+    torch.manual_seed(0)
+    kept = torch.randperm(192)[:150].sort().values
+    narrow = UnitFeatures(
+        torch.cat([parent.of_network(i)[kept] for i in range(5)]),
+        parent.scales,
+        parent.networks * torch.tensor([1, 1, 0], dtype=torch.int32)
+        + torch.tensor([0, 0, 150], dtype=torch.int32),
+    )
+    assert map_layers(parent, narrow).source == (0, 1, 2, 3, 4)
+    shuffled = UnitFeatures(
+        torch.cat([parent.of_network(i)[torch.randperm(192)] for i in range(5)]),
+        parent.scales,
+        parent.networks,
+    )
+    assert map_layers(parent, shuffled).source == (0, 1, 2, 3, 4)
+
+
+def test_nothing_comes_from_a_stranger(parent: UnitFeatures, stranger: UnitFeatures) -> None:
+    assert map_layers(parent, stranger).source == (None,) * 5
+    assert map_layers(parent, full(ZOO / "mistral-d")).source == (None,) * 5
+
+
+def test_layers_that_do_nothing_come_from_nowhere(parent: UnitFeatures, tmp_path: Path) -> None:
+    attack(ZOO / "llama-a", ["no-op-layers", "ffn-permutation"], tmp_path / "attacked")
+    found: LayerMap = map_layers(parent, full(tmp_path / "attacked"))
+    assert len(found.source) == 8
+    assert [source for source in found.source if source is not None] == [0, 1, 2, 3, 4]
