@@ -17,6 +17,7 @@ from huref.decoder_cli import decoder
 from huref.errors import HurefError
 from huref.fleet_cli import fleet
 from huref.identify_cli import identify
+from huref.lineage_cli import COMPARISONS, check, require_kind, tree
 from huref.probe_cli import probe
 from huref.registry_cli import registry
 
@@ -67,6 +68,7 @@ as_file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the recipe's.")
 @click.option("--record", type=as_file, help="Also save the record (private: it leaks weights).")
 @click.option("--base", metavar="MODEL", help="For an adapter: its base, if not the one it names.")
+@click.option("--caption", is_flag=True, help="Write name, spoken code and colours below the dog.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def fingerprint(
     model: str,
@@ -75,6 +77,7 @@ def fingerprint(
     decoder: str | None,
     record: Path | None,
     base: str | None,
+    caption: bool,
     as_json: bool,
 ) -> None:
     """Make a model's picture: one lineage, one dog."""
@@ -82,12 +85,15 @@ def fingerprint(
     _refuse_missing_folder(out, record)
     from huref.portrait import fingerprint as make
 
-    result = make(model, out, recipe=recipe, decoder=decoder, record=record, base=base)
+    result = make(
+        model, out, recipe=recipe, decoder=decoder, record=record, base=base, caption=caption
+    )
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
         return
     costs = result.costs
     click.echo(f"picture  {out}")
+    click.echo(f"code     {' '.join(result.code)}")
     if record:
         click.echo(f"record   {record}  (private: it leaks weights)")
     if result.record.revision:
@@ -108,10 +114,11 @@ def fingerprint(
     help="Which blocks are read; full gives layer maps.",
 )
 @click.option("--no-cache", is_flag=True, help="Read the weights again; keep no records.")
-@click.option("-o", "--out", type=as_file, help="Also write a contact sheet (PNG).")
+@click.option("-o", "--out", type=as_file, help="Also write a report (.html) or picture (.png).")
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 @click.option("--md", "form", flag_value="md", help="Print a Markdown table.")
+@click.option("--latex", "form", flag_value="latex", help="Print a LaTeX table.")
 def compare(
     models: tuple[str, ...],
     recipe: str,
@@ -123,15 +130,15 @@ def compare(
     """Compare every two of two or more MODELS."""
     if len(models) < 2:
         raise click.UsageError("give at least two models to compare")
-    _refuse_missing_folder(out)
+    require_kind(out, COMPARISONS)
     from huref.comparison import compare as measure
-    from huref.comparison import draw_sheet
-    from huref.decoder.picture import write_png
     from huref.output import FORMATS
 
     table = measure(models, recipe=recipe, depth=depth, cache=not no_cache)
     if out is not None:
-        write_png(out, draw_sheet(table, recipe=recipe), {"Software": f"huref {__version__}"})
+        from huref.report.files import write_comparison
+
+        write_comparison(table, out, recipe=recipe)
         click.echo(f"wrote {out}", err=True)
     click.echo(FORMATS[form or "text"](table))
 
@@ -151,6 +158,8 @@ def train_encoder(
     click.echo(train(config, resume=resume, device=device, out=out, steps=steps))
 
 
+main.add_command(tree)
+main.add_command(check)
 main.add_command(probe)
 main.add_command(registry)
 main.add_command(identify)

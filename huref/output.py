@@ -142,9 +142,30 @@ def _mixtures(table: LineageTable) -> Iterator[str]:
         yield f"{mixing.child} is a mixture: {', '.join(parts)}"
 
 
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def as_latex(table: LineageTable) -> str:
+    """One row a pair, as a tabular that needs no package."""
+    columns = "".join("l" if name in LEFT else "r" for name in COLUMNS)
+    rows = [" & ".join(_latex(cell) for cell in _cells(pair)) + r" \\" for pair in table.pairs]
+    head = " & ".join(_latex(name) for name in COLUMNS) + r" \\"
+    body = [r"\hline", head, r"\hline", *rows, r"\hline"]
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text if letter.isprintable())
+
+
 FORMATS: dict[str, Callable[[LineageTable], str]] = {
     "text": as_text,
     "json": as_json,
     "csv": as_csv,
     "md": as_markdown,
+    "latex": as_latex,
 }

@@ -65,7 +65,7 @@ class AdapterModel:
     @cached_property
     def base(self) -> Contents:
         """The model that the adapter was trained on."""
-        name = self._base_name or self._declared_base()
+        name = self._base_name or declared_base(self.repository)
         if not isinstance(name, str) or not name:
             raise CheckpointError(
                 f"{self.repository.model}: {CONFIG} names no base model; give one with --base"
@@ -77,15 +77,6 @@ class AdapterModel:
                 f"{self.repository.model} is an adapter of '{name}': {error}; "
                 "give its base with --base"
             ) from error
-
-    def _declared_base(self) -> object:
-        """What the adapter says its base is; a relative path may be meant from its own folder."""
-        name = self.settings.get("base_model_name_or_path")
-        if isinstance(name, str) and name and isinstance(self.repository, LocalFolder):
-            beside = self.repository.path / name
-            if not Path(name).exists() and beside.exists():
-                return str(beside)
-        return name
 
     @property
     def config(self) -> dict[str, Any]:
@@ -173,6 +164,16 @@ class AdapterModel:
         sources = (start, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
         by_rows = None if turned else (True, True, False, True)[: len(sources)]
         return Derived(info, sources, combine, by_rows=by_rows)
+
+
+def declared_base(repository: Repository) -> object:
+    """What an adapter says its base is; a relative path may be meant from its own folder."""
+    name = read_json(repository, CONFIG).get("base_model_name_or_path")
+    if isinstance(name, str) and name and isinstance(repository, LocalFolder):
+        beside = repository.path / name
+        if not Path(name).exists() and beside.exists():
+            return str(beside)
+    return name
 
 
 def _deltas(names: Any) -> dict[str, Delta]:
