@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     from huref.invariants.record import Record
     from huref.lineage.table import LineageTable
     from huref.portrait import Fingerprint, fingerprint
+    from huref.registry.fleet import fleet
 
 __version__ = "0.1.0"
-__all__ = ["Fingerprint", "HurefError", "LineageTable", "Record", "compare", "fingerprint"]
+__all__ = [
+    "Fingerprint",
+    "HurefError",
+    "LineageTable",
+    "Record",
+    "compare",
+    "fingerprint",
+    "fleet",
+]
 
 _HOMES = {
     "Fingerprint": "huref.portrait",
@@ -30,6 +39,7 @@ _HOMES = {
     "Record": "huref.invariants.record",
     "compare": "huref.comparison",
     "fingerprint": "huref.portrait",
+    "fleet": "huref.registry.fleet",
 }
 
 

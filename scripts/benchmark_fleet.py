@@ -1,0 +1,185 @@
+"""A fleet against a Hub that refuses, breaks off and limits, with workers that are killed.
+
+Small models are served from the loopback address, by another process, with a latency of its own
+for each request, the Hub's kind of limits (scaled to seconds), and a share of answers that are
+429, 503 or cut short. Every run starts with an empty registry. What it measured is compared with
+what is measured of the same folders without any network.
+
+    python scripts/benchmark_fleet.py --models 50 --engine threads --workers 1
+    python scripts/benchmark_fleet.py --models 200 --engine threads --workers 12
+    python scripts/benchmark_fleet.py --models 200 --engine ray --workers 6 --kill 2
+"""
+
+import argparse
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+LIMITS = {"api": (80, 10), "resolvers": (1200, 10)}  # requests, seconds
+ROUNDING = 1 / 127  # one step of a sketch's codes: threads may add up in another order
+FAULTS = {"429": 0.01, "503": 0.01, "cut": 0.02}  # shares of answers
+
+
+def serve(
+    folders: dict[str, Path], latency: float, pipe: multiprocessing.connection.Connection
+) -> None:
+    """The hub's process: says where it listens, and what it saw when it is told to end."""
+    from fleet_hub import FleetHub
+
+    with FleetHub(latency=latency, limits=LIMITS, faults=FAULTS) as hub:
+        for name, folder in folders.items():
+            hub.add(name, folder)
+        pipe.send(hub.url)
+        pipe.recv()
+        pipe.send((len(hub.requests), hub.bytes_sent, hub.seen))
+
+
+def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]:
+    """What is measured of each folder without a network; kept for the next time."""
+    from huref.recipe import load_recipe
+    from huref.registry.work import Task, measure_task
+
+    digest = load_recipe()[0].digest
+    path = kept / f"truth-{digest}.npz"
+    truth = dict(np.load(path)) if path.is_file() else {}
+    for name, folder in folders.items():
+        if name not in truth:
+            entry = measure_task(Task(str(folder), "default", digest)).entry
+            assert entry is not None
+            truth[name] = np.concatenate([entry.latent, entry.sketch.ravel()])
+    np.savez(path, **truth)
+    return {name: truth[name] for name in folders}
+
+
+def difference(truth: np.ndarray, latent: np.ndarray, sketch: np.ndarray) -> float:
+    """The largest error, in units of a latent's spread and of a sketch's full scale."""
+    codes = truth[len(latent) :] - sketch.ravel().astype(np.float64)
+    return max(np.abs(truth[: len(latent)] - latent).max(), np.abs(codes).max() / 127)
+
+
+def own_workers() -> list[int]:
+    """Ray workers at work whose ancestor is this process."""
+    parents, busy = {}, []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                title = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat[1])
+            if title.startswith(b"ray::_run"):
+                busy.append(int(entry.name))
+
+    def is_own(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    return [pid for pid in busy if is_own(pid)]
+
+
+def kill_some(count: int, hub_requests: float, killed: list[int]) -> None:
+    """Kill workers, one every so many seconds once they are at work."""
+    while len(killed) < count:
+        time.sleep(hub_requests)
+        workers = [pid for pid in own_workers() if pid not in killed]
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+
+
+def main() -> None:
+    """Measure and print one line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=200)
+    parser.add_argument("--engine", default="threads")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--kill", type=int, default=0, help="Ray workers to kill meanwhile")
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds before each answer")
+    parser.add_argument("--work", type=Path, help="where the models go; kept if given")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        folders = make_models(work, arguments.models)
+        context = multiprocessing.get_context("spawn")
+        pipe, end = context.Pipe()
+        server = context.Process(target=serve, args=(folders, arguments.latency, end))
+        server.start()
+        os.environ |= {
+            "HF_ENDPOINT": pipe.recv(),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HOME": str(Path(temporary) / "home"),
+        }
+        try:
+            run(folders, arguments, Path(temporary), measure_truth(folders, work))
+        finally:
+            pipe.send("end")
+            requests, sent, seen = pipe.recv()
+            server.join()
+        print(f"hub         {requests:,} requests, {sent:,} bytes sent; faults {seen}")
+
+
+def make_models(work: Path, count: int) -> dict[str, Path]:
+    """Folders by name; those that are there already are kept."""
+    from fleet_hub import write_small_llama
+
+    folders = {f"fleet/model-{i:03d}": work / f"model-{i:03d}" for i in range(count)}
+    for seed, folder in enumerate(folders.values()):
+        if not (folder / "tokenizer.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            write_small_llama(folder, seed)
+    return folders
+
+
+def run(
+    folders: dict[str, Path],
+    arguments: argparse.Namespace,
+    temporary: Path,
+    truth: dict[str, np.ndarray],
+) -> None:
+    """One fleet, and whether it is right."""
+    from huref.recipe import load_recipe
+    from huref.registry.fleet import fleet
+    from huref.registry.store import create_store
+
+    store = create_store(str(temporary / "registry"), load_recipe()[0])
+    killed: list[int] = []
+    if arguments.kill:
+        threading.Thread(target=kill_some, args=(arguments.kill, 15.0, killed), daemon=True).start()
+    report = fleet(folders, store, engine=arguments.engine, workers=arguments.workers)
+    entries = list(store.entries())
+    names = Counter(entry.model for entry in entries)
+    off = [difference(truth[e.model], e.latent, e.sketch) for e in entries]
+    right = sum(one <= ROUNDING for one in off)
+    done = [line.listed for line in report.lines if line.status == "done"]
+    print(f"fleet       {arguments.engine}, {arguments.workers} workers, latency "
+          f"{arguments.latency} s, {len(killed)} workers killed")  # fmt: skip
+    print(f"result      {len(entries)} of {len(folders)} in the registry, {right} right, "
+          f"{sum(n > 1 for n in names.values())} twice, {len(done) - len(set(done))} counted "
+          f"twice, {len(report.failures)} failed")  # fmt: skip
+    for line in report.failures:
+        print(f"failed      {line.listed}: {line.reason}")
+    print(
+        f"differs     by {max(off, default=0):.1e} at most from what was measured without a network"
+    )
+    print(f"throughput  {len(done) / report.seconds:.2f} models a second, "
+          f"{report.seconds:.0f} s in all")  # fmt: skip
+    print(f"repeated    {sum(line.attempts - 1 for line in report.lines)} models by the driver")
+
+
+if __name__ == "__main__":
+    main()
