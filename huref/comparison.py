@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from huref.decoder.picture import contact_sheet
+from huref.decoder.picture import contact_sheet, pair_view
 from huref.invariants.extract import Depth
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
@@ -38,6 +38,11 @@ def compare(
 
 
 def draw_sheet(table: LineageTable, columns: int = 4, recipe: str = "default") -> np.ndarray:
-    """All models of a table as one contact sheet, (height, width, 3) uint8."""
+    """All models of a table as one contact sheet, (height, width, 3) uint8; two as a pair."""
     images = [render(record, recipe=recipe) for record in table.records]
+    if len(images) == 2:
+        s = table.pairs[0].similarity
+        figures = [("ICS", s.ics), ("cos z", s.latent_cosine)]
+        known = [f"{name} {value:.2f}" for name, value in figures if value is not None]
+        return pair_view(images, table.labels, "   ".join(known))
     return contact_sheet(images, table.labels, min(columns, len(images)))

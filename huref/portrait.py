@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from huref.decoder.picture import enlarge, write_png
+from huref.decoder.picture import captioned, enlarge, write_png
 from huref.decoder.render import Decoder, load_decoder
+from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
 from huref.invariants.record import Record
 from huref.models import Costs, measure, picture_text
@@ -25,12 +26,19 @@ class Fingerprint:
         image: (height, width, 3) uint8.
         costs: bytes read and seconds by stage.
         path: where the picture was written, or None.
+        caption: whether the PNG says below the dog whose it is, and its code.
     """
 
     record: Record
     image: np.ndarray
     costs: Costs = field(repr=False)
     path: Path | None = None
+    caption: bool = False
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Four words to read out, of which relatives share most; see `huref.decoder.spoken`."""
+        return spoken_code(self.latent)
 
     @property
     def latent(self) -> np.ndarray:
@@ -41,7 +49,12 @@ class Fingerprint:
 
     def save(self, path: str | Path) -> Path:
         """Write the PNG with the model, revision, recipe and latent in its text chunks."""
-        write_png(Path(path), self.image, picture_text(self.record))
+        image = self.image
+        if self.caption:
+            name = self.record.model
+            short = Path(name).name if Path(name).is_absolute() or name.startswith(".") else name
+            image = captioned(image, short, self.code, colour_strip(self.latent))
+        write_png(Path(path), image, picture_text(self.record))
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +113,7 @@ def fingerprint(
     decoder: str | None = None,
     record: str | Path | None = None,
     base: str | Path | None = None,
+    caption: bool = False,
 ) -> Fingerprint:
     """Fingerprint a model.
 
@@ -108,9 +122,11 @@ def fingerprint(
             adapter, a saved record or a fingerprint PNG.
         out: where to write the PNG; None writes none.
         recipe: name of a recipe, or a YAML file.
-        decoder: a decoder checkpoint to use instead of the recipe's.
+        decoder: a decoder to use instead of the recipe's: a file, or the name of an imported one.
         record: where to save the record (private: it leaks weights); None saves none.
         base: for a LoRA adapter, the model to apply it to instead of the one that it names.
+        caption: whether the PNG says below the dog whose it is, with four words that stand for
+            the latent and a strip of its colours.
 
     Returns:
         The picture, the latent and what they cost.
@@ -122,7 +138,7 @@ def fingerprint(
     began = time.perf_counter()
     image = render(measured, decoder, recipe)
     costs.seconds["render"] = time.perf_counter() - began
-    result = Fingerprint(measured, image, costs, Path(out) if out else None)
+    result = Fingerprint(measured, image, costs, Path(out) if out else None, caption)
     if record is not None:
         measured.save(Path(record))
     if out is not None:

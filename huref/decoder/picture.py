@@ -20,6 +20,7 @@ LARGEST_TEXT = 1 << 20  # bytes of one text chunk; Pillow refuses more than this
 
 PAPER = (250, 249, 246)
 INK = (72, 70, 66)
+FAINT = (138, 134, 127)
 
 
 def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
@@ -83,6 +84,52 @@ def enlarge(image: Picture, side: int) -> Picture:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
 
 
+def captioned(
+    image: Picture, name: str, code: Sequence[str], colours: NDArray[np.uint8]
+) -> Picture:
+    """Put a quiet line below a square image (h, h, 3): whose it is, its code, its colours.
+
+    colours (n, 3) become a thin strip right under the picture; the result is (h + band, h, 3).
+    """
+    side = image.shape[0]
+    margin, strip = side // 24, max(3, side // 48)
+    font = ImageFont.load_default(max(9, side // 20))
+    line = _line_height(font)
+    band = Image.new("RGB", (side, strip + margin // 2 + 2 * line + margin // 2), PAPER)
+    pen = ImageDraw.Draw(band)
+    edges = [round(i * side / len(colours)) for i in range(len(colours) + 1)]
+    for left, right, colour in zip(edges, edges[1:], colours, strict=False):
+        pen.rectangle((left, 0, right - 1, strip - 1), fill=tuple(map(int, colour)))
+    for j, (words, ink) in enumerate(((name, INK), (" ".join(code), FAINT))):
+        place = (margin, strip + margin // 2 + j * line)
+        pen.text(place, _shorten(words, side - 2 * margin, pen, font), fill=ink, font=font)
+    return np.concatenate([image, np.asarray(band)])
+
+
+def pair_view(
+    images: Sequence[Picture], captions: Sequence[str], between: str, cell: int = 384
+) -> Picture:
+    """Two images side by side, large, with what was measured of the pair below them.
+
+    Raises:
+        ValueError: not two images and two captions.
+    """
+    if len(images) != 2 or len(captions) != 2:
+        raise ValueError(f"{len(images)} images and {len(captions)} captions are no pair")
+    sheet = Image.fromarray(contact_sheet(images, captions, 2, cell))
+    font = ImageFont.load_default(cell // 18)
+    margin, line = cell // 16, _line_height(font)
+    lines = between.split("\n")
+    whole = Image.new("RGB", (sheet.width, sheet.height + len(lines) * line + margin // 2), PAPER)
+    whole.paste(sheet)
+    pen = ImageDraw.Draw(whole)
+    for j, words in enumerate(lines):
+        fitted = _shorten(words, sheet.width - 2 * margin, pen, font)
+        left = (sheet.width - pen.textlength(fitted, font)) / 2
+        pen.text((left, sheet.height + j * line), fitted, fill=INK, font=font)
+    return np.asarray(whole)
+
+
 def contact_sheet(
     images: Sequence[Picture], captions: Sequence[str], columns: int, cell: int = 256
 ) -> Picture:
@@ -98,7 +145,7 @@ def contact_sheet(
         raise ValueError(f"{len(images)} images, {len(captions)} captions, {columns} columns")
     columns = min(columns, len(images))
     margin, font = cell // 16, ImageFont.load_default(max(11, cell // 16))
-    line = round(1.35 * sum(font.getmetrics())) if isinstance(font, ImageFont.FreeTypeFont) else 14
+    line = _line_height(font)
     lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
     width, height = cell + margin, cell + margin + lines * line
     rows = -(-len(images) // columns)
@@ -112,6 +159,10 @@ def contact_sheet(
             fitted = _shorten(words, cell, pen, font)
             pen.text((x, y + cell + margin // 4 + j * line), fitted, fill=INK, font=font)
     return np.asarray(sheet)
+
+
+def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return round(1.35 * sum(font.getmetrics())) if isinstance(font, ImageFont.FreeTypeFont) else 14
 
 
 def _shorten(
