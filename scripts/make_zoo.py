@@ -1,18 +1,20 @@
 """Make the zoo: tiny language models with a known lineage.
 
     python scripts/make_zoo.py [--config configs/zoo.yaml] [--out checkpoints/zoo]
-                               [--only NAME...] [--jobs N] [--tiny]
+                               [--only NAME...] [--jobs N] [--minutes N] [--tiny]
 
 A model whose folder is there and whose recipe has not changed is left alone, so an interrupted
 run goes on where it stopped. On one machine the same config gives the same weights.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -51,7 +53,7 @@ def in_order(orders: Mapping[str, Order], names: list[str]) -> list[str]:
     for name in names:
         if name not in orders:
             raise SystemExit(f"no model is called {name}; the config has {', '.join(orders)}")
-        found |= dict.fromkeys([*in_order(orders, orders[name].spec["parents"]), name])
+        found |= dict.fromkeys([*in_order(orders, orders[name].sources), name])
     return list(found)
 
 
@@ -62,8 +64,13 @@ def is_made(order: Order, manifest: Mapping[str, Any]) -> bool:
     return made and entry["recipe"] == order.recipe()
 
 
-def make_zoo(config: Mapping[str, Any], out: Path, only: list[str], jobs: int) -> None:
-    """Make the models that are missing, `jobs` of them at a time, and keep the manifest."""
+def make_zoo(
+    config: Mapping[str, Any], out: Path, only: list[str], jobs: int, minutes: float = math.inf
+) -> None:
+    """Make the models that are missing, `jobs` of them at a time, and keep the manifest.
+
+    After `minutes` those in the making are finished and no other is begun.
+    """
     out.mkdir(parents=True, exist_ok=True)
     orders = {name: Order(name, config, out) for name in config["models"]}
     manifest = read_manifest(out)
@@ -76,11 +83,16 @@ def make_zoo(config: Mapping[str, Any], out: Path, only: list[str], jobs: int) -
         else ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
     )
     running: dict[Future[dict[str, Any]], str] = {}
+    last = time.monotonic() + 60 * minutes
     with pool:
         waiting = list(missing)
         while waiting or running:
+            if time.monotonic() > last and not running:
+                print(f"time is up: {len(waiting)} models are not made", file=sys.stderr)
+                break
             unmade = {*waiting, *running.values()}
-            ready = [name for name in waiting if not unmade & {*orders[name].spec["parents"]}]
+            ready = [name for name in waiting if not unmade & {*orders[name].sources}]
+            ready = ready[: jobs - len(running)] if time.monotonic() < last else []
             running |= {pool.submit(make, orders[name]): name for name in ready}
             waiting = [name for name in waiting if name not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -111,6 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: checkpoints/zoo; a new one for --tiny")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--jobs", type=int, default=1, help="models made at once, a core each")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after these")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it runs")
     options = parser.parse_args(arguments)
     config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
@@ -119,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = replaced(config, config["tiny"])
         out = options.out or Path(tempfile.mkdtemp(prefix="zoo-"))
         print(f"writing to {out}", file=sys.stderr)
-    make_zoo(config, out, options.only, options.jobs)
+    make_zoo(config, out, options.only, options.jobs, options.minutes)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,20 @@ from safetensors.torch import load_file
 
 peft = pytest.importorskip("peft")  # of the `make` extra, as transformers and tokenizers are
 
+from make_zoo import make_zoo, replaced  # noqa: E402
+from zoo.copies import COPIES, FORMATS  # noqa: E402
 from zoo.making import held_out_windows  # noqa: E402
 from zoo.manifest import kinship, read_manifest  # noqa: E402
+from zoo.merging import METHODS  # noqa: E402
+from zoo.objectives import OBJECTIVES, corrupt  # noqa: E402
 from zoo.order import Order  # noqa: E402
-from zoo.relations import load  # noqa: E402
+from zoo.relations import NARROWED, RELATIONS, load  # noqa: E402
 from zoo.training import mean_loss  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = ROOT / "checkpoints" / "zoo"
 CONFIG = yaml.safe_load((ROOT / "configs" / "zoo.yaml").read_text(encoding="utf-8"))
+LARGE = yaml.safe_load((ROOT / "configs" / "lineage-zoo.yaml").read_text(encoding="utf-8"))
 MODELS = read_manifest(ZOO)["models"]
 
 # A few windows of text that no model was trained on are enough to tell 4 nats from 8.
@@ -157,3 +162,138 @@ def test_a_second_run_goes_on_and_gives_the_same_bytes(tmp_path):
     assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
     for path in files - {Path("manifest.json")}:  # which holds the seconds it took
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+# --- The larger zoo, whose recipes are committed and whose models are not ------------------------
+
+
+def test_the_larger_zoo_holds_what_the_evaluation_asks_for():
+    models = LARGE["models"]
+    bases = [m for m in models.values() if m["relation"] == "base" and m.get("role") is None]
+    classes = {LARGE["architectures"][m["architecture"]]["class"] for m in bases}
+    draws = {(m["architecture"], m["seed"]) for m in bases}
+    descendants = [m for m in models.values() if m.get("parents")]
+    assert len(draws) >= 12
+    assert len(draws) < len(bases)  # some share an initialisation
+    assert len(classes) >= 4
+    assert len(descendants) >= 60
+    assert {m["relation"] for m in models.values()} == {*RELATIONS, *COPIES}
+    assert {m["objective"] for m in models.values() if "objective" in m} < {*OBJECTIVES}
+    assert {m["format"] for m in models.values() if "format" in m} == {*FORMATS}
+    assert {m["narrowed"] for m in models.values() if "narrowed" in m} == {*NARROWED}
+    assert {m["method"] for m in models.values() if "method" in m} == {*METHODS}
+
+
+SAMPLES = [
+    "llama-1-dpo", "llama-1-lora-merged", "llama-1-student", "llama-1-nf4", "llama-1-gptq",
+    "llama-1-q4_0", "llama-1-latin", "llama-1-other-bytes", "llama-1-experts-trained",
+    "llama-1-upscaled", "llama-1-units", "llama-1-groups-healed", "llama-1-width",
+    "llama-spliced", "llama-1-slerp", "llama-1-rotation", "gpt2-1-mean-shift",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    pytest.importorskip("bitsandbytes")
+    out = tmp_path_factory.mktemp("large")
+    config = replaced(LARGE, LARGE["tiny"])
+    make_zoo(config, out, SAMPLES, jobs=1)
+    return out, read_manifest(out)["models"]
+
+
+def weights(zoo, name):
+    return load_file(zoo / name / "model.safetensors")
+
+
+def block_of(state, index):
+    start = f"model.layers.{index}."
+    return {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a)
+
+
+def test_every_relation_makes_a_model(tiny):
+    out, models = tiny
+    assert {*SAMPLES} < {*models}
+    for name in models:
+        assert (out / name).is_dir()
+
+
+@pytest.mark.parametrize("name", ["llama-1-rotation", "gpt2-1-mean-shift"])
+def test_an_attack_leaves_the_loss(tiny, name):
+    _, models = tiny
+    for loss in models[name]["held_out_loss"].values():
+        assert loss["after"] == pytest.approx(loss["before"], abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["llama-1-nf4", "llama-1-gptq", "llama-1-q4_0"])
+def test_four_bits_are_near_the_parents_sixteen(tiny, name):
+    from huref.loader.checkpoint import open_checkpoint
+
+    out, _ = tiny
+    path = out / name / "model.gguf" if name.endswith("q4_0") else out / name
+    read = open_checkpoint(str(path)).read(["model.layers.2.self_attn.q_proj.weight"])
+    found = read["model.layers.2.self_attn.q_proj.weight"].float()
+    exact = weights(out, "llama-1")["model.layers.2.self_attn.q_proj.weight"].float()
+    assert 0.005 < (found - exact).norm() / exact.norm() < 0.15
+
+
+def test_stacked_blocks_are_the_parents(tiny):
+    out, _ = tiny
+    parent, stacked = (weights(out, name) for name in ("llama-1", "llama-1-upscaled"))
+    for place, source in enumerate([0, 1, 2, 3, 1, 2, 3, 4]):
+        assert same(block_of(stacked, place), block_of(parent, source))
+
+
+def test_units_that_are_kept_keep_their_order(tiny):
+    out, models = tiny
+    key = "model.layers.1.mlp.up_proj.weight"
+    parent, child = (weights(out, name)[key] for name in ("llama-1", "llama-1-units"))
+    rows = [int((parent == row).all(1).nonzero()) for row in child]
+    assert len(child) == 0.75 * len(parent)
+    assert rows == sorted(rows)
+    assert models["llama-1-width"]["architecture"] == "LlamaForCausalLM"
+
+
+def test_a_replaced_vocabulary_begins_with_other_rows_on_the_old_body(tiny):
+    out, models = tiny
+    assert len(weights(out, "llama-1-other-bytes")["model.embed_tokens.weight"]) > 300
+    assert models["llama-1-other-bytes"]["steps"] == 6  # 2 with the body frozen
+
+
+def test_a_student_is_no_descendant(tiny):
+    _, models = tiny
+    assert kinship(models, "llama-1", "llama-1-student") == "distilled"
+    assert kinship(models, "llama-1-dpo", "llama-1-student") == "distilled"
+    assert kinship(models, "llama-2", "llama-1-student") == "unrelated"
+    assert kinship(models, "llama-2", "llama-spliced") == "descends"
+    assert kinship(models, "llama-1-latin", "llama-spliced") == "siblings"
+
+
+def test_merges_of_equals_and_ends():
+    generator = torch.Generator().manual_seed(0)
+    a, b, base = ({"w": torch.randn(6, 5, generator=generator)} for _ in range(3))
+    linear, slerp, ties = (METHODS[name] for name in ("linear", "slerp", "ties"))
+    assert torch.allclose(linear([a, b], [0.25, 0.75], base)["w"], 0.25 * a["w"] + 0.75 * b["w"])
+    assert torch.allclose(slerp([a, b], [1.0, 0.0], base)["w"], a["w"], atol=1e-6)
+    unit = [{"w": state["w"] / state["w"].norm()} for state in (a, b)]
+    assert slerp(unit, [0.5, 0.5], base)["w"].norm() == pytest.approx(1, abs=1e-5)
+    change = ties([a, a], [0.5, 0.5], base)["w"] - base["w"]
+    assert int((change != 0).sum()) == 15 + 1  # the larger half, its smallest member included
+    kept = change != 0
+    assert torch.allclose(change[kept], (a["w"] - base["w"])[kept], atol=1e-6)
+
+
+def test_ties_drops_what_disagrees():
+    zero = {"w": torch.zeros(4)}
+    a, b = {"w": torch.tensor([2.0, 2.0, 3.0, 0.1])}, {"w": torch.tensor([2.0, -1.9, 3.0, 0.1])}
+    merged = METHODS["ties"]([a, b], [0.5, 0.5], zero)["w"]
+    assert torch.allclose(merged, torch.tensor([2.0, 2.0, 3.0, 0.0]))
+
+
+def test_rejected_texts_differ_in_some_tokens():
+    tokens = torch.arange(4 * 500).reshape(4, 500)
+    changed = corrupt(tokens, torch.Generator().manual_seed(0)) != tokens
+    assert 0.10 < changed.float().mean() < 0.20

@@ -4,17 +4,24 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from huref.loader.checkpoint import open_checkpoint
+from zoo.copies import COPIES
 from zoo.corpus import cut_windows, read_texts
-from zoo.order import Order, domain_texts
-from zoo.relations import RELATIONS
+from zoo.objectives import OBJECTIVES
+from zoo.order import Order
+from zoo.relations import RELATIONS, load
+from zoo.surgery import tables_of
 from zoo.training import mean_loss, order_batches, train
 from zoo.vocabulary import save_tokenizer
 
@@ -27,40 +34,111 @@ def make(order: Order) -> dict[str, Any]:
     torch.set_num_threads(1)
     disable_progress_bar()
     started, spec = time.perf_counter(), order.spec
-    model, tokenizer = RELATIONS[spec["relation"]](order)
-    held_out = held_out_windows(order, tokenizer)
-    before = measure(model, held_out)
-    steps = spec.get("steps", 0)
-    if steps:
-        texts, end = domain_texts(order, spec["domain"]), tokenizer.eos_token_id
-        windows = cut_windows(tokenizer.backend_tokenizer, texts, spec["context"], end)
-        train(
-            model,
-            order_batches(windows, spec["batch"], spec["data_seed"]),
-            label=order.name,
-            **{key: spec[key] for key in ("steps", "learning_rate", "warmup", "weight_decay")},
-        )
-    model.half()
-    folder = write_folder(order, model, tokenizer)
-    after = measure(model.float(), held_out)
-    base = order.base().spec
+    made = write_copy(order) if spec["relation"] in COPIES else write_trained(order)
+    folder, base = order.out / order.name, order.base().spec
+    optional: dict[str, Any] = {
+        key: spec[key] for key in ("teacher", "role", "shares", "method", "kinds") if key in spec
+    }
     return {
         "relation": spec["relation"],
         "parents": spec["parents"],
         "initialisation": f"{base['architecture']}/{base['seed']}",
-        "architecture": order.config["architectures"][base["architecture"]]["class"],
+        "architecture": made.architecture,
         **{key: spec.get(key) for key in ("domain", "seed", "data_seed")},
-        "steps": steps,
+        **optional,
+        "steps": made.steps,
         "learning_rate": spec.get("learning_rate"),
-        "tokens": steps * spec["batch"] * spec["context"],
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokens": made.steps * spec["batch"] * spec["context"],
+        "parameters": made.parameters,
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "seconds": round(time.perf_counter() - started),
         "held_out_loss": {
-            name: {"before": before[name], "after": after[name]} for name in held_out
+            name: {"before": before, "after": made.after[name]}
+            for name, before in made.before.items()
         },
         "recipe": order.recipe(),
     }
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the manifest says of a model beyond its config."""
+
+    architecture: str
+    steps: int
+    parameters: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def write_trained(order: Order) -> Made:
+    """Start as the relation says, train if there are steps, and write the folder."""
+    spec = order.spec
+    model, tokenizer = RELATIONS[spec["relation"]](order)
+    held_out = held_out_windows(order, tokenizer)
+    before = measure(model, held_out)
+    steps = [spec.get("frozen_steps", 0), spec.get("steps", 0)]
+    if any(steps):
+        windows = training_windows(order, tokenizer)
+        batches = order_batches(windows, spec["batch"], spec["data_seed"])
+        settings = {key: spec[key] for key in ("warmup", "weight_decay")}
+        settings |= {"label": order.name}
+        if steps[0]:  # with all but the embeddings frozen
+            model.requires_grad_(False)
+            for table in tables_of(model):
+                table.requires_grad_(True)
+            rate = spec["frozen_learning_rate"]
+            train(model, batches, steps=steps[0], learning_rate=rate, **settings)
+            model.requires_grad_(True)
+        if steps[1]:
+            settings |= {"loss_of": OBJECTIVES[spec.get("objective", "next-token")](order, model)}
+            rate = spec["learning_rate"]
+            train(model, batches, steps=steps[1], learning_rate=rate, **settings)
+    if spec.get("merged"):
+        model = model.merge_and_unload().requires_grad_(True)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    model.half()
+    write_folder(order, model, tokenizer)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    after = measure(model.float(), held_out)
+    return Made(type(inner).__name__, sum(steps), parameters, before, after)
+
+
+def training_windows(order: Order, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """The text that a model is trained on, int64 (windows, context)."""
+    domain = order.config["domains"][order.spec["domain"]]
+    source = (domain["kind"], tuple(domain["buckets"]), domain["megabytes"])
+    state, end = tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id
+    return _cut(state, source, order.spec["context"], end)
+
+
+@cache
+def _cut(
+    tokenizer: str, source: tuple[str, tuple[int, int], float], context: int, end: int
+) -> torch.Tensor:
+    # Most models of a zoo share their text and their tokenizer, and cutting costs seconds.
+    return cut_windows(Tokenizer.from_str(tokenizer), read_texts(*source), context, end)
+
+
+def write_copy(order: Order) -> Made:
+    """Write an attacked or quantised copy; its loss shows that it still speaks."""
+    partial, folder = partial_and_final(order)
+    COPIES[order.spec["relation"]](order, partial)
+    model, tokenizer = load(order.out / order.spec["parents"][0])
+    before = measure(model, held_out_windows(order, tokenizer))
+    if order.spec["relation"] == "attacked":
+        model, tokenizer = load(partial)
+    else:
+        path = partial if (partial / "config.json").exists() else partial / "model.gguf"
+        checkpoint = open_checkpoint(str(path))
+        tensors = checkpoint.read(checkpoint.names)
+        missing = model.load_state_dict(tensors, strict=False).missing_keys
+        if missing and (missing != ["lm_head.weight"] or not model.config.tie_word_embeddings):
+            raise ValueError(f"{order.name}: {missing} are missing after quantisation")
+    after = measure(model, held_out_windows(order, tokenizer))
+    partial.rename(folder)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Made(type(model).__name__, 0, parameters, before, after)
 
 
 def measure(model: torch.nn.Module, held_out: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -68,11 +146,18 @@ def measure(model: torch.nn.Module, held_out: Mapping[str, torch.Tensor]) -> dic
     return {name: round(mean_loss(model, windows), 4) for name, windows in held_out.items()}
 
 
-def write_folder(order: Order, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Path:
+def partial_and_final(order: Order) -> tuple[Path, Path]:
+    """Where a folder is written, and where it goes when it is whole; neither is there yet."""
+    paths = order.out / f".{order.name}", order.out / order.name
+    for path in paths:
+        if path.exists():
+            shutil.rmtree(path)
+    return paths
+
+
+def write_folder(order: Order, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write weights, config and tokenizer as they are published; whole or not at all."""
-    partial, folder = order.out / f".{order.name}", order.out / order.name
-    if partial.exists():
-        shutil.rmtree(partial)
+    partial, folder = partial_and_final(order)
     if isinstance(model, PeftModel):
         model.save_pretrained(partial, save_embedding_layers=False)
         (partial / "README.md").unlink()  # a form to fill in, not knowledge
@@ -84,9 +169,7 @@ def write_folder(order: Order, model: PreTrainedModel, tokenizer: PreTrainedToke
         model.save_pretrained(partial, max_shard_size=order.spec["shard_size"])
         (partial / "generation_config.json").unlink(missing_ok=True)
         save_tokenizer(tokenizer, partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    return partial.rename(folder)
+    partial.rename(folder)
 
 
 def held_out_windows(order: Order, tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:

@@ -3,8 +3,12 @@
 The file is {"python": version whose standard library was the text, "models": {name: entry}}, and
 an entry holds
 
-- relation: how it was made: base, finetune, continued, lora, extended, merge, pruned
+- relation: how it was made: a key of `zoo.relations.RELATIONS` or `zoo.copies.COPIES`
 - parents: names, [] for a base; a twin that only shares its initialisation is a base
+- teacher: the model whose outputs it was trained on, in `distilled` models alone
+- role: "stranger" for bases that are there only to be compared with other bases
+- method, shares: how parents were merged, and how much of each, in merges that say so
+- kinds: the attacks, in `attacked` models alone
 - initialisation: architecture and seed of the untrained weights that it goes back to
 - architecture: transformers class
 - domain, seed, data_seed, steps, learning_rate: from the config, null where unused
@@ -47,17 +51,30 @@ def ancestors(models: Models, name: str) -> set[str]:
     return {name}.union(*(ancestors(models, parent) for parent in models[name]["parents"]))
 
 
-def kinship(models: Models, a: str, b: str) -> str:
-    """The truth about two models: descends, siblings, shared initialisation or unrelated.
+def _initialisations(models: Models, names: set[str]) -> set[str]:
+    return {models[name]["initialisation"] for name in names if not models[name]["parents"]}
 
-    `descends`: one is an ancestor of the other, in either direction. `siblings`: both descend
-    from one trained model. `shared initialisation`: only their untrained weights were the same.
+
+def _teachers(models: Models, names: set[str]) -> set[str]:
+    """All that the models learned from, and what those descend from."""
+    taught = {models[name]["teacher"] for name in names if models[name].get("teacher")}
+    return set().union(*(ancestors(models, teacher) for teacher in taught))
+
+
+def kinship(models: Models, a: str, b: str) -> str:
+    """The truth about two models, whatever their order.
+
+    `descends`: one is an ancestor of the other. `siblings`: both descend from one trained model.
+    `shared initialisation`: only their untrained weights were the same. `distilled`: no weights
+    in common, but one learned from the outputs of the other's family. Else `unrelated`.
     """
     of_a, of_b = ancestors(models, a), ancestors(models, b)
     if a in of_b or b in of_a:
         return "descends"
     if of_a & of_b:
         return "siblings"
-    if models[a]["initialisation"] == models[b]["initialisation"]:
+    if _initialisations(models, of_a) & _initialisations(models, of_b):
         return "shared initialisation"
+    if of_a & _teachers(models, of_b) or of_b & _teachers(models, of_a):
+        return "distilled"
     return "unrelated"

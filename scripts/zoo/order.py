@@ -23,6 +23,12 @@ class Order:
         """The model's own entry over the defaults."""
         return {"parents": [], **self.config["defaults"], **self.config["models"][self.name]}
 
+    @property
+    def sources(self) -> list[str]:
+        """Models that must be there first: the parents, and a teacher whose outputs are copied."""
+        spec = self.spec
+        return [*spec["parents"], *([spec["teacher"]] if "teacher" in spec else [])]
+
     def of(self, parent: str) -> "Order":
         """The order that made a parent."""
         return Order(parent, self.config, self.out)
@@ -36,13 +42,15 @@ class Order:
         """Digest of all that the weights depend on, the parents' recipes included."""
         parts = {
             "spec": self.spec,
-            "parents": [self.of(parent).recipe() for parent in self.spec["parents"]],
+            "parents": [self.of(source).recipe() for source in self.sources],
             **{key: self.config[key] for key in ("domains", "held_out")},
         }
         if not self.spec["parents"]:
             architecture = self.config["architectures"][self.spec["architecture"]]
             parts["architecture"] = architecture
             parts["tokenizer"] = self.config["tokenizers"][architecture["tokenizer"]]
+        elif "tokenizer" in self.spec:  # a vocabulary of its own in place of its parent's
+            parts["tokenizer"] = self.config["tokenizers"][self.spec["tokenizer"]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,14 +1,26 @@
 """Relations: where a model starts, given its parents. Training, if any, follows."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from huref.attacks import attack
+from zoo.merging import METHODS
 from zoo.order import Order, domain_texts
+from zoo.surgery import (
+    keep_groups,
+    keep_units,
+    keep_width,
+    replace_vocabulary,
+    stack_blocks,
+    tables_of,
+)
 from zoo.vocabulary import TRAINERS, grow
 
 Start = tuple[PreTrainedModel, PreTrainedTokenizerFast]
@@ -67,59 +79,101 @@ def is_other_script(text: str) -> bool:
     return not text.isascii() and not any(map(is_latin, text))
 
 
+SCRIPTS: dict[str, Callable[[str], bool]] = {"latin": is_latin, "other": is_other_script}
+
+
 def start_extended(order: Order) -> Start:
-    """The parent with new tokens: half of them Latin, half of another script.
+    """The parent with new tokens, as many of each of the scripts asked for: Latin, another.
 
     A new row starts as the mean of the rows of the two tokens that it is merged from.
     """
-    model, tokenizer = load(order.out / order.spec["parents"][0])
-    texts, half = domain_texts(order, order.spec["domain"]), order.spec["new_tokens"] // 2
-    tokenizer, latin = grow(tokenizer, texts, half, is_latin)
-    tokenizer, other = grow(tokenizer, texts, half, is_other_script)
+    model, tokenizer = start_parent(order)
+    texts = domain_texts(order, order.spec["domain"])
+    scripts = order.spec.get("scripts", list(SCRIPTS))
+    origins: list[tuple[int, int]] = []
+    for script in scripts:
+        count = order.spec["new_tokens"] // len(scripts)
+        tokenizer, more = grow(tokenizer, texts, count, SCRIPTS[script])
+        origins += more
     first = model.config.vocab_size
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
-        for row, parts in enumerate(latin + other, start=first):
+    for table in tables_of(model):
+        for row, parts in enumerate(origins, start=first):
             table.data[row] = table.data[list(parts)].mean(0)
     return model, tokenizer
 
 
+def start_revocabulary(order: Order) -> Start:
+    """The parent's body under random embeddings for a tokenizer of its own."""
+    model, _ = start_parent(order)
+    recipe = order.config["tokenizers"][order.spec["tokenizer"]]
+    texts = domain_texts(order, recipe["domain"])
+    tokenizer = TRAINERS[recipe["kind"]](texts, recipe["vocabulary"])
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return replace_vocabulary(model, len(tokenizer), ends, order.spec["seed"]), tokenizer
+
+
 def start_merge(order: Order) -> Start:
-    """The plain average of the parents' weights."""
+    """The parents' weights mixed: their plain average, or by a method and shares."""
     parents = [load(order.out / parent) for parent in order.spec["parents"]]
     model, tokenizer = parents[0]
     states = [parent.state_dict() for parent, _ in parents]
-    mean = {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
-    model.load_state_dict(mean)
+    if "method" in order.spec:
+        base = load(order.out / order.base().name)[0].state_dict()
+        merged = METHODS[order.spec["method"]](states, order.spec["shares"], base)
+    else:
+        merged = {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
+    model.load_state_dict(merged)
     return model, tokenizer
 
 
 def start_pruned(order: Order) -> Start:
-    """The parent without one of its blocks."""
-    parent, tokenizer = load(order.out / order.spec["parents"][0])
-    removed = order.spec["removed_block"]
-    shape = parent.config.to_dict()
-    shape["num_hidden_layers"] -= 1
-    model = type(parent)(type(parent.config)(**shape, attn_implementation="eager"))
-    state = {}
-    for key, tensor in parent.state_dict().items():
-        parts = key.split(".")
-        if parts[:2] == ["model", "layers"]:
-            index = int(parts[2])
-            if index == removed:
-                continue
-            parts[2] = str(index - (index > removed))
-        state[".".join(parts)] = tensor
-    model.load_state_dict(state)
-    return model, tokenizer
+    """The parent without some of its blocks."""
+    model, tokenizer = start_parent(order)
+    spec, count = order.spec, model.config.num_hidden_layers
+    removed = spec.get("removed_blocks") or [spec["removed_block"]]
+    return stack_blocks([model], [(0, i) for i in range(count) if i not in removed]), tokenizer
 
+
+def start_narrowed(order: Order) -> Start:
+    """The parent with a part of its hidden units, heads or residual dimensions."""
+    model, tokenizer = start_parent(order)
+    return NARROWED[order.spec["narrowed"]](model, order.spec["kept"]), tokenizer
+
+
+def start_stacked(order: Order) -> Start:
+    """Blocks of one parent or more on top of each other, some of them twice."""
+    parents = [load(order.out / parent) for parent in order.spec["parents"]]
+    return stack_blocks([model for model, _ in parents], order.spec["blocks"]), parents[0][1]
+
+
+def start_upcycled(order: Order) -> Start:
+    """The parent's feed-forward networks copied into experts under a random router."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "upcycled"
+        parent = order.out / order.spec["parents"][0]
+        attack(parent, ["upcycling"], folder, order.spec["seed"])
+        return load(folder)
+
+
+NARROWED: dict[str, Callable[[PreTrainedModel, Any], PreTrainedModel]] = {
+    "units": keep_units,
+    "width": keep_width,
+    "groups": keep_groups,
+}
 
 RELATIONS: dict[str, Callable[[Order], Start]] = {
     "base": start_base,
+    "distilled": start_base,
     "finetune": start_parent,
     "continued": start_parent,
+    "preferred": start_parent,
     "lora": start_lora,
     "extended": start_extended,
+    "revocabulary": start_revocabulary,
     "merge": start_merge,
     "pruned": start_pruned,
+    "narrowed": start_narrowed,
+    "stacked": start_stacked,
+    "upcycled": start_upcycled,
 }

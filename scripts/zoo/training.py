@@ -1,11 +1,13 @@
 """One training loop and one loss, the same for every model of the zoo."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
+
+Loss = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 
 
 def order_batches(windows: torch.Tensor, batch: int, seed: int) -> Iterator[torch.Tensor]:
@@ -33,10 +35,12 @@ def train(
     warmup: float,
     weight_decay: float,
     label: str,
+    loss_of: Loss = token_loss,
 ) -> None:
     """Train the trainable parameters in place: AdamW, linear warm-up, cosine decay to zero.
 
-    `warmup` is a fraction of the steps. Gains and biases (one-dimensional) are not decayed.
+    `loss_of` gives the loss of a batch (batch, context); `warmup` is a fraction of the steps.
+    Gains and biases (one-dimensional) are not decayed.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -55,7 +59,7 @@ def train(
     model.train()
     progress = tqdm(range(steps), desc=label, disable=None)
     for _ in progress:
-        loss = token_loss(model, next(batches))
+        loss = loss_of(model, next(batches))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

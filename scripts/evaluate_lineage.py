@@ -1,0 +1,64 @@
+"""Measures the lineage verdicts on a zoo of known truth, beside rival fingerprints.
+
+    python scripts/make_zoo.py --config configs/lineage-zoo.yaml --out runs/lineage-zoo
+    python scripts/evaluate_lineage.py [runs/lineage-zoo] [--out runs/lineage-evaluation]
+
+Writes docs/lineage.md and configs/lineage.json. What was measured is kept under --out, so that an
+interrupted run goes on; evidence is measured again whenever huref changed.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from lineage_evaluation.calibrating import measure_null
+from lineage_evaluation.measuring import evidence, make_records, rival_scores
+from lineage_evaluation.report import Evaluation, calibration_file, render
+from lineage_evaluation.truth import all_pairs
+from zoo.manifest import read_manifest
+
+from huref.errors import HurefError
+from huref.files import replacing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def evaluate(zoo: Path, out: Path) -> Evaluation:
+    """Measure what is not measured yet."""
+    models = read_manifest(zoo)["models"]
+    if not models:
+        raise SystemExit(f"evaluate_lineage: no zoo in {zoo}; scripts/make_zoo.py makes one")
+    pairs = all_pairs(models)
+    records = make_records(zoo, models, out)
+    rivals = rival_scores(zoo, models, pairs, out)
+    found = evidence(records, models, out)
+    null = measure_null(pairs, found["pairs"], records)
+    return Evaluation(models, pairs, found["pairs"], rivals, found["mixings"], null)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("zoo", nargs="?", type=Path, default=ROOT / "runs" / "lineage-zoo")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "lineage-evaluation")
+    parser.add_argument("--table", type=Path, default=ROOT / "docs" / "lineage.md")
+    parser.add_argument("--calibration", type=Path, default=ROOT / "configs" / "lineage.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        evaluation = evaluate(options.zoo, options.out)
+    except HurefError as error:
+        raise SystemExit(f"evaluate_lineage: {error}") from error
+    with replacing(options.table) as temporary:
+        temporary.write_text(render(evaluation), "utf-8")
+    with replacing(options.calibration) as temporary:
+        content = calibration_file(evaluation.null)
+        temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

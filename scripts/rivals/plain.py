@@ -1,0 +1,16 @@
+"""Plain parameter cosine: tensors of one name and one shape, as one long vector."""
+
+from rivals.weights import Weights
+
+
+def parameter_cosine(a: Weights, b: Weights) -> float:
+    """Cosine over the tensors that both models have, in [-1, 1]; 0 where there is none."""
+    dot = square_a = square_b = 0.0
+    for name, tensor in a.tensors.items():
+        other = b.tensors.get(name)
+        if other is not None and other.shape == tensor.shape:
+            x, y = tensor.double(), other.double()
+            dot += float((x * y).sum())
+            square_a += float(x.square().sum())
+            square_b += float(y.square().sum())
+    return dot / (square_a * square_b) ** 0.5 if square_a and square_b else 0.0

@@ -1,0 +1,73 @@
+"""What a model is trained for, where it is not the next token of a text."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
+
+from zoo.order import Order
+from zoo.relations import load
+from zoo.training import Loss, token_loss
+
+BETA = 0.1  # of direct preference optimisation
+CORRUPTED = 0.15  # share of a rejected text's tokens that another place of the batch gave
+
+
+def next_token(order: Order, model: torch.nn.Module) -> Loss:
+    """The text itself."""
+    return token_loss
+
+
+def corrupt(tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Texts (batch, context) with some tokens from elsewhere in the batch."""
+    shuffled = tokens.flatten()[torch.randperm(tokens.numel(), generator=generator)]
+    changed = torch.rand(tokens.shape, generator=generator) < CORRUPTED
+    return torch.where(changed, shuffled.reshape(tokens.shape), tokens)
+
+
+def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, context, vocabulary) in float32, computed under bfloat16 autocast."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits.float()
+
+
+def log_probability(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Log probability in nats of each text (batch, context), as (batch,)."""
+    logits = logits_of(model, tokens)[:, :-1].transpose(1, 2)
+    return -cross_entropy(logits, tokens[:, 1:], reduction="none").sum(1)
+
+
+def preference(order: Order, model: torch.nn.Module) -> Loss:
+    """Real texts preferred to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(order.spec["data_seed"])
+
+    def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([tokens, corrupt(tokens, generator)])
+        gained = log_probability(model, both) - log_probability(reference, both)
+        chosen, rejected = gained.chunk(2)
+        return -logsigmoid(BETA * (chosen - rejected)).mean()
+
+    return loss
+
+
+def distillation(order: Order, model: torch.nn.Module) -> Loss:
+    """A teacher's distribution over next tokens; its weights are not touched."""
+    teacher = load(order.out / order.spec["teacher"])[0].eval().requires_grad_(False)
+
+    def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        one, other = (
+            log_softmax(logits_of(speaker, tokens).flatten(0, 1), 1) for speaker in (model, teacher)
+        )
+        return kl_div(one, other, log_target=True, reduction="batchmean")
+
+    return loss
+
+
+OBJECTIVES: dict[str, Callable[[Order, torch.nn.Module], Loss]] = {
+    "next-token": next_token,
+    "preference": preference,
+    "distillation": distillation,
+}
