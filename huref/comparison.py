@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from huref.decoder.picture import contact_sheet, pair_view
 from huref.invariants.extract import Depth
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
-from huref.portrait import render
 
 
 def compare(
@@ -35,14 +32,3 @@ def compare(
     """
     names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
     return build_table([open_record(name, recipe, depth=depth, cache=cache) for name in names])
-
-
-def draw_sheet(table: LineageTable, columns: int = 4, recipe: str = "default") -> np.ndarray:
-    """All models of a table as one contact sheet, (height, width, 3) uint8; two as a pair."""
-    images = [render(record, recipe=recipe) for record in table.records]
-    if len(images) == 2:
-        s = table.pairs[0].similarity
-        figures = [("ICS", s.ics), ("cos z", s.latent_cosine)]
-        known = [f"{name} {value:.2f}" for name, value in figures if value is not None]
-        return pair_view(images, table.labels, "   ".join(known))
-    return contact_sheet(images, table.labels, min(columns, len(images)))

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from huref.decoder.picture import PAPER, Picture, contact_sheet
+from huref.decoder.picture import PAPER, Picture, contact_sheet, pair_view
 from huref.lineage.table import LineageTable
 from huref.report.heatmap import draw_heatmap
 from huref.report.portraits import Portraits, draw_portraits
@@ -27,7 +27,10 @@ def draw_table(
     blank = np.full((8, 8, 3), PAPER, dtype=np.uint8)
     dogs = [blank if image is None else image for image in portraits.images]
     columns, cell = (4, 256) if few else (10, 128)
-    sheet = contact_sheet(dogs, table.labels, min(columns, len(dogs)), cell)
+    if len(dogs) == 2:
+        sheet = pair_view(dogs, table.labels, _figures(table))
+    else:
+        sheet = contact_sheet(dogs, table.labels, min(columns, len(dogs)), cell)
     canvas = draw_heatmap(table)
     scale = min(max(sheet.shape[1] / canvas.width, 1.25), SCALE)
     heatmap = rasterise(canvas, portraits, scale)
@@ -36,3 +39,9 @@ def draw_table(
     both.paste(Image.fromarray(sheet), (0, 0))
     both.paste(Image.fromarray(heatmap), (0, sheet.shape[0]))
     return np.asarray(both)
+
+
+def _figures(table: LineageTable) -> str:
+    similarity = table.pairs[0].similarity
+    figures = (("ICS", similarity.ics), ("cos z", similarity.latent_cosine))
+    return "   ".join(f"{name} {value:.2f}" for name, value in figures if value is not None)
