@@ -131,8 +131,7 @@ def list_entries(uri: str, as_json: bool) -> None:
     from huref.registry.store import open_store
 
     store = open_store(uri)
-    labels = [label for chunk in store.chunks() for label in chunk.labels]
-    labels.sort(key=lambda label: (label.model, label.revision or ""))
+    labels = sorted(store.labels(), key=lambda label: (label.model, label.revision or ""))
     if as_json:
         entries = [dataclasses.asdict(label) for label in labels]
         print_json({"uri": store.uri, "recipe": store.recipe.digest, "models": entries})

@@ -49,6 +49,9 @@ def test_entries_come_back_bit_for_bit(store: Store) -> None:
     assert len(found) == len(again) == 7
     assert all(same(found[entry.model], entry) for entry in entries)
     assert again.count_bases() == 1
+    assert {(label.model, label.base) for label in again.labels()} == {
+        (entry.model, entry.base) for entry in entries
+    }
 
 
 def test_a_model_is_added_once_per_commit(store: Store) -> None:

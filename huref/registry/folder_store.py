@@ -36,7 +36,8 @@ from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 FORMAT = 1
 FULL = 4096  # models of a segment; one this large is not merged again
 FANOUT = 16  # segments of like size that are merged into one
-Reader = Callable[[], Matrices]
+LABELS = "model, revision, base, measured_at, measured_by"
+Reader = Callable[[bool], Matrices]
 
 
 class FolderStore(Store):
@@ -133,15 +134,22 @@ class FolderStore(Store):
                 self._rewrite(db, [segment])
         return sum(map(len, gone.values()))
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
         """See Store. What was committed when it began is what it gives."""
         for labels, read in self._snapshot():
-            m = read()
+            m = read(sketches)
             yield Chunk(m.latents, m.sketches, m.vocabularies, m.vocabulary, labels)
 
     def __len__(self) -> int:
         with self._reading() as db:
             return int(db.execute("SELECT COUNT(*) FROM entries").fetchone()[0])
+
+    def labels(self) -> Iterator[Labels]:
+        """See Store. Reads the table alone."""
+        with self._reading() as db:
+            rows = db.execute(f"SELECT {LABELS} FROM entries").fetchall()
+        for model, revision, base, at, by in rows:
+            yield Labels(model, revision or None, base, at, by)
 
     def count_bases(self) -> int:
         """See Store."""
@@ -155,8 +163,8 @@ class FolderStore(Store):
         for last in (False, False, False, True):
             with self._reading() as db, transaction(db, "DEFERRED"):
                 labels: dict[str, list[Labels]] = {}
-                columns = "model, revision, base, measured_at, measured_by, segment"
-                for row in db.execute(f"SELECT {columns} FROM entries ORDER BY segment, place"):
+                query = f"SELECT {LABELS}, segment FROM entries ORDER BY segment, place"
+                for row in db.execute(query):
                     model, revision, base, at, by, segment = row
                     label = Labels(model, revision or None, base, at, by)
                     labels.setdefault(segment, []).append(label)
@@ -205,7 +213,7 @@ class FolderStore(Store):
             query = "SELECT place, model, revision FROM entries WHERE segment = ? ORDER BY place"
             kept = db.execute(query, (segment,)).fetchall()
             if kept:
-                matrices = open_segment(self._path(segment), size)()
+                matrices = open_segment(self._path(segment), size)(True)
                 parts.append(matrices.take([place for place, _, _ in kept]).columns())
                 rows += [(model, revision) for _, model, revision in kept]
             # Places are unique within a segment, and rows move to another one below.

@@ -107,11 +107,11 @@ class LanceStore(Store):
         with _explained(self.uri):
             return int(self._table.delete(where).num_deleted_rows)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
         """See Store."""
         with _explained(self.uri):
             self._table.checkout_latest()
-            columns = [*LABELS, "latent", "sketch", "anchors"]
+            columns = [*LABELS, "latent", "anchors", *(["sketch"] if sketches else [])]
             for batch in self._table.search().select(columns).to_batches(BATCH):
                 yield self._chunk(batch)
 
@@ -131,8 +131,11 @@ class LanceStore(Store):
         columns = {
             name: batch.column(name).flatten().to_numpy(zero_copy_only=False).reshape(count, -1)
             for name in ("latent", "sketch", "anchors")
+            if name in batch.schema.names
         }
-        sketches = columns["sketch"].reshape(count, len(self.recipe.layers) * 3, -1)
+        empty = np.zeros((count, 0, 0), np.int8)
+        terms = len(self.recipe.layers) * 3
+        sketches = columns["sketch"].reshape(count, terms, -1) if "sketch" in columns else empty
         m = from_columns([(columns["latent"], sketches, columns["anchors"])])
         words = zip(*(batch.column(name).to_pylist() for name in LABELS), strict=True)
         labels = [Labels(model, revision or None, *rest) for model, revision, *rest in words]

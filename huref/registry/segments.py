@@ -40,8 +40,10 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def open_segment(path: Path, rows: int) -> Callable[[], Matrices]:
+def open_segment(path: Path, rows: int) -> Callable[[bool], Matrices]:
     """Open a segment of so many rows; what is returned reads it, even after it was removed.
+
+    It takes whether the sketches are wanted, too; else they are (n, 0, 0).
 
     Raises:
         MissingSegmentError: there is none.
@@ -56,11 +58,15 @@ def open_segment(path: Path, rows: int) -> Callable[[], Matrices]:
     except SafetensorError as error:
         raise RegistryError(f"{damaged} ({error})") from error
 
-    def read() -> Matrices:
+    def read(sketches: bool) -> Matrices:
         try:
-            matrices = Matrices(*(file.get_tensor(name) for name in NAMES))
+            tensors = {
+                name: file.get_tensor(name) for name in NAMES if sketches or name != "sketches"
+            }
         except SafetensorError as error:
             raise RegistryError(f"{damaged} ({error})") from error
+        tensors.setdefault("sketches", np.zeros((rows, 0, 0), np.int8))
+        matrices = Matrices(**tensors)
         columns = (matrices.latents, matrices.sketches, matrices.vocabulary)
         if {len(column) for column in columns} != {rows}:
             raise RegistryError(f"{damaged} (it should have {rows} rows)")

@@ -34,8 +34,8 @@ Codes = NDArray[np.int8]
 AnchorCodes = NDArray[np.uint32]
 
 
-@lru_cache(maxsize=8)
-def sketch_shifts(terms: int, m: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=32)
+def sketch_shifts(terms: int, m: int, diagonals: int = DIAGONALS) -> NDArray[np.int64]:
     """By how many columns each kept diagonal is shifted, (terms, 6); distinct within a term.
 
     From SHA-256, so that they never change. The main diagonal, on which a token meets itself, is
@@ -45,7 +45,7 @@ def sketch_shifts(terms: int, m: int) -> NDArray[np.int64]:
     for term in range(terms):
         chosen: list[int] = []
         attempt = 0
-        while len(chosen) < DIAGONALS:
+        while len(chosen) < diagonals:
             digest = hashlib.sha256(f"huref sketch 1 {term} {attempt}".encode()).digest()
             shift = 1 + int.from_bytes(digest[:8], "big") % (m - 1)
             if shift not in chosen:
@@ -55,11 +55,13 @@ def sketch_shifts(terms: int, m: int) -> NDArray[np.int64]:
     return np.array(shifts)
 
 
-def make_sketch(terms: Tensor) -> Codes:
+def make_sketch(terms: Tensor, diagonals: int = DIAGONALS) -> Codes:
     """The sketch of a model's terms.
 
     Args:
         terms: (layers, 3, m, m) float.
+        diagonals: how many to keep of each term. Registries take the default; others are there
+            to measure what it costs.
 
     Returns:
         (layers * 3, 6 m) int8: the entries (i, (i + shift) mod m) of each term, divided by the
@@ -67,7 +69,7 @@ def make_sketch(terms: Tensor) -> Codes:
     """
     m = terms.shape[-1]
     flat = terms.reshape(-1, m, m).float()
-    shifts = torch.from_numpy(sketch_shifts(len(flat), m))
+    shifts = torch.from_numpy(sketch_shifts(len(flat), m, diagonals))
     rows = torch.arange(m)
     columns = (rows[None, None, :] + shifts[:, :, None]) % m  # (terms, 6, m)
     entries = flat[torch.arange(len(flat))[:, None, None], rows, columns].reshape(len(flat), -1)

@@ -74,7 +74,7 @@ class Match:
     """An entry that was found, and how alike it is to what was looked for.
 
     Attributes:
-        entry: the entry.
+        entry: the entry; its sketch is left out where the query had none.
         ics: estimate of the ICS by the sketches, or None when the query had no sketch.
         terms: the estimate for each term, (layers * 3,), or None.
         compared: entries of the sketches that it rests on; its null spread is 1/sqrt of them.
@@ -116,8 +116,11 @@ class Store(ABC):
         """Remove a model (at all commits when `revision` is None) and return how many went."""
 
     @abstractmethod
-    def chunks(self) -> Iterator[Chunk]:
-        """All entries in no particular order, a few thousand at a time."""
+    def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
+        """All entries in no particular order, a few thousand at a time.
+
+        Without `sketches` these are left empty, (n, 0, 0), and not read.
+        """
 
     @abstractmethod
     def __len__(self) -> int:
@@ -126,6 +129,11 @@ class Store(ABC):
     @abstractmethod
     def count_bases(self) -> int:
         """How many entries declare no base."""
+
+    def labels(self) -> Iterator[Labels]:
+        """What is said of every entry, in no particular order."""
+        for chunk in self.chunks(sketches=False):
+            yield from chunk.labels
 
     def entries(self) -> Iterator[Entry]:
         """All entries, in no particular order."""
@@ -145,7 +153,7 @@ class Store(ABC):
             bases_only: leave out the entries that declare a base.
         """
         best: list[tuple[float, Match]] = []
-        for chunk in self.chunks():
+        for chunk in self.chunks(sketches=query.sketch is not None):
             wanted = [not bases_only or label.base is None for label in chunk.labels]
             rows = np.flatnonzero(wanted)
             scores, terms, compared = _score(query, chunk)

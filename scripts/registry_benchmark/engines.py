@@ -1,0 +1,260 @@
+"""Build, memory and query time of registries, beside exact search by other libraries.
+
+Each measurement is a process of its own, so that its peak memory is its own.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from huref.recipe import load_recipe
+from huref.registry.entry import Entry, Query
+from huref.registry.sketch import DIAGONALS
+from huref.registry.store import create_store, open_store
+
+QUERIES = 5
+NEIGHBOURS = 10
+M = 512
+LARGEST_FLOAT = 20_000  # sketches as float32 (74 kB each) that the other libraries are given
+ENGINES = ("huref folder", "huref LanceDB", "scikit-learn", "FAISS", "LanceDB")
+Vectors = NDArray[np.float32]
+Search = Callable[[Query], list[int]]
+
+
+def make_entry(number: int) -> Entry:
+    """A random entry; all have one vocabulary, so that none can be skipped."""
+    g = np.random.default_rng(number)
+    return Entry(
+        model=str(number),
+        revision=None,
+        recipe=load_recipe()[0].digest,
+        base=None,
+        measured_at="2026-11-21",
+        measured_by="benchmark",
+        latent=g.standard_normal(512, np.float32),
+        sketch=g.integers(-64, 65, (6, DIAGONALS * M), dtype=np.int8),
+        anchors=np.arange(1, M + 1, dtype=np.uint32),
+    )
+
+
+def make_queries(count: int) -> list[Query]:
+    """A few of the entries under much noise."""
+    queries = []
+    for number in np.linspace(0, count - 1, QUERIES).astype(int).tolist():
+        entry, g = make_entry(number), np.random.default_rng(10**9 + number)
+        noise = g.integers(-64, 65, entry.sketch.shape)
+        sketch = np.clip(entry.sketch * 0.3 + noise, -127, 127).astype(np.int8)
+        latent = entry.latent * 0.3 + g.standard_normal(512, np.float32)
+        queries.append(Query(latent, sketch, entry.anchors))
+    return queries
+
+
+def as_vectors(sketches: NDArray[np.int8]) -> Vectors:
+    """Sketches (n, 6, k) as unit vectors (n, 6 k) whose inner product is the sketches' ICS."""
+    x = sketches.astype(np.float32)
+    x -= x.mean(axis=2, keepdims=True)
+    x /= np.linalg.norm(x, axis=2, keepdims=True) * np.sqrt(x.shape[1])
+    return x.reshape(len(x), -1)
+
+
+def normalised(latents: Vectors) -> Vectors:
+    """Latents (n, 512) as unit vectors."""
+    unit: Vectors = latents / np.linalg.norm(latents, axis=1, keepdims=True)
+    return unit
+
+
+def vectors_of(what: str, entries: Iterator[Entry], count: int) -> Vectors:
+    """The unit vectors of all entries, whose inner products are what is searched by."""
+    if what == "latents":
+        return normalised(np.stack([entry.latent for entry in entries]))
+    vectors = np.empty((count, 6 * DIAGONALS * M), np.float32)
+    for number, entry in enumerate(entries):
+        vectors[number] = as_vectors(entry.sketch[None])[0]
+    return vectors
+
+
+def of_query(what: str, query: Query) -> Vectors:
+    """The unit vector (1, d) of a query."""
+    if what == "latents":
+        return normalised(query.latent[None])
+    assert query.sketch is not None
+    return as_vectors(query.sketch[None])
+
+
+def entries(count: int) -> Iterator[Entry]:
+    """So many of them."""
+    return map(make_entry, range(count))
+
+
+def build(engine: str, what: str, count: int, place: Path) -> Search:
+    """Put entries into an engine (or open what was put there) and return its search."""
+    if engine.startswith("huref"):
+        uri = str(place / "registry") + (".lance" if engine.endswith("LanceDB") else "")
+        if Path(uri).exists():
+            store = open_store(uri)
+        else:
+            store = create_store(uri, load_recipe()[0])
+            store.add(entries(count))
+
+        def search(query: Query) -> list[int]:
+            asked = query if what == "sketches" else Query(query.latent)
+            return [int(match.entry.model) for match in store.search(asked, NEIGHBOURS)]
+
+        return search
+    if engine == "LanceDB":
+        return _build_lance(what, count, place)
+    vectors = vectors_of(what, entries(count), count)
+    if engine == "FAISS":
+        import faiss
+
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        return lambda query: index.search(of_query(what, query), NEIGHBOURS)[1][0].tolist()
+    from sklearn.neighbors import NearestNeighbors
+
+    fitted = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute", metric="cosine")
+    fitted.fit(vectors)
+    return lambda query: fitted.kneighbors(of_query(what, query))[1][0].tolist()
+
+
+def _build_lance(what: str, count: int, place: Path) -> Search:
+    """A table of vectors alone, searched by LanceDB's own exact search."""
+    import lancedb
+    import pyarrow as pa
+
+    database = lancedb.connect(str(place / "vectors.lance"))
+    if "vectors" not in database.list_tables().tables:
+        vectors = vectors_of(what, entries(count), count)
+        flat = pa.array(vectors.reshape(-1), pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        database.create_table("vectors", pa.table({"number": range(count), "vector": column}))
+    table = database.open_table("vectors")
+
+    def search(query: Query) -> list[int]:
+        found: Any = table.search(of_query(what, query)[0])
+        rows = found.distance_type("cosine").limit(NEIGHBOURS).select(["number", "_distance"])
+        return [row["number"] for row in rows.to_list()]
+
+    return search
+
+
+def true_neighbours(what: str, count: int, queries: list[Query]) -> list[list[int]]:
+    """The exact answer, in float64 and by other arithmetic than any engine's."""
+    scores = np.zeros((len(queries), count))
+    for number, entry in enumerate(entries(count)):
+        for row, query in enumerate(queries):
+            if what == "latents":
+                scores[row, number] = np.corrcoef(query.latent, entry.latent)[0, 1]
+                x, y = query.latent.astype(float), entry.latent.astype(float)
+                scores[row, number] = x @ y / np.sqrt(x @ x * (y @ y))
+            else:
+                assert query.sketch is not None
+                pairs = zip(query.sketch, entry.sketch, strict=True)
+                scores[row, number] = np.mean([_pearson(x, y) for x, y in pairs])
+    return [np.argsort(-row)[:NEIGHBOURS].tolist() for row in scores]
+
+
+def _pearson(x: NDArray[np.int8], y: NDArray[np.int8]) -> float:
+    # Whole numbers, so that sums are exact: n S(xy) - S(x) S(y), and so on.
+    a, b, n = x.astype(np.float64), y.astype(np.float64), len(x)
+    covariance = n * (a @ b) - a.sum() * b.sum()
+    squares = (n * (a @ a) - a.sum() ** 2) * (n * (b @ b) - b.sum() ** 2)
+    return float(covariance / np.sqrt(squares))
+
+
+def measure_here(engine: str, what: str, count: int, place: Path) -> dict[str, object]:
+    """Build or open, then search, in this process."""
+    queries = make_queries(count)
+    began = time.perf_counter()
+    search = build(engine, what, count, place)
+    ready = time.perf_counter()
+    answers, took = [], []
+    for query in queries:
+        start = time.perf_counter()
+        answers.append(search(query))
+        took.append(time.perf_counter() - start)
+    return {
+        "build": ready - began,
+        "first": took[0],
+        "query": float(np.median(took[1:])),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "answers": answers,
+    }
+
+
+def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, object]:
+    """Build in one process and, where it is on disk, search in another; results are kept."""
+    place = folder / f"{engine}-{what if engine == 'LanceDB' else 'all'}-{count}".replace(" ", "-")
+    kept = folder / f"result-{engine}-{what}-{count}.json".replace(" ", "-")
+    if kept.exists():
+        result: dict[str, object] = json.loads(kept.read_text())
+        return result
+    place.mkdir(parents=True, exist_ok=True)
+    was_there = any(place.iterdir())
+    first = _in_process(engine, what, count, place)
+    on_disk = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+    second = _in_process(engine, what, count, place) if on_disk else first
+    truth = folder / f"truth-{what}-{count}.json"
+    if not truth.exists():
+        truth.write_text(json.dumps(true_neighbours(what, count, make_queries(count))))
+    pairs = zip(second["answers"], json.loads(truth.read_text()), strict=True)
+    found = [len(set(mine) & set(true)) for mine, true in pairs]
+    result = {
+        "build": None if was_there else first["build"],
+        "disk": on_disk or None,
+        "peak building": None if was_there else first["peak"],
+        "peak searching": second["peak"],
+        "first": second["first"],
+        "query": second["query"],
+        "recall": sum(found) / (NEIGHBOURS * len(found)),
+    }
+    kept.write_text(json.dumps(result))
+    return result
+
+
+def _in_process(engine: str, what: str, count: int, place: Path) -> dict[str, list[list[int]]]:
+    command = [sys.executable, sys.argv[0], "one", engine, what, str(count), "--work", str(place)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result: dict[str, list[list[int]]] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def report(folder: Path, counts: list[int]) -> str:
+    """All measurements as Markdown tables, one for sketches and one for latents."""
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    lines = [f"OMP_NUM_THREADS={threads}; {NEIGHBOURS} neighbours; generating entries included."]
+    for what in ("sketches", "latents"):
+        head = [what, "models", "build", "disk", "peak building", "peak searching", "first query",
+                "query", "recall"]  # fmt: skip
+        lines += ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+        for engine in ENGINES:
+            for count in counts:
+                floats = what == "sketches" and not engine.startswith("huref")
+                if floats and count > LARGEST_FLOAT:
+                    gigabytes = count * 6 * DIAGONALS * M * 4 / 1e9
+                    lines.append(f"| {engine} | {count:,} | not run: {gigabytes:.1f} GB of floats "
+                                 + "|" * 7)  # fmt: skip
+                    continue
+                result = measure(engine, what, count, folder)
+                cells = [engine, f"{count:,}", *_cells(result)]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cells(result: dict[str, object]) -> list[str]:
+    def show(name: str, scale: float, unit: str) -> str:
+        value = result[name]
+        return "-" if value is None else f"{float(str(value)) * scale:.3g} {unit}"
+
+    megabytes = [show(n, 1e-6, "MB") for n in ("disk", "peak building", "peak searching")]
+    times = [show("first", 1e3, "ms"), show("query", 1e3, "ms")]
+    return [show("build", 1, "s"), *megabytes, *times, f"{float(str(result['recall'])):.3f}"]
