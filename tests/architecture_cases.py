@@ -10,6 +10,7 @@ from architecture_preparations import (
     keep_predictions,
     mix_streams_evenly,
     open_norm_gates,
+    pass_on_what_is_shared,
     route_evenly,
     weigh_shared_alike,
 )
@@ -41,6 +42,7 @@ GEMMA4 = {
     "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 0,
     "global_head_dim": 16, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True,
 }  # fmt: skip
+ZAMBA = {"attention_hidden_size": 96, "attention_head_dim": 24}
 SMALL = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_blocks": 2, "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32,
@@ -229,6 +231,24 @@ CASES: dict[str, Case] = {
         "kimi_linear", changes=LATENT | HALF | {"linear_num_heads": 2, "linear_head_dim": 8}
     ),
     "mistral4": case("mistral4", cls="Mistral4ForCausalLM", changes=LATENT | {"head_dim": 20}),
+    "zamba": case(
+        "zamba",
+        changes=ZAMBA | {"layers_block_type": ["mamba", "hybrid"] * 2},
+        index=3,
+        oracle={"attention": ("shared_transf.self_attn",), "chain": "shared_transf"},
+        prepare=pass_on_what_is_shared,
+    ),
+    "zamba2": case(
+        "zamba2",
+        changes=ZAMBA
+        | {"num_hidden_layers": 6, "num_mem_blocks": 2, "mamba_headdim": 12, "mamba_ngroups": 1}
+        | {"n_mamba_heads": 8, "chunk_size": 8, "adapter_rank": 6}
+        | {"use_shared_attention_adapter": True, "num_key_value_heads": 4}
+        | {"layers_block_type": ["mamba", "hybrid", "hybrid", "mamba", "hybrid", "hybrid"]},
+        index=5,
+        oracle={"attention": ("shared_transformer.self_attn",), "chain": "shared_transformer"},
+        prepare=pass_on_what_is_shared,
+    ),
     "falcon": case("falcon", changes={"head_dim": None, "num_kv_heads": None}),
     "falcon 40b": case("falcon", changes={"head_dim": None, "new_decoder_architecture": True}),
     "falcon rw": case(

@@ -99,3 +99,26 @@ def keep_predictions(model: nn.Module) -> None:
             module.correct = lambda streams, activated: activated.expand_as(streams).clone()
         elif kind.endswith("LaurelBlock"):
             module.forward = torch.zeros_like
+
+
+def pass_on_what_is_shared(model: nn.Module) -> None:
+    """For Zamba: its shared block is added to the stream, to which both its inputs belong."""
+    for module in model.modules():
+        if type(module).__name__.endswith("HybridLayer"):
+            module.mamba_decoder.forward = _added
+            shared = getattr(module, "shared_transf", None) or module.shared_transformer
+            shared.forward = _BesideItself(shared.forward)
+
+
+def _added(hidden_states: Tensor, transformer_hidden_states: Tensor, **_: Any) -> Tensor:
+    return hidden_states + transformer_hidden_states
+
+
+class _BesideItself:
+    """A shared block that is given the stream as the embedding, too."""
+
+    def __init__(self, forward: Any):
+        self.forward = forward
+
+    def __call__(self, hidden_states: Tensor, **named: Any) -> Any:
+        return self.forward(hidden_states, **{**named, "original_hidden_states": hidden_states})

@@ -129,6 +129,19 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
     return centred
 
 
+class _One(nn.Module):
+    """In place of an activation: gates are one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+def _set_activations(layer: nn.Module, function: nn.Module) -> None:
+    for module in list(layer.modules()):
+        if hasattr(module, "act_fn"):
+            module.act_fn = function
+
+
 def _submodules(layer: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
     """Those of some dotted names that a layer has as modules."""
     modules = dict(layer.named_modules())
@@ -226,6 +239,7 @@ def module_terms(
     ffn_index: int | None = None,
     without: tuple[str, ...] = (),
     streams: int = 1,
+    chain: str = "",
 ) -> list[Tensor]:
     """qk, vo and ffn of one layer on token rows E (m, d) float64.
 
@@ -242,6 +256,8 @@ def module_terms(
         ffn_index: the layer of the feed-forward network, where it is one of its own.
         without: what else the layer holds, silent all the time.
         streams: number of residual streams, all of which begin as the token's row.
+        chain: what holds both halves, where the feed-forward network reads attention's output
+            alone; attention then writes through that network, its gates held at one.
     """
     layers = find_layers(model)[1]
     apart = ffn_index is not None
@@ -249,7 +265,13 @@ def module_terms(
     watch = Watch()
     handles = watch.attach(layers[index], attention)
     with watch:
-        attention_write = reading.write(silent or attention, () if apart else ffn)
+        if chain:
+            _set_activations(layers[index], _One())
+            attention_write = reading.write((chain,), ())
+            _set_activations(layers[index], nn.Identity())
+            ffn, silent = (chain,), ()
+        else:
+            attention_write = reading.write(silent or attention, () if apart else ffn)
     for handle in handles:
         handle.remove()
     assert watch.heads is not None, "attention multiplied no queries with keys"
@@ -261,7 +283,7 @@ def module_terms(
     watch.attach(other.layer, ())
     with watch:
         ffn_write = other.write(
-            attention if apart else ffn, () if apart else silent or attention, even
+            attention if apart else ffn, () if apart or chain else silent or attention, even
         )
     receiver = E - E.mean(dim=1, keepdim=True) if reading.centred else E
     return [_scores(*watch.heads, len(E)), attention_write @ receiver.T, ffn_write @ receiver.T]

@@ -89,6 +89,20 @@ def test_every_model_type_of_every_layout_is_proven() -> None:
     assert named <= {*proven, *REMOTE_CASES, *RENAMED}
 
 
+# What users named first. Pythia is gpt_neox, Falcon 3 is llama, Falcon 180B has 40B's tensors.
+ASKED_FOR = """llama mistral mixtral qwen qwen2 qwen2_moe qwen3 qwen3_moe gemma gemma2 gemma3_text
+    phi phi3 phimoe gpt2 gpt_neo gptj gpt_neox opt bloom falcon mpt stablelm gpt_bigcode starcoder2
+    codegen olmo olmo2 olmoe cohere cohere2 granite granitemoe nemotron persimmon glm glm4 chatglm
+    baichuan internlm internlm2 deepseek deepseek_v2 deepseek_v3 minicpm exaone smollm3 ernie4_5
+    seed_oss hunyuan_v1_dense arcee gpt_oss dbrx xglm biogpt jamba zamba falcon_h1 qwen3_next"""
+
+
+def test_every_family_that_was_asked_for_is_proven() -> None:
+    proven = {name.partition(" ")[0] for name in CASES} | {*REMOTE_CASES, *RENAMED}
+    assert set(ASKED_FOR.split()) <= proven
+    assert {"opt 350m", "falcon 40b", "falcon rw", "gpt_bigcode many"} <= set(CASES)
+
+
 @pytest.mark.parametrize("model_type", REMOTE_CASES)
 def test_terms_equal_a_written_down_layer(model_type: str, tmp_path: Path) -> None:
     case = REMOTE_CASES[model_type]
@@ -144,6 +158,14 @@ def test_embeddings_are_what_the_first_block_reads(model_type: str, tmp_path: Pa
         theirs = theirs - theirs.mean(dim=1, keepdim=True)
     cosine = torch.nn.functional.cosine_similarity(rows.double(), theirs.double())
     assert (cosine > 1 - 1e-6).all()
+
+
+def test_blocks_that_reuse_keys_are_skipped(tmp_path: Path) -> None:
+    case = dataclasses.replace(
+        CASES["gemma4_text"], changes=CASES["gemma4_text"].changes | {"num_kv_shared_layers": 2}
+    )
+    build(case).save_pretrained(tmp_path)
+    assert ModelReader(open_checkpoint(str(tmp_path))).attention_blocks == [0, 1]
 
 
 def test_embedding_rows_are_the_ones_asked_for(make_llama: MakeModel) -> None:

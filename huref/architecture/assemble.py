@@ -12,10 +12,10 @@ from torch import Tensor
 
 from huref.architecture.assemble_latent import assemble_latent, latent_norm
 from huref.architecture.block import Attention, FeatureNorm, FeedForward, LatentAttention
+from huref.architecture.config_values import look_up
 from huref.architecture.folding import Folding
 from huref.architecture.heads import HeadCounts, join_o, reorder_o, split_heads, ungated
 from huref.architecture.layout import HeadNorms, Heads, Network
-from huref.architecture.match import look_up
 from huref.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]
@@ -33,7 +33,9 @@ def _matrix(spec: Heads, role: str, tensors: Tensors, model: str) -> Tensor:
     if weight.dim() != (3 if stacked else 2):
         name = getattr(spec, role)[0]
         raise CheckpointError(f"{model}: '{name}' is not a matrix: {list(weight.shape)}")
-    return as_linear(weight.mean(dim=0) if stacked else weight, spec.stored)
+    matrix = as_linear(weight.mean(dim=0) if stacked else weight, spec.stored)
+    adapter = tensors.get(f"{role}_adapter")
+    return matrix if adapter is None else matrix + as_linear(adapter, spec.stored)
 
 
 def assemble_attention(
@@ -91,17 +93,22 @@ def assemble_attention(
         first = tensors["o_a"]
         first = first.reshape(heads * value_dim // first.shape[1], -1, first.shape[1])
         o = join_o(first.mT, o)
+    width = len(k) // 2 if spec.beside_embedding else len(k)
     counts.check(v_name, v.shape, (len(k), kv_heads * value_dim))
-    counts.check(spec.o[0], o.shape, (heads * value_dim, len(k)))
+    counts.check(spec.o[0], o.shape, (heads * value_dim, width))
     norms = {}
     for role, matrix, count in (("q", q, heads), ("k", k, kv_heads), ("v", v, kv_heads)):
         norms[role] = _feature_norm(spec.norms, role, tensors, matrix.shape[1], config, index)
         _check_gain(spec.norms, role, norms[role], matrix.shape[1], count, model)
     o = folding.writing("attention", o)
+    q = folding.reading("attention", q) if q_a is None else q
+    k, v = folding.features("k", k), folding.features("v", v)
+    if spec.beside_embedding:
+        q, k, v = (matrix[:width] + matrix[width:] for matrix in (q, k, v))
     return Attention(
-        q=folding.reading("attention", q) if q_a is None else q,
-        k=folding.features("k", k),
-        v=folding.features("v", v),
+        q=q,
+        k=k,
+        v=v,
         o=reorder_o(o, heads) if spec.heads_of_o == "halves" else o,
         heads=heads,
         kv_heads=kv_heads,
@@ -172,7 +179,10 @@ def assemble_network(
     down = as_linear(tensors["down"], _stored(spec, "down"))
     gate: Tensor | None
     if "gate_up" in tensors:
-        gate, up = _split(spec, as_linear(tensors["gate_up"], spec.stored))
+        fused = tensors["gate_up"]
+        if "gate_up_adapter" in tensors:
+            fused = fused + tensors["gate_up_adapter"]
+        gate, up = _split(spec, as_linear(fused, spec.stored))
     else:
         up = as_linear(tensors["up"], spec.stored)
         gate = as_linear(tensors["gate"], spec.stored) if "gate" in tensors else None

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from huref.architecture.block import FeatureNorm, LatentAttention
+from huref.architecture.config_values import config_ints
 from huref.architecture.folding import Folding
 from huref.architecture.heads import ungated
 from huref.architecture.layout import Heads
-from huref.architecture.match import config_ints
 from huref.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huref.architecture.config_values import config_ints, look_up
 from huref.architecture.layout import Heads
-from huref.architecture.match import config_ints, look_up
 from huref.errors import CheckpointError
 
 CODEGEN_PARTS = 4  # CodeGen's qkv_proj was cut for four accelerators, and stays so

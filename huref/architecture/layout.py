@@ -4,8 +4,9 @@ One YAML file in `layouts/` describes a family; `huref.architecture.layout_files
 
 A field of names lists alternatives, best first; the first that a checkpoint holds is read. Names
 of tensors are relative to the block's; {i} is the block, {e} an expert, {h} a head, {s} one of
-`parts`. A config key may be bound to a kind of block: `global_head_dim@full_attention` counts
-only for blocks whose entry of the config's `layer_types` is that word.
+`parts`, {u} the number of a shared block's use. A config key may be bound to a kind of block:
+`global_head_dim@full_attention` counts only for blocks whose entry of the config's `layer_types`
+is that word.
 """
 
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -145,6 +146,9 @@ class Heads:
         mixture: q and o are stacks of an expert each; every expert reads the same keys and
             values, so that the terms' mean over experts is that of the mean of their weights.
         heads_of_o: "halves" where o reads head j of the first and of the second half in turn.
+        beside_embedding: q, k and v read the stream and beside it the token's embedding, which is
+            where the stream begins; so the two halves of their rows are added up.
+        q_adapter, k_adapter, v_adapter: two matrices whose product is added to the role's.
         o_a: a first factor of o, block by block of heads (DeepSeek V4).
     """
 
@@ -156,9 +160,13 @@ class Heads:
     q_gated: bool = False
     mixture: bool = False
     heads_of_o: str = "in_order"
+    beside_embedding: bool = False
     q: BlockNames = ()
     k: BlockNames = ()
     v: BlockNames = ()
+    q_adapter: BlockNames = ()
+    k_adapter: BlockNames = ()
+    v_adapter: BlockNames = ()
     o_a: BlockNames = ()
     o: BlockNames = ()
     kv: BlockNames = ()
@@ -171,7 +179,8 @@ class Heads:
 class Network:
     """A feed-forward network's weights.
 
-    `gate_up` is a fused tensor of both, the gate first: "contiguous" halves or "interleaved".
+    `gate_up` is a fused tensor of both, the gate first: "contiguous" halves or "interleaved";
+    `gate_up_adapter` two matrices whose product is added to it.
     """
 
     stored: str = "out_in"
@@ -180,6 +189,7 @@ class Network:
     up: BlockNames = ()
     gate: BlockNames = ()
     gate_up: BlockNames = ()
+    gate_up_adapter: BlockNames = ()
     down: BlockNames = ()
 
 
@@ -224,8 +234,14 @@ class Layout:
         layers: config keys of the number of blocks.
         parts, parts_of: the words that {s} stands for, where a "layer" holds several blocks, one
             after the other, or the "model" several stacks of layers.
-        block_without_attention: "skip" in hybrid families, whose other blocks mix by other means,
-            and where blocks use an earlier block's keys and values.
+        block_without_attention: "skip" in hybrid families, whose other blocks mix by other means.
+        shared: blocks that a later one uses again are stored once, in the block that first uses
+            them; several take turns. A block that uses one is known by its own `out`.
+        ffn_reads: "stream", or "attention" where the feed-forward network reads what attention
+            writes, and nothing but that.
+        out: a last linear map of a block's own before the residual stream.
+        last_reuse_keys: config keys of how many of the last blocks use an earlier one's keys and
+            values; those are skipped, whether or not a file still holds keys for them.
         ffn_in_next_block: attention and feed-forward network are blocks of their own.
         ignored: patterns of a block's tensors that the terms leave out.
         when: asked of models of unknown type, and of a type that has several layouts.
@@ -244,7 +260,11 @@ class Layout:
     convolutions: Convolutions | None = None
     parts: Names = ()
     parts_of: str = "layer"
+    shared: bool = False
+    ffn_reads: str = "stream"
+    out: BlockNames = ()
     block_without_attention: str = "error"
+    last_reuse_keys: Names = ()
     ffn_in_next_block: bool = False
     ignored: tuple[str, ...] = ()
     when: Condition | None = None

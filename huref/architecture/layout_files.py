@@ -25,6 +25,7 @@ WORDS = {
     "heads_of_o": ("in_order", "halves"),
     "block_without_attention": ("error", "skip"),
     "q_b_reads": ("latent", "both"),
+    "ffn_reads": ("stream", "attention"),
     "parts_of": ("layer", "model"),
 }
 

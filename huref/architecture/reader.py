@@ -16,20 +16,22 @@ from huref.architecture.block import (
     LatentAttention,
     Mixture,
 )
+from huref.architecture.config_values import config_ints, look_up
+from huref.architecture.experts import ExpertSource
 from huref.architecture.folding import Folding
 from huref.architecture.layout import Experts, Layout, Names, Network, Norms, tensor_fields
-from huref.architecture.match import (
+from huref.architecture.match import find_layout
+from huref.architecture.resolve import (
     block_start,
-    config_ints,
     count_blocks,
-    find_layout,
     find_prefix,
     has_attention,
     has_ffn,
     missing_tensors,
     resolve_block,
 )
-from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
+from huref.architecture.weights import finite, read_part, read_tensors
+from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.checkpoint import Checkpoint
 
 # What a block writes passes through these and no others.
@@ -73,9 +75,11 @@ class ModelReader:
     @cached_property
     def attention_blocks(self) -> list[int]:
         """Indices of the layers with softmax attention, all of them but in hybrid families."""
+        reuse = [v for k in self.layout.last_reuse_keys if (v := look_up(self.config, k))]
+        count = self.block_count - (reuse[0] if reuse and isinstance(reuse[0], int) else 0)
         if self.layout.block_without_attention == "error":
-            return list(range(self.block_count))
-        found = [i for i in range(self.block_count) if has_attention(self._block(i))]
+            return list(range(count))
+        found = [i for i in range(count) if has_attention(self._block(i))]
         if not found:
             raise UnsupportedModelError(
                 f"{self.checkpoint.model}: not supported, because none of its "
@@ -91,12 +95,12 @@ class ModelReader:
         """
         layout, norms = self.layout.embedding, self.layout.norms
         name = self._outer(layout.weight)
-        rows = self.finite(name, self.checkpoint.read_rows(name, ids))
+        rows = finite(self.checkpoint, name, self.checkpoint.read_rows(name, ids))
         if factor := self._outer(layout.factor, required=False):
-            rows = rows @ self.finite(factor, self.checkpoint.read([factor])[factor]).T
+            rows = rows @ read_tensors(self.checkpoint, {"factor": factor})["factor"].T
         gain = self._outer(layout.norm, required=False)
         if gain or layout.normed:
-            stored = self.finite(gain, self.checkpoint.read([gain])[gain]) if gain else None
+            stored = read_tensors(self.checkpoint, {"gain": gain})["gain"] if gain else None
             with_offset = None if stored is None else stored + norms.offset
             rows = FeatureNorm(norms.kind, "width", with_offset)(rows[:, None])[:, 0]
         if self.fold and norms.kind == "layernorm" and norms.place == "before":
@@ -147,6 +151,8 @@ class ModelReader:
         heads = tensor_fields(block.attention)
         attention = self._size_of([heads[role] for role in WRITING_ROLES if role in heads])
         ffn = self._size_of(list(tensor_fields(_network(other)).values()))
+        out = self._size_of([block.out])
+        attention, ffn = attention * out, ffn * out
         attention *= self._size_of_gains(block.norms, "attention")
         ffn *= self._size_of_gains(other.norms, "ffn")
         return attention < TINY_ATTENTION and ffn < TINY_FFN
@@ -164,7 +170,7 @@ class ModelReader:
 
     def _size_of_gains(self, norms: Norms, half: str) -> float:
         product = 1.0
-        for place, gain in self._read(norms).items():
+        for place, gain in read_part(self.checkpoint, norms).items():
             if place.startswith(half):
                 product *= float((gain + norms.offset).square().mean().sqrt())
         return product
@@ -179,11 +185,23 @@ class ModelReader:
         return Block(index, self.read_attention(index), self.read_ffn(index))
 
     def read_attention(self, index: int) -> Attention | LatentAttention:
-        """The attention of one block, without reading its feed-forward network."""
+        """The attention of one block, without reading its feed-forward network.
+
+        Where that network reads what attention writes, o is carried on through its up, its down
+        and the block's last map, so that it too writes to the residual stream.
+        """
+        attention = self._own_attention(index)
+        if self.layout.ffn_reads == "stream":
+            return attention
+        network = self._own_ffn(index)
+        assert isinstance(network, FeedForward)
+        return replace(attention, o=attention.o @ network.up @ network.down)
+
+    def _own_attention(self, index: int) -> Attention | LatentAttention:
         block = self._complete(index)
         return assemble_attention(
             block.attention,
-            self._read(block.attention),
+            read_part(self.checkpoint, block.attention),
             self._folding(block),
             self.config,
             index,
@@ -191,19 +209,40 @@ class ModelReader:
         )
 
     def read_ffn(self, index: int) -> FeedForward | Mixture:
-        """The feed-forward network of one block; of experts only the shared ones are read yet."""
+        """The feed-forward network of one block; of experts only the shared ones are read yet.
+
+        Where it reads what attention writes, up and gate read the stream through attention's
+        values, which is what they do for a token by itself.
+        """
+        network = self._own_ffn(index)
+        if self.layout.ffn_reads == "stream":
+            return network
+        assert isinstance(network, FeedForward)
+        values = self._own_attention(index).write(torch.eye(network.down.shape[1]))
+        gate = None if network.gate is None else values @ network.gate
+        return FeedForward(values @ network.up, gate, network.down)
+
+    def _own_ffn(self, index: int) -> FeedForward | Mixture:
         block, model = self._with_ffn(index), self.checkpoint.model
         folding = self._folding(block)
         experts = block.experts
         if experts is None or not experts.down:
             assert block.ffn is not None
-            return assemble_network(block.ffn, self._read(block.ffn), folding, model)
+            network = assemble_network(
+                block.ffn, read_part(self.checkpoint, block.ffn), folding, model
+            )
+            if block.out:
+                out = read_tensors(self.checkpoint, {"out": block.out[0]})["out"]
+                network = replace(network, down=network.down @ out.T)
+            return network
         shared = experts.shared
         if shared is not None and shared.down:
-            common = assemble_network(shared, self._read(shared), folding, model, "shared")
+            common = assemble_network(
+                shared, read_part(self.checkpoint, shared), folding, model, "shared"
+            )
         else:
             common = None
-        source = ExpertSource(self, experts, self._count_experts(experts))
+        source = ExpertSource(self.checkpoint, experts, self._count_experts(experts))
         return Mixture(
             source.count,
             lambda e: assemble_network(experts, source.read(e), folding, model, "experts"),
@@ -222,36 +261,15 @@ class ModelReader:
             )
         return count
 
-    def read_tensors(self, names: dict[str, str]) -> dict[str, Tensor]:
-        """Tensors by role as float32, from their names by role."""
-        raw = self.checkpoint.read(names.values())
-        return {role: self.finite(name, raw[name]) for role, name in names.items()}
-
-    def _read(self, spec: object) -> dict[str, Tensor]:
-        """The tensors that a resolved part names, by role; a role of several is stacked."""
-        pairs = {role: names for role, names in tensor_fields(spec).items() if names}
-        raw = self.checkpoint.read(name for names in pairs.values() for name in names)
-        tensors = {}
-        for role, names in pairs.items():
-            parts = [self.finite(name, raw[name]) for name in names]
-            tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
-        return tensors
-
     def _folding(self, block: Layout) -> Folding:
         streams = 1
         if block.norms.streams:
             streams = config_ints(self.config, block.norms.streams, self.checkpoint.model)[0]
-        kernels = self._read(block.convolutions)
+        kernels = read_part(self.checkpoint, block.convolutions)
         last = {place: kernel.flatten(1)[:, -1] for place, kernel in kernels.items()}
-        return Folding(block.norms, self._read(block.norms), streams, last, self.fold)
-
-    def finite(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor in float32. Raises WeightsError when it holds NaN or infinite values."""
-        values = tensor.float()
-        if not torch.isfinite(values).all():
-            file = self.checkpoint.entry(name).file
-            raise WeightsError(f"{file}: tensor '{name}' holds NaN or infinite values")
-        return values
+        return Folding(
+            block.norms, read_part(self.checkpoint, block.norms), streams, last, self.fold
+        )
 
 
 def _network(block: Layout) -> Network | None:
@@ -259,37 +277,3 @@ def _network(block: Layout) -> Network | None:
     if block.experts is not None and block.experts.down:
         return replace(block.experts, shared=None, scale=())
     return block.ffn
-
-
-class ExpertSource:
-    """One expert's tensors at a time, however a block stores them."""
-
-    def __init__(self, reader: ModelReader, experts: Experts, count: int):
-        self._reader = reader
-        self._experts = experts
-        self.count = count
-        routed = tensor_fields(replace(experts, shared=None, scale=()))
-        self._names = {role: names for role, names in routed.items() if names}
-        self._scales: Tensor | None = None
-        if experts.scale:
-            self._scales = reader.read_tensors({"scale": experts.scale[0]})["scale"]
-
-    def read(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one expert, by role, what scales its output multiplied in."""
-        tensors = self._read(index)
-        if self._scales is not None:
-            tensors["down"] = tensors["down"] * self._scales[index]
-        return tensors
-
-    def _read(self, index: int) -> dict[str, Tensor]:
-        if self._experts.stacked == "no":
-            return self._reader.read_tensors({r: n[index] for r, n in self._names.items()})
-        tensors = {}
-        for role, (name, *_) in self._names.items():
-            each = 1
-            if self._experts.stacked == "rows":
-                each = self._reader.checkpoint.entry(name).shape[0] // self.count
-            rows = range(index * each, (index + 1) * each)
-            part = self._reader.finite(name, self._reader.checkpoint.read_rows(name, rows))
-            tensors[role] = part if self._experts.stacked == "rows" else part[0]
-        return tensors

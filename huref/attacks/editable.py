@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from huref.architecture.assemble import as_linear
+from huref.architecture.config_values import config_ints, look_up
 from huref.architecture.heads import HeadCounts, join_heads, split_heads
 from huref.architecture.layout import Layout
-from huref.architecture.match import config_ints, look_up, resolve_block
 from huref.architecture.reader import ModelReader
+from huref.architecture.resolve import resolve_block
 from huref.errors import AttackError
 from huref.loader.checkpoint import open_checkpoint
 

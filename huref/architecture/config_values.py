@@ -1,0 +1,44 @@
+"""Values of config.json under any of the names that families give them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huref.architecture.layout import Names
+from huref.errors import CheckpointError
+
+
+def look_up(config: Mapping[str, Any], key: str, index: int = 0) -> object:
+    """A config value by its dotted key; from a list with one entry per block, block `index`'s.
+
+    Values that config.json gives for single blocks (`per_layer_config`) come first; a key that is
+    bound to a kind of block ("key@kind") counts only for such blocks.
+    """
+    key, _, kind = key.partition("@")
+    if kind and look_up(config, "layer_types", index) != kind:
+        return None
+    own = look_up(config, f"per_layer_config.{index}.{key}") if "per_layer" not in key else None
+    value: object = config if own is None else own
+    for part in key.split(".") if own is None else ():
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, list):
+        return value[index] if index < len(value) else None
+    return value
+
+
+def config_ints(config: Mapping[str, Any], keys: Names, model: str, index: int = 0) -> list[int]:
+    """The positive integers that a config holds under some keys; a number stands for itself.
+
+    Raises:
+        CheckpointError: a key holds something else, or none of them is there.
+    """
+    found = []
+    for key in keys:
+        value = int(key) if key.isdecimal() else look_up(config, key, index)
+        if value is None or value is False:
+            continue
+        if type(value) is not int or value <= 0:
+            raise CheckpointError(f"{model}: config.json has {key} = {value!r}")
+        found.append(value)
+    if not found:
+        raise CheckpointError(f"{model}: config.json has none of {', '.join(keys)}")
+    return found
