@@ -1,4 +1,4 @@
-"""A lineage forest: one tree for each family among some models.
+"""A lineage forest: one tree for each origin among some models.
 
 Steps of training that know nothing of each other multiply correlations: if a child keeps 0.9 of
 its parent and a grandchild 0.8 of that child, grandchild and parent correlate by about 0.72. So
@@ -20,7 +20,7 @@ JOINED_FROM = 0.1  # ICS from which models without a verdict share a tree; stran
 LEAST = 0.01  # the ICS at which distances end: below it there is only noise
 
 METHOD = (
-    "neighbour joining on -ln ICS, one tree for each family; inner branches shorter than the "
+    "neighbour joining on -ln ICS, one tree for each origin; inner branches shorter than the "
     "spread of an unrelated ICS are not resolved"
 )
 
@@ -50,7 +50,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Tree:
-    """A family of related models, or one model alone.
+    """Models of one origin, or one model alone.
 
     Attributes:
         nodes: numbered from the root on, each before those below it, as they are drawn.
@@ -72,20 +72,21 @@ class Tree:
             return None
         return "midpoint" if self.founder is None else "direction"
 
-    def depths(self) -> list[float]:
-        """The length of the way from the root to each node, in -ln ICS."""
-        found: list[float] = []
-        for node in self.nodes:
-            found.append(node.length + (0.0 if node.above is None else found[node.above]))
-        return found
-
 
 @dataclass(frozen=True)
 class Forest:
-    """All families among the models of a table, the largest first."""
+    """All origins among the models of a table.
+
+    Attributes:
+        table: what was measured.
+        trees: the largest first.
+        families: the models of each tree, parted into those that one training lies behind;
+            families of one tree began alike and were trained apart.
+    """
 
     table: LineageTable
     trees: tuple[Tree, ...]
+    families: tuple[tuple[tuple[int, ...], ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Every tree's nodes, each with the number of the node above, and every direction."""
@@ -131,16 +132,19 @@ class _Descent:
 def build_forest(table: LineageTable) -> Forest:
     """Join related models into trees.
 
-    Models belong to one family when their verdict is "descends" or "shared initialisation"; pairs
-    without a verdict when their ICS, or for pictures their latents' cosine, is `JOINED_FROM`.
+    Models share a tree when their verdict is "descends" or "shared initialisation"; pairs without
+    a verdict when their ICS, or for pictures their latents' cosine, is `JOINED_FROM`.
     """
     count = len(table.records)
     pairs = dict(zip(combinations(range(count), 2), table.pairs, strict=True))
     alike = np.eye(count)
     for (i, j), pair in pairs.items():
         alike[i, j] = alike[j, i] = likeness(pair)
-    trees = [_grow(family, alike, table) for family in _families(count, pairs)]
-    return Forest(table, tuple(sorted(trees, key=lambda tree: -len(tree.models))))
+    trees = [_grow(members, alike, table) for members in _group(count, pairs, RELATED)]
+    trees.sort(key=lambda tree: -len(tree.models))
+    trained = _group(count, pairs, RELATED[:1])
+    families = [_part(tree, trained) for tree in trees]
+    return Forest(table, tuple(trees), tuple(families))
 
 
 def likeness(pair: Pair) -> float:
@@ -150,14 +154,24 @@ def likeness(pair: Pair) -> float:
     return 0.0 if value is None else value
 
 
-def _families(count: int, pairs: dict[tuple[int, int], Pair]) -> list[list[int]]:
-    family = list(range(count))
+def _group(
+    count: int, pairs: dict[tuple[int, int], Pair], related: tuple[str, ...]
+) -> list[list[int]]:
+    """Models joined, directly or through others, by one of the verdicts in `related`."""
+    home = list(range(count))
     for (i, j), pair in pairs.items():
         verdict = pair.evidence.verdict
         undecided = verdict in (None, "inconclusive")
-        if verdict in RELATED or (undecided and likeness(pair) >= JOINED_FROM):
-            family = [family[i] if f == family[j] else f for f in family]
-    return [[m for m in range(count) if family[m] == f] for f in dict.fromkeys(family)]
+        if verdict in related or (undecided and likeness(pair) >= JOINED_FROM):
+            home = [home[i] if h == home[j] else h for h in home]
+    return [[m for m in range(count) if home[m] == h] for h in dict.fromkeys(home)]
+
+
+def _part(tree: Tree, groups: list[list[int]]) -> tuple[tuple[int, ...], ...]:
+    """The groups of a tree's models, in the order in which they are drawn, the largest first."""
+    drawn = tree.models
+    parts = [tuple(m for m in drawn if m in group) for group in groups]
+    return tuple(sorted(filter(None, parts), key=lambda part: (-len(part), drawn.index(part[0]))))
 
 
 def _directions(table: LineageTable) -> Iterator[_Descent]:

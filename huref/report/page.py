@@ -22,7 +22,7 @@ from huref.report.heatmap import draw_heatmap
 from huref.report.layermap import describe_sources, draw_layer_map
 from huref.report.lettering import printable
 from huref.report.palette import VERDICT_PAINTS, stylesheet
-from huref.report.portraits import SIDE, Portraits, draw_portraits
+from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits
 from huref.report.svg import as_inline_svg
 from huref.report.tree_drawing import draw_forest
 
@@ -97,9 +97,8 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         records=table.records,
         recipe=table.records[0].recipe,
         recipe_fields=asdict(table.records[0].recipe),
-        summary=wording.summary(labels, [tree.models for tree in forest.trees]),
-        trees=forest.trees,
-        families=sum(len(tree.models) > 1 for tree in forest.trees),
+        summary=wording.summary(forest),
+        groups=wording.groups(forest),
         tree=Markup(as_inline_svg(draw_forest(forest, heading=False), portraits)),
         heatmap=Markup(as_inline_svg(draw_heatmap(table), portraits)),
         notable=notable,
@@ -112,6 +111,7 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         least=LEAST,
         dogs=portraits.uris,
         side=SIDE,
+        rounding=ROUNDING,
         wording=wording,
         printable=printable,
         # Both are files of this package; nothing of a model's is in them.

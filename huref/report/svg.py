@@ -5,7 +5,7 @@ from xml.etree import ElementTree as Xml
 from huref.report.canvas import Area, Box, Canvas, Disc, Dog, Line, Mark, Point, Words
 from huref.report.lettering import printable
 from huref.report.palette import light, stylesheet
-from huref.report.portraits import Portraits
+from huref.report.portraits import ROUNDING, Portraits
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
@@ -14,6 +14,9 @@ def as_svg(canvas: Canvas, portraits: Portraits) -> str:
     """A whole SVG file that needs nothing else; dark where the reader prefers it."""
     root = _root(canvas)
     Xml.SubElement(root, "style").text = stylesheet()
+    clip = {"id": "round", "clipPathUnits": "objectBoundingBox"}
+    corners = {"width": "1", "height": "1", "rx": str(ROUNDING)}
+    Xml.SubElement(Xml.SubElement(root, "clipPath", clip), "rect", corners)
     size = {"width": "100%", "height": "100%", "fill": light("paper"), "class": "f-paper"}
     Xml.SubElement(root, "rect", size)
     _draw(root, canvas, portraits, inline=False)
@@ -21,7 +24,7 @@ def as_svg(canvas: Canvas, portraits: Portraits) -> str:
 
 
 def as_inline_svg(canvas: Canvas, portraits: Portraits) -> str:
-    """An <svg> element for a page that has `palette.stylesheet` and symbols named dog-0, ..."""
+    """An <svg> element for a page that has `palette.stylesheet` and symbols dog-0, dog-1, ..."""
     root = _root(canvas)
     _draw(root, canvas, portraits, inline=True)
     return Xml.tostring(root, encoding="unicode")
@@ -96,8 +99,10 @@ def _dog(root: Xml.Element, mark: Dog, uri: str | None, inline: bool) -> Xml.Ele
     if uri is None:
         look = _stroke("line", 1.0) | {"rx": _number(mark.side / 7)}
         return Xml.SubElement(root, "rect", _place(mark.x, mark.y) | size | look)
-    name, href = ("use", f"#dog-{mark.model}") if inline else ("image", uri)
-    return Xml.SubElement(root, name, _place(mark.x, mark.y) | size | {"href": href})
+    place = _place(mark.x, mark.y) | size
+    if inline:
+        return Xml.SubElement(root, "use", place | {"href": f"#dog-{mark.model}"})
+    return Xml.SubElement(root, "image", place | {"href": uri, "clip-path": "url(#round)"})
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,8 @@
-"""A lineage forest as a drawing: roots left, dogs at the leaves, distance as correlation kept."""
+"""A lineage forest as a drawing: roots left, dogs at the leaves.
+
+A branch is as long as the square root of -ln ICS along it, so that a light fine-tune, which keeps
+0.99 of its parent, can still be told from its parent beside a model that keeps a quarter.
+"""
 
 import math
 
@@ -10,7 +14,7 @@ from huref.report.lettering import printable, shorten, width_of
 MARGIN = 28.0
 REACH = 440.0  # from the root to the farthest leaf
 WIDEST_NAME = 280.0
-TICKS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01)
+SAMPLES = (0.99, 0.9, 0.5, 0.1)  # of correlation kept, for the scale
 LEADER = 13.0  # from the end of a branch to its dog; it has no length in the tree's sense
 LEGEND = {
     "arrow": "direction measured, from parent to child",
@@ -26,17 +30,21 @@ def draw_forest(forest: Forest, *, heading: bool = True) -> Canvas:
     alone = [tree.models[0] for tree in forest.trees if len(tree.models) == 1]
     row = _row(len(table.records))
     names = [shorten(label, WIDEST_NAME, _size(row)) for label in table.labels]
-    farthest = max((depth for tree in families for depth in tree.depths()), default=0.0)
+    places = [_places(tree) for tree in families]
+    farthest = max((place for tree in places for place in tree), default=0.0)
+    unit = REACH / farthest if farthest > 0 else 0.0
     canvas = Canvas(720.0, 0.0, f"Lineage of {len(names)} models", _describe(forest))
     if heading:
         canvas.add(Words(MARGIN, 30, canvas.title, 20))
     top = 62.0 if heading else 10.0
-    for tree in families:
-        _draw_tree(canvas, tree, table, names, row, top, farthest)
+    for tree, along in zip(families, places, strict=True):
+        x = [MARGIN + unit * place for place in along]
+        _draw_tree(canvas, tree, table, names, row, x, _levels(tree, row, top))
         top += row * len(tree.models) + row / 3
     if families:
-        _draw_axis(canvas, top + 4, farthest)
-        top = _draw_legend(canvas, top + 64, families) + 26
+        if unit:
+            _draw_scale(canvas, top + 8, unit)
+        top = _draw_legend(canvas, top + 36, families) + 26
     if alone:
         if families:
             words = "Without relatives among these models"
@@ -55,9 +63,11 @@ def _size(row: float) -> float:
     return 15.0 if row > 50 else 13.0
 
 
-def _place(depth: float, farthest: float) -> float:
-    # The root of the distance: fine-tunes a hundredth from the root stay apart from it.
-    return MARGIN + REACH * math.sqrt(depth / farthest) if farthest > 0 else MARGIN
+def _places(tree: Tree) -> list[float]:
+    found: list[float] = []
+    for node in tree.nodes:
+        found.append(math.sqrt(node.length) + (0.0 if node.above is None else found[node.above]))
+    return found
 
 
 def _draw_tree(
@@ -66,11 +76,9 @@ def _draw_tree(
     table: LineageTable,
     names: list[str],
     row: float,
-    top: float,
-    farthest: float,
+    x: list[float],
+    y: list[float],
 ) -> None:
-    x = [_place(depth, farthest) for depth in tree.depths()]
-    y = _levels(tree, row, top)
     for number, node in enumerate(tree.nodes):
         if node.above is not None:
             way = elbow((x[node.above], y[node.above]), (x[number], y[number]), row / 5)
@@ -147,21 +155,18 @@ def _kept(table: LineageTable, founder: int, model: int) -> str:
     return f"{kind} {likeness(pair):.3f} with {shorten(table.labels[founder], 150, 12)}"
 
 
-def _draw_axis(canvas: Canvas, top: float, farthest: float) -> None:
-    canvas.add(Line(((MARGIN, top), (MARGIN + REACH, top)), "line", 1.5))
-    last = -math.inf
-    for ics in TICKS:
-        depth = -math.log(ics)
-        if depth > farthest * 1.001:
+def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:
+    x = MARGIN
+    canvas.add(Words(x, y, "correlation kept:", 12, "muted"))
+    x += width_of("correlation kept:", 12) + 14
+    for kept in SAMPLES:
+        length = unit * math.sqrt(-math.log(kept))
+        if length > REACH / 2 and kept != SAMPLES[0]:
             break
-        x = _place(depth, farthest)
-        if x - last < 34:
-            continue
-        last = x
-        canvas.add(Line(((x, top), (x, top + 5)), "line", 1.5))
-        canvas.add(Words(x, top + 15, f"{ics:g}", 11.5, "muted", "middle"))
-    words = "correlation kept since the root (ICS)"
-    canvas.add(Words(MARGIN, top + 34, words, 12, "muted"))
+        ends = (Line(((at, y - 4), (at, y + 4)), "muted", 1.5) for at in (x, x + length))
+        canvas.add(Line(((x, y), (x + length, y)), "muted", 1.5), *ends)
+        canvas.add(Words(x + length + 7, y, f"{kept:g}", 12, "muted"))
+        x += length + 7 + width_of(f"{kept:g}", 12) + 20
 
 
 def _draw_alone(
@@ -208,4 +213,4 @@ def _draw_legend(canvas: Canvas, top: float, families: list[Tree]) -> float:
 def _describe(forest: Forest) -> str:
     labels = forest.table.labels
     groups = [", ".join(labels[m] for m in tree.models) for tree in forest.trees]
-    return "Families: " + "; ".join(groups)
+    return "One tree for each origin: " + "; ".join(groups)

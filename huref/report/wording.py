@@ -4,6 +4,8 @@ import math
 
 from huref.lineage.evidence import Mixing
 from huref.lineage.table import Pair
+from huref.lineage.tree import Forest, likeness
+from huref.report.lettering import printable
 
 NOTABLE = 0.05  # ICS from which a pair without a verdict is worth a row of its own
 
@@ -40,27 +42,48 @@ def is_notable(pair: Pair) -> bool:
     """Whether a pair belongs above the fold: anything but strangers."""
     if pair.evidence.verdict is not None:
         return pair.evidence.verdict != "unrelated"
-    value = pair.similarity.ics
-    if value is None:
-        value = pair.similarity.latent_cosine
-    return value is None or value >= NOTABLE
+    return likeness(pair) >= NOTABLE
 
 
-def summary(labels: list[str], families: list[list[int]]) -> str:
-    """The answer in one or two sentences."""
-    related = [[labels[m] for m in family] for family in families if len(family) > 1]
-    alone = [labels[family[0]] for family in families if len(family) == 1]
-    if not related:
-        return "No two of these models are related, as far as could be measured."
-    if len(related) <= 2:
-        sentences = [f"{join(family, 6)} are one family." for family in related]
-    else:
+def summary(forest: Forest) -> str:
+    """The answer in a few sentences."""
+    labels = [printable(label) for label in forest.table.labels]
+    named = [[[labels[m] for m in family] for family in tree] for tree in forest.families]
+    related = [family for tree in named for family in tree if len(family) > 1]
+    alone = [tree[0][0] for tree in named if len(tree) == len(tree[0]) == 1]
+    if len(related) > 2:
         sizes = join([str(len(family)) for family in related], 8)
         sentences = [f"There are {len(related)} families, of {sizes} models."]
+    else:
+        sentences = [f"{join(family, 6)} are one family." for family in related]
+    for first, *others in (tree for tree in named if len(tree) > 1):
+        apart = [name for family in others for name in family]
+        began = f"began from the same random numbers as {first[0]} but"
+        verb = "was" if len(apart) == 1 else "were"
+        sentences.append(f"{join(apart, 6)} {began} {verb} trained apart.")
+    if not sentences:
+        return "No two of these models are related, as far as could be measured."
     if alone:
         verb = "has" if len(alone) == 1 else "have"
         sentences.append(f"{join(alone, 6)} {verb} no relatives among them.")
     return " ".join(sentences)
+
+
+def groups(forest: Forest) -> list[tuple[str, tuple[int, ...]]]:
+    """Headings and models of the gallery: families, their siblings, then models alone."""
+    labels = [printable(label) for label in forest.table.labels]
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for tree in forest.families:
+        for place, family in enumerate(tree):
+            if place:
+                heading = f"The same initial random numbers as {labels[tree[0][0]]}, trained apart"
+                found.append((heading, family))
+            elif len(family) > 1:
+                found.append((f"A family of {len(family)} models", family))
+            elif len(tree) > 1:
+                found.append(("From one initial draw", family))
+    alone = tuple(tree[0][0] for tree in forest.families if len(tree) == len(tree[0]) == 1)
+    return [*found, *([("Without relatives among these models", alone)] if alone else [])]
 
 
 def join(names: list[str], most: int) -> str:
