@@ -52,7 +52,7 @@ class Fingerprint:
         image = self.image
         if self.caption:
             name = self.record.model
-            short = Path(name).name if Path(name).is_absolute() or name.startswith(".") else name
+            short = Path(name).name if Path(name).exists() else name  # a Hub id stays whole
             image = captioned(image, short, self.code, colour_strip(self.latent))
         write_png(Path(path), image, picture_text(self.record))
         return Path(path)

@@ -44,18 +44,18 @@ def reduced(images: Images, side: int = SIDE) -> Images:
     return np.stack([np.asarray(image) for image in resized])
 
 
-def drawings(folder: Path, seed: int, count: int, side: int, basis_seed: int) -> Images:
-    """Drawings of `latents_of(seed, count)`, (count, side, side, 3), drawn where not yet there.
+def drawings(folder: Path, name: str, z: Latents, side: int, basis_seed: int) -> Images:
+    """Drawings of latents (n, 512), (n, side, side, 3), drawn where they are not yet there.
 
-    The first drawings of a seed are the same whatever the count.
+    A name stands for one sequence of latents; more of them later go on from what is there.
     """
     basis = latent_basis(basis_seed)
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    z = latents_of(seed, count)
-    for start in tqdm(range(0, count, CHUNK), desc="drawings", delay=2, disable=None):
-        wanted = min(CHUNK, count - start)
-        path = folder / f"drawings-{basis_seed}-{seed}-{side}-{start}.npy"
+    starts = range(0, len(z), CHUNK)
+    for start in tqdm(starts, desc=f"drawings {name}", delay=2, disable=None):
+        wanted = min(CHUNK, len(z) - start)
+        path = folder / f"drawings-{basis_seed}-{name}-{side}-{start}.npy"
         part = np.load(path) if path.exists() else np.empty((0, side, side, 3), np.uint8)
         if len(part) < wanted:
             attributes = z[start + len(part) : start + wanted] @ basis

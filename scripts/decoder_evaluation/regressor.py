@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from decoder_evaluation.drawings import Images, Latents, drawings, latents_of
+from decoder_evaluation.drawings import SIDE, Images, Latents, drawings, latents_of
 
 TRAITS = (*GROUPS, *SINGLES)
 FEATURES = 128
@@ -71,7 +71,8 @@ def to_input(images: Images) -> Tensor:
 def load_regressor(folder: Path, basis_seed: int, images: int, epochs: int) -> Regressor:
     """The regressor of a folder, trained first when it is not there; resumes where it stopped."""
     path = folder / f"regressor-{basis_seed}-{images}-{epochs}.pt"
-    model = Regressor().to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    model = Regressor()
     steps = epochs * (images // BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.02)
     begin = 0
@@ -81,10 +82,12 @@ def load_regressor(folder: Path, basis_seed: int, images: int, epochs: int) -> R
         optimiser.load_state_dict(state["optimiser"])
         begin = state["step"]
     if begin < steps:
-        pictures = drawings(folder, TRAINING_SEED, images, 64, basis_seed)
-        truth = torch.from_numpy(traits(latents_of(TRAINING_SEED, images), basis_seed))
+        z = latents_of(TRAINING_SEED, images)
+        pictures = drawings(folder, f"{TRAINING_SEED}", z, SIDE, basis_seed)
+        truth = torch.from_numpy(traits(z, basis_seed))
         _train(model, optimiser, pictures, truth, begin, steps, path)
-    return model.eval().requires_grad_(False)
+    model.eval()
+    return model.requires_grad_(False)
 
 
 def _train(
@@ -109,7 +112,7 @@ def _train(
             output = model(to_input(pictures[chosen]))
         loss = (output.float() - truth[chosen]).square().mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             temporary = path.with_suffix(".part")
