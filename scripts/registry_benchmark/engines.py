@@ -223,7 +223,7 @@ def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, objec
 
 def _in_process(engine: str, what: str, count: int, place: Path) -> dict[str, list[list[int]]]:
     command = [sys.executable, sys.argv[0], "one", engine, what, str(count), "--work", str(place)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, list[list[int]]] = json.loads(output.splitlines()[-1])
     return result
 
