@@ -18,15 +18,19 @@ import transformers
 from torch import Tensor
 
 from huref.attacks import KINDS, attack
-from huref.attacks.editable import open_editable
 from huref.attacks.kinds import applies
+from huref.attacks.opening import open_editable
 from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import Recipe
 
 VOCABULARY = 1200
-FAMILIES = ("Llama", "Gemma", "GPT2", "GPTNeoX")
+LAYERS = 4
+CONFIGS = {"Gemma3": "Gemma3TextConfig"}
+FAMILIES = ("Llama", "Qwen3", "Phi3", "Gemma", "Gemma2", "Gemma3", "Olmo2", "GPT2", "GPTNeoX")
+ONE_KEY_HEAD_EACH = ("GPT2", "GPTNeoX")  # no grouped queries
+NO_HEAD_DIM = ("Phi3", "Olmo2")
 OURS = Recipe("ours", "latin", 128, (1, 2), "whitened-1", 0.1, "-", "-")
 PAPER = Recipe("paper", "rank", 128, (-2, -1), "published-1", 0.0, "-", "-")
 
@@ -48,13 +52,15 @@ def make_model(
     width = heads * head_dim
     sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 3 * width,
-        "num_hidden_layers": 4, "num_attention_heads": heads, "max_position_embeddings": 32,
+        "num_hidden_layers": LAYERS, "num_attention_heads": heads, "max_position_embeddings": 32,
         "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
-    if family in ("Llama", "Gemma"):
-        sizes |= {"num_key_value_heads": groups, "head_dim": head_dim}
+    if family not in ONE_KEY_HEAD_EACH:
+        sizes |= {"num_key_value_heads": groups, "pad_token_id": 0}
+    if family not in (*ONE_KEY_HEAD_EACH, *NO_HEAD_DIM):
+        sizes["head_dim"] = head_dim
     if family == "GPT2":
-        sizes |= {"n_embd": width, "n_layer": 4, "n_head": heads, "n_positions": 32}
+        sizes |= {"n_embd": width, "n_layer": LAYERS, "n_head": heads, "n_positions": 32}
     if family == "GPTNeoX":
         sizes |= {
             "rope_parameters": {
@@ -63,7 +69,7 @@ def make_model(
                 "partial_rotary_factor": 0.5,
             }
         }
-    config = getattr(transformers, f"{family}Config")(**sizes)
+    config = getattr(transformers, CONFIGS.get(family, f"{family}Config"))(**sizes)
     name = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
     torch.manual_seed(seed)
     model = getattr(transformers, name)(config)
@@ -111,25 +117,51 @@ def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:
     return float(pearson(one, two).mean())
 
 
+HEADING = """# Attacks
+
+What each function-preserving attack leaves of a model's logits and of its terms, as
+`python scripts/measure_attacks.py --markdown` prints it: random models of {layers} blocks and
+{vocabulary} tokens with random gains, attacked one way at a time and all ways at once. Logits: the
+largest difference from the original's, over their spread, in float64 arithmetic on float32 files.
+ICS: by our recipe (two blocks, whitened, flattened; m = {m}) and by the published one (last two
+blocks, the {m} rarest tokens by rank, weights multiplied as published).
+
+Layer duplication changes the function; everything else does not. No-op layers put new blocks last,
+where the published recipe looks; ours skips them. Renumbering the vocabulary changes every rank, so
+the published recipe compares other tokens; ours compares strings. With norms on queries and keys
+the head maps act on values and o alone, and where a norm's gain stands between a half and the
+stream (Gemma 2 and 3, OLMo 2) the rotation is a permutation: no other is exact there.
+
+| model | attack | logits | ICS ours | ICS paper |
+| --- | --- | --- | --- | --- |"""
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
+    parser.add_argument("--markdown", action="store_true", help="as docs/attacks.md has it")
+    markdown = parser.parse_args().markdown
     transformers.utils.logging.disable_progress_bar()
-    print(f"{'model':8} {'attack':24} {'logits':>9} {'ICS ours':>9} {'ICS paper':>9}")
+    if markdown:
+        print(HEADING.format(layers=LAYERS, vocabulary=VOCABULARY, m=OURS.m), flush=True)
+    else:
+        print(f"{'model':8} {'attack':24} {'logits':>9} {'ICS ours':>9} {'ICS paper':>9}")
     with tempfile.TemporaryDirectory() as temporary:
         for family in FAMILIES:
             original = make_model(Path(temporary) / family, family)
             for kind in [*KINDS, "all"]:
                 if kind != "all" and (reason := applies(kind, open_editable(str(original)))):
-                    print(f"{family:8} {kind:24} does not apply: {reason}")
+                    cells = f"| {family} | {kind} | does not apply: {reason} | | |"
+                    plain = f"{family:8} {kind:24} does not apply: {reason}"
+                    print(cells if markdown else plain, flush=True)
                     continue
                 copy = Path(temporary) / f"{family}-{kind}"
                 attack(original, [kind], copy)
                 ours, paper = (ics(original, copy, recipe) for recipe in (OURS, PAPER))
                 difference = logit_difference(original, copy)
-                line = f"{family:8} {kind:24} {difference:9.1e} {ours:9.4f} {paper:9.4f}"
-                print(line, flush=True)
+                cells = f"| {family} | {kind} | {difference:.1e} | {ours:.4f} | {paper:.4f} |"
+                plain = f"{family:8} {kind:24} {difference:9.1e} {ours:9.4f} {paper:9.4f}"
+                print(cells if markdown else plain, flush=True)
 
 
 if __name__ == "__main__":

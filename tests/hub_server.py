@@ -104,6 +104,10 @@ class Handler(BaseHTTPRequestHandler):
             status = self.server_hub.refuse_api_with.pop(0)
             self._answer(status, b"", Retry_After=self.server_hub.retry_after)
             return
+        if "/tree/" in rest:
+            name, _, revision = rest.partition("/tree/")
+            self._tree(self.server_hub.repositories[name])
+            return
         name, _, revision = rest.partition("/revision/")
         repository = self.server_hub.repositories.get(name)
         if repository is None:
@@ -118,6 +122,19 @@ class Handler(BaseHTTPRequestHandler):
             ]
             body = {"id": name, "sha": repository.commit, "siblings": siblings, "tags": []}
             self._answer(200, json.dumps(body).encode(), Content_Type="application/json")
+
+    def _tree(self, repository: HostedRepository) -> None:
+        files = sorted(p for p in repository.folder.rglob("*") if p.is_file())
+        entries = [
+            {
+                "type": "file",
+                "path": str(file.relative_to(repository.folder)),
+                "size": file.stat().st_size,
+                "oid": hashlib.sha1(str(file).encode()).hexdigest(),
+            }
+            for file in files
+        ]
+        self._answer(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def _file(self, path: str) -> None:
         hub = self.server_hub
@@ -135,6 +152,14 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(302, b"", Location=hub.redirect_to + self.path + "?signature=abc")
             return
         size = (repository.folder / file).stat().st_size
+        if self.command == "HEAD":
+            self.send_response(200)
+            tag = hashlib.sha1(str(repository.folder / file).encode()).hexdigest()
+            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": revision, "Content-Length": str(size)}
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            return
         wanted = self.headers.get("Range")
         if wanted is None or hub.ignore_ranges:
             self.send_response(200)

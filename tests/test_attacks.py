@@ -1,5 +1,6 @@
 """Attacked copies compute what the original computes, and keep its terms."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,18 @@ import torch
 import transformers
 from click.testing import CliRunner
 from conftest import some_words, write_tokenizer
+from hub_server import LoopbackHub
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from measure_attacks import FAMILIES, ics, logit_difference, make_model
+from measure_attacks import FAMILIES, ONE_KEY_HEAD_EACH, ics, logit_difference, make_model
+from safetensors.torch import load_file, save_file
 
 from huref.attacks import EXACT, attack
-from huref.attacks.editable import open_editable
 from huref.attacks.kinds import applies
+from huref.attacks.opening import open_editable
 from huref.cli import main
-from huref.errors import AttackError
+from huref.errors import AttackError, HurefError
 from huref.loader.checkpoint import open_checkpoint
 
 
@@ -50,7 +54,7 @@ def _same_weights(a: Path, b: Path) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     family=st.sampled_from(FAMILIES),
     groups=st.integers(1, 3),
@@ -63,7 +67,7 @@ def test_all_attacks_at_once_at_any_shape(
     family: str, groups: int, per_group: int, half_dim: int, seed: int,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("shape")
-    if family in ("GPT2", "GPTNeoX"):
+    if family in ONE_KEY_HEAD_EACH:
         groups, per_group = groups * per_group, 1
     original = make_model(folder / "original", family, groups, per_group, 2 * half_dim, seed)
     attack(original, ["all"], folder / "copy", seed)
@@ -88,6 +92,49 @@ def test_the_command_writes_a_copy(originals: dict[str, Path], tmp_path: Path) -
     again = CliRunner().invoke(main, [*arguments, str(out)])
     assert again.exit_code == 1
     assert "already exists" in again.output
+
+
+def test_shards_and_a_file_beside_its_config_are_read(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    original = originals["Llama"]
+    model = transformers.LlamaForCausalLM.from_pretrained(original)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="200KB")
+    (tmp_path / "shards" / "tokenizer.json").write_bytes((original / "tokenizer.json").read_bytes())
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    attack(tmp_path / "shards", ["rotation"], tmp_path / "a")
+    attack(original / "model.safetensors", ["rotation"], tmp_path / "b")
+    assert logit_difference(original, tmp_path / "a") < 2e-5
+    assert logit_difference(original, tmp_path / "b") < 2e-5
+
+
+def test_a_hub_repository_is_downloaded_once(
+    originals: dict[str, Path], hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/model", originals["Gemma2"])
+    attack("org/model", ["ffn-permutation"], tmp_path / "one")
+    assert logit_difference(originals["Gemma2"], tmp_path / "one") < 2e-5
+    sent = hub.bytes_sent
+    attack("org/model", ["sign-flips"], tmp_path / "two")
+    assert hub.bytes_sent == sent
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    attack("org/model", ["sign-flips"], tmp_path / "three")
+    assert logit_difference(originals["Gemma2"], tmp_path / "three") < 2e-5
+    with pytest.raises(HurefError, match="org/other"):
+        attack("org/other", ["sign-flips"], tmp_path / "four")
+
+
+def test_a_tensor_that_no_attack_knows_is_refused(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    """Doge reads by Llama's layout, but scales its residual stream by vectors of its own."""
+    folder = tmp_path / "model"
+    shutil.copytree(originals["Llama"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.input_residual"] = torch.ones(16)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(AttackError, match=r"layers\.1\.input_residual"):
+        attack(folder, ["rotation"], tmp_path / "copy")
 
 
 def test_unknown_kinds_and_architectures_are_refused(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from huref.attacks.editable import open_editable
 from huref.attacks.kinds import EXACT, KINDS, applies
+from huref.attacks.opening import open_editable
 from huref.errors import AttackError
 
 __all__ = ["EXACT", "KINDS", "attack"]
@@ -21,7 +21,8 @@ def attack(model: str | Path, kinds: Sequence[str], out: str | Path, seed: int =
     """Write a copy of a model that has been through some attacks, one after the other.
 
     Args:
-        model: a folder or a Hub id, Llama-, Gemma-, GPT-2- or NeoX-like.
+        model: a folder, a file beside its config, or a Hub id, which is downloaded whole into the
+            user's cache; Llama-, Gemma-, OLMo-2-, GPT-2- or NeoX-like.
         kinds: names from `KINDS`, or "all" for every exact one that applies to the model.
         out: folder to write to; it must not exist yet.
         seed: of everything random in it.

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from huref.attacks.editable import READERS, WRITERS, Editable, EditableBlock
+from huref.attacks.blocks import READERS, WRITERS, EditableBlock
+from huref.attacks.editable import Editable
 from huref.attacks.vocabulary import extend_vocabulary, permute_vocabulary
 
 Attack = Callable[[Editable, Generator], None]
@@ -72,7 +73,10 @@ def _per_head(matrix: Tensor, maps: Tensor) -> Tensor:
 
 
 def map_heads(model: Editable, generator: Generator) -> None:
-    """Queries by C and keys by C^-T, values by D and o by D^-1, for each key-value head."""
+    """Queries by C and keys by C^-T, values by D and o by D^-1, for each key-value head.
+
+    Where queries and keys are normed, values and o alone.
+    """
     for block in model.blocks:
         weights, per_group = block.weights, model.heads // block.kv_heads
         head_dim = weights["q"].shape[1] // model.heads
@@ -87,11 +91,12 @@ def map_heads(model: Editable, generator: Generator) -> None:
             ]
         )
         inverse = torch.linalg.inv(D).repeat_interleave(per_group, dim=0)
-        maps = {
-            "q": C.repeat_interleave(per_group, dim=0),
-            "k": torch.linalg.inv(C).transpose(1, 2),
-            "v": D,
-        }
+        maps = {"v": D}
+        if not model.norms_inside_attention:
+            maps |= {
+                "q": C.repeat_interleave(per_group, dim=0),
+                "k": torch.linalg.inv(C).transpose(1, 2),
+            }
         for role, M in maps.items():
             weights[role] = _per_head(weights[role], M)
             if role in block.biases:
@@ -112,6 +117,10 @@ def permute_heads(model: Editable, generator: Generator) -> None:
             if role in block.biases:
                 block.biases[role] = _reorder(block.biases[role][None], order)[0]
         block.weights["o"] = _reorder(block.weights["o"].T, queries).T
+        for name, tensor in block.others.items():  # a norm over all heads together moves along
+            role = "q" if "q_norm" in name else "k"
+            if "norm" in name and tensor.numel() == block.weights[role].shape[1]:
+                block.others[name] = _reorder(tensor[None], orders[role])[0]
 
 
 def _reorder(matrix: Tensor, order: Tensor) -> Tensor:
@@ -121,8 +130,9 @@ def _reorder(matrix: Tensor, order: Tensor) -> Tensor:
 def absorb_gains(model: Editable, generator: Generator) -> None:
     """Each norm's gain times s, the rows of the matrices that it feeds divided by s."""
     for block in model.blocks:
-        for half in ("attention", "ffn"):
-            _rescale_norm(block, half, _uniform(len(block.gains[half]), generator))
+        for half in READERS:
+            if half in block.gains:
+                _rescale_norm(block, half, _uniform(len(block.gains[half]), generator))
     model.untie()
     s = _uniform(len(model.gain), generator)
     model.gain, model.head = model.gain * s, model.head / s
@@ -140,10 +150,16 @@ def _rescale_norm(block: EditableBlock, half: str, s: Tensor) -> None:
 
 
 def _turn_stream(model: Editable, R: Tensor) -> None:
-    """The residual stream times R, once all gains are ones."""
+    """The residual stream times R, once the gains of what reads it are ones.
+
+    Gains on what a half writes cannot be moved elsewhere; they allow an R that permutes and flips.
+    """
     for block in model.blocks:
         for half, roles in READERS.items():
-            _rescale_norm(block, half, 1 / block.gains[half])
+            if f"{half}_out" in block.gains:
+                block.gains[f"{half}_out"] = block.gains[f"{half}_out"] @ R.abs()
+            if half in block.gains:
+                _rescale_norm(block, half, 1 / block.gains[half])
             if half in block.norm_biases:
                 block.norm_biases[half] = block.norm_biases[half] @ R
             for role in roles:
@@ -164,8 +180,14 @@ def _turn_stream(model: Editable, R: Tensor) -> None:
 
 
 def rotate_stream(model: Editable, generator: Generator) -> None:
-    """The residual stream rotated; for LayerNorm by a rotation that keeps the ones direction."""
+    """The residual stream rotated; for LayerNorm by a rotation that keeps the ones direction.
+
+    Where gains stand before the stream, its dimensions are permuted, as no other rotation is exact.
+    """
     width = model.embedding.shape[1]
+    if model.gains_on_output:
+        order = torch.randperm(width, generator=generator)
+        return _turn_stream(model, torch.eye(width, dtype=torch.float64)[order])
     if model.layout.norms.kind == "rms":
         return _turn_stream(model, _orthogonal(width, generator))
     ones = torch.ones(width, 1, dtype=torch.float64)
@@ -267,8 +289,6 @@ def applies(kind: str, model: Editable) -> str:
     rms = model.layout.norms.kind == "rms"
     if kind == "ffn-scaling" and not gated:
         return "its activation is not linear in what it reads"
-    if kind == "head-maps" and model.norms_inside_attention:
-        return "queries and keys are normed"
     if kind == "sign-flips" and not rms:
         return "LayerNorm subtracts the mean, which signs do not keep"
     if kind == "mean-shift" and rms:

@@ -1,0 +1,125 @@
+"""Reads the model to attack: a folder, a file beside its config, or a whole Hub repository."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huref.architecture.config_values import config_ints
+from huref.architecture.reader import ModelReader
+from huref.attacks.blocks import bias_of, take_block
+from huref.attacks.editable import ENDS, Editable
+from huref.errors import AttackError
+from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.repository import (
+    LocalFolder,
+    Repository,
+    open_repository,
+    read_json,
+    read_text,
+)
+
+COPIED = (".json", ".model", ".txt", ".jinja")
+# Settings of how the tensors were stored, which the copy's are not.
+OF_STORAGE = ("quantization_config",)
+
+
+def _open(model: str) -> Checkpoint:
+    """The checkpoint; a Hub repository is downloaded whole, into the user's cache."""
+    path = Path(model).expanduser()
+    repository = open_repository(model)  # says what is wrong with a name
+    if not path.exists():
+        revision = model.partition("@")[2] or None
+        path = _download(repository, revision) / (repository.chosen or "")
+    return open_checkpoint(str(path))
+
+
+def _download(repository: Repository, revision: str | None) -> Path:
+    """The folder of a Hub repository in the user's cache, fetched where it is missing.
+
+    The revision is what the user named, so that the same name finds the folder offline.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+
+    from huref.loader.hub import explain
+
+    if isinstance(repository, LocalFolder):  # offline: it is in the cache already
+        return repository.path
+    weights = [n for n in repository.files if n.endswith(WEIGHTS)]
+    safe = [name for name in weights if name.endswith(".safetensors")]
+    wanted = [repository.chosen] if repository.chosen else safe or weights
+    small = [name for name in repository.files if name.endswith(COPIED)]
+    try:
+        folder = snapshot_download(
+            repository.model, revision=revision, allow_patterns=[*small, *wanted]
+        )
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise explain(error, repository.model) from error
+    return Path(folder)
+
+
+def _small_files(checkpoint: Checkpoint) -> dict[str, bytes]:
+    repository = checkpoint.repository
+    return {
+        name: read_text(repository, name)
+        for name in repository.files
+        if "/" not in name and name.endswith(COPIED) and not name.endswith(".index.json")
+    }
+
+
+def open_editable(model: str) -> Editable:
+    """Read a whole model.
+
+    Raises:
+        AttackError: its family has no entry in `ENDS`, or it is not a language model with a
+            tokenizer.json of its own.
+    """
+    checkpoint = _open(model)
+    files = _small_files(checkpoint)
+    if "config.json" not in files or "tokenizer.json" not in files:
+        raise AttackError(
+            f"{model}: an attack needs a config.json and a tokenizer.json beside the weights; "
+            "merge an adapter into its base, or convert the model, first"
+        )
+    reader = ModelReader(checkpoint)
+    layout, prefix = reader.layout, reader.prefix
+    config = read_json(checkpoint.repository, "config.json")
+    if config.get("model_type") != reader.config.get("model_type"):
+        raise AttackError(f"{model}: it holds more than a language model, which attacks are for")
+    if layout.name not in ENDS:
+        raise AttackError(
+            f"{model}: attacks are for {', '.join(ENDS)} layouts, this model has '{layout.name}'"
+        )
+    ends = ENDS[layout.name]
+    raw = checkpoint.read(checkpoint.names)
+    dtype = raw[prefix + layout.embedding.weight[0]].dtype
+    tensors = {name: tensor.double() for name, tensor in raw.items()}
+    embedding = tensors.pop(prefix + layout.embedding.weight[0])
+    norm = prefix + ends.norm
+    head = tensors.pop(ends.head, None)
+    heads = config_ints(reader.config, layout.attention.heads, model)[0]
+    blocks = [take_block(reader, i, tensors) for i in range(reader.block_count)]
+    tokenizer: dict[str, Any] = json.loads(files["tokenizer.json"])
+    editable = Editable(
+        model=model,
+        config={key: value for key, value in config.items() if key not in OF_STORAGE},
+        layout=layout,
+        prefix=prefix,
+        ends=ends,
+        dtype=dtype,
+        heads=heads,
+        blocks=blocks,
+        embedding=embedding,
+        positions=tensors.pop(prefix + ends.positions, None) if ends.positions else None,
+        gain=tensors.pop(norm) + layout.norms.offset,
+        norm_bias=tensors.pop(bias_of(norm), None),
+        head=embedding.clone() if head is None else head,
+        tied=head is None,
+        tokenizer=tokenizer,
+        files=files,
+        others=tensors,
+    )
+    if strangers := [name for name in tensors if not name.endswith("inv_freq")]:
+        raise AttackError(f"{model}: no attack knows what its tensor '{strangers[0]}' is for")
+    return editable
