@@ -14,7 +14,7 @@ from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
 from huref.invariants.record import Record
 from huref.models import Costs, measure, picture_text
-from huref.recipe import load_recipe
+from huref.recipe import imported_with, load_recipe
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def cached_decoder(path: Path) -> Decoder:
 def render(record: Record, decoder: str | None = None, recipe: str = "default") -> np.ndarray:
     """The picture of a record's latent, (height, width, 3) uint8.
 
+    A record that was made for an imported decoder is drawn with it, unless another is named.
+
     Raises:
         RecordError: the record was made for another decoder, so this one would show another dog.
     """
@@ -97,10 +99,13 @@ def render(record: Record, decoder: str | None = None, recipe: str = "default") 
             "'huref compare', or the default recipe"
         )
     if record.recipe.decoder != current.decoder:
-        raise RecordError(
-            f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
-            f"{current.decoder}; name the right one with --decoder"
-        )
+        imported = imported_with(record.recipe.decoder) if decoder is None else None
+        if imported is None:
+            raise RecordError(
+                f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
+                f"{current.decoder}; name the right one with --decoder"
+            )
+        decoder_path = imported
     images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
     return enlarge(images[0], SHOWN)
 

@@ -100,9 +100,7 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file") from error
     recipe = parse_recipe(data, str(path))
-    encoder_path = _find(recipe.encoder, path)
-    decoder_path = _find_decoder(decoder, path) if decoder else _find(recipe.decoder, path)
-    paths = [encoder_path, decoder_path]
+    paths = [_find(recipe.encoder, path), _find_decoder(decoder or recipe.decoder, path)]
     digests = [_digest_of(asset) for asset in paths]
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
@@ -123,11 +121,21 @@ def _find_decoder(name: str, recipe_file: Path) -> Path:
     try:
         return _find(name, recipe_file)
     except CheckpointDigestError as error:
+        if name.startswith("checkpoints/"):  # one that ships: the installation is broken
+            raise
         known = sorted(path.stem for path in imported.parent.glob("*.safetensors"))
         raise RecipeError(
             f"there is no decoder '{name}', neither a file nor imported "
             f"({', '.join(known) or 'none is'}); see 'huref decoder import --help'"
         ) from error
+
+
+def imported_with(digest: str) -> Path | None:
+    """The imported decoder of a recipe's digest, if it is there."""
+    for path in sorted(imported_decoder("x").parent.glob("*.safetensors")):
+        if read_metadata(path).get("digest", "")[:DIGEST_LENGTH] == digest:
+            return path
+    return None
 
 
 def _digest_of(path: Path) -> str:

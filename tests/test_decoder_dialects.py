@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import generator_references as references
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,10 +14,12 @@ from generator_references import SIDES, W, nvidia_network, nvidia_state, write_n
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.assets import locate
 from huref.cli import main
 from huref.decoder.library import import_decoder, list_decoders
 from huref.decoder.render import load_decoder
-from huref.errors import CheckpointDigestError, CheckpointError
+from huref.errors import CheckpointDigestError, CheckpointError, RecordError
+from huref.portrait import fingerprint
 from huref.recipe import load_recipe
 
 CLOSE = 1e-4
@@ -210,6 +213,24 @@ def test_settings_that_cannot_be_rendered(
     setattr(network.get_submodule("synthesis.b8.conv1"), attribute, value)
     write_nvidia(tmp_path / "x.pkl", network)
     reject(tmp_path / "x.pkl", match)
+
+
+def test_a_fingerprint_of_an_imported_decoder_finds_it_again(tmp_path: Path, home: Path) -> None:
+    path, recipe = tmp_path / "x.safetensors", tmp_path / "own.yaml"
+    save_file(nvidia_state(), path)
+    import_decoder(path, "dog")
+    zoo = Path(__file__).parent.parent / "checkpoints" / "zoo" / "llama-a"
+    dog = fingerprint(zoo, tmp_path / "dog.png", decoder="dog")
+    assert not np.array_equal(dog.image, fingerprint(zoo).image)
+    assert np.array_equal(fingerprint(tmp_path / "dog.png").image, dog.image)
+    shipped = locate("configs/recipes/default.yaml")
+    text = shipped.read_text("utf-8").replace("checkpoints/decoder.safetensors", "dog")
+    recipe.write_text(text.replace("checkpoints/", f"{shipped.parents[2]}/checkpoints/"))
+    assert np.array_equal(fingerprint(zoo, recipe=str(recipe)).image, dog.image)
+    for file in home.glob("decoders/*"):
+        file.unlink()
+    with pytest.raises(RecordError, match="--decoder"):
+        fingerprint(tmp_path / "dog.png")
 
 
 def test_names_and_the_command_line(tmp_path: Path, home: Path) -> None:
