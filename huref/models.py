@@ -129,6 +129,7 @@ def _measure_weights(
         terms=extract.terms,
         latent=latent,
         units=extract.units,
+        barcodes=extract.barcodes,
         traits=extract.traits,
     )
     return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)

@@ -88,6 +88,8 @@ def test_units_and_traits_come_back(made: Path) -> None:
     assert record.units.layers == (1, 2)
     squares = record.units.of_network(1).float().square().mean(dim=(0, 2))
     assert squares.tolist() == pytest.approx([1, 1, 1], rel=1e-2)
+    assert record.barcodes is not None
+    assert record.barcodes.networks.tolist() == [[1, -1, 192, 192], [2, -1, 192, 192]]
     assert record.traits is not None
     assert (record.traits.vocabulary, record.traits.blocks, record.traits.width) == (4096, 5, 112)
 
@@ -111,6 +113,8 @@ DAMAGED_UNITS: dict[str, Edit] = {
     "a missing part": lambda t, _: t.pop("units.scales"),
     "too many units": lambda t, _: t["units.networks"][0, 2:].fill_(9999),
     "a network of no units": lambda t, _: t["units.networks"][0, 2:].fill_(0),
+    "NaN in a barcode": lambda t, _: t["barcodes.numbers"].view(-1)[:1].fill_(float("nan")),
+    "too few barcodes": lambda t, _: t["barcodes.networks"][0, 3:].fill_(1),
     "traits that are none": lambda _, m: m.update(traits="[]"),
 }
 

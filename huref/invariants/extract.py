@@ -12,6 +12,7 @@ from huref.architecture.block import Block, FeedForward, Mixture
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError
 from huref.invariants.anchors import Anchors, choose_anchors
+from huref.invariants.barcodes import Barcodes
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
 from huref.invariants.traits import Traits, count_levels
@@ -28,7 +29,7 @@ Depth = Literal["recipe", "full"]
 class Extract:
     """The terms (layers, 3, m, m) float32 of a model, and how they came about.
 
-    The published recipe gives neither units nor traits.
+    The published recipe gives neither units nor barcodes nor traits.
     """
 
     terms: Tensor
@@ -36,6 +37,7 @@ class Extract:
     layers: tuple[int, ...]
     recipe: Recipe
     units: UnitFeatures | None = None
+    barcodes: Barcodes | None = None
     traits: Traits | None = None
 
 
@@ -77,9 +79,10 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
-    units = UnitCollector(sketch_rows(anchors, whitened))
-    measured = [_terms(reader, index, whitened, units) for index in chosen]
-    flat = flatten(torch.stack([terms for terms, _ in measured]), recipe.damping)
+    units = UnitCollector(sketch_rows(anchors, whitened), whole=depth == "full")
+    # A shallow model may have to give one block twice.
+    measured = {i: _terms(reader, i, whitened, units) for i in dict.fromkeys(chosen)}
+    flat = flatten(torch.stack([measured[i][0] for i in chosen]), recipe.damping)
     if depth == "full":
         for index in reader.attention_blocks:
             if index not in chosen:
@@ -88,9 +91,9 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         vocabulary=len(checkpoint.vocabulary),
         blocks=len(reader.attention_blocks),
         width=rows.shape[1],
-        levels=measured[0][1],
+        levels=measured[chosen[0]][1],
     )
-    return Extract(flat, anchors, chosen, recipe, units.collected(), traits)
+    return Extract(flat, anchors, chosen, recipe, units.collected(), units.barcodes(), traits)
 
 
 def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
@@ -110,12 +113,12 @@ def _terms(
 
     Attention and feed-forward network are in memory one after the other.
     """
+    units.expect(index)
+    ffn = ffn_term(units.observe(index, reader.read_ffn(index)), E)
     attention = reader.read_attention(index)
+    units.conclude(index, attention)
     qk, vo = attention_terms(attention, E)
-    levels = count_levels(attention.o)
-    del attention
-    ffn = units.observe(index, reader.read_ffn(index))
-    return torch.stack([qk, vo, ffn_term(ffn, E)]), levels
+    return torch.stack([qk, vo, ffn]), count_levels(attention.o)
 
 
 def _observe(units: UnitCollector, index: int, ffn: FeedForward | Mixture) -> None:

@@ -4,7 +4,7 @@ Terms leak weights, so a record is private; the picture carries only the latent.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from torch import Tensor
 from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
+from huref.invariants.barcodes import Barcodes
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
 from huref.recipe import Recipe, parse_recipe
 
 LATENT = 512
-UNIT_PARTS = ("features", "scales", "networks")
+UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
+BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Record:
         terms: (layers, 3, m, m) float32, or None (likewise).
         latent: (512,) float32.
         units: what the hidden units do, or None (a picture, or a record of an older huref).
+        barcodes: numbers that identify some of them without tokens, or None (likewise).
         traits: plain facts, or None (likewise).
     """
 
@@ -48,6 +51,7 @@ class Record:
     terms: Tensor | None
     latent: np.ndarray | None
     units: UnitFeatures | None = None
+    barcodes: Barcodes | None = None
     traits: Traits | None = None
 
     def with_latent(self, latent: np.ndarray) -> "Record":
@@ -74,10 +78,10 @@ class Record:
         if self.traits is not None:
             metadata["traits"] = json.dumps(self.traits.to_json())
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
-        if self.units is not None:
-            tensors |= {
-                f"units.{part}": getattr(self.units, part).contiguous() for part in UNIT_PARTS
-            }
+        for name, held in (("units", self.units), ("barcodes", self.barcodes)):
+            if held is not None:
+                tensors |= {f"{name}.{f.name}": getattr(held, f.name) for f in fields(held)}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
 
@@ -94,15 +98,16 @@ def load_record(path: Path) -> Record:
             recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             expected = {"terms": (len(recipe.layers), 3, recipe.m, recipe.m), "latent": (LATENT,)}
-            parts = {f"units.{part}" for part in UNIT_PARTS}
-            held = {name: shape for name, shape in shapes.items() if name not in parts}
+            held = {n: shape for n, shape in shapes.items() if n not in {*UNITS, *BARCODES}}
             if held != expected:
                 raise RecordError(f"{path}: a record holds {expected}, this file {held}")
             terms = file.get_tensor("terms").float()
             latent = file.get_tensor("latent").float().numpy()
-            units = None
-            if parts & set(shapes):
-                units = UnitFeatures(*(file.get_tensor(f"units.{part}") for part in UNIT_PARTS))
+            units = barcodes = None
+            if set(UNITS) & set(shapes):
+                units = UnitFeatures(*map(file.get_tensor, UNITS))
+            if set(BARCODES) & set(shapes):
+                barcodes = Barcodes(*map(file.get_tensor, BARCODES))
         rows = [
             (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
         ]
@@ -116,6 +121,6 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError(f"{path}: the record's anchors or numbers are damaged; make it again")
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if units is not None and not units.fits():
+    if not all(held is None or held.fits() for held in (units, barcodes)):
         raise RecordError(f"{path}: the record's units are damaged; make it again")
-    return Record(model, revision, recipe, layers, anchors, terms, latent, units, traits)
+    return Record(model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits)

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from huref.architecture.block import FeedForward, Mixture
+from huref.architecture.block import FeedForward, Mixture, SelfAttention
 from huref.invariants.anchors import Anchors
+from huref.invariants.barcodes import Barcodes, UnitVectors, standard_barcodes
 
 PROJECTIONS = 64
 ROLES = ("gate", "up", "down")
@@ -59,6 +60,11 @@ class UnitFeatures:
     def in_layer(self, layer: int) -> list[int]:
         """Which networks belong to a block."""
         return [i for i, block in enumerate(self.networks[:, 0].tolist()) if block == layer]
+
+    def key(self, network: int) -> tuple[int, int]:
+        """The block and the expert of a network."""
+        layer, expert, _ = self.networks[network].tolist()
+        return layer, expert
 
     def size(self, network: int) -> int:
         """Number of units of a network."""
@@ -118,27 +124,60 @@ def network_features(network: FeedForward, S: Tensor, expert: int) -> NetworkFea
 
 
 class UnitCollector:
-    """Takes the features of networks while others read them, so that nothing is read twice."""
+    """Takes the features of networks while others read them, so that nothing is read twice.
 
-    def __init__(self, S: Tensor):
+    Args:
+        S: sketch rows (PROJECTIONS, d).
+        whole: whether barcodes are made of all units, not of some.
+    """
+
+    def __init__(self, S: Tensor, whole: bool = False):
         self._S = S
+        self._whole = whole
         self._blocks: dict[int, list[NetworkFeatures]] = {}
+        self._vectors: dict[int, list[UnitVectors]] = {}
+        self._barcodes: list[tuple[int, UnitVectors, Tensor]] = []
 
     def observe(self, layer: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
         """The same network; its units are taken now, those of experts as they are read."""
-        found = self._blocks.setdefault(layer, [])
         if isinstance(ffn, FeedForward):
-            found.append(network_features(ffn, self._S, EVERY_TOKEN))
+            self._take(layer, ffn, EVERY_TOKEN)
             return ffn
         if ffn.shared is not None:
-            found.append(network_features(ffn.shared, self._S, EVERY_TOKEN))
+            self._take(layer, ffn.shared, EVERY_TOKEN)
 
         def read(index: int) -> FeedForward:
             expert = ffn.read(index)
-            found.append(network_features(expert, self._S, index))
+            self._take(layer, expert, index)
             return expert
 
         return replace(ffn, read=read)
+
+    def _take(self, layer: int, network: FeedForward, expert: int) -> None:
+        features = network_features(network, self._S, expert)
+        self._blocks.setdefault(layer, []).append(features)
+        if layer in self._vectors and expert < EXPERTS_KEPT:
+            self._vectors[layer].append(UnitVectors(network, expert, self._whole))
+
+    def expect(self, layer: int) -> None:
+        """Make barcodes of this block's units: its attention will follow."""
+        self._vectors[layer] = []
+
+    def conclude(self, layer: int, attention: SelfAttention) -> None:
+        """The barcodes of a block whose networks were observed, from its attention."""
+        for vectors in self._vectors.pop(layer):
+            self._barcodes.append((layer, vectors, vectors.barcodes(attention)))
+
+    def barcodes(self) -> Barcodes:
+        """All barcodes that were made."""
+        networks = [
+            [layer, vectors.expert, vectors.units, len(numbers)]
+            for layer, vectors, numbers in self._barcodes
+        ]
+        return Barcodes(
+            torch.cat([standard_barcodes(numbers).half() for *_, numbers in self._barcodes]),
+            torch.tensor(networks, dtype=torch.int32),
+        )
 
     def collected(self) -> UnitFeatures:
         """Everything that was observed, blocks in order, of each only the experts that are kept."""

@@ -2,26 +2,29 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from huref.invariants.barcodes import Barcodes
+from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import Test, UnitCount
+from huref.lineage.likeness import likeness_of_matched
 from huref.lineage.order import (
     agreement_log10_p,
     increase_log10_p,
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.training import inherited_share
+from huref.lineage.training import Inheritance, average, measure_inheritance
 from huref.lineage.units import Matching, agreement, match_networks, match_twice
 
 SIGNIFICANT = -6.0  # log10 p, after correction, from which units are said to correspond
 SAMPLED = 1024  # units of A that are matched when experts make many pairs of networks
-TESTS = 2  # order and agreement
+TESTS = 4  # order and agreement, each by token features or by barcodes
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class Correspondence:
         test: "order" (exact) or "agreement" (calibrated).
         how: what the counted units do, in words.
         inherited: see `lineage.training`, the mean over the pairs of networks that correspond.
+        likeness: see `lineage.likeness`, the mean over the same.
     """
 
     units: UnitCount
     log10_p: float
     test: Test
     how: str
-    inherited: float | None
+    inherited: Inheritance | None = None
+    likeness: float | None = None
 
     @property
     def found(self) -> bool:
@@ -48,24 +53,9 @@ class Correspondence:
         return self.log10_p <= SIGNIFICANT
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """One test of one pair of networks, not yet corrected."""
-
-    units: UnitCount
-    log10_p: float
-    test: Test
-    how: str
-    inherited: float | None
-
-
 def compare_units(
-    a: UnitFeatures,
-    b: UnitFeatures,
-    a_layers: tuple[int, ...],
-    b_layers: tuple[int, ...],
-    found: Sequence[tuple[int, int]] = (),
-) -> Correspondence:
+    a: Record, b: Record, found: Sequence[tuple[int, int]] = ()
+) -> Correspondence | None:
     """Test whether hidden units of two models correspond.
 
     Blocks at the same place are compared first; where their units do not correspond, every block
@@ -73,33 +63,37 @@ def compare_units(
     their own. Which pairs are tried depends on the outcome, so the correction counts them all.
 
     Args:
-        a: features of one model.
-        b: features of the other, from any model.
-        a_layers: blocks of A to compare, in order.
-        b_layers: blocks of B, likewise.
+        a: record of one model.
+        b: record of the other, made in any way.
         found: further pairs of blocks to try last, which a search among all blocks came up with.
+
+    Returns:
+        The test with the smallest p-value, or None where a record holds no units.
     """
-    aligned = list(zip(a_layers, b_layers, strict=False))
-    crossed = [pair for pair in product(a_layers, b_layers) if pair not in aligned]
-    count = sum(len(_network_pairs(a, b, *pair)) for pair in [*aligned, *crossed])
+    if a.units is None or b.units is None or a.layers is None or b.layers is None:
+        return None
+    aligned = list(dict.fromkeys(zip(a.layers, b.layers, strict=False)))
+    crossed = [pair for pair in product(a.layers, b.layers) if pair not in aligned]
+    count = sum(len(_network_pairs(a.units, b.units, *p)) for p in [*aligned, *crossed])
     if found:  # by looking at every network of one beside every one of the other
-        count += len(a) * len(b)
+        count += len(a.units) * len(b.units)
     correction = math.log10(TESTS * count)
-    tried: list[_Candidate] = []
+    tried: list[Correspondence] = []
     for group in (aligned, crossed, found):
         for pair in group:
-            tried.extend(_test_layers(a, b, *pair))
+            tried.extend(_test_layers(a.units, b.units, a.barcodes, b.barcodes, pair))
         if any(t.log10_p + correction <= SIGNIFICANT for t in tried):
             break
     best = min(tried, key=lambda t: t.log10_p)
-    corresponding = [
-        t.inherited
-        for t in tried
-        if t.inherited is not None and t.log10_p + correction <= SIGNIFICANT
-    ]
-    inherited = sum(corresponding) / len(corresponding) if corresponding else None
-    log10_p = min(best.log10_p + correction, 0.0)
-    return Correspondence(best.units, log10_p, best.test, best.how, inherited)
+    clear = [t for t in tried if t.log10_p + correction <= SIGNIFICANT]
+    inherited = average([t.inherited for t in clear if t.inherited is not None])
+    alike = [t.likeness for t in clear if t.likeness is not None]
+    return replace(
+        best,
+        log10_p=min(best.log10_p + correction, 0.0),
+        inherited=inherited,
+        likeness=sum(alike) / len(alike) if alike else None,
+    )
 
 
 def _network_pairs(
@@ -109,14 +103,25 @@ def _network_pairs(
 
 
 def _test_layers(
-    a: UnitFeatures, b: UnitFeatures, a_layer: int, b_layer: int
-) -> Iterator[_Candidate]:
-    """The better test of each pair of networks of two blocks."""
-    pairs = _network_pairs(a, b, a_layer, b_layer)
+    a: UnitFeatures,
+    b: UnitFeatures,
+    a_codes: Barcodes | None,
+    b_codes: Barcodes | None,
+    layers: tuple[int, int],
+) -> Iterator[Correspondence]:
+    """The better test of each pair of networks of two blocks, not yet corrected."""
+    pairs = _network_pairs(a, b, *layers)
     for first, second in pairs:
         x, y = a.of_network(first), b.of_network(second)
         rows = _sample(len(x), len(pairs))
-        yield _test_networks(x, y, rows, a_layer)
+        matching = _renumber(match_networks(x[rows], y), rows)
+        likeness = None
+        if a_codes is not None and b_codes is not None:
+            networks = (a.key(first), b.key(second))
+            likeness = likeness_of_matched(a_codes, b_codes, networks, matching)
+        tested = _test_networks(x, y, rows, matching, layers[0])
+        inherited = measure_inheritance(x, y, matching)
+        yield replace(tested, inherited=inherited, likeness=likeness)
 
 
 def _sample(units: int, pairs: int) -> Tensor:
@@ -125,18 +130,18 @@ def _sample(units: int, pairs: int) -> Tensor:
     return torch.arange(0, units, step)
 
 
-def _test_networks(x: Tensor, y: Tensor, rows: Tensor, layer: int) -> _Candidate:
+def _test_networks(
+    x: Tensor, y: Tensor, rows: Tensor, matching: Matching, layer: int
+) -> Correspondence:
     of = min(len(rows), len(y))
-    matching = _renumber(match_networks(x[rows], y), rows)
-    inherited = inherited_share(x, y, matching)
     count, log10_p, how = _order(matching, len(x))
     if log10_p > SIGNIFICANT:
         agreements = agreement(*match_twice(x[rows], y))
         calibrated = agreement_log10_p(agreements, of)
         if calibrated < log10_p:
             units = UnitCount(agreements, of, layer)
-            return _Candidate(units, calibrated, "agreement", "were found twice", inherited)
-    return _Candidate(UnitCount(count, of, layer), log10_p, "order", how, inherited)
+            return Correspondence(units, calibrated, "agreement", "were found twice")
+    return Correspondence(UnitCount(count, of, layer), log10_p, "order", how)
 
 
 def _renumber(matching: Matching, rows: Tensor) -> Matching:

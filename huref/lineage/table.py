@@ -11,6 +11,7 @@ from huref.lineage.correspondence import compare_units
 from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.layers import map_layers
 from huref.lineage.similarity import Similarity, compare_records
+from huref.lineage.token_free import compare_barcodes
 from huref.lineage.verdict import judge
 
 
@@ -114,14 +115,19 @@ def build_table(records: Sequence[Record]) -> LineageTable:
 
 def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
     similarity = _compare(a, b)
-    if a.units is None or b.units is None or a.layers is None or b.layers is None:
+    layer_map = None
+    if all(r.units and r.layers and len(r.units.layers) > len(r.layers) for r in (a, b)):
+        assert a.units is not None
+        assert b.units is not None
+        layer_map = map_layers(a.units, b.units)
+    units = compare_units(a, b, layer_map.pairs if layer_map else ())
+    if units is None:
         silent = [record.model for record in (a, b) if record.units is None]
         return similarity, judge(similarity, None, f"no unit features in {' and '.join(silent)}")
-    layer_map = None
-    if min(len(a.units.layers), len(b.units.layers)) > len(a.layers):  # every block was read
-        layer_map = map_layers(a.units, b.units)
-    found = layer_map.pairs if layer_map else ()
-    units = compare_units(a.units, b.units, a.layers, b.layers, found)
+    if not units.found:
+        without_tokens = compare_barcodes(a, b)
+        if without_tokens is not None and without_tokens.found:
+            units = without_tokens
     return similarity, replace(judge(similarity, units), layer_map=layer_map)
 
 

@@ -51,7 +51,7 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
     x, y = (_unit_rows(features) for features in (a, b))
 
     def similarity(rows: slice) -> Tensor:
-        cosines = x[rows] @ y.T
+        cosines: Tensor = x[rows] @ y.T
         return cosines if signed else cosines.abs()
 
     return _mutual(similarity, x.any(dim=1), y.any(dim=1))
@@ -70,6 +70,30 @@ def match_networks(a: Tensor, b: Tensor) -> Matching:
         return gates[rows] @ others.T + (writes[rows] @ other_writes.T).abs()
 
     return _mutual(similarity, writes.any(dim=1), other_writes.any(dim=1))
+
+
+def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) -> Matching:
+    """Match units by two groups of numbers at once, one of which has a sign by convention.
+
+    Args:
+        fixed: numbers of A's and of B's units, (units, n), whose signs mean something.
+        signed: likewise (units, k), all of a unit's under one common sign.
+    """
+    scales = [
+        torch.cat(parts, dim=1).norm(dim=1, keepdim=True).clamp(min=1e-30)
+        for parts in zip(fixed, signed, strict=True)
+    ]
+    (x, y), (u, v) = (
+        [part / scale for part, scale in zip(parts, scales, strict=True)]
+        for parts in (fixed, signed)
+    )
+
+    def similarity(rows: slice) -> Tensor:
+        cosines: Tensor = x[rows] @ y.T + (u[rows] @ v.T).abs()
+        return cosines
+
+    in_a, in_b = (torch.cat(parts, dim=1).any(dim=1) for parts in zip(fixed, signed, strict=True))
+    return _mutual(similarity, in_a, in_b)
 
 
 def match_twice(a: Tensor, b: Tensor) -> tuple[Matching, Matching]:

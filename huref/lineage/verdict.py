@@ -1,18 +1,21 @@
 """From figures to one of four words: descends, shared initialisation, unrelated, inconclusive.
 
 Matched units say that two models share an origin. Whether they share training as well is told by
-what they inherited of the leading directions (see `lineage.training`). The terms' similarity
-(ICS) decides where units cannot be compared.
+how alike their barcodes are beside their features (see `lineage.likeness`), or by what they
+inherited of the leading directions (see `lineage.training`) where there are no barcodes to
+compare. The terms' similarity (ICS) decides where units cannot be compared.
 
 Every threshold lies in a gap that was measured (the shipped zoo, and llama-a trained on as long
 and as hot as the first time):
 
-                                          units p     inherited      ICS
-    fine-tunes, LoRA, merges, pruned      < 1e-300    0.95 to 0.99   0.90 to 0.99
-    long continued pretraining            < 1e-300    0.80           0.80
-    trained on as long and as hot         < 1e-300    0.65           0.39
-    twins from one initialisation         < 1e-270    0.39 to 0.42   0.11 to 0.25
-    independent, same text and order      > 1e-2      -              up to 0.05
+                                        units p    ICS          features     barcodes
+    fine-tunes, LoRA, merges, pruned    < 1e-300   0.96 - 1.00  0.98 - 1.00  0.98 - 1.00
+    long continued pretraining          < 1e-300   0.80         0.91         0.92
+    trained on as long and as hot       < 1e-300   0.39         0.67         0.68
+    twins, trained for as long          < 1e-300   0.25         0.54         0.33
+    twins, trained for a fifth of it    < 1e-300   0.72         0.88         0.75
+    a quarter of the stream pruned      < 1e-300   0.67         0.86         0.80
+    independent, same text and order    > 1e-2     up to 0.05   -            -
 """
 
 import math
@@ -21,10 +24,14 @@ from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.similarity import Similarity
 
-DESCENT_INHERITED = 0.55  # from here on units share training
-TWIN_INHERITED = 0.48  # up to here they only share the initial draw
+DESCENT_RATIO = 0.91  # likeness of barcodes to correlation of features, of shared training
+TWIN_RATIO = 0.87  # and of a shared draw alone
+DESCENT_LIKENESS = 0.5  # of barcodes, where there are no features to compare it with
+TWIN_LIKENESS = 0.4
+DESCENT_INHERITED = 0.55  # of what was learned, where there are too few barcodes
+TWIN_INHERITED = 0.48
 UNRELATED_ICS = 0.1  # independent models of one text stay below half of this
-DESCENT_ICS = 0.5  # twins stay below half of this
+DESCENT_ICS = 0.5  # twins that were trained for long stay below half of this
 
 
 def judge(similarity: Similarity, units: Correspondence | None, missing: str = "") -> Evidence:
@@ -46,20 +53,32 @@ def judge(similarity: Similarity, units: Correspondence | None, missing: str = "
 
 
 def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, str]:
-    common, inherited = f"{_units(units)}; {_ics(similarity)}", units.inherited
-    if inherited is None:
-        if similarity.ics is not None and similarity.ics >= DESCENT_ICS:
-            return "descends", f"one training lies behind both: {common}"
+    common = f"{_units(units)}; {_ics(similarity)}"
+    figure, twin, descent, what = _training(similarity, units)
+    if figure is None:
         return "inconclusive", f"one origin, but too few units to tell which: {common}"
-    share = f"they share {inherited:.2f} of what training wrote into them"
-    if inherited >= DESCENT_INHERITED:
-        return "descends", f"one training lies behind both: {common}; {share}"
-    if inherited <= TWIN_INHERITED:
-        return "shared initialisation", f"one draw, trained apart: {common}; only {share[5:]}"
-    return (
-        "inconclusive",
-        f"one origin, between descent and shared initialisation: {common}; {share}",
-    )
+    said = f"{common}; {what}"
+    if figure >= descent:
+        return "descends", f"one training lies behind both: {said}"
+    if figure <= twin:
+        return "shared initialisation", f"one draw, trained apart: {said}"
+    return "inconclusive", f"one origin, but neither clearly descent nor not: {said}"
+
+
+def _training(
+    similarity: Similarity, units: Correspondence
+) -> tuple[float | None, float, float, str]:
+    """The best figure for shared training, its two thresholds, and what it is in words."""
+    inherited, likeness = units.inherited, units.likeness
+    if inherited is not None and likeness is not None:
+        what = f"barcodes alike by {likeness:.2f}, features by {inherited.correlation:.2f}"
+        return likeness / inherited.correlation, TWIN_RATIO, DESCENT_RATIO, what
+    if likeness is not None:
+        return likeness, TWIN_LIKENESS, DESCENT_LIKENESS, f"barcodes alike by {likeness:.2f}"
+    if inherited is not None:
+        what = f"{inherited.share:.2f} of the leading directions shared"
+        return inherited.share, TWIN_INHERITED, DESCENT_INHERITED, what
+    return similarity.ics, -1.0, DESCENT_ICS, "by the terms alone"
 
 
 def _by_terms(similarity: Similarity, units: str) -> tuple[Verdict | None, str]:
