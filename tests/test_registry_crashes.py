@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from registry_cases import RECIPE, made_up, same
 
 from huref.errors import RegistryError
 from huref.registry import catalogue, folder_store, segments
+from huref.registry.matrices import Matrices, from_entries
 from huref.registry.store import Store, create_store, open_store
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
@@ -60,7 +61,7 @@ def killed_at(line: int, work: Callable[[], object]) -> Callable[[], None]:
     ours = {folder_store.__file__, segments.__file__, catalogue.__file__}
     left = line
 
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in ours:
             return None
@@ -178,7 +179,7 @@ def test_single_additions_do_not_rewrite_much(
     written = 0
     write = segments.write_segment
 
-    def counted(path: Path, matrices: segments.Matrices) -> None:
+    def counted(path: Path, matrices: Matrices) -> None:
         nonlocal written
         written += len(matrices.latents)
         write(path, matrices)
@@ -202,7 +203,7 @@ def test_a_full_disk_changes_nothing(
 ) -> None:
     before = files_of(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(segments.os, "fsync", refuse_to_write)
+        patch.setattr(os, "fsync", refuse_to_write)
         with pytest.raises(RegistryError, match="no space left on the disk; nothing was changed"):
             store.add([made_up(50)])
     assert files_of(folder) == before
@@ -272,11 +273,11 @@ def test_a_damaged_segment_is_named(
 def test_a_segment_with_foreign_numbers_is_damaged(store: Store, folder: Path) -> None:
     victim = sorted((folder / "segments").iterdir())[0]
     entry = made_up(1)
-    matrices = folder_store.from_entries([entry, entry])
+    matrices = from_entries([entry, entry])
     segments.write_segment(victim, matrices)
     with pytest.raises(RegistryError, match="it should have 1 rows"):
         list(store.entries())
-    matrices = folder_store.from_entries([made_up(1, latent=np.full(512, np.inf, np.float32))])
+    matrices = from_entries([made_up(1, latent=np.full(512, np.inf, np.float32))])
     segments.write_segment(victim, matrices)
     with pytest.raises(RegistryError, match="do not fit together"):
         list(store.entries())
