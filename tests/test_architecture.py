@@ -15,13 +15,16 @@ from architecture_case import Case, tiny_config
 from architecture_cases import CASES
 from module_oracle import find_layers, module_terms, randomise
 from remote_cases import REMOTE_CASES, RENAMED, D, random_checkpoint, reference_terms
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from huref.architecture.block import Attention, Mixture
+from huref.architecture.layout import tensor_fields
 from huref.architecture.layout_files import load_layouts, merge, parse_layout
 from huref.architecture.match import find_layout
 from huref.architecture.reader import ModelReader
+from huref.architecture.resolve import resolve_block
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
+from huref.invariants.extract import NOOP, writes
 from huref.loader.checkpoint import open_checkpoint
 
 MakeModel = Callable[..., Path]
@@ -166,6 +169,37 @@ def test_blocks_that_reuse_keys_are_skipped(tmp_path: Path) -> None:
     )
     build(case).save_pretrained(tmp_path)
     assert ModelReader(open_checkpoint(str(tmp_path))).attention_blocks == [0, 1]
+
+
+NOOP_TYPES = [
+    "llama", "gemma2", "olmo2", "gpt2", "gpt_neox", "bloom", "falcon", "falcon 40b", "mpt", "phi",
+    "gptj", "cohere", "phi3", "gpt_bigcode", "mixtral", "qwen2_moe", "gpt_oss", "dbrx",
+    "granitemoe", "llama4_text", "deepseek_v2 lite", "deepseek_v3", "longcat_flash",
+    "gemma4_text experts", "inkling_text", "jetmoe", "deepseek_v4", "zamba",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOOP_TYPES)
+def test_a_block_that_writes_nothing_is_found(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    build(case).save_pretrained(tmp_path)
+    reader = ModelReader(open_checkpoint(str(tmp_path)))
+    silenced, other = reader.attention_blocks[-1], reader.attention_blocks[-2]
+    block = resolve_block(
+        reader.layout, reader.prefix, silenced, frozenset(reader.checkpoint.names),
+        reader.block_count,
+    )  # fmt: skip
+    fields = tensor_fields(block)
+    writers = {n for role in fields for n in fields[role] if role.split(".")[-1] in ("o", "down")}
+    writers = set(block.out) or writers  # a shared block's use has one map of its own
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    save_file({n: t * 0 if n in writers else t for n, t in tensors.items()}, file)
+    reader = ModelReader(open_checkpoint(str(tmp_path)))
+    rows = reader.embeddings(range(3, 11))
+    assert reader.may_be_noop(silenced)
+    assert writes(reader.read_block(silenced), rows) == 0
+    assert not reader.may_be_noop(other) or writes(reader.read_block(other), rows) > NOOP
 
 
 def test_embedding_rows_are_the_ones_asked_for(make_llama: MakeModel) -> None:
