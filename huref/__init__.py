@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from huref.checking import check
     from huref.comparison import compare
     from huref.errors import HurefError
     from huref.invariants.record import Record
@@ -27,6 +28,7 @@ __all__ = [
     "HurefError",
     "LineageTable",
     "Record",
+    "check",
     "compare",
     "fingerprint",
     "fleet",
@@ -37,6 +39,7 @@ _HOMES = {
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
+    "check": "huref.checking",
     "compare": "huref.comparison",
     "fingerprint": "huref.portrait",
     "fleet": "huref.registry.fleet",

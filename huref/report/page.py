@@ -28,6 +28,7 @@ from huref.report.tree_drawing import draw_forest
 
 MAPS_SHOWN = 12  # layer maps before the fold
 MOST_MAPS = 60  # in all: fifty models have more pairs than anyone would look at
+MOST_STRANGERS = 2000  # rows; fifty models have up to 1,225 pairs
 ORDER = (*VERDICT_PAINTS, None)
 
 
@@ -89,6 +90,7 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
     pairs = zip(combinations(range(len(table.records)), 2), table.pairs, strict=True)
     rows = sorted((Row(a, b, pair) for (a, b), pair in pairs), key=_rank)
     notable = [row for row in rows if wording.is_notable(row.pair)]
+    strangers = [row for row in rows if not wording.is_notable(row.pair)]
     labels = [printable(label) for label in table.labels]
     maps = list(_layer_maps(notable, labels, portraits))
     return environment.get_template("report.html").render(
@@ -102,7 +104,8 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         tree=Markup(as_inline_svg(draw_forest(forest, heading=False), portraits)),
         heatmap=Markup(as_inline_svg(draw_heatmap(table), portraits)),
         notable=notable,
-        strangers=[row for row in rows if not wording.is_notable(row.pair)],
+        strangers=strangers[:MOST_STRANGERS],
+        stranger_count=len(strangers),
         maps=maps[:MAPS_SHOWN],
         more_maps=maps[MAPS_SHOWN:],
         mixings=table.mixings,

@@ -137,7 +137,7 @@ def _draw_model(
     if tree.founder == model:
         note = "root of this family"
     elif tree.founder is not None:
-        note = _kept(table, tree.founder, model)
+        note = _kept(table, tree.founder, model, names[tree.founder])
     if row > 50 and note:
         canvas.add(Words(left, y - 9, names[model], size, tip=full))
         canvas.add(Words(left, y + 10, note, 12, "muted"))
@@ -147,12 +147,12 @@ def _draw_model(
     canvas.width = max(canvas.width, left + longest + MARGIN)
 
 
-def _kept(table: LineageTable, founder: int, model: int) -> str:
+def _kept(table: LineageTable, founder: int, model: int, name: str) -> str:
     first, last = sorted((founder, model))
     count = len(table.records)
     pair = table.pairs[first * count - first * (first + 1) // 2 + last - first - 1]
     kind = "ICS" if pair.similarity.ics is not None else "cos z"
-    return f"{kind} {likeness(pair):.3f} with {shorten(table.labels[founder], 150, 12)}"
+    return f"{kind} {likeness(pair):.3f} with {shorten(name, 150, 12)}"
 
 
 def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:
