@@ -51,10 +51,20 @@ def test_a_list_of_ids_is_ranked_as_given(
     assert str(tmp_path) not in extract.recipe.anchors
 
 
+def test_a_small_vocabulary_gets_a_recipe_of_its_own(make_llama: MakeModel) -> None:
+    checkpoint = open_checkpoint(str(make_llama("model")))  # of 2048 tokens
+    extract = extract_terms(checkpoint, replace(PAPER, m=4096))
+    assert extract.recipe.name == "paper+2048-tokens"
+    assert extract.recipe.m == len(extract.anchors) == extract.terms.shape[-1] == 2048
+    assert extract.recipe.family == "paper"
+    assert extract.recipe.digest != replace(PAPER, m=4096).digest
+
+
 def test_too_few_tokens_or_a_list_of_something_else(make_llama: MakeModel, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(make_llama("model")))
-    with pytest.raises(AnchorError, match="need 4096 ranked tokens, there are 2048"):
-        extract_terms(checkpoint, replace(PAPER, m=4096))
+    (tmp_path / "few").write_text(" ".join(map(str, range(200))))
+    with pytest.raises(AnchorError, match="need 256 ranked tokens at least, there are 200"):
+        extract_terms(checkpoint, replace(PAPER, anchors=f"rank:{tmp_path / 'few'}", m=4096))
     (tmp_path / "ids").write_text("the and of")
     with pytest.raises(RecipeError, match="not a list of token ids"):
         extract_terms(checkpoint, replace(PAPER, anchors=f"rank:{tmp_path / 'ids'}"))

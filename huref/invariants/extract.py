@@ -99,6 +99,9 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
 def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
     reader = ModelReader(checkpoint, fold=False)
     anchors, rule = ranked_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors)
+    if len(anchors) < recipe.m:
+        name = f"{recipe.name}+{len(anchors)}-tokens"
+        recipe = replace(recipe, name=name, m=len(anchors))
     E = reader.embeddings(anchors.ids)
     blocks = reader.attention_blocks
     chosen = tuple(blocks[max(position, -len(blocks))] for position in recipe.layers)

@@ -23,10 +23,14 @@ from huref.loader.vocabulary import Token
 PUBLISHED = "published-1"  # the recipe's `terms`
 RANK = "rank"  # the recipe's `anchors`: this, or "rank:" and a file of token ids
 LAYERS = 2  # the last ones
+FEWEST = 256  # ranked tokens
 
 
 def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anchors, str]:
     """The m rarest tokens, by the user's list or by the tail of the vocabulary.
+
+    Where there are fewer, the largest power of two of them is taken, so that vocabularies of
+    nearly one size are cut alike; the recipe then has to get a name and an m of its own.
 
     Args:
         vocabulary: all tokens.
@@ -39,7 +43,7 @@ def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anch
         the tokens are, as published; and the rule with a digest in place of the file.
 
     Raises:
-        AnchorError: there are fewer than m tokens.
+        AnchorError: there are too few tokens even so.
         RecipeError: the file is not a list of ids.
     """
     file = rule.removeprefix(RANK).removeprefix(":")
@@ -48,7 +52,11 @@ def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anch
     else:
         ids = [token.id for token in vocabulary if token.kind == "normal"]
     if len(ids) < m:
-        raise AnchorError(f"the published terms need {m} ranked tokens, there are {len(ids)}")
+        if len(ids) < FEWEST:
+            raise AnchorError(
+                f"the published terms need {FEWEST} ranked tokens at least, there are {len(ids)}"
+            )
+        m = 2 ** (len(ids).bit_length() - 1)
     ranks = tuple(f"rank {i}".encode() for i in range(m))
     return Anchors(ranks, tuple(ids[-m:])), rule
 

@@ -8,6 +8,7 @@ from typing import Any
 from huref.errors import RecipeError
 from huref.invariants.record import Record
 from huref.lineage.correspondence import compare_units
+from huref.lineage.direction import find_direction
 from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.layers import map_layers
 from huref.lineage.similarity import Similarity, compare_records
@@ -128,18 +129,23 @@ def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
         without_tokens = compare_barcodes(a, b)
         if without_tokens is not None and without_tokens.found:
             units = without_tokens
-    return similarity, replace(judge(similarity, units), layer_map=layer_map)
+    evidence = replace(judge(similarity, units), layer_map=layer_map)
+    if evidence.verdict == "descends":
+        evidence = replace(evidence, direction=find_direction(a, b, layer_map))
+    return similarity, evidence
 
 
 def _compare(a: Record, b: Record) -> Similarity:
     if a.recipe.digest == b.recipe.digest:
         return compare_records(a, b)
     differences = a.recipe.differences(b.recipe)
-    forced = "name" in differences and set(differences) <= {"name", "anchors", "layers"}
+    forced = "name" in differences and set(differences) <= {"name", "anchors", "layers", "m"}
     if forced and a.recipe.family == b.recipe.family:
         # One of the models forced a variant on itself; that is no fault of the user's.
         names = f"'{a.recipe.name}' and '{b.recipe.name}'"
-        return Similarity(None, None, None, None, f"not comparable: recipes {names} differ")
+        way = "; a recipe file with a smaller m does for both" if "m" in differences else ""
+        why = f"not comparable: recipes {names} differ{way}"
+        return Similarity(None, None, None, None, why)
     raise RecipeError(
         f"{a.model} and {b.model} were made by different recipes ({a.recipe.digest} and "
         f"{b.recipe.digest}: {', '.join(differences)} differ); fingerprint both with one recipe"
