@@ -1,6 +1,7 @@
 """What every registry does, in a folder and in LanceDB."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_entries_that_do_not_fit_are_refused(store: Store) -> None:
     with pytest.raises(RegistryError, match="not finite"):
         store.add([made_up(3, latent=np.full(512, np.nan, np.float32))])
     assert len(store) == 1
+
+
+def test_writers_at_the_same_time_add_a_model_once(store: Store) -> None:
+    def write(_: int) -> int:
+        mine = open_store(store.uri)
+        return sum(mine.add([made_up(i)]) for i in range(8))
+
+    with ThreadPoolExecutor(4) as pool:
+        added = sum(pool.map(write, range(4)))
+    assert added == len(store) == len({label.model for label in store.labels()}) == 8
 
 
 def test_there_is_one_registry_at_a_place(make: MakeStore, store: Store) -> None:

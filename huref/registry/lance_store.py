@@ -54,8 +54,10 @@ class LanceStore(Store):
             database = lancedb.connect(uri)
             if TABLE in database.list_tables().tables:
                 raise RegistryError(f"{uri}: there is a registry already")
-            schema = _schema(recipe)
-            return cls(uri, recipe, database.create_table(TABLE, schema=schema))
+            table = database.create_table(TABLE, schema=_schema(recipe))
+            # Two writers adding one key at the same time are then told apart, and one tries again.
+            table.set_unenforced_primary_key("key")
+            return cls(uri, recipe, table)
 
     @classmethod
     def open(cls, uri: str) -> "LanceStore":
