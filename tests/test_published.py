@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import transformers
+import yaml
 
+import huref
+from huref.assets import locate
 from huref.errors import AnchorError, RecipeError
 from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
@@ -58,6 +61,16 @@ def test_a_small_vocabulary_gets_a_recipe_of_its_own(make_llama: MakeModel) -> N
     assert extract.recipe.m == len(extract.anchors) == extract.terms.shape[-1] == 2048
     assert extract.recipe.family == "paper"
     assert extract.recipe.digest != replace(PAPER, m=4096).digest
+
+
+def test_published_terms_get_no_verdict(make_llama: MakeModel, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(locate("configs/recipes/paper.yaml").read_text())
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe | {"name": "small", "m": 256}))
+    models = [make_llama("a"), make_llama("b", seed=1)]
+    (pair,) = huref.compare(models, recipe=str(tmp_path / "small.yaml")).pairs
+    assert pair.similarity.ics is not None
+    assert pair.evidence.verdict is None
+    assert "no verdict" in pair.evidence.why
 
 
 def test_too_few_tokens_or_a_list_of_something_else(make_llama: MakeModel, tmp_path: Path) -> None:
