@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from huref.lineage.table import LineageTable
     from huref.portrait import Fingerprint, fingerprint
     from huref.registry.fleet import fleet
+    from huref.registry.identify import identify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "fingerprint",
     "fleet",
+    "identify",
 ]
 
 _HOMES = {
@@ -42,6 +44,7 @@ _HOMES = {
     "check": "huref.checking",
     "compare": "huref.comparison",
     "fingerprint": "huref.portrait",
+    "identify": "huref.registry.identify",
     "fleet": "huref.registry.fleet",
 }
 
