@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,9 @@ def test_variants_of_lucidrains(tmp_path: Path, change: dict[str, Tensor], match
         ("activation", "relu", "activation"),
         ("use_noise", False, "noise"),
         ("conv_clamp", 3.0, "differ in clamping"),
-        ("conv_clamp", "often", "differ in clamping"),
+        ("conv_clamp", "often", "clamping is no positive number"),
+        ("conv_clamp", [[]], "clamping is no positive number"),
+        ("activation", [[]], "activation"),
     ],
 )
 def test_settings_that_cannot_be_rendered(
@@ -213,6 +216,53 @@ def test_settings_that_cannot_be_rendered(
     setattr(network.get_submodule("synthesis.b8.conv1"), attribute, value)
     write_nvidia(tmp_path / "x.pkl", network)
     reject(tmp_path / "x.pkl", match)
+
+
+STATES: dict[str, dict[str, Tensor]] = {
+    "NVIDIA": nvidia_state(),
+    "rosinality": references.rosinality_state(),
+    "lucidrains": {
+        name: value
+        for name, value in references.lucidrains_state().items()
+        if name.startswith(("SE.", "GE.")) and "upsample" not in name
+    },
+}
+OPTIONAL = ("kernel", "noises", "w_avg")
+
+
+@pytest.mark.parametrize("wrong", [torch.tensor(1.0), torch.ones(2, 1, 1, 3), torch.ones(0), None])
+@pytest.mark.parametrize("dialect", STATES)
+def test_a_tensor_of_another_shape_is_refused(
+    tmp_path: Path, dialect: str, wrong: Tensor | None
+) -> None:
+    """One of each kind of tensor, and with a message that is ours."""
+    path = tmp_path / "x.safetensors"
+    whole = STATES[dialect]
+    for name in {re.sub(r"\d+", "#", name): name for name in whole}.values():
+        if wrong is None and any(part in name for part in OPTIONAL):
+            continue
+        if wrong is not None and wrong.dim() == 0 and whole[name].numel() == 1:
+            continue
+        changed = {k: v for k, v in whole.items() if k != name}
+        save_file(changed if wrong is None else changed | {name: wrong}, path)
+        with pytest.raises(CheckpointError) as caught:
+            import_decoder(path, f"from-{name.lower()}"[:64])
+        assert "x.safetensors" in str(caught.value), name
+
+
+def test_resolutions_beyond_any_are_refused_before_noise_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    one = torch.ones(1)
+    huge = {f"GE.blocks.{j}.conv1.weight": one for j in range(40)}
+    save_file({k: v.clone() for k, v in huge.items()}, path)
+    reject(path, "40 resolutions")
+    huge = {f"convs.{j}.conv.weight": one.clone() for j in range(80)} | {"style.1.weight": one}
+    save_file(huge, path)
+    reject(path, "80 convolutions")
+    huge = {f"synthesis.b{4 << j}.conv1.weight": one.clone() for j in range(50)}
+    huge |= {"synthesis.b4.torgb.weight": one.clone(), "mapping.fc0.weight": one.clone()}
+    save_file(huge, path)
+    reject(path, "resolutions")
 
 
 def test_a_fingerprint_of_an_imported_decoder_finds_it_again(tmp_path: Path, home: Path) -> None:

@@ -277,7 +277,8 @@ def module(modules: bytes) -> bytes:
     """A module by hand, of which `modules` makes the dict _modules."""
     state = b"}(" + text("_parameters") + b"}" + text("_buffers") + b"}"
     state += text("_modules") + modules + b"u"
-    meta = b"}(" + text("type") + text("class") + text("state") + state + b"u"
+    meta = b"}(" + text("type") + text("class") + text("class_name") + text("Block")
+    meta += text("state") + state + b"u"
     return b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(" + meta + b"tR"
 
 

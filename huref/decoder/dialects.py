@@ -16,7 +16,7 @@ from torch import Tensor
 
 from huref.decoder.files import Source
 from huref.decoder.lucidrains import fold_linear
-from huref.decoder.stylegan2 import SQRT2, resample_filter
+from huref.decoder.stylegan2 import LARGEST_SIDE, SQRT2, resample_filter
 from huref.errors import CheckpointError
 
 NOISE_SEED = 0
@@ -73,18 +73,16 @@ def _refuse(source: Source, what: str) -> CheckpointError:
     return CheckpointError(f"{source.name}: {what}, which huref cannot render")
 
 
-def _same(source: Source, values: set[Any], what: str) -> Any:
-    if len(values) > 1:
+def _setting(source: Source, values: list[Any], what: str) -> float | None:
+    """The one positive number that all layers have; None where none has one."""
+    for value in values:
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise _refuse(source, f"its {what} is no positive number")
+    if len(set(values)) > 1:
         raise _refuse(source, f"its layers differ in {what}")
-    return values.pop() if values else None
-
-
-def _number(source: Source, value: Any, what: str) -> float | None:
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-        raise _refuse(source, f"its {what} is no positive number")
-    return float(value)
+    return float(values[0]) if values and values[0] is not None else None
 
 
 def _nvidia(source: Source) -> Converted:
@@ -98,19 +96,17 @@ def _nvidia(source: Source) -> Converted:
         raise _refuse(source, "its architecture is 'orig', without colours at every resolution")
     state = source.read(name for name in names if not name.startswith("num_batches"))
     _require_symmetric(source, state)
-    layers = [m.state for name, m in source.modules.items() if ".conv" in name or ".fc" in name]
-    for layer in layers:
+    layers = {name: module.state for name, module in source.modules.items()}
+    for layer in layers.values():
         if layer.get("activation", "lrelu") not in ("lrelu", "linear"):
-            raise _refuse(source, f"its activation is {str(layer['activation'])[:50]!r}")
+            raise _refuse(source, "its activation is not the usual 'lrelu'")
         if layer.get("use_noise", True) is not True:
             raise _refuse(source, "it has no noise inputs")
-    mapping = [m.state for n, m in source.modules.items() if n.startswith("mapping.fc")]
-    convolutions = [m.state for m in source.modules.values() if "conv_clamp" in m.state]
-    rate: Any = _same(source, {m.get("bias_gain") for m in mapping}, "learning rate")
-    clamp: Any = _same(source, {m["conv_clamp"] for m in convolutions}, "clamping")
+    rates = [m.get("bias_gain") for name, m in layers.items() if name.startswith("mapping.fc")]
+    clamps = [m["conv_clamp"] for m in layers.values() if "conv_clamp" in m]
     notes = [] if source.modules else ["lr_mul 0.01 and no clamp are NVIDIA's defaults"]
-    lr_mul, clamp = _number(source, rate, "learning rate"), _number(source, clamp, "clamp")
-    settings = {"lr_mul": lr_mul or 0.01, "clamp": clamp}
+    lr_mul = _setting(source, rates, "learning rate") or 0.01
+    settings = {"lr_mul": lr_mul, "clamp": _setting(source, clamps, "clamping")}
     return Converted("stylegan2", state, settings, NVIDIA_LICENCE, notes)
 
 
@@ -128,7 +124,7 @@ def _rosinality(source: Source) -> Converted:
     """Rename; the gain of its convolutions goes into their weights, so that eps counts alike."""
     depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in source.entries)
     count = sum(bool(re.fullmatch(r"convs\.\d+\.conv\.weight", name)) for name in source.entries)
-    if count % 2 or not depth:
+    if count % 2 or not depth or 4 << (count // 2) > LARGEST_SIDE:
         raise _refuse(source, f"{count} convolutions and {depth} mapping layers")
     names: dict[str, str] = {"input.input": "synthesis.b4.const"}
     kernels = {}
@@ -155,18 +151,29 @@ def _rosinality(source: Source) -> Converted:
             names[f"{theirs}.noise.weight"] = f"{target}.noise_strength"
             names[f"{theirs}.activate.bias"] = f"{target}.bias"
             noises[f"noises.noise_{noise}"] = f"{target}.noise_const"
+    others = set(source.entries) - {*names, *kernels, *noises, "latent_avg"}
+    if others:
+        raise _refuse(source, f"it has a tensor '{min(others)[:100]}'")
     kernels = {theirs: ours for theirs, ours in kernels.items() if theirs in source.entries}
     stored = [name for name in noises if name in source.entries]
     read = source.read([*names, *kernels, *stored])
     state = {ours: read[theirs] for theirs, ours in names.items()}
     state |= {ours: _unit_sum(read[theirs]) for theirs, ours in kernels.items()}
-    state |= {noises[theirs]: read[theirs].reshape(read[theirs].shape[-2:]) for theirs in stored}
+    state |= {noises[theirs]: read[theirs] for theirs in stored}
     _reshape(source, state)
     _require_symmetric(source, state)
     notes = [] if len(stored) == len(noises) else ["noise drawn with seed 0: the file has none"]
     if "latent_avg" in source.entries:
         state["mapping.w_avg"] = source.read(["latent_avg"])["latent_avg"].reshape(-1)
     return Converted("stylegan2", state, {"lr_mul": 0.01, "clamp": None}, None, notes)
+
+
+def _without_axes(source: Source, name: str, value: Tensor, left: int) -> Tensor:
+    """A tensor without its first axes, which have length one, until so many are left."""
+    gone = value.shape[: value.dim() - left]
+    if value.dim() < left or any(length != 1 for length in gone):
+        raise _refuse(source, f"a tensor of shape {tuple(value.shape)} for {name}")
+    return value.reshape(value.shape[value.dim() - left :])
 
 
 def _unit_sum(kernel: Tensor) -> Tensor:
@@ -179,14 +186,14 @@ def _reshape(source: Source, state: State) -> None:
     generator = torch.Generator().manual_seed(NOISE_SEED)
     for name in sorted(state):
         value = state[name]
-        if name.endswith(("conv0.weight", "conv1.weight", "torgb.weight", ".const")):
-            if value.dim() < 2 or value.shape[0] != 1:
-                raise _refuse(source, f"a tensor of shape {tuple(value.shape)} for {name}")
-            value = value[0]
+        if name.endswith("noise_const"):
+            value = _without_axes(source, name, value, 2)
+        elif name.endswith(("conv0.weight", "conv1.weight", "torgb.weight", ".const")):
+            value = _without_axes(source, name, value, max(1, value.dim() - 1))
         if name.endswith(("conv0.weight", "conv1.weight")):
             value = value / math.sqrt(math.prod(value.shape[1:]))
         elif name.endswith("noise_strength"):
-            value = value.reshape(())
+            value = _without_axes(source, name, value, 0)
         elif name.endswith("torgb.bias"):
             value = value.reshape(-1)
         state[name] = value
@@ -214,40 +221,47 @@ def _lucidrains(source: Source) -> Converted:
     # Only every other entry of the mapping is a layer; between them are activations.
     depth = sum(bool(re.fullmatch(r"SE\.net\.\d+\.weight", name)) for name in read)
     count = sum(bool(re.fullmatch(r"GE\.blocks\.\d+\.conv1\.weight", name)) for name in read)
+    if not 0 < count <= LARGEST_SIDE.bit_length() - 2:
+        raise _refuse(source, f"it has {count} resolutions")
+    for j in range(count):
+        read.pop(f"GE.blocks.{j}.to_rgb.upsample.1.f", None)  # a constant of the code
     state: State = {}
+
+    def fold(ours: str, theirs: str, gain: float, shift: float) -> None:
+        weight, bias = (read.pop(f"{theirs}.{part}") for part in ("weight", "bias"))
+        if weight.dim() != 2:
+            raise _refuse(source, f"a tensor of shape {tuple(weight.shape)} for {theirs}")
+        weight, bias = fold_linear(weight, bias, gain)
+        state[f"{ours}.weight"], state[f"{ours}.bias"] = weight, bias + shift
+
     try:
         for i in range(depth):
-            # Its layers multiply by 0.1 and lack the gain sqrt 2; the first takes z of length 1.
-            gain = 0.1 / SQRT2
-            weight, bias = read[f"SE.net.{2 * i}.weight"], read[f"SE.net.{2 * i}.bias"]
-            weight, bias = fold_linear(weight, bias, gain)
-            state[f"mapping.fc{i}.weight"] = (
-                weight / math.sqrt(weight.shape[1]) if i == 0 else weight
-            )
-            state[f"mapping.fc{i}.bias"] = bias
-        state["synthesis.const"] = read["GE.initial_block"][0]
-        state["synthesis.input.weight"] = read["GE.initial_conv.weight"]
-        state["synthesis.input.bias"] = read["GE.initial_conv.bias"]
+            # Its layers multiply by 0.1 and lack the gain sqrt 2.
+            fold(f"mapping.fc{i}", f"SE.net.{2 * i}", 0.1 / SQRT2, 0.0)
+        state["mapping.fc0.weight"] /= math.sqrt(state["mapping.fc0.weight"].shape[1])  # |z| = 1
+        const = read.pop("GE.initial_block")
+        state["synthesis.const"] = _without_axes(source, "its first block", const, 3)
+        for part in ("weight", "bias"):
+            state[f"synthesis.input.{part}"] = read.pop(f"GE.initial_conv.{part}")
         for j in range(count):
             theirs, ours = f"GE.blocks.{j}", f"synthesis.b{4 << j}"
             for k in (1, 2):
                 layer = f"{ours}.conv{k - 1}"
-                state[f"{layer}.weight"] = read[f"{theirs}.conv{k}.weight"]
-                state[f"{layer}.noise_scale"] = read[f"{theirs}.to_noise{k}.weight"].reshape(-1)
-                state[f"{layer}.bias"] = read[f"{theirs}.to_noise{k}.bias"]
-                _add_style(state, read, layer, f"{theirs}.to_style{k}")
-            state[f"{ours}.torgb.weight"] = read[f"{theirs}.to_rgb.conv.weight"]
-            _add_style(state, read, f"{ours}.torgb", f"{theirs}.to_rgb.to_style")
-    except (KeyError, IndexError) as error:
+                state[f"{layer}.weight"] = read.pop(f"{theirs}.conv{k}.weight")
+                noise = read.pop(f"{theirs}.to_noise{k}.weight")
+                if noise.shape != (noise.numel(), 1):
+                    raise _refuse(source, f"a tensor of shape {tuple(noise.shape)} for {layer}")
+                state[f"{layer}.noise_scale"] = noise.reshape(-1)
+                state[f"{layer}.bias"] = read.pop(f"{theirs}.to_noise{k}.bias")
+                fold(f"{layer}.affine", f"{theirs}.to_style{k}", 1.0, 1.0)
+            state[f"{ours}.torgb.weight"] = read.pop(f"{theirs}.to_rgb.conv.weight")
+            fold(f"{ours}.torgb.affine", f"{theirs}.to_rgb.to_style", 1.0, 1.0)
+    except KeyError as error:
         raise CheckpointError(f"{source.name}: the tensor {error} is missing") from error
+    if read:
+        raise _refuse(source, f"it has a tensor '{min(read)[:100]}'")
     side = 4 << (count - 1)
     generator = torch.Generator().manual_seed(NOISE_SEED)
     state["synthesis.noise"] = torch.rand(side, side, generator=generator)
     notes = ["noise drawn with seed 0: the original draws it anew for every picture"]
     return Converted("stylegan2-pytorch", state, {"lr_mul": 1.0, "clamp": None}, None, notes)
-
-
-def _add_style(state: State, read: State, layer: str, theirs: str) -> None:
-    """Its styles are added to one."""
-    weight, bias = fold_linear(read[f"{theirs}.weight"], read[f"{theirs}.bias"], 1.0)
-    state[f"{layer}.affine.weight"], state[f"{layer}.affine.bias"] = weight, bias + 1.0

@@ -92,7 +92,10 @@ def import_decoder(
         converted = convert(open_source(path))
         state, stored = converted.state, torch.float32
         metadata = _metadata_of(converted, path, name)
-        _complete(converted, metadata)
+        try:
+            _complete(converted, metadata)
+        except CheckpointDigestError as error:
+            raise CheckpointError(f"{path.name}: {error}") from error
     metadata["name"] = name
     chosen = {"psi": psi, "cutoff": cutoff, "licence": licence}
     metadata |= {key: value for key, value in chosen.items() if value is not None}
@@ -181,8 +184,8 @@ def _complete(converted: Converted, metadata: dict[str, Any]) -> None:
     state = converted.state
     if "mapping.w_avg" in state:
         return
-    width = state["mapping.fc0.bias"].shape[0] if "mapping.fc0.bias" in state else 0
-    state["mapping.w_avg"] = torch.zeros(width)
+    bias = state.get("mapping.fc0.bias", torch.empty(0))
+    state["mapping.w_avg"] = torch.zeros(bias.numel())
     mapping = _generator(state, metadata).mapping
     inputs = state["mapping.fc0.weight"].shape[1]
     z = torch.randn(MEAN_OF, inputs, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from huref.decoder.stylegan2 import FullyConnected, Generator, Mapping, Synthesis, load_exactly
+from huref.decoder.stylegan2 import (
+    LARGEST_SIDE,
+    FullyConnected,
+    Generator,
+    Mapping,
+    Synthesis,
+    load_exactly,
+    rows,
+)
 from huref.errors import CheckpointDigestError
 
 BLUR = (1.0, 2.0, 1.0)
@@ -145,14 +153,14 @@ class SmoothGenerator(Generator):
         Raises:
             CheckpointDigestError: the tensors are not those of such a generator.
         """
-        channels: dict[int, int] = {}
-        while (weight := state.get(f"synthesis.b{4 << len(channels)}.conv1.weight")) is not None:
-            channels[4 << len(channels)] = weight.shape[0]
+        sides = [4 << i for i in range(LARGEST_SIDE.bit_length() - 2)]
+        present = [r for r in sides if f"synthesis.b{r}.conv1.weight" in state]
+        channels = {r: len(rows(state, f"synthesis.b{r}.conv1.weight")) for r in present}
         depth = 0
         while f"mapping.fc{depth}.weight" in state:
             depth += 1
-        const, first = state.get("synthesis.const"), state.get("mapping.fc0.weight")
-        if not channels or const is None or first is None or first.ndim != 2 or clamp is not None:
+        const, first = rows(state, "synthesis.const"), rows(state, "mapping.fc0.weight")
+        if not channels or first.ndim != 2 or clamp is not None:
             raise CheckpointDigestError("not a generator of stylegan2-pytorch")
         with torch.device("meta"):
             generator = cls(

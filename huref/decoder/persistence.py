@@ -73,10 +73,12 @@ UNUSED = (
 
 def describe_module(meta: Any = None, *rest: Any) -> Module:
     """What stands for a call of the constructor."""
-    state = meta.get("state") if isinstance(meta, dict) else None
-    if rest or not isinstance(state, dict) or meta.get("type") != "class":
+    if rest or not isinstance(meta, dict) or meta.get("type") != "class":
         raise ValueError("a module that is described in an unknown way")
-    return Module(str(meta.get("class_name"))[:100], state)
+    state, kind = meta.get("state"), meta.get("class_name")
+    if not isinstance(state, dict) or not isinstance(kind, str):
+        raise ValueError("a module without attributes or class")
+    return Module(kind, state)
 
 
 def _push_blob(machine: Machine, length: int) -> None:
@@ -233,5 +235,5 @@ def _flatten(root: Module) -> tuple[dict[str, TensorView], dict[str, Module]]:
                 elif isinstance(value, TensorView) and attribute != "_modules":
                     tensors[name + child] = value
                 elif value is not None:
-                    raise ValueError(f"'{name}{child}' is neither a tensor nor a module")
+                    raise ValueError(f"{name + child!r} is neither a tensor nor a module")
     return tensors, modules

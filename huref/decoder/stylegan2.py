@@ -17,6 +17,7 @@ from torch.nn import functional
 from huref.errors import CheckpointDigestError
 
 SQRT2 = math.sqrt(2.0)
+LARGEST_SIDE = 1024  # pixels; the largest that anybody has published
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
 GeneratorType = TypeVar("GeneratorType", bound="Generator")
@@ -275,21 +276,32 @@ class Generator(nn.Module):
         depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
         found = (re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", key) for key in state)
         sizes = sorted(int(match[1]) for match in found if match)
-        if not depth or not sizes or sizes != [4 << i for i in range(len(sizes))]:
+        if (
+            not depth
+            or not 4 <= max(sizes, default=0) <= LARGEST_SIDE
+            or sizes != [4 << i for i in range(len(sizes))]
+        ):
             raise CheckpointDigestError(
                 "not a StyleGAN2 generator: expected mapping.fc*.weight and "
                 f"synthesis.b4, b8, ... among its tensors, found resolutions {sizes}"
             )
-        first = state.get("mapping.fc0.weight")
-        if first is None or first.ndim != 2:
+        first = rows(state, "mapping.fc0.weight")
+        if first.ndim != 2:
             raise CheckpointDigestError("not a StyleGAN2 generator: mapping.fc0.weight is odd")
-        channels = {r: state[f"synthesis.b{r}.conv1.weight"].shape[0] for r in sizes}
+        channels = {r: len(rows(state, f"synthesis.b{r}.conv1.weight")) for r in sizes}
         # On the meta device nothing is allocated before the shapes are known to agree.
         with torch.device("meta"):
             generator = cls(
                 first.shape[1], first.shape[0], depth, channels, lr_mul=lr_mul, clamp=clamp
             )
         return load_exactly(generator, state)
+
+
+def rows(state: MappingType[str, Tensor], name: str) -> Tensor:
+    """A tensor that has a first axis. Raises CheckpointDigestError when there is none."""
+    if name not in state or state[name].ndim == 0:
+        raise CheckpointDigestError(f"not a StyleGAN2 generator: {name} is missing or a number")
+    return state[name]
 
 
 def load_exactly(generator: GeneratorType, state: MappingType[str, Tensor]) -> GeneratorType:
