@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import ZOO
+from hub_server import LoopbackHub
 from PIL import Image
 from registry_cases import RECIPE
 
@@ -150,6 +151,24 @@ def test_models_that_declare_a_base_are_no_bases(
     assert (found.answer, found.of) == ("none", 1)
     found = identify(child[0], store, every=True)
     assert (found.answer, found.of) == ("descends", 2)
+
+
+def test_bases_on_the_hub_are_read_at_the_commit_they_were_measured_at(
+    hub: LoopbackHub, tmp_path: Path, child: tuple[Path, Path]
+) -> None:
+    hub.add("org/base", ZOO / "llama-a")
+    uri = tmp_path / "r"
+    run("registry", "init", uri)
+    assert run_json("registry", "add", uri, "org/base")["added"] == ["org/base"]
+    [entry] = open_store(str(uri)).entries()
+    assert entry.revision == hub.repositories["org/base"].commit
+    assert run_json("registry", "add", uri, "org/base")["known"] == ["org/base"]
+    found = run_json("identify", child[0], "--registry", uri)
+    assert (found["answer"], found["base"]) == ("descends", "org/base")
+    candidates = found["candidates"]
+    assert isinstance(candidates, list)
+    assert candidates[0]["ics"] > 0.9
+    assert any(entry.revision in path for path, _ in hub.requests)
 
 
 def test_there_is_a_place_where_bases_are_looked_for(
