@@ -237,6 +237,31 @@ def export(uri: str, out: str, as_json: bool) -> None:
         click.echo(f"wrote {out}: {count} models")
 
 
+@registry.command("map")
+@click.argument("uri")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A page (.html) or a picture (.png).",
+)
+@click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the registry's.")
+def map_registry(uri: str, out: Path, decoder: str | None) -> None:
+    """Draw the registry at URI as a map: kin stand together, each family with its tree.
+
+    The page can be searched and opens from disk; it needs no server and sends no requests.
+    """
+    from huref.registry.map import draw_map, require_writable, save_map
+    from huref.registry.store import open_store
+
+    require_writable(out)
+    drawn = draw_map(open_store(uri), decoder)
+    save_map(drawn, out)
+    families = sum(len(family) > 1 for family in drawn.kinship.families)
+    click.echo(f"wrote {out}: {len(drawn.points)} models, {families} families", err=True)
+
+
 def print_json(data: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     click.echo(json.dumps(data, ensure_ascii=False, indent=2))

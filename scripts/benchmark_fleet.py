@@ -67,7 +67,7 @@ def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]
 def difference(truth: np.ndarray, latent: np.ndarray, sketch: np.ndarray) -> float:
     """The largest error, in units of a latent's spread and of a sketch's full scale."""
     codes = truth[len(latent) :] - sketch.ravel().astype(np.float64)
-    return max(np.abs(truth[: len(latent)] - latent).max(), np.abs(codes).max() / 127)
+    return float(max(np.abs(truth[: len(latent)] - latent).max(), np.abs(codes).max() / 127))
 
 
 def own_workers() -> list[int]:

@@ -5,9 +5,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huref.declared import read_declarations
 from huref.errors import HurefError, NetworkError, RecipeError
 from huref.invariants.extract import extract_terms
 from huref.invariants.record import Record
+from huref.loader.adapters import CONFIG as ADAPTER_CONFIG
+from huref.loader.adapters import declared_base
 from huref.loader.checkpoint import Checkpoint
 from huref.loader.ranges import Meter
 from huref.loader.repository import Repository, open_repository
@@ -91,16 +94,20 @@ def measure_task(task: Task) -> Outcome:
 
 
 def _names(repository: Repository) -> tuple[str, str | None]:
-    """What the registry calls a model, and the base that its card declares."""
+    """What the registry calls a model, and the base that it declares."""
     # The Hub's client takes half a second to import; a local model does not need it.
     from huref.loader.hub import HubRepository
 
     if not isinstance(repository, HubRepository):
-        return repository.model, None
+        firm = [one.model or one.base for one in read_declarations(repository)[0] if one.firm]
+        return repository.model, firm[0] if firm else None
     # Headers of a hundred thousand models would fill a disk, and each is read once.
     repository.remembers = False
+    base: object = repository.declared_base  # the Hub has read the card already
+    if base is None and ADAPTER_CONFIG in repository.files:
+        base = declared_base(repository)
     parts = (repository.canonical, repository.chosen)
-    return "/".join(part for part in parts if part), repository.declared_base
+    return "/".join(part for part in parts if part), base if isinstance(base, str) else None
 
 
 def _read(repository: Repository, model: str, task: Task) -> Record:

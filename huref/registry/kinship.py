@@ -1,0 +1,175 @@
+"""How alike all models of a registry are, the families they form, and who links them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+
+from huref.errors import RegistryError
+from huref.lineage.similarity import MIN_SHARED
+from huref.lineage.tree import JOINED_FROM
+from huref.registry.matrices import Matrices, from_columns
+from huref.registry.sketch import Codes, count_shared, shared_entries, spread
+from huref.registry.store import Labels, Store
+
+MOST_MODELS = 5000  # more are sampled: all pairs are compared, and a page must stay light
+NOISE = 4  # standard deviations of the sketches' error by which an ICS must lie above 0
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two models of a family, `child` further from the family's root.
+
+    Attributes:
+        parent: nearer to the root. That says nothing of descent.
+        child: whose closest link towards the root this is.
+        ics: estimate by the sketches.
+    """
+
+    parent: int
+    child: int
+    ics: float
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """The models of a registry and how they hang together.
+
+    Attributes:
+        labels: n models.
+        latents: (n, 512) float32.
+        ics: (n, n) estimates by the sketches; 0 where too few anchors are shared.
+        families: the models of each family, its root first; the largest family first.
+        links: those that join each family with the highest ICS, from the root outwards.
+        bases: for each model the index of the base it declares, where the registry has it.
+        total: models in the registry, of which n are shown.
+    """
+
+    labels: tuple[Labels, ...]
+    latents: Matrix
+    ics: Matrix
+    families: tuple[tuple[int, ...], ...]
+    links: tuple[Link, ...]
+    bases: tuple[int | None, ...]
+    total: int
+
+    def nearest(self, model: int, count: int) -> list[int]:
+        """The models most like one, those that are kin alone, best first."""
+        order = np.argsort(-self.ics[model], kind="stable")[: count + 1]
+        return [int(i) for i in order if i != model and self.ics[model, i] >= JOINED_FROM][:count]
+
+    @property
+    def contradicted(self) -> list[int]:
+        """Models that are not kin to the base they declare."""
+        return [
+            model
+            for model, base in enumerate(self.bases)
+            if base is not None and self.ics[model, base] < JOINED_FROM
+        ]
+
+
+def find_kin(store: Store, most: int = MOST_MODELS) -> Kinship:
+    """Compare all models of a registry, or an even sample of them.
+
+    Raises:
+        RegistryError: it is empty or damaged.
+    """
+    labels, matrices = _sample(store, most)
+    ics = compare_all(matrices)
+    bases = _declared(labels)
+    families, links = _join(ics, bases)
+    return Kinship(tuple(labels), matrices.latents, ics, families, links, tuple(bases), len(store))
+
+
+def _sample(store: Store, most: int) -> tuple[list[Labels], Matrices]:
+    step = max(-(-len(store) // most), 1)
+    labels, parts, seen = [], [], 0
+    for chunk in store.chunks():
+        rows = list(range(-seen % step, len(chunk.labels), step))
+        seen += len(chunk.labels)
+        labels += [chunk.labels[row] for row in rows]
+        parts.append(chunk.take(rows).columns())
+    if not labels:
+        raise RegistryError(f"{store.uri}: empty; add models with 'huref registry add'")
+    order = sorted(range(len(labels)), key=lambda i: (labels[i].model, labels[i].revision or ""))
+    return [labels[i] for i in order], from_columns(parts).take(order)
+
+
+def compare_all(models: Matrices) -> Matrix:
+    """Estimates of the ICS of every two models, (n, n) float32.
+
+    It is 0 where they share too few anchors, or so few that it may be noise.
+    """
+    count, terms = len(models.latents), models.sketches.shape[1]
+    ics = np.eye(count, dtype=np.float32)
+    groups = [np.flatnonzero(models.vocabulary == v) for v in range(len(models.vocabularies))]
+    for i, rows in enumerate(groups):
+        for j, others in enumerate(groups[: i + 1]):
+            anchors = models.vocabularies[i], models.vocabularies[j]
+            if count_shared(*anchors) < MIN_SHARED:
+                continue
+            shared = shared_entries(*anchors, terms)
+            mine = _standardise(models.sketches[rows], shared)
+            theirs = mine if i == j else _standardise(models.sketches[others], shared)
+            block = np.zeros((len(rows), len(others)), np.float32)
+            for a, b in zip(mine, theirs, strict=True):  # of each term, (n, entries)
+                block += a @ b.T
+            block /= terms
+            block[block < NOISE * spread(int(shared.sum()))] = 0
+            ics[np.ix_(rows, others)] = block
+            ics[np.ix_(others, rows)] = block.T
+    np.fill_diagonal(ics, 1)
+    return ics
+
+
+def _standardise(codes: Codes, shared: NDArray[np.bool_]) -> list[Matrix]:
+    """The shared entries of each term, each row of mean 0 and length 1 (or all 0)."""
+    terms = []
+    for term, kept in enumerate(shared):
+        x = codes[:, term, kept].astype(np.float32)
+        x -= x.mean(axis=1, keepdims=True)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+        terms.append(x)
+    return terms
+
+
+def _declared(labels: Sequence[Labels]) -> list[int | None]:
+    """Where the declared bases are among the models; the Hub does not tell case."""
+    index = {label.model.lower(): i for i, label in enumerate(labels)}
+    found = [index.get((label.base or "").partition("@")[0].lower()) for label in labels]
+    return [None if base == i else base for i, base in enumerate(found)]
+
+
+def _join(
+    ics: Matrix, bases: Sequence[int | None]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[Link, ...]]:
+    """Families, and the forest that joins each by its strongest links."""
+    kin = np.triu(np.where(ics >= JOINED_FROM, ics, 0), 1)
+    # The library seeks the least weight, and takes 0 for no link at all.
+    weights = csr_array(np.where(kin > 0, 2 - np.minimum(kin, 1), 0))
+    forest = minimum_spanning_tree(weights)
+    count, home = connected_components(forest, directed=False)
+    families, links = [], []
+    for family in range(count):
+        members = np.flatnonzero(home == family)
+        root = _root(members, ics, bases)
+        order, above = breadth_first_order(forest, root, directed=False)
+        families.append(tuple(int(i) for i in order))
+        links += [Link(int(above[i]), int(i), float(ics[above[i], i])) for i in order[1:]]
+    families.sort(key=lambda members: (-len(members), members[0]))
+    return tuple(families), tuple(links)
+
+
+def _root(members: NDArray[np.int64], ics: Matrix, bases: Sequence[int | None]) -> int:
+    """The member that most others declare as their base; else the one most like all others."""
+    declared = {int(i): 0 for i in members}
+    for i in members:
+        base = bases[i]
+        if base in declared:
+            declared[base] += 1
+    likeness = dict(zip(declared, ics[np.ix_(members, members)].sum(axis=1).tolist(), strict=True))
+    return max(declared, key=lambda i: (declared[i], bases[i] is None, likeness[i]))

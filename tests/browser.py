@@ -1,0 +1,91 @@
+"""A headless Chromium, driven over the WebDriver protocol (w3.org/TR/webdriver2)."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Self
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+KEY = "element-6066-11e4-a52e-4f735466cecf"  # under which the protocol names an element
+
+
+class Browser:
+    """One session; pages are opened from disk."""
+
+    def __init__(self, port: int, width: int = 1300, height: int = 950):
+        assert DRIVER is not None
+        self._driver = subprocess.Popen(
+            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._url = f"http://127.0.0.1:{port}"
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options = {"binary": CHROMIUM, "args": [*flags, f"--window-size={width},{height}"]}
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        self._wait_for_driver()
+        session = self._post("/session", {"capabilities": {"alwaysMatch": wanted}})
+        self._url += f"/session/{session['sessionId']}"
+
+    def _wait_for_driver(self) -> None:
+        for _ in range(200):
+            try:
+                with urlopen(f"{self._url}/status"):
+                    return
+            except URLError:
+                time.sleep(0.05)
+        raise TimeoutError("chromedriver does not answer")
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        request = Request(self._url + path, json.dumps(body).encode(), method="POST")
+        with urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with urlopen(Request(self._url, method="DELETE")):
+            pass
+        self._driver.terminate()
+        self._driver.wait()
+
+    def open(self, path: Path) -> None:
+        """Load a file."""
+        self._post("/url", {"url": path.resolve().as_uri()})
+
+    def run(self, script: str) -> Any:
+        """What a function body returns in the page."""
+        return self._post("/execute/sync", {"script": script, "args": []})
+
+    def find(self, selector: str) -> str:
+        """The first element that fits, by the protocol's own name."""
+        found = self._post("/element", {"using": "css selector", "value": selector})
+        return str(found[KEY])
+
+    def click(self, selector: str) -> None:
+        """Click in the middle of an element, as a user would."""
+        self._post(f"/element/{self.find(selector)}/click", {})
+
+    def type(self, selector: str, text: str) -> None:
+        """Type into an element."""
+        self._post(f"/element/{self.find(selector)}/value", {"text": text})
+
+    def errors(self) -> list[str]:
+        """What the page complained of so far."""
+        return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]
+
+    def requests(self) -> list[str]:
+        """Addresses of everything that was loaded so far."""
+        events = [json.loads(e["message"]) for e in self._post("/se/log", {"type": "performance"})]
+        return [
+            event["message"]["params"]["request"]["url"]
+            for event in events
+            if event["message"]["method"] == "Network.requestWillBeSent"
+        ]
