@@ -25,7 +25,12 @@ from huref.cli import main
 from huref.lineage.joining import Adjacency, contract, join_neighbours, midpoint
 from huref.lineage.newick import as_newick
 from huref.lineage.tree import build_forest
+from huref.report.canvas import Area, Line, Words
 from huref.report.files import write_forest
+from huref.report.lettering import width_of
+from huref.report.tree_drawing import draw_forest
+
+PAIRS = [(0, 1), (0, 2), (1, 2)]
 
 # The additive distances of an unrooted tree ((a:1,b:2):1.5,c:3,(d:0.5,e:4):0.25).
 ADDITIVE = {"ab": 3, "ac": 5.5, "ad": 3.25, "ae": 6.75, "bc": 6.5, "bd": 4.25, "be": 7.75,
@@ -168,6 +173,7 @@ def test_a_forest_is_written_whole_or_not_at_all(
         root = ElementTree.fromstring(first.decode())
         names = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert "script" not in names
+        assert any("a merge: 70 % tuned" in (element.text or "") for element in root.iter())
         assert sum(element.tag.endswith("image") for element in root.iter()) == 6
         for element in root.iter():
             for key, value in element.attrib.items():
@@ -177,6 +183,7 @@ def test_a_forest_is_written_whole_or_not_at_all(
         assert data["trees"][0]["founder"] == "zoo/base"
         assert NASTY in [node["model"] for tree in data["trees"] for node in tree["nodes"]]
         assert {d["child"] for d in data["directions"]} == {"zoo/tuned", "zoo/tuned-more"}
+        assert data["mixings"][0]["parents"] == ["zoo/tuned", NASTY]
 
     def fail(*_: object) -> None:
         raise OSError("no space left")
@@ -200,6 +207,17 @@ def test_fifty_models_fit_into_one_picture(tmp_path: Path) -> None:
     assert float(root.attrib["height"]) < 2500
     width = float(root.attrib["width"])
     assert all(float(e.attrib["x"]) < width for e in words)
+
+
+@pytest.mark.parametrize("ics", [1.0, 0.9999, 0.5, 0.0])
+def test_every_mark_lies_on_the_canvas(ics: float) -> None:
+    table = make_table(["a", "b", "c"], dict.fromkeys(PAIRS, ics), dict.fromkeys(PAIRS, descends()))
+    canvas = draw_forest(build_forest(table))
+    for mark in canvas.marks:
+        points = mark.points if isinstance(mark, Line | Area) else [(mark.x, mark.y)]
+        if isinstance(mark, Words):
+            points = [(mark.x, mark.y), (mark.x + width_of(mark.text, mark.size), mark.y)]
+        assert all(0 <= x <= canvas.width and 0 <= y <= canvas.height for x, y in points), mark
 
 
 def test_the_command_tells_relatives_from_strangers(tmp_path: Path) -> None:

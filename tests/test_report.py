@@ -190,6 +190,13 @@ def test_a_table_without_evidence_or_weights_is_shown_too() -> None:
     assert "z 0.97" in page.text
 
 
+def test_a_table_without_dogs_is_its_heat_map() -> None:
+    table = make_table(["a", "b"], {}, {})
+    without = draw_table(table, portraits=Portraits((None, None)))
+    dogs = draw_table(table, portraits=Portraits((np.zeros((8, 8, 3), np.uint8),) * 2))
+    assert without.shape[0] < dogs.shape[0]
+
+
 def test_layer_maps_are_told_in_words() -> None:
     found = LayerMap((0, 1, 2, 3, 4), (0, 1, 2, 3), np.zeros((5, 4)), (0, 1, 4, None))
     assert describe_sources(found) == "0-1 with 0-1, 2 with 4, 3 with none"

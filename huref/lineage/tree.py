@@ -6,7 +6,7 @@ its parent and a grandchild 0.8 of that child, grandchild and parent correlate b
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ class Forest:
     families: tuple[tuple[tuple[int, ...], ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Every tree's nodes, each with the number of the node above, and every direction."""
+        """Every tree's nodes, each with the number of the node above; directions, mixings."""
         models = self.table.models
 
         def name(index: int | None) -> str | None:
@@ -119,6 +119,7 @@ class Forest:
                 {"parent": name(d.parent), "child": name(d.child), "why": d.why}
                 for d in _directions(self.table)
             ],
+            "mixings": [asdict(mixing) for mixing in self.table.mixings],
         }
 
 

@@ -23,6 +23,9 @@ def draw_table(
         portraits: the dogs, where they have been drawn already.
     """
     portraits = portraits or draw_portraits(table, recipe)
+    canvas = draw_heatmap(table)
+    if not any(image is not None for image in portraits.images):  # as with the published terms
+        return rasterise(canvas, portraits)
     few = len(table.records) <= FEW
     blank = np.full((8, 8, 3), PAPER, dtype=np.uint8)
     dogs = [blank if image is None else image for image in portraits.images]
@@ -31,7 +34,6 @@ def draw_table(
         sheet = pair_view(dogs, table.labels, _figures(table))
     else:
         sheet = contact_sheet(dogs, table.labels, min(columns, len(dogs)), cell)
-    canvas = draw_heatmap(table)
     scale = min(max(sheet.shape[1] / canvas.width, 1.25), SCALE)
     heatmap = rasterise(canvas, portraits, scale)
     width = max(sheet.shape[1], heatmap.shape[1])

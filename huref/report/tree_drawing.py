@@ -13,6 +13,7 @@ from huref.report.lettering import printable, shorten, width_of
 
 MARGIN = 28.0
 REACH = 440.0  # from the root to the farthest leaf
+LEAST_REACH = 0.5  # in the root of -ln ICS: a family within 0.01 of its root shows as close kin
 WIDEST_NAME = 280.0
 SAMPLES = (0.99, 0.9, 0.5, 0.1)  # of correlation kept, for the scale
 LEADER = 13.0  # from the end of a branch to its dog; it has no length in the tree's sense
@@ -32,7 +33,7 @@ def draw_forest(forest: Forest, *, heading: bool = True) -> Canvas:
     names = [shorten(label, WIDEST_NAME, _size(row)) for label in table.labels]
     places = [_places(tree) for tree in families]
     farthest = max((place for tree in places for place in tree), default=0.0)
-    unit = REACH / farthest if farthest > 0 else 0.0
+    unit = REACH / max(farthest, LEAST_REACH)
     canvas = Canvas(720.0, 0.0, f"Lineage of {len(names)} models", _describe(forest))
     if heading:
         canvas.add(Words(MARGIN, 30, canvas.title, 20))
@@ -42,8 +43,7 @@ def draw_forest(forest: Forest, *, heading: bool = True) -> Canvas:
         _draw_tree(canvas, tree, table, names, row, x, _levels(tree, row, top))
         top += row * len(tree.models) + row / 3
     if families:
-        if unit:
-            _draw_scale(canvas, top + 8, unit)
+        _draw_scale(canvas, top + 8, unit)
         top = _draw_legend(canvas, top + 36, families) + 26
     if alone:
         if families:
@@ -133,11 +133,10 @@ def _draw_model(
     left = x + LEADER + side + 8
     full = printable(table.models[model])
     canvas.add(Dog(x + LEADER, y - side / 2, side, model, full))
-    note = ""
-    if tree.founder == model:
-        note = "root of this family"
-    elif tree.founder is not None:
-        note = _kept(table, tree.founder, model, names[tree.founder])
+    note = _mixed(table, model, names)
+    if not note and tree.founder is not None:
+        alone = tree.founder == model
+        note = "root of this family" if alone else _kept(table, tree.founder, model, names)
     if row > 50 and note:
         canvas.add(Words(left, y - 9, names[model], size, tip=full))
         canvas.add(Words(left, y + 10, note, 12, "muted"))
@@ -147,12 +146,23 @@ def _draw_model(
     canvas.width = max(canvas.width, left + longest + MARGIN)
 
 
-def _kept(table: LineageTable, founder: int, model: int, name: str) -> str:
+def _mixed(table: LineageTable, model: int, names: list[str]) -> str:
+    """What a merge was mixed from, which a tree cannot show."""
+    called = dict(zip(table.models, names, strict=True))
+    for mixing in table.mixings:
+        if mixing.child == table.models[model]:
+            parts = zip(mixing.shares, mixing.parents, strict=True)
+            named = (f"{100 * s:.0f} % {shorten(called.get(p, p), 130, 12)}" for s, p in parts)
+            return shorten(f"a merge: {', '.join(named)}", 1.5 * WIDEST_NAME, 12)
+    return ""
+
+
+def _kept(table: LineageTable, founder: int, model: int, names: list[str]) -> str:
     first, last = sorted((founder, model))
     count = len(table.records)
     pair = table.pairs[first * count - first * (first + 1) // 2 + last - first - 1]
     kind = "ICS" if pair.similarity.ics is not None else "cos z"
-    return f"{kind} {likeness(pair):.3f} with {shorten(name, 150, 12)}"
+    return f"{kind} {likeness(pair):.3f} with {shorten(names[founder], 150, 12)}"
 
 
 def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:
@@ -161,7 +171,7 @@ def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:
     x += width_of("correlation kept:", 12) + 14
     for kept in SAMPLES:
         length = unit * math.sqrt(-math.log(kept))
-        if length > REACH / 2 and kept != SAMPLES[0]:
+        if length > REACH / 2:
             break
         ends = (Line(((at, y - 4), (at, y + 4)), "muted", 1.5) for at in (x, x + length))
         canvas.add(Line(((x, y), (x + length, y)), "muted", 1.5), *ends)
