@@ -1,6 +1,6 @@
 """Prints the table of attacks: what each leaves of the logits and of the terms.
 
-    python scripts/measure_attacks.py
+    python scripts/measure_attacks.py [FAMILY...]
 
 Random Llama-, Gemma-, GPT-2- and NeoX-like models, attacked one way at a time and all ways at
 once. Logit difference: the largest, over the logits' spread. ICS: by our recipe and by the
@@ -140,14 +140,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", action="store_true", help="as docs/attacks.md has it")
-    markdown = parser.parse_args().markdown
+    parser.add_argument("families", nargs="*", default=FAMILIES, help=", ".join(FAMILIES))
+    arguments = parser.parse_args()
+    markdown = arguments.markdown
     transformers.utils.logging.disable_progress_bar()
     if markdown:
         print(HEADING.format(layers=LAYERS, vocabulary=VOCABULARY, m=OURS.m), flush=True)
     else:
         print(f"{'model':8} {'attack':24} {'logits':>9} {'ICS ours':>9} {'ICS paper':>9}")
     with tempfile.TemporaryDirectory() as temporary:
-        for family in FAMILIES:
+        for family in arguments.families:
             original = make_model(Path(temporary) / family, family)
             for kind in [*KINDS, "all"]:
                 if kind != "all" and (reason := applies(kind, open_editable(str(original)))):

@@ -6,6 +6,7 @@ apart, because the model that is written must compute what the first one did.
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,10 @@ ENDS = {
 
 @dataclass
 class Editable:
-    """A model. All tensors are float64 here and are written in the dtype that they came in."""
+    """A model. All tensors are float64 here and are written in the dtype that they came in.
+
+    `rewrites` turn the blocks' tensors into another architecture's when the model is saved.
+    """
 
     model: str
     config: dict[str, Any]
@@ -72,7 +76,7 @@ class Editable:
     tokenizer: dict[str, Any]
     files: dict[str, bytes]
     others: dict[str, Tensor] = field(default_factory=dict)
-    routers: list[Tensor] = field(default_factory=list)
+    rewrites: list[Callable[[dict[str, Tensor]], dict[str, Tensor]]] = field(default_factory=list)
 
     @property
     def norms_inside_attention(self) -> bool:
@@ -102,10 +106,9 @@ class Editable:
         """Write the folder under a temporary name, then rename it."""
         tensors = dict(self.others)
         for index, block in enumerate(self.blocks):
-            stored = store_block(self.layout, self.prefix, index, block, self.heads)
-            if self.routers:
-                stored = _as_experts(stored, self.routers[index])
-            tensors |= stored
+            tensors |= store_block(self.layout, self.prefix, index, block, self.heads)
+        for rewrite in self.rewrites:
+            tensors = rewrite(tensors)
         name = self.prefix + self.layout.embedding.weight[0]
         tensors[name] = self.embedding
         offset = self.layout.norms.offset
@@ -129,18 +132,3 @@ class Editable:
             kept = {n: t.to(self.dtype).contiguous() for n, t in tensors.items()}
             save_file(kept, folder / "model.safetensors", {"format": "pt"})
             folder.replace(out)
-
-
-def _as_experts(stored: dict[str, Tensor], router: Tensor) -> dict[str, Tensor]:
-    """A Llama block's tensors with its network copied into experts, under Mixtral's names."""
-    roles = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-    tensors = {name: tensor for name, tensor in stored.items() if ".mlp." not in name}
-    for name in set(stored) - set(tensors):
-        start, _, rest = name.partition("mlp.")
-        for expert in range(len(router)):
-            role = roles[rest.removesuffix(".weight")]
-            tensors[f"{start}block_sparse_moe.experts.{expert}.{role}.weight"] = stored[
-                name
-            ].clone()
-        tensors[f"{start}block_sparse_moe.gate.weight"] = router
-    return tensors

@@ -12,11 +12,10 @@ from torch import Generator, Tensor
 
 from huref.attacks.blocks import READERS, WRITERS, EditableBlock
 from huref.attacks.editable import Editable
+from huref.attacks.upcycling import find_mixture, upcycle
 from huref.attacks.vocabulary import extend_vocabulary, permute_vocabulary
 
 Attack = Callable[[Editable, Generator], None]
-
-EXPERTS = 4
 
 
 def _uniform(size: int, generator: Generator, low: float = 0.5, high: float = 2.0) -> Tensor:
@@ -250,21 +249,6 @@ def duplicate_layer(model: Editable, generator: Generator) -> None:
     _insert(model, source + 1, source, silent=False)
 
 
-def upcycle(model: Editable, generator: Generator) -> None:
-    """Every dense network copied into equal experts, with a random router (Mixtral's names)."""
-    width = model.embedding.shape[1]
-    model.routers = [
-        torch.randn(EXPERTS, width, generator=generator, dtype=torch.float64) for _ in model.blocks
-    ]
-    model.config |= {
-        "model_type": "mixtral",
-        "architectures": ["MixtralForCausalLM"],
-        "num_local_experts": EXPERTS,
-        "num_experts_per_tok": 2,
-        "sliding_window": model.config.get("sliding_window"),
-    }
-
-
 KINDS: dict[str, Attack] = {
     "ffn-permutation": permute_ffn,
     "ffn-scaling": scale_ffn,
@@ -293,7 +277,6 @@ def applies(kind: str, model: Editable) -> str:
         return "LayerNorm subtracts the mean, which signs do not keep"
     if kind == "mean-shift" and rms:
         return "RMSNorm does not subtract the mean"
-    llama = model.config.get("model_type") in ("llama", "mistral")
-    if kind == "upcycling" and (not llama or model.blocks[0].biases):
+    if kind == "upcycling" and (find_mixture(model) is None or model.blocks[0].biases):
         return "transformers has no mixture of experts with such blocks"
     return ""
