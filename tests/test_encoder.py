@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from huref.encoder import Encoder, load_encoder
 from huref.encoder.batches import Batch, FamilyPool
 from huref.encoder.embeddings import EmbeddingPool
-from huref.encoder.network import FingerprintCNN
+from huref.encoder.network import FingerprintCNN, PaperCNN, Temper
 from huref.encoder.synthetic import ACCIDENTS, Family, ics
 from huref.encoder.train import train
 from huref.errors import CheckpointDigestError, HurefError, RecipeError
@@ -138,6 +138,25 @@ def test_the_published_network_and_loss_can_be_trained(tmp_path: Path) -> None:
     assert float(latent.square().mean()) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_what_is_left_out_of_the_published_kernels_meets_only_padding() -> None:
+    network = PaperCNN(256, (2, 2, 2))
+    x = torch.randn(2, 6, 256, 256, generator=torch.Generator().manual_seed(4))
+    sizes = []
+    for layer in network.layers:
+        if isinstance(layer, torch.nn.Conv2d):
+            sizes.append(layer.kernel_size[0])
+            whole = torch.nn.Conv2d(layer.in_channels, layer.out_channels, 48, 4, padding=22)
+            edge = (48 - sizes[-1]) // 2
+            weight = whole.weight.detach()
+            weight[..., edge : 48 - edge, edge : 48 - edge] = layer.weight.detach()
+            assert layer.bias is not None
+            whole.bias = layer.bias
+            torch.testing.assert_close(layer(x), whole(x), rtol=1e-4, atol=1e-5)
+        x = layer(x)
+    assert sizes == [48, 48, 28, 4]
+    assert x.shape[-1] == 1
+
+
 def test_resuming_under_another_config_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
     train(write_config(tmp_path), device="cpu", out=out, minutes=0)
@@ -227,6 +246,26 @@ def test_a_block_that_moved_is_recognised_where_a_projection_sees_a_stranger(
     latents = encoder.encode(torch.stack([bases[0], families[0].accident("moved")]))
     assert float(torch.cosine_similarity(latents[0], latents[1], dim=0)) > 0.35
     assert float((standardise(bases[0]) * standardise(families[0].accident("moved"))).mean()) < 0.1
+
+
+def test_a_few_heavy_anchors_do_not_decide() -> None:
+    generator = torch.Generator().manual_seed(8)
+    scale = torch.ones(64, 1)
+    scale[:4] = 10.0
+    base, other = (torch.randn(2, 3, 64, 64, generator=generator) * scale for _ in range(2))
+    changed = base.clone()
+    changed[..., :4, :] = other[..., :4, :]  # four of 64 anchors are other tokens
+
+    def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+
+    temper = Temper()
+    with torch.no_grad():
+        after = [temper(standardise(t)) for t in (base, changed)]
+        assert torch.equal(temper(-standardise(base)), -after[0])  # odd
+    torch.testing.assert_close(after[0].square().mean((-2, -1)), torch.ones(2, 3))
+    assert cosine(base, changed) < 0.3
+    assert cosine(*after) > 0.5
 
 
 def test_kernels_start_orthonormal_so_that_an_untrained_network_is_an_isometry() -> None:

@@ -27,7 +27,7 @@ class FiguresOfMerit:
 
     def restore(self, state: dict[str, list[Any]]) -> None:
         """Take over a saved window."""
-        self._pairs.extend(state["pairs"])
+        self._pairs.extend(pairs.cpu() for pairs in state["pairs"])
         self._strangers.extend(state["strangers"])
 
     @property

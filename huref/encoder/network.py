@@ -19,27 +19,31 @@ from huref.invariants.terms import standardise
 
 LATENT = 512
 BLOCKS, TERMS = 2, 3
-_SMALLEST = 1e-4  # of a mean square; rows below are empty buckets or as good as empty
 
 
 class Temper(nn.Module):
-    """Tempers outliers, entry by entry and row by row; odd, so that zero-mean stays zero-mean.
+    """Tempers what few anchors or few entries would decide; odd, so zero-mean stays zero-mean.
 
-    A row (and a column) is divided by a power of its root mean square, an entry x becomes
-    x / sqrt(1 + (x / limit)^2). One exponent and one limit for each term.
+    A row (and a column) whose mean square exceeds a floor is scaled down to it: otherwise cos z
+    hangs on whether these anchors stay. Lighter rows, which hold more noise, are left as they
+    are. An entry x becomes x / sqrt(1 + (x / limit)^2). One floor and one limit for each term,
+    and all terms weigh alike again in the end.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.exponent = nn.Parameter(torch.full((TERMS, 1, 1), 0.1))
+        self.log_floor = nn.Parameter(torch.zeros(TERMS, 1, 1))
         self.log_limit = nn.Parameter(torch.full((TERMS, 1, 1), 1.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., 3, m, m) to the same shape."""
-        rows = x.square().mean(dim=-1, keepdim=True).clamp(min=_SMALLEST)
-        columns = x.square().mean(dim=-2, keepdim=True).clamp(min=_SMALLEST)
-        x = x * (rows * columns).pow(-0.5 * self.exponent)
-        return x / torch.sqrt(1 + (x / self.log_limit.exp()).square())
+        """(..., 3, m, m), each of mean square 1 or 0, to the same."""
+        floor = self.log_floor.exp()
+        rows = torch.maximum(x.square().mean(dim=-1, keepdim=True), floor)
+        columns = torch.maximum(x.square().mean(dim=-2, keepdim=True), floor)
+        x = x * (rows * columns).rsqrt()
+        x = x / torch.sqrt(1 + (x / self.log_limit.exp()).square())
+        power = x.square().mean(dim=(-2, -1), keepdim=True)
+        return x * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
 
 
 class Bend(nn.Module):
@@ -96,14 +100,25 @@ class FingerprintCNN(nn.Module):
                 layers.append(Bend(widths[i + 1]))
         self.convolutions = nn.Sequential(*layers)
 
-    def forward(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to latents (n, 512); a term of zeros is taken as missing."""
+    def prepare(self, terms: Tensor) -> Tensor:
+        """Raw terms (n, 2, 3, m, m) to what the convolutions read (n, channels, m, m).
+
+        Anchors may be put in another order before or after: it is the same.
+        """
         x = self.temper(standardise(terms))
         x = x.sum(dim=1) if self.share_blocks else x.flatten(1, 2)
         power = x.square().mean(dim=(1, 2, 3), keepdim=True)
-        x = x * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
-        latent: Tensor = self.convolutions(x).flatten(1)
+        prepared: Tensor = x * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
+        return prepared
+
+    def finish(self, prepared: Tensor) -> Tensor:
+        """What `prepare` gave to latents (n, 512)."""
+        latent: Tensor = self.convolutions(prepared).flatten(1)
         return latent
+
+    def forward(self, terms: Tensor) -> Tensor:
+        """Raw terms (n, 2, 3, m, m) to latents (n, 512); a term of zeros is taken as missing."""
+        return self.finish(self.prepare(terms))
 
 
 class PaperCNN(nn.Module):
@@ -111,27 +126,50 @@ class PaperCNN(nn.Module):
 
     Four convolutions of kernel 48, stride 4, padding 22, to 8, 64, 256 and 512 channels, each
     followed by ReLU and batch normalisation (the last by batch normalisation alone); the mean
-    over positions is standardised. 341 million parameters.
+    over positions is standardised. At the published 4,096 anchors it has 341 million parameters.
+    With fewer anchors the outer part of the later kernels meets nothing but padding: those
+    weights never matter and never change, so they are left out (256 anchors: 16 million remain).
+
+    Args:
+        anchors: m, of which it reads the first so many when terms hold more; 256 at least.
+        channels: output channels of all convolutions but the last, which has 512.
     """
 
-    def __init__(self, anchors: int = 512, channels: tuple[int, ...] = (8, 64, 256)) -> None:
+    def __init__(self, anchors: int = 256, channels: tuple[int, ...] = (8, 64, 256)) -> None:
         super().__init__()
         self.anchors = anchors
         widths = [BLOCKS * TERMS, *channels, LATENT]
         layers: list[nn.Module] = []
+        side = anchors
         for i in range(len(widths) - 1):
-            layers.append(nn.Conv2d(widths[i], widths[i + 1], 48, stride=4, padding=22))
+            # Offsets between an output and an entry of the map: 26 - side to side + 21.
+            unreached = max(0, 26 - side)
+            kernel = 48 - 2 * unreached
+            conv = nn.Conv2d(widths[i], widths[i + 1], kernel, stride=4, padding=22 - unreached)
+            bound = 1 / math.sqrt(widths[i] * 48 * 48)  # torch's, for the whole kernel
+            for parameter in conv.parameters():
+                nn.init.uniform_(parameter, -bound, bound)
+            layers.append(conv)
             if i + 2 < len(widths):
                 layers.append(nn.ReLU())
             layers.append(nn.BatchNorm2d(widths[i + 1]))
+            side //= 4
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to latents (n, 512)."""
-        pooled = self.layers(standardise(terms).flatten(1, 2)).mean(dim=(2, 3))
+    def prepare(self, terms: Tensor) -> Tensor:
+        """Raw terms (n, 2, 3, m, m) to what the convolutions read (n, 6, anchors, anchors)."""
+        return standardise(terms[..., : self.anchors, : self.anchors]).flatten(1, 2)
+
+    def finish(self, prepared: Tensor) -> Tensor:
+        """What `prepare` gave to latents (n, 512)."""
+        pooled = self.layers(prepared).mean(dim=(2, 3))
         centred = pooled - pooled.mean(dim=1, keepdim=True)
         latent: Tensor = centred / centred.square().mean(dim=1, keepdim=True).sqrt()
         return latent
+
+    def forward(self, terms: Tensor) -> Tensor:
+        """Raw terms (n, 2, 3, m, m) to latents (n, 512)."""
+        return self.finish(self.prepare(terms))
 
 
 Network = FingerprintCNN | PaperCNN

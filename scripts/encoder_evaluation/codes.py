@@ -1,0 +1,140 @@
+"""The codes that are measured: the encoder, and what it is compared with.
+
+A code works in two steps. `prepare` commutes with an order of the anchors and is done once for
+a model; `finish` is done for each of its orders.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from huref.encoder import load_encoder
+from huref.encoder.network import FingerprintCNN, Network, PaperCNN, build_network
+from huref.invariants.terms import standardise
+
+LATENT = 512
+
+
+@dataclass(frozen=True)
+class Code:
+    """From terms to latents, and how much of the data it is measured on.
+
+    prepare: terms (n, 2, 3, m, m) to (n, channels, m, m). finish: these to latents (n, 512).
+    families, orders: of the paired models. strangers: whether it is also given the unrelated
+    ones.
+    """
+
+    prepare: Callable[[Tensor], Tensor]
+    finish: Callable[[Tensor], Tensor]
+    families: int
+    orders: int
+    strangers: bool = False
+
+    def __call__(self, terms: Tensor) -> Tensor:
+        """Terms (n, 2, 3, m, m) to latents (n, 512)."""
+        return self.finish(self.prepare(terms))
+
+
+class OrthogonalProjection:
+    """A random projection with orthonormal rows, of `channels` planes (m, m).
+
+    Each entry's sign is flipped at random; then every latent is a random row of a Hadamard matrix
+    on the left times another on the right, no pair twice, summed over the planes. (A dense matrix
+    of this size would hold 805 million numbers.)
+    """
+
+    def __init__(self, channels: int, anchors: int = 512, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        hadamard = torch.ones(1, 1)
+        while len(hadamard) < anchors:
+            hadamard = torch.kron(hadamard, torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        hadamard /= math.sqrt(anchors)
+        size = (channels, anchors, anchors)
+        self._signs = torch.randint(0, 2, size, generator=generator) * 2.0 - 1
+        # Each row on the left serves four latents, which saves three quarters of the work.
+        left, right = (
+            torch.stack([torch.randperm(anchors, generator=generator) for _ in range(channels)])
+            for _ in range(2)
+        )
+        self._left = hadamard[left[:, : LATENT // 4]]
+        self._right = hadamard[right[:, :LATENT]].view(channels, LATENT // 4, 4, anchors)
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Planes (n, channels, m, m) of unit variance to latents (n, 512)."""
+        rows = self._left @ (planes * self._signs)
+        latents = torch.einsum("nclm,clkm->nlk", rows, self._right).flatten(1)
+        return latents / math.sqrt(planes.shape[1])
+
+
+def mean_pooling(terms: Tensor) -> Tensor:
+    """HuRef's other feature: the flattened terms in 512 equal parts, each part's mean.
+
+    Args:
+        terms: (n, 2, 3, m, m).
+
+    Returns:
+        (n, 512), standardised.
+    """
+    parts = terms.reshape(len(terms), LATENT, -1).mean(dim=2)
+    centred = parts - parts.mean(dim=1, keepdim=True)
+    latents: Tensor = centred / centred.std(dim=1, keepdim=True)
+    return latents
+
+
+def _stacked(terms: Tensor) -> Tensor:
+    return standardise(terms).flatten(1, 2)
+
+
+def _added(terms: Tensor) -> Tensor:
+    """The blocks added, of unit variance: (n, 3, m, m)."""
+    added = standardise(terms).sum(dim=1)
+    power = added.square().mean(dim=(1, 2, 3), keepdim=True)
+    planes: Tensor = added * power.rsqrt()
+    return planes
+
+
+def _network(network: Network, families: int, orders: int, strangers: bool = False) -> Code:
+    return Code(network.prepare, network.finish, families, orders, strangers)
+
+
+def _without(path: Path, part: str) -> FingerprintCNN:
+    """An encoder with a kind of its layers taken out."""
+    network = load_encoder(path).network
+    if not isinstance(network, FingerprintCNN):
+        raise SystemExit(f"{path}: not the network that huref ships")
+    for name, module in list(network.named_modules()):
+        if type(module).__name__.lower() == part:
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, nn.Identity())
+    return network
+
+
+def make_codes(
+    encoder: Path, ablation: Path | None, paper: Path | None, families: int, orders: int
+) -> dict[str, Code]:
+    """All codes by name: the encoder and the projection on everything, others on a part."""
+    few, half = min(4, orders), families // 2
+    made = load_encoder(encoder)
+    torch.manual_seed(made.metadata["seed"])
+    untrained = build_network(made.metadata["config"]["architecture"]).eval()
+    codes = {
+        "encoder": _network(made.network, families, orders, strangers=True),
+        "projection": Code(_stacked, OrthogonalProjection(6), families, orders, strangers=True),
+        "projection of the added blocks": Code(_added, OrthogonalProjection(3), families, few),
+        "encoder, untrained": _network(untrained, families, few),
+        "encoder without temper": _network(_without(encoder, "temper"), half, few),
+        "encoder without bend": _network(_without(encoder, "bend"), half, few),
+        "mean pooling": Code(lambda terms: terms.flatten(1, 2), mean_pooling, half, few),
+    }
+    if paper is not None:
+        network = load_encoder(paper).network
+        if isinstance(network, PaperCNN):
+            codes["paper CNN"] = _network(network, half, 2)
+    if ablation is not None:
+        for path in sorted(ablation.glob("*.safetensors")):
+            codes[f"short run, {path.stem}"] = _network(load_encoder(path).network, half, few)
+    return codes

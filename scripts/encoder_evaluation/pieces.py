@@ -1,0 +1,129 @@
+"""The work in pieces, each a file that is made once: families, strangers, real models.
+
+Latents are kept, not only figures, so that the tables can be made anew without the work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoder_evaluation.codes import Code
+from huref.encoder.batches import permute_anchors
+from huref.encoder.embeddings import EmbeddingPool
+from huref.encoder.synthetic import ACCIDENTS, Family, ics
+from huref.files import replacing
+from huref.invariants.terms import flatten, standardise
+
+GRID = tuple(round(0.1 * i, 1) for i in range(11))
+AFTER = (*ACCIDENTS, "swapped")  # what happens to a base
+FREQUENT = ("frequent a", "frequent b")  # two unrelated models with directions in common
+WIDTHS = [64, 96, 192, 384, 768, 1024, 2048, 4096]  # the encoder trains on three of them
+SEED = 20_240_601
+CHUNK = 40  # strangers a piece
+UNEVEN = 0.5  # coefficient of variation of the rows' energy
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece: where it goes, and what makes it."""
+
+    path: Path
+    make: Callable[[], Any]
+
+    def run(self) -> None:
+        """Make the piece; the file appears whole or not at all."""
+        value = self.make()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as temporary:
+            torch.save(value, temporary)
+
+
+def asked(rho: float) -> float:
+    """What to ask of the factors so that about `rho` is left when spectra were flattened."""
+    return rho + 0.15 * rho * (1 - rho)
+
+
+def habits(family: Family, base: Tensor) -> list[str]:
+    """What is not ideal about a family, from its shape and its base's terms (2, 3, m, m)."""
+    energy = standardise(base).square().mean(dim=-1)
+    variation = float((energy.std(dim=-1) / energy.mean(dim=-1)).mean())
+    said = {
+        "heavy-tailed weights": family.shape.heavy,
+        "steep spectrum": family.shape.decay > 0.3,
+        "narrow (64 or 96)": family.shape.width <= 96,
+        "uneven rows": variation > UNEVEN,
+        "empty buckets": float((energy[0, 0] < 1e-6).double().mean()) > 0.05,
+    }
+    return [name for name, is_so in said.items() if is_so] or ["none of these"]
+
+
+def encode(code: Code, terms: Tensor, orders: list[Tensor]) -> Tensor:
+    """Latents (orders, 512) of a model (2, 3, m, m) with its anchors in each of the orders."""
+    prepared = code.prepare(terms[None])[0]
+    return torch.cat(
+        [
+            code.finish(torch.stack([permute_anchors(prepared, order) for order in some]))
+            for some in (orders[i : i + 8] for i in range(0, len(orders), 8))
+        ]
+    )
+
+
+def _with_common_directions(
+    a: Tensor, b: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Terms of two models after both gained eight directions in common, four times their energy.
+
+    Token frequency does that to trained models. Spectra are flattened again, as in every model.
+    """
+    m = a.shape[-1]
+    left, right = (torch.randn(2, 3, m, 8, generator=generator) for _ in range(2))
+    common = 2 * standardise(left @ right.mT)
+    there = [flatten(common.masked_fill(t == 0, 0.0) + standardise(t)) for t in (a, b)]
+    return there[0], there[1]
+
+
+@torch.no_grad()
+def measure_family(index: int, pool: EmbeddingPool, codes: dict[str, Code]) -> dict[str, Any]:
+    """One family at every point, by every code that takes part so far.
+
+    Returns:
+        "habits"; "ics": point -> measured ICS with the base; "latents": code -> point ->
+        (orders, 512), in which rows of one code match across points.
+    """
+    generator = torch.Generator().manual_seed(SEED + index)
+    family = Family(pool, generator)
+    base = family.base()
+    points = {"base": base, **{f"{rho}": family.relative(asked(rho)) for rho in GRID}}
+    points |= {kind: family.accident(kind) for kind in ACCIDENTS}
+    points["swapped"] = base.flip(0)
+    measured = {point: float(ics(base, terms)) for point, terms in points.items()}
+    frequent = _with_common_directions(base, points["0.0"], generator)
+    points |= dict(zip(FREQUENT, frequent, strict=True))
+    measured[FREQUENT[1]] = float(ics(*frequent))
+    most = max(code.orders for code in codes.values())
+    orders = [torch.randperm(512, generator=generator) for _ in range(most)]
+    latents = {
+        name: {point: encode(code, terms, orders[: code.orders]) for point, terms in points.items()}
+        for name, code in codes.items()
+        if index < code.families
+    }
+    return {"habits": habits(family, base), "ics": measured, "latents": latents}
+
+
+@torch.no_grad()
+def measure_strangers(
+    chunk: int, pool: EmbeddingPool, orders: int, codes: dict[str, Code]
+) -> dict[str, Tensor]:
+    """Latents (models, orders, 512) of independent draws, by the codes that take part."""
+    found: dict[str, list[Tensor]] = {name: [] for name, code in codes.items() if code.strangers}
+    for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        generator = torch.Generator().manual_seed(SEED + 1_000_000 + index)
+        base = Family(pool, generator).base()
+        drawn = [torch.randperm(512, generator=generator) for _ in range(orders)]
+        for name, rows in found.items():
+            rows.append(encode(codes[name], base, drawn))
+    return {name: torch.stack(rows) for name, rows in found.items()}

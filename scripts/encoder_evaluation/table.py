@@ -1,0 +1,180 @@
+"""The report as Markdown."""
+
+import math
+from typing import Any
+
+from encoder_evaluation.figures import (
+    at_points,
+    by_habit,
+    expected_share,
+    gain,
+    gaussianity,
+    strangers,
+)
+from encoder_evaluation.pieces import AFTER, FREQUENT, GRID
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _head(*names: str) -> list[str]:
+    return ["", _row(*names), "|" + " --- |" * len(names)]
+
+
+def _grid(points: dict[str, dict[str, float]]) -> list[str]:
+    lines = _head(
+        "rho aimed at", "measured ICS", "mean cos z", "± between families", "cos z - rho",
+        "spread of cos z - ICS", "(1 - ICS²)/√512", "pairs",
+    )  # fmt: skip
+    for rho in GRID:
+        p = points[f"{rho}"]
+        limit = (1 - p["ics"] ** 2) / math.sqrt(512)
+        lines.append(
+            _row(
+                rho, f"{p['ics']:.3f}", f"{p['cos']:.3f}", f"{p['error']:.4f}",
+                f"{p['cos'] - rho:+.3f}", f"{p['spread']:.4f}", f"{limit:.4f}", int(p["pairs"]),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _every_code(families: list[dict[str, Any]], names: list[str]) -> list[str]:
+    lines = _head("code", "pairs", "gap", "strangers", *AFTER, "common directions")
+    points: dict[str, dict[str, float]] = {}
+    for name in names:
+        points = at_points(families, name)
+        gap = max(abs(points[f"{r}"]["cos"] - points[f"{r}"]["ics"]) for r in GRID)
+        after = [f"{points[k]['cos']:.3f} ({points[k]['worst family']:.2f})" for k in AFTER]
+        zero = points["0.0"]
+        apart = f"{zero['cos']:+.3f} ± {zero['spread']:.3f}"
+        lines.append(
+            _row(
+                name, int(zero["pairs"]), f"{gap:.3f}", apart,
+                *after, f"{points[FREQUENT[1]]['cos']:+.3f}",
+            )
+        )  # fmt: skip
+    measured = [f"{points[k]['ics']:.3f}" for k in AFTER]
+    lines.append(_row("(ICS itself)", "", "", "", *measured, f"{points[FREQUENT[1]]['ics']:+.3f}"))
+    return lines
+
+
+def _gains(families: list[dict[str, Any]], names: list[str]) -> list[str]:
+    where = ("0.3", "0.6", "0.9", "anchors", "moved", "missing", "int4")
+    lines = _head("encoder less", *where)
+    for name in names:
+        cells = [gain(families, "encoder", name, point) for point in where]
+        lines.append(_row(name, *(f"{mean:+.4f} ± {error:.4f}" for mean, error in cells)))
+    return lines
+
+
+def _habits(families: list[dict[str, Any]]) -> list[str]:
+    lines = _head(
+        "families with", "number", "0.6: ICS", "projection", "encoder",
+        "anchors: ICS", "projection", "encoder",
+    )  # fmt: skip
+    middle, after = (
+        {code: by_habit(families, code, point) for code in ("projection", "encoder")}
+        for point in ("0.6", "anchors")
+    )
+    for habit, (count, rho, cosine) in middle["encoder"].items():
+        lines.append(
+            _row(
+                habit, int(count), f"{rho:.3f}", f"{middle['projection'][habit][2]:.3f}",
+                f"{cosine:.3f}", f"{after['encoder'][habit][1]:.3f}",
+                f"{after['projection'][habit][2]:.3f}", f"{after['encoder'][habit][2]:.3f}",
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _normality(unrelated: dict[str, Any]) -> list[str]:
+    lines = _head("figure", *unrelated)
+    whole = {name: gaussianity(z.flatten(0, 1)) for name, z in unrelated.items()}
+    single = {name: strangers(z[:, 0]) for name, z in unrelated.items()}
+    for found in (whole, single):
+        for figure in next(iter(found.values())):
+            lines.append(_row(figure, *(f"{found[name][figure]:.4g}" for name in unrelated)))
+    pairs = int(next(iter(single.values()))["pairs"])
+    lines.append(_row("the same of N(0, I)", expected_share(pairs), *[""] * (len(unrelated) - 1)))
+    return lines
+
+
+def _zoo(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0]["cos"])
+    lines = _head("pair", "ICS by position", *names)
+    for row in rows:
+        cells = [f"{row['cos'][name]:+.3f}" for name in names]
+        lines.append(_row(f"{row['a']}, {row['b']}", f"{row['ics']:+.3f}", *cells))
+    return lines
+
+
+def to_markdown(
+    about: dict[str, str],
+    families: list[dict[str, Any]],
+    unrelated: dict[str, Any],
+    zoo: list[dict[str, Any]],
+) -> str:
+    """The whole report.
+
+    Args:
+        about: "command" and "digest" of what was measured.
+        families: pieces of `measure_family`.
+        unrelated: code -> latents (models, orders, 512) of independent draws.
+        zoo: rows of `measure_zoo`.
+    """
+    names = list(families[0]["latents"])
+    main, short = (
+        [n for n in names if n.startswith("short run") == is_short] for is_short in (False, True)
+    )
+    orders = next(iter(unrelated.values())).shape[1]
+    turns = len(families[0]["latents"]["encoder"]["base"])
+    lines = [
+        "# The encoder, measured",
+        "",
+        f"`{about['command']}`; encoder `{about['digest'][:12]}`. Synthetic models of seeds, and "
+        "mostly of widths, that training does not use, a fifth to a half of them not ideal.",
+        "",
+        "## cos z against ICS",
+        "",
+        f"{len(families)} families, each with its anchors in {turns} random orders, which a "
+        "convolution reads as so many models. Orders of one family are not independent models, "
+        "so errors are taken between families.",
+        *_grid(at_points(families, "encoder")),
+        "",
+        "## Every code",
+        "",
+        "gap: the largest |mean cos z - mean ICS| on the grid. strangers: cos z at rho 0. Then the "
+        "mean cos z with the base after an accident, in brackets the worst family's. Last: two "
+        "strangers that were given eight strong directions in common.",
+        *_every_code(families, main),
+        "",
+        "The encoder less another code, on the same pairs, ± its standard error:",
+        *_gains(families, [n for n in main if n not in ("encoder", "paper CNN", "mean pooling")]),
+        "",
+        "## By habit",
+        *_habits(families),
+    ]
+    if short:
+        lines += [
+            "",
+            "## Ablation",
+            "",
+            "Short runs of one schedule on the same families, a part of the loss off in each.",
+            *_every_code(families, short),
+        ]
+    lines += [
+        "",
+        "## Normality and look-alikes",
+        "",
+        f"Normality over all latents: every independent draw in {orders} orders. Pairs: one order "
+        "each, every model with every other; pairs that share a model are not independent.",
+        *_normality(unrelated),
+        "",
+        "## Real models",
+        "",
+        "Pairs of the zoo, and its bases against themselves with other anchors. ICS is taken "
+        "position by position here, as a code reads terms.",
+        *_zoo(zoo),
+    ]
+    return "\n".join(lines) + "\n"

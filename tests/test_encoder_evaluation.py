@@ -1,0 +1,67 @@
+"""The statistics by which the encoder is judged."""
+
+import math
+
+import pytest
+import torch
+from encoder_evaluation.codes import Code, OrthogonalProjection, mean_pooling
+from encoder_evaluation.figures import gaussianity, kolmogorov, strangers
+from encoder_evaluation.pieces import encode
+
+from huref.encoder.batches import permute_anchors
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_kolmogorov_knows_the_critical_values() -> None:
+    # A distance of c / sqrt(n) has p = 0.05 at c = 1.3581 and 0.01 at c = 1.6276.
+    n = 100_000
+    middle = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    for critical, p in ((1.3581, 0.05), (1.6276, 0.01)):
+        shifted = (middle - critical / math.sqrt(n)).clamp(0, 1)[:, None]
+        assert float(kolmogorov(shifted)) == pytest.approx(p, rel=0.02)
+    assert float(kolmogorov(middle[:, None])) == 1.0
+
+
+def test_normal_latents_pass_and_others_do_not() -> None:
+    p_value, norm = "per-dimension KS, smallest p times 512", "KS of the squared norm"
+    z = normal(2000, 512)
+    good = gaussianity(z)
+    assert good[p_value] > 0.05
+    assert next(v for k, v in good.items() if k.startswith(norm)) > 0.01
+    one_uniform = torch.cat([z[:, :511], torch.rand(2000, 1) - 0.5], dim=1)
+    assert gaussianity(one_uniform)[p_value] < 1e-6
+    stretched = gaussianity(z * (1 + 0.05 * normal(2000, 1, seed=1)))
+    assert next(v for k, v in stretched.items() if k.startswith(norm)) < 1e-3
+    tied = torch.cat([z[:, :511], z[:, :1] + 0.5 * z[:, 511:]], dim=1)
+    largest = "largest correlation of two dimensions"
+    assert good[largest] < 0.15 < gaussianity(tied)[largest]
+
+
+def test_strangers_counts_every_pair_once() -> None:
+    found = strangers(torch.cat([normal(99, 512), normal(99, 512)[:1]]))  # one model twice
+    assert found["pairs"] == 4950
+    assert found["largest |cos|"] == pytest.approx(1.0)
+    assert found["share with |cos| above 0.2"] == pytest.approx(1 / 4950)
+    assert found["mean |cos| (0.0353 of N(0, I))"] == pytest.approx(0.0353, abs=0.002)
+
+
+def test_the_projection_has_orthonormal_rows() -> None:
+    project = OrthogonalProjection(2)
+    probe = torch.zeros(1, 2, 512, 512, requires_grad=True)
+    with torch.enable_grad():
+        latents = project(probe)[0]
+    rows = [torch.autograd.grad(latents[i], probe, retain_graph=True)[0] for i in (0, 1, 4, 511)]
+    flat = torch.stack(rows).flatten(1)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(4), rtol=0, atol=1e-4)
+
+
+def test_every_order_of_the_anchors_is_encoded() -> None:
+    code = Code(lambda terms: terms.flatten(1, 2), mean_pooling, families=1, orders=3)
+    terms = normal(2, 3, 512, 512)
+    orders = [torch.arange(512), torch.arange(512).flip(0)]
+    latents = encode(code, terms, orders)
+    torch.testing.assert_close(latents[0], mean_pooling(terms[None])[0])
+    torch.testing.assert_close(latents[1], mean_pooling(permute_anchors(terms, orders[1])[None])[0])
