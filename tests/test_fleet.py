@@ -295,6 +295,16 @@ def test_a_network_that_is_gone_stops_the_fleet(
     fleet_hub.__enter__()
 
 
+def test_folders_that_differ_in_case_are_two_models(
+    store: Store, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, folder in (("model", folders["org/beta"]), ("MODEL", folders["org/Alpha"])):
+        (tmp_path / name).symlink_to(folder)
+    assert fleet([str(tmp_path / "MODEL")], store).count("done") == 1
+    report = fleet([str(tmp_path / "model"), str(tmp_path / "MODEL")], store)
+    assert (report.count("done"), report.count("known")) == (1, 1)
+
+
 def test_another_recipe_than_the_registrys_is_refused(tmp_path: Path, store: Store) -> None:
     listed = tmp_path / "models.txt"
     listed.write_text("org/beta\n")

@@ -105,7 +105,6 @@ class _Run:
         began = time.perf_counter()
         limiter = RateLimiter()
         before = share(limiter)
-        work.stopping.clear()
         whole = False
         try:
             jobs = self._sort_out(models.models, refresh, retry_failed)
@@ -116,8 +115,10 @@ class _Run:
             whole = True
         finally:
             if not whole:
-                work.stopping.set()
+                work.stop_threads()
                 limiter.close()
+                for future in self._in_flight:
+                    future.cancel()
             self.crew.dismiss(wait=whole)
             share(before)
             self.saver.close()
@@ -131,11 +132,13 @@ class _Run:
         commits: dict[str, set[str]] = {}
         for chunk in self.store.chunks():
             for labels in chunk.labels:
-                commits.setdefault(labels.model.lower(), set()).add(labels.revision or "")
+                # The Hub does not tell upper from lower case; folders on a disk may.
+                name = labels.model.lower() if labels.revision else labels.model
+                commits.setdefault(name, set()).add(labels.revision or "")
         jobs = []
         for listed in models:
             name = listed.name.partition("@")[0]
-            known = commits.get(name.lower(), set())
+            known = commits.get(name.lower(), set()) | commits.get(name, set())
             before = self.journal.find(listed.name, self.digest)
             if before is not None and listed.commit not in (None, before.revision):
                 before = None  # that was about another commit
@@ -186,6 +189,7 @@ class _Run:
                 job = self._in_flight.pop(future)
                 outcome = _outcome_of(future, job)
                 line = self._line(job, outcome)
+                self._give_up_when_unreachable(line)
                 if line.may_pass and job.attempts < ATTEMPTS:
                     (died if line.kind == "WorkerDied" else failed).append(job)
                 else:
@@ -222,6 +226,8 @@ class _Run:
         self._failed += line.status == FAILED
         bar.update()
         bar.set_postfix(failed=self._failed)
+
+    def _give_up_when_unreachable(self, line: Line) -> None:
         self._unreachable = self._unreachable + 1 if line.kind == "NetworkError" else 0
         if self._unreachable >= UNREACHABLE:
             raise FleetError(

@@ -1,6 +1,5 @@
 """What one worker of a fleet does with one model, in a thread, a process or on another machine."""
 
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +56,23 @@ class Outcome:
     bytes_read: int = 0
 
 
-stopping = threading.Event()  # set: threads of this process give up at the next bytes
+_generation = 0  # of the work in this process's threads; what is older is not wanted any more
+
+
+def stop_threads() -> None:
+    """Let this process's threads give up what they are reading at the next bytes that arrive."""
+    global _generation
+    _generation += 1
 
 
 class _StoppableMeter(Meter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._generation = _generation
+
     def count(self, length: int, requests: int = 0) -> None:
         super().count(length, requests)
-        if stopping.is_set():
+        if self._generation != _generation:
             raise NetworkError("stopped while it was being read")
 
 
