@@ -54,14 +54,18 @@ def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]
 
     digest = load_recipe()[0].digest
     path = kept / f"truth-{digest}.npz"
-    truth: dict[str, np.ndarray] = dict(np.load(path)) if path.is_file() else {}
+    truth: dict[str, np.ndarray] = {}
+    if path.is_file():
+        with np.load(path) as file:
+            truth = dict(zip(file["names"].tolist(), file["values"], strict=True))
     for number, (name, folder) in enumerate(folders.items(), 1):
         if name not in truth:
-            entry = measure_task(Task(str(folder), "default", digest)).entry
-            assert entry is not None
+            outcome = measure_task(Task(str(folder), "default", digest))
+            assert outcome.entry is not None, outcome.reason
+            entry = outcome.entry
             truth[name] = np.concatenate([entry.latent, entry.sketch.ravel()])
             if number % 20 == 0 or number == len(folders):
-                np.savez(path, **truth)
+                np.savez(path, names=list(truth), values=list(truth.values()))
     return {name: truth[name] for name in folders}
 
 

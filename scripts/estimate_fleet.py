@@ -50,7 +50,7 @@ def count_requests() -> dict[str, int]:
         folder = write_small_llama(Path(temporary) / "model", 0)
         tensors = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").unlink()
-        places = {}
+        places: dict[str, str] = {}
         for shard in range(SHARDS):
             file = f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
             per_shard = -(-len(tensors) // SHARDS)
