@@ -17,7 +17,7 @@ from module_oracle import find_layers, module_terms, randomise
 from remote_cases import REMOTE_CASES, RENAMED, D, random_checkpoint, reference_terms
 from safetensors.torch import load_file, save_file
 
-from huref.architecture.block import Attention, Mixture
+from huref.architecture.block import Attention, Block, Mixture
 from huref.architecture.layout import tensor_fields
 from huref.architecture.layout_files import load_layouts, merge, parse_layout
 from huref.architecture.match import find_layout
@@ -63,6 +63,23 @@ def assert_proportional(mine: torch.Tensor, theirs: torch.Tensor, scale: float |
     assert (scale * mine - theirs).abs().max() < 1e-6 * theirs.abs().max()
 
 
+def refuse_or_read_alike(folder: Path, proven: ModelReader, block: Block) -> None:
+    """Under an unknown model_type a model is read as its own layout reads it, or not at all."""
+    edit_config(folder, model_type="nobody_knows")
+    try:
+        unknown = ModelReader(open_checkpoint(str(folder)))
+    except UnsupportedModelError:
+        return
+    rows = proven.embeddings(range(3, 9))
+    assert torch.equal(rows, unknown.embeddings(range(3, 9)))
+    other = unknown.read_block(block.index)
+    halves = [
+        (b.attention.scores(rows), b.attention.write(rows), b.ffn.write(rows))
+        for b in (block, other)
+    ]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*halves, strict=True))
+
+
 @pytest.mark.usefixtures("double_by_default")
 @pytest.mark.parametrize("name", CASES)
 def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None:
@@ -73,7 +90,9 @@ def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None
     reader = ModelReader(open_checkpoint(str(tmp_path)))
     assert model_type in reader.layout.model_types
     assert case.index in reader.attention_blocks
-    block = as_float64(reader.read_block(case.index))
+    block = reader.read_block(case.index)
+    refuse_or_read_alike(tmp_path, reader, block)
+    block = as_float64(block)
     torch.set_default_dtype(torch.float64)  # some modules make tensors of the default dtype
     E = 1e3 * torch.randn(
         12, model.get_input_embeddings().weight.shape[1] if not case.width else case.width
@@ -255,14 +274,16 @@ def edit_config(folder: Path, **changes: object) -> None:
     ("model_type", "layout"),
     [("llama", "llama"), ("qwen3_moe", "llama"), ("gemma2", "gemma2"), ("gpt_neox", "gpt_neox"),
      ("gpt2", "gpt2"), ("opt", "opt"), ("deepseek_v3", "deepseek"), ("starcoder2", "ungated"),
-     ("bloom", "bloom"), ("phi", "phi"), ("mpt", "mpt"), ("olmo2", "olmo2")],
+     ("bloom", "bloom"), ("phi", "phi"), ("mpt", "mpt"), ("olmo2", "olmo2"), ("phi3", "llama"),
+     ("gemma4_text", "gemma4"), ("cohere2", "cohere")],
 )  # fmt: skip
 def test_an_unknown_type_works_through_the_layout_that_fits(
-    model_type: str, layout: str, tmp_path: Path
+    model_type: str, layout: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     build(CASES[model_type]).save_pretrained(tmp_path)
     edit_config(tmp_path, model_type="nobody_knows")
     assert ModelReader(open_checkpoint(str(tmp_path))).layout.name == layout
+    assert f"its tensors fit the layout '{layout}', which reads them" in caplog.text
 
 
 def test_an_ambiguous_type_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ def _block_misfit(
         return f"no attention or no feed-forward network in block {index}"
     if missing := missing_tensors(layout, block):
         return f"no '{missing[0]}'"
+    if layout.norms.kind == "rms":
+        for name in (name for names in tensor_fields(block.norms).values() for name in names):
+            if (bias := name.removesuffix("weight") + "bias") in known:
+                return f"'{bias}' is a LayerNorm's"
     start = block_start(layout, prefix, index, count)[0]
     used = {name for names in tensor_fields(block).values() for name in names}
     ignored = [*layout.ignored, *ALWAYS_IGNORED]
@@ -129,8 +133,12 @@ def _outcome(layout: Layout, known: Collection[str]) -> Layout:
     block = resolve_block(layout, find_prefix(layout, known) or "", 0, known, count)
     parts = {p: part for p in ("ffn", "experts") if (part := getattr(block, p)) and part.down}
     embedding = {f.name: _held(getattr(block.embedding, f.name), known) for f in fields(Embedding)}
+    norms = block.attention.norms
+    if norms is not None and not norms.unlearned and not any(tensor_fields(norms).values()):
+        norms = None  # it might have norms on queries and keys, and has none
     return replace(
         block,
+        attention=replace(block.attention, norms=norms),
         embedding=replace(block.embedding, **embedding),
         name="",
         model_types=(),
