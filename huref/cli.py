@@ -177,6 +177,9 @@ main.add_command(fleet)
 def attack(model: str, kind: str, out: Path, seed: int) -> None:
     """Write a copy of a model that computes the same with other weights, for your own audits.
 
+    MODEL is a folder, a file of weights beside its config.json, or a Hub id, which is downloaded
+    whole into your cache; it takes eight bytes of memory for each weight.
+
     Kinds: ffn-permutation, ffn-scaling, head-maps, head-permutation, gain-absorption, rotation,
     sign-flips, mean-shift, vocabulary-permutation, vocabulary-extension, no-op-layers, upcycling;
     layer-duplication changes the function a little; all is every exact one that applies.
