@@ -181,8 +181,6 @@ def _judge(pair: Pair) -> tuple[Status, str]:
     if verdict != "descends":
         return "undecided", pair.why
     if direction is not None and direction.parent == "a":
-        return (
-            "contradicted",
-            f"{pair.why}; the declared base comes from the model: {direction.why}",
-        )
+        # As after training on a quantised copy: the copy was changed, and yet it came first.
+        return "undecided", f"{pair.why}; but the base looks like the later one: {direction.why}"
     return "confirmed", pair.why

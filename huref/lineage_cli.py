@@ -49,7 +49,7 @@ def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> Non
         raise click.UsageError("give at least two models")
     require_kind(out, TREES)
     from huref.comparison import compare
-    from huref.lineage.tree import build_forest
+    from huref.lineage.growing import build_forest
     from huref.report.files import write_forest
 
     table = compare(models, recipe=recipe, cache=not no_cache)

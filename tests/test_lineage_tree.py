@@ -22,9 +22,9 @@ from lineage_samples import (
 from PIL import Image
 
 from huref.cli import main
+from huref.lineage.growing import build_forest
 from huref.lineage.joining import Adjacency, contract, join_neighbours, midpoint
 from huref.lineage.newick import as_newick
-from huref.lineage.tree import build_forest
 from huref.report.canvas import Area, Line, Words
 from huref.report.files import write_forest
 from huref.report.lettering import width_of

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from huref.lineage.growing import likeness
 from huref.lineage.table import LineageTable, Pair
-from huref.lineage.tree import likeness
 from huref.report.canvas import Box, Canvas, Disc, Dog, Line, Mark, Point, Words
 from huref.report.lettering import shorten, width_of
 from huref.report.palette import VERDICT_PAINTS

@@ -15,8 +15,9 @@ from huref import __version__
 from huref.files import replacing
 from huref.lineage.calibration import load_calibration
 from huref.lineage.evidence import LayerMap
+from huref.lineage.growing import LEAST, build_forest, likeness
 from huref.lineage.table import LineageTable, Pair
-from huref.lineage.tree import JOINED_FROM, LEAST, build_forest, likeness
+from huref.lineage.tree import JOINED_FROM
 from huref.report import wording
 from huref.report.heatmap import draw_heatmap
 from huref.report.layermap import describe_sources, draw_layer_map
@@ -42,14 +43,14 @@ class Row:
 
     @property
     def arrow(self) -> str:
-        """From parent to child, which are shown below each other; "" where that is unknown."""
+        """From the earlier to the later, shown below each other; "" where that is unknown."""
         direction = self.pair.evidence.direction
         return "" if direction is None else "↓" if direction.parent == "a" else "↑"
 
     @property
     def arrow_in_words(self) -> str:
         """What the arrow says."""
-        return {"↓": "is the parent of", "↑": "comes from", "": ""}[self.arrow]
+        return {"↓": "was there before", "↑": "came after", "": ""}[self.arrow]
 
     @property
     def paint(self) -> str:

@@ -6,8 +6,9 @@ A branch is as long as the square root of -ln ICS along it, so that a light fine
 
 import math
 
+from huref.lineage.growing import likeness
 from huref.lineage.table import LineageTable
-from huref.lineage.tree import Forest, Tree, likeness
+from huref.lineage.tree import Forest, Tree
 from huref.report.canvas import Area, Canvas, Disc, Dog, Line, Words, elbow
 from huref.report.lettering import printable, shorten, width_of
 
@@ -18,9 +19,9 @@ WIDEST_NAME = 280.0
 SAMPLES = (0.99, 0.9, 0.5, 0.1)  # of correlation kept, for the scale
 LEADER = 13.0  # from the end of a branch to its dog; it has no length in the tree's sense
 LEGEND = {
-    "arrow": "direction measured, from parent to child",
+    "arrow": "direction measured, from the earlier to the later",
     "dashed": "same initial random numbers, trained apart",
-    "ring": "root put in the middle: no direction is known",
+    "ring": "root put in the middle: which came first is not known",
 }
 
 
@@ -94,7 +95,7 @@ def _draw_tree(
                 _draw_arrow(canvas, stop - 5, y[number], node.descent == "down")
             _draw_model(canvas, tree, table, names, node.model, x[number], y[number], row)
     if tree.founder is None:
-        tip = "common ancestor; placed in the middle, since no direction is known"
+        tip = "common ancestor; placed in the middle, since which came first is not known"
         canvas.add(Disc(x[0], y[0], 5, "paper"), Disc(x[0], y[0], 5, "branch", False, tip))
 
 

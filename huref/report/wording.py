@@ -3,8 +3,9 @@
 import math
 
 from huref.lineage.evidence import Mixing
+from huref.lineage.growing import likeness
 from huref.lineage.table import Pair
-from huref.lineage.tree import Forest, likeness
+from huref.lineage.tree import Forest
 from huref.report.lettering import printable
 
 NOTABLE = 0.05  # ICS from which a pair without a verdict is worth a row of its own
