@@ -52,4 +52,4 @@ def reorder(terms: Tensor, generator: torch.Generator) -> Tensor:
     another sample of entries for its sketch.
     """
     order = torch.randperm(terms.shape[-1], generator=generator)
-    return terms[..., order, :][..., order]
+    return terms[..., order[:, None], order]

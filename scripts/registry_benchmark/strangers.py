@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from huref.invariants.anchors import Anchors
 from huref.invariants.record import Record
-from huref.recipe import load_recipe
 from huref.registry.entry import make_entry
 from huref.registry.identify import identify_record
 from huref.registry.sketch import spread
 from huref.registry.store import create_store, open_store
+from registry_benchmark.engines import RECIPE
 from registry_benchmark.families import M, draw_families, load_family, reorder
 
 KNOWN = 100  # families of the bases, as many of the strangers
@@ -35,7 +35,6 @@ def measure(folder: Path, bases: int, strangers: int) -> list[dict[str, Any]]:
     Bases and strangers come from different families; a family gives many models by new orders of
     its anchors. The bases' weights cannot be read, so the answers rest on sketches alone.
     """
-    recipe = load_recipe()[0]
     out = folder / f"strangers-{bases}.jsonl"
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     families = draw_families(folder, 2 * KNOWN, relatives=False)
@@ -48,7 +47,7 @@ def measure(folder: Path, bases: int, strangers: int) -> list[dict[str, Any]]:
             Record(
                 model=f"{name}-{family.stem}-{number}",
                 revision=None,
-                recipe=recipe,
+                recipe=RECIPE,
                 layers=(1, 2),
                 anchors=anchors_sharing(SHARED[number % len(SHARED)] if name == "stranger" else M),
                 terms=reorder(terms, generator),
@@ -59,7 +58,7 @@ def measure(folder: Path, bases: int, strangers: int) -> list[dict[str, Any]]:
 
     registry = folder / f"registry-{bases}"
     uri = str(registry)
-    store = open_store(uri) if registry.exists() else create_store(uri, recipe)
+    store = open_store(uri) if registry.exists() else create_store(uri, RECIPE)
     for family in families[:KNOWN]:
         records = draw(family, bases // KNOWN, "base")
         store.add([replace(make_entry(record), measured_by="benchmark") for record in records])
