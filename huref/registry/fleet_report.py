@@ -76,7 +76,8 @@ def draw_fleet(store: Store, report: FleetReport, path: Path, recipe: str = "def
     decoder = load_decoder(load_recipe(recipe)[2])
     images = list(decoder.render(torch.from_numpy(latents)))
     if len(names) <= MOST_CAPTIONED:
-        sheet = contact_sheet(images, [name.replace("/", "/\n", 1) for name in names], 6, 160)
+        captions = [f"{Path(name).name}\n{name.rpartition('/')[0]}" for name in names]
+        sheet = contact_sheet(images, captions, 6, 160)
     else:
         sheet = contact_sheet(images, [""] * len(images), round(len(images) ** 0.5 * 1.25), 64)
     write_png(path, sheet, {"huref:models": str(len(wanted)), "huref:shown": str(len(names))})
