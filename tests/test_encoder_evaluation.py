@@ -40,12 +40,18 @@ def test_normal_latents_pass_and_others_do_not() -> None:
     assert good[largest] < 0.15 < gaussianity(tied)[largest]
 
 
-def test_strangers_counts_every_pair_once() -> None:
-    found = strangers(torch.cat([normal(99, 512), normal(99, 512)[:1]]))  # one model twice
-    assert found["pairs"] == 4950
+def test_strangers_takes_every_pair_of_different_draws() -> None:
+    latents = normal(99, 3, 512)
+    twice = torch.cat([latents, latents[:1]])  # one model, drawn a second time
+    found = strangers(twice, 4000)
+    assert found["orders of each"] == 1
+    assert found["pairs of different draws"] == 4950
     assert found["largest |cos|"] == pytest.approx(1.0)
     assert found["share with |cos| above 0.2"] == pytest.approx(1 / 4950)
-    assert found["mean |cos| (0.0353 of N(0, I))"] == pytest.approx(0.0353, abs=0.002)
+    more = strangers(latents, 15_000)
+    assert more["orders of each"] == 2
+    assert more["pairs of different draws"] == 198 * 197 / 2 - 99
+    assert more["mean |cos| (0.0353 of N(0, I))"] == pytest.approx(0.0353, abs=0.001)
 
 
 def test_the_projection_has_orthonormal_rows() -> None:
@@ -59,7 +65,7 @@ def test_the_projection_has_orthonormal_rows() -> None:
 
 
 def test_every_order_of_the_anchors_is_encoded() -> None:
-    code = Code(lambda terms: terms.flatten(1, 2), mean_pooling, families=1, orders=3)
+    code = Code(lambda terms: terms.flatten(1, 2), mean_pooling, families=1, orders=(2, 2))
     terms = normal(2, 3, 512, 512)
     orders = [torch.arange(512), torch.arange(512).flip(0)]
     latents = encode(code, terms, orders)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from huref.encoder import load_encoder
-from huref.encoder.network import FingerprintCNN, Network, PaperCNN, build_network
+from huref.encoder.network import FingerprintCNN, Network, build_network
 from huref.invariants.terms import standardise
 
 LATENT = 512
@@ -24,15 +24,15 @@ class Code:
     """From terms to latents, and how much of the data it is measured on.
 
     prepare: terms (n, 2, 3, m, m) to (n, channels, m, m). finish: these to latents (n, 512).
-    families, orders: of the paired models. strangers: whether it is also given the unrelated
-    ones.
+    families: on how many of them. orders: of their anchors, on the grid and elsewhere.
+    strangers: orders in which it is given the unrelated models; 0 for not at all.
     """
 
     prepare: Callable[[Tensor], Tensor]
     finish: Callable[[Tensor], Tensor]
     families: int
-    orders: int
-    strangers: bool = False
+    orders: tuple[int, int]
+    strangers: int = 0
 
     def __call__(self, terms: Tensor) -> Tensor:
         """Terms (n, 2, 3, m, m) to latents (n, 512)."""
@@ -97,7 +97,7 @@ def _added(terms: Tensor) -> Tensor:
     return planes
 
 
-def _network(network: Network, families: int, orders: int, strangers: bool = False) -> Code:
+def _network(network: Network, families: int, orders: tuple[int, int], strangers: int = 0) -> Code:
     return Code(network.prepare, network.finish, families, orders, strangers)
 
 
@@ -113,28 +113,30 @@ def _without(path: Path, part: str) -> FingerprintCNN:
     return network
 
 
-def make_codes(
-    encoder: Path, ablation: Path | None, paper: Path | None, families: int, orders: int
-) -> dict[str, Code]:
-    """All codes by name: the encoder and the projection on everything, others on a part."""
-    few, half = min(4, orders), families // 2
-    made = load_encoder(encoder)
+def make_codes(path: Path, families: int, orders: int, strangers: int) -> dict[str, Code]:
+    """The encoder on everything, and by name what it is compared with, on a part."""
+    some, few, half = (min(10, orders),) * 2, (min(4, orders),) * 2, max(1, families // 2)
+    made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
-    codes = {
-        "encoder": _network(made.network, families, orders, strangers=True),
-        "projection": Code(_stacked, OrthogonalProjection(6), families, orders, strangers=True),
+    return {
+        "encoder": _network(made.network, families, (orders, some[0]), strangers),
+        "projection": Code(_stacked, OrthogonalProjection(6), families, some, min(4, strangers)),
         "projection of the added blocks": Code(_added, OrthogonalProjection(3), families, few),
         "encoder, untrained": _network(untrained, families, few),
-        "encoder without temper": _network(_without(encoder, "temper"), half, few),
-        "encoder without bend": _network(_without(encoder, "bend"), half, few),
+        "encoder without temper": _network(_without(path, "temper"), half, few),
+        "encoder without bend": _network(_without(path, "bend"), half, few),
         "mean pooling": Code(lambda terms: terms.flatten(1, 2), mean_pooling, half, few),
     }
+
+
+def make_late_codes(paper: Path | None, ablation: Path | None, families: int) -> dict[str, Code]:
+    """The paper's CNN, and the encoders of a folder that `ablate_encoder.py` filled."""
+    codes: dict[str, Code] = {}
     if paper is not None:
-        network = load_encoder(paper).network
-        if isinstance(network, PaperCNN):
-            codes["paper CNN"] = _network(network, half, 2)
+        codes["paper CNN"] = _network(load_encoder(paper).network, families, (2, 2))
     if ablation is not None:
         for path in sorted(ablation.glob("*.safetensors")):
-            codes[f"short run, {path.stem}"] = _network(load_encoder(path).network, half, few)
+            network = load_encoder(path).network
+            codes[f"short run, {path.stem}"] = _network(network, families, (4, 4))
     return codes

@@ -54,18 +54,32 @@ def gaussianity(latents: Tensor) -> dict[str, float]:
     }
 
 
-def strangers(latents: Tensor) -> dict[str, float]:
-    """Cosines of all pairs among latents (n, 512), one row a model."""
-    unit = latents / latents.norm(dim=1, keepdim=True)
+def strangers(latents: Tensor, least: int) -> dict[str, float]:
+    """Cosines between models of different draws.
+
+    Args:
+        latents: (draws, orders, 512).
+        least: pairs wanted; as many orders of each draw are taken as that needs. An order makes
+            another model to a code, but no independent one, so pairs within a draw are left out
+            and reported by themselves.
+    """
+    draws, orders, _ = latents.shape
+    taken = min(orders, math.ceil((1 + math.sqrt(1 + 8 * least)) / 2 / draws))
+    rows = latents[:, :taken].flatten(0, 1)
+    unit = rows / rows.norm(dim=1, keepdim=True)
     i, j = torch.triu_indices(len(unit), len(unit), offset=1)
-    cosines = (unit @ unit.T)[i, j].abs()
+    every = (unit @ unit.T)[i, j].abs()
+    within = i // taken == j // taken
+    cosines, same = every[~within], every[within]
     return {
-        "independent models": len(unit),
-        "pairs": len(cosines),
+        "independent draws": draws,
+        "orders of each": taken,
+        "pairs of different draws": len(cosines),
         "mean |cos| (0.0353 of N(0, I))": float(cosines.mean()),
         "spread of cos times sqrt(512)": float(cosines.square().mean().sqrt()) * math.sqrt(512),
         "largest |cos|": float(cosines.max()),
         f"share with |cos| above {LOOK_ALIKE}": float((cosines > LOOK_ALIKE).double().mean()),
+        "mean |cos| of two orders of one draw": float(same.mean()),
     }
 
 
@@ -73,6 +87,13 @@ def expected_share(pairs: int) -> str:
     """What independent Gaussian codes would have above `LOOK_ALIKE`."""
     share = math.erfc(LOOK_ALIKE * math.sqrt(512) / math.sqrt(2))
     return f"{share:.1e}, {share * pairs:.0f} pairs"
+
+
+def cosines_at(family: dict[str, Any], code: str, origin: str, point: str) -> Tensor:
+    """Cos z (orders,) of a family's models at two points, in the orders that both have."""
+    a, b = (family["latents"][code][name] for name in (origin, point))
+    count = min(len(a), len(b))
+    return torch.cosine_similarity(a[:count], b[:count])
 
 
 def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, float]]:
@@ -84,10 +105,7 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
     found = {}
     for point in (*map(str, GRID), *AFTER, FREQUENT[1]):
         origin = FREQUENT[0] if point == FREQUENT[1] else "base"
-        cosines = [
-            torch.cosine_similarity(f["latents"][code][origin], f["latents"][code][point])
-            for f in seen
-        ]
+        cosines = [cosines_at(f, code, origin, point) for f in seen]
         rho = torch.tensor([f["ics"][point] for f in seen])
         off = torch.stack(cosines) - rho[:, None]
         every = torch.cat(cosines)
@@ -107,8 +125,7 @@ def by_habit(families: list[dict[str, Any]], code: str, point: str) -> dict[str,
     """For each habit: families, their mean ICS at a point and their mean cos z."""
     found: dict[str, list[list[float]]] = {}
     for family in (f for f in families if code in f["latents"]):
-        latents = family["latents"][code]
-        cosine = float(torch.cosine_similarity(latents["base"], latents[point]).mean())
+        cosine = float(cosines_at(family, code, "base", point).mean())
         for habit in family["habits"]:
             found.setdefault(habit, []).append([family["ics"][point], cosine])
     return {
@@ -122,10 +139,7 @@ def gain(families: list[dict[str, Any]], code: str, other: str, point: str) -> t
     differences = []
     for family in families:
         if code in family["latents"] and other in family["latents"]:
-            first, second = (
-                torch.cosine_similarity(family["latents"][c]["base"], family["latents"][c][point])
-                for c in (code, other)
-            )
+            first, second = (cosines_at(family, c, "base", point) for c in (code, other))
             count = min(len(first), len(second))
             differences.append(float((first[:count] - second[:count]).mean()))
     values = torch.tensor(differences)

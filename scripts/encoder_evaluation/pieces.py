@@ -23,7 +23,7 @@ AFTER = (*ACCIDENTS, "swapped")  # what happens to a base
 FREQUENT = ("frequent a", "frequent b")  # two unrelated models with directions in common
 WIDTHS = [64, 96, 192, 384, 768, 1024, 2048, 4096]  # the encoder trains on three of them
 SEED = 20_240_601
-CHUNK = 40  # strangers a piece
+CHUNK = 12  # strangers a piece; they share one set of embeddings, each in an order of its own
 UNEVEN = 0.5  # coefficient of variation of the rows' energy
 
 
@@ -87,7 +87,7 @@ def _with_common_directions(
 
 
 @torch.no_grad()
-def measure_family(index: int, pool: EmbeddingPool, codes: dict[str, Code]) -> dict[str, Any]:
+def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
     """One family at every point, by every code that takes part so far.
 
     Returns:
@@ -95,7 +95,7 @@ def measure_family(index: int, pool: EmbeddingPool, codes: dict[str, Code]) -> d
         (orders, 512), in which rows of one code match across points.
     """
     generator = torch.Generator().manual_seed(SEED + index)
-    family = Family(pool, generator)
+    family = Family(EmbeddingPool(1, 512, WIDTHS, seed=SEED + index), generator)
     base = family.base()
     points = {"base": base, **{f"{rho}": family.relative(asked(rho)) for rho in GRID}}
     points |= {kind: family.accident(kind) for kind in ACCIDENTS}
@@ -104,10 +104,14 @@ def measure_family(index: int, pool: EmbeddingPool, codes: dict[str, Code]) -> d
     frequent = _with_common_directions(base, points["0.0"], generator)
     points |= dict(zip(FREQUENT, frequent, strict=True))
     measured[FREQUENT[1]] = float(ics(*frequent))
-    most = max(code.orders for code in codes.values())
+    most = max(max(code.orders) for code in codes.values())
     orders = [torch.randperm(512, generator=generator) for _ in range(most)]
+    on_grid = {"base", *map(str, GRID)}
     latents = {
-        name: {point: encode(code, terms, orders[: code.orders]) for point, terms in points.items()}
+        name: {
+            point: encode(code, terms, orders[: code.orders[point not in on_grid]])
+            for point, terms in points.items()
+        }
         for name, code in codes.items()
         if index < code.families
     }
@@ -115,15 +119,17 @@ def measure_family(index: int, pool: EmbeddingPool, codes: dict[str, Code]) -> d
 
 
 @torch.no_grad()
-def measure_strangers(
-    chunk: int, pool: EmbeddingPool, orders: int, codes: dict[str, Code]
-) -> dict[str, Tensor]:
+def measure_strangers(chunk: int, codes: dict[str, Code]) -> dict[str, Tensor]:
     """Latents (models, orders, 512) of independent draws, by the codes that take part."""
-    found: dict[str, list[Tensor]] = {name: [] for name, code in codes.items() if code.strangers}
-    for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-        generator = torch.Generator().manual_seed(SEED + 1_000_000 + index)
+    taking = {name: code for name, code in codes.items() if code.strangers}
+    found: dict[str, list[Tensor]] = {name: [] for name in taking}
+    seed = SEED + 1_000_000 + chunk
+    pool = EmbeddingPool(1, 512, WIDTHS, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    most = max(code.strangers for code in taking.values())
+    for _ in range(CHUNK):
         base = Family(pool, generator).base()
-        drawn = [torch.randperm(512, generator=generator) for _ in range(orders)]
-        for name, rows in found.items():
-            rows.append(encode(codes[name], base, drawn))
+        orders = [torch.randperm(512, generator=generator) for _ in range(most)]
+        for name, code in taking.items():
+            found[name].append(encode(code, base, orders[: code.strangers]))
     return {name: torch.stack(rows) for name, rows in found.items()}

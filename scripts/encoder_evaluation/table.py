@@ -13,6 +13,8 @@ from encoder_evaluation.figures import (
 )
 from encoder_evaluation.pieces import AFTER, FREQUENT, GRID
 
+MILLION = 1_000_000
+
 
 def _row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -91,11 +93,11 @@ def _habits(families: list[dict[str, Any]]) -> list[str]:
 def _normality(unrelated: dict[str, Any]) -> list[str]:
     lines = _head("figure", *unrelated)
     whole = {name: gaussianity(z.flatten(0, 1)) for name, z in unrelated.items()}
-    single = {name: strangers(z[:, 0]) for name, z in unrelated.items()}
+    single = {name: strangers(z, MILLION) for name, z in unrelated.items()}
     for found in (whole, single):
         for figure in next(iter(found.values())):
             lines.append(_row(figure, *(f"{found[name][figure]:.4g}" for name in unrelated)))
-    pairs = int(next(iter(single.values()))["pairs"])
+    pairs = int(next(iter(single.values()))["pairs of different draws"])
     lines.append(_row("the same of N(0, I)", expected_share(pairs), *[""] * (len(unrelated) - 1)))
     return lines
 
@@ -123,11 +125,11 @@ def to_markdown(
         unrelated: code -> latents (models, orders, 512) of independent draws.
         zoo: rows of `measure_zoo`.
     """
-    names = list(families[0]["latents"])
+    names = list(dict.fromkeys(name for family in families for name in family["latents"]))
     main, short = (
         [n for n in names if n.startswith("short run") == is_short] for is_short in (False, True)
     )
-    orders = next(iter(unrelated.values())).shape[1]
+    draws, orders, _ = unrelated["encoder"].shape
     turns = len(families[0]["latents"]["encoder"]["base"])
     lines = [
         "# The encoder, measured",
@@ -167,14 +169,19 @@ def to_markdown(
         "",
         "## Normality and look-alikes",
         "",
-        f"Normality over all latents: every independent draw in {orders} orders. Pairs: one order "
-        "each, every model with every other; pairs that share a model are not independent.",
+        f"Normality over all latents: {draws} independent draws, the encoder in {orders} orders of "
+        "the anchors each. Pairs: every model with every other of another draw; a model takes part "
+        "in many pairs and a draw in several models, so pairs are not independent. (The last line "
+        "but one says how alike two orders of one draw are: like strangers.)",
         *_normality(unrelated),
-        "",
-        "## Real models",
-        "",
-        "Pairs of the zoo, and its bases against themselves with other anchors. ICS is taken "
-        "position by position here, as a code reads terms.",
-        *_zoo(zoo),
     ]
+    if zoo:
+        lines += [
+            "",
+            "## Real models",
+            "",
+            "Pairs of the zoo, and its bases against themselves with other anchors. ICS is taken "
+            "position by position here, as a code reads terms.",
+            *_zoo(zoo),
+        ]
     return "\n".join(lines) + "\n"
