@@ -106,7 +106,7 @@ def test_the_page_is_whole(page: Page, table: LineageTable) -> None:
 def test_the_page_says_who_is_who(page: Page) -> None:
     assert "base, tuned and tuned-more are one family." in page.text
     assert "twin began from the same random numbers as base but was trained apart." in page.text
-    assert "was there before" in page.text
+    assert "nearer their root than" in page.text
 
 
 def test_the_page_asks_for_nothing(page: Page) -> None:

@@ -43,14 +43,14 @@ class Row:
 
     @property
     def arrow(self) -> str:
-        """From the earlier to the later, shown below each other; "" where that is unknown."""
+        """Away from the root, the two shown below each other; "" where that is unknown."""
         direction = self.pair.evidence.direction
         return "" if direction is None else "↓" if direction.parent == "a" else "↑"
 
     @property
     def arrow_in_words(self) -> str:
         """What the arrow says."""
-        return {"↓": "was there before", "↑": "came after", "": ""}[self.arrow]
+        return {"↓": "nearer their root than", "↑": "farther from it than", "": ""}[self.arrow]
 
     @property
     def paint(self) -> str:

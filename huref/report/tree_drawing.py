@@ -19,7 +19,7 @@ WIDEST_NAME = 280.0
 SAMPLES = (0.99, 0.9, 0.5, 0.1)  # of correlation kept, for the scale
 LEADER = 13.0  # from the end of a branch to its dog; it has no length in the tree's sense
 LEGEND = {
-    "arrow": "direction measured, from the earlier to the later",
+    "arrow": "direction measured, away from the root",
     "dashed": "same initial random numbers, trained apart",
     "ring": "root put in the middle: which came first is not known",
 }
