@@ -209,7 +209,10 @@ def _side_by_side(spec: Network, role: str, tensor: Tensor) -> Tensor:
     if tensor.dim() != 3:
         return tensor
     hidden_last = (role == "down") == (_stored(spec, role) == "out_in")
-    return torch.cat(list(tensor), dim=1 if hidden_last else 0)
+    parts = [tensor]
+    if role == "gate_up" and spec.split == "contiguous":  # all gates before all ups
+        parts = list(tensor.chunk(2, dim=2 if hidden_last else 1))
+    return torch.cat([matrix for part in parts for matrix in part], dim=1 if hidden_last else 0)
 
 
 def _split(spec: Network, fused: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,12 @@ def find_layout(config: Mapping[str, Any], known: Collection[str], model: str) -
             f"{', '.join(layout.name for layout in fitting)}, which read them differently; "
             "huref does not guess"
         )
-    supported = sorted(t for layout in layouts for t in layout.model_types)
+    if of_type:
+        reasons = "; ".join(f"{lay.name}: {_misfit(lay, config, known)}" for lay in of_type)
+        raise UnsupportedModelError(
+            f"{model}: its tensors fit none of the layouts of model_type {model_type!r} ({reasons})"
+        )
+    supported = sorted({t for layout in layouts for t in layout.model_types})
     raise UnsupportedModelError(
         f"{model}: model_type {model_type!r} is not supported and its tensors fit no known "
         f"layout; supported: {', '.join(supported)}"
