@@ -52,7 +52,7 @@ class Size:
     paths: int
 
 
-FULL = Size(16_384, 8, 256, 2_000, 200, 2, 16)
+FULL = Size(16_384, 6, 256, 2_000, 200, 2, 16)
 QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
 COSINES = (0.95, 0.8)
 
@@ -123,22 +123,22 @@ class Measurement:
         sheets.draw_comparison(path, target[:24], made[:24])
         return measures.fidelity(made, target)
 
-    def features(self, images: Images) -> Array:
-        """The regressor's features (n, 128)."""
-        return read_traits(self.regressor, images)[1]
+    def seen(self, images: Images) -> Array:
+        """Traits (n, traits) that the regressor sees."""
+        return read_traits(self.regressor, images)
 
     def traits(self) -> dict[str, Any]:
         """R^2 by trait, and the Fréchet distance; for the drawings themselves too."""
         z, other = latents_of(3, self.size.random), latents_of(4, self.size.random)
         truth = traits(z, self.basis_seed)
-        made, of_made = read_traits(self.regressor, self.gallery.render("random", z))
-        drawn, of_drawn = read_traits(self.regressor, self.drawings("3", z))
-        others = self.features(self.drawings("4", other))
+        made = self.seen(self.gallery.render("random", z))
+        drawn = self.seen(self.drawings("3", z))
+        others = self.seen(self.drawings("4", other))
         return {
             "r2": measures.explained(made, truth),
             "r2_drawings": measures.explained(drawn, truth),
-            "frechet": measures.frechet(of_made, others),
-            "frechet_floor": measures.frechet(of_drawn, others),
+            "frechet": measures.frechet(made, others),
+            "frechet_floor": measures.frechet(drawn, others),
         }
 
     def kinship(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Measurement:
             images = {name: show(name, z) for name, z in latents.items()}
             # The drawings of the random latents are already there, under the name of their seed.
             apart = show("random" if kind == "decoder" else "3", strangers)
-            for measure, change in (("pixels", np.asarray), ("features", self.features)):
+            for measure, change in (("pixels", np.asarray), ("traits", self.seen)):
                 relatives = {c: change(images[f"relatives-{c}"]) for c in COSINES}
                 families = measures.Families(change(images["bases"]), relatives)
                 found = measures.identification(families, change(apart))

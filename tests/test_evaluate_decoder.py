@@ -141,10 +141,26 @@ def test_a_regressor_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     load_regressor(tmp_path / "b", 0, 64, 3)
     assert path.stat().st_mtime_ns == stamp, "what is trained is not trained again"
     pictures = drawings(tmp_path / "a", "1", latents_of(1, 8), 64, 0)
-    seen, features = read_traits(again, pictures)
+    seen = read_traits(again, pictures)
     assert seen.shape == traits(latents_of(1, 8), 0).shape == (8, len(TRAITS))
-    assert np.allclose(seen, read_traits(whole, pictures)[0], atol=1e-5)
+    assert np.allclose(seen, read_traits(whole, pictures), atol=1e-5)
+    features = again.trunk(to_input(pictures))
     assert features.std(0).min() > 0, "no feature is dead"
+
+
+def test_the_linear_part_is_ridge_regression(tmp_path: Path) -> None:
+    pictures = RNG.integers(0, 256, (40, 64, 64, 3), np.uint8)
+    truth = torch.from_numpy(RNG.standard_normal((40, len(TRAITS))).astype(np.float32))
+    model = regressor.Regressor().eval()
+    model.solve_linear(pictures, truth)
+    x = regressor.coarse(to_input(pictures)).double().numpy()
+    x0, y0 = x - x.mean(0), truth.double().numpy()
+    # The same through the kernel: predictions of ridge regression are K (K + n r)^-1 y.
+    kernel = x0 @ x0.T
+    expected = kernel @ np.linalg.solve(
+        kernel + 40 * regressor.RIDGE * np.eye(40), y0 - y0.mean(0)
+    ) + y0.mean(0)
+    assert np.allclose(read_traits(model, pictures), expected, atol=1e-2)
 
 
 def test_the_blind_test_scores_letters_in_order(tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def identification(families: Families, strangers: NDArray[np.generic]) -> dict[s
     """Nearest base of each relative; and random pairs as near as relatives are.
 
     Args:
-        families: pictures or features.
-        strangers: pictures or features of unrelated latents, (m, ...).
+        families: pictures, or traits as read off them.
+        strangers: pictures or traits of unrelated latents, (m, ...).
 
     Returns:
         For each cosine: `found`, the share of relatives whose nearest base is their own; `within`,

@@ -48,8 +48,8 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
         "## Telling families apart",
         "",
         f"{figures['families']} bases; the nearest of them to each relative, by pixels at 64 px "
-        "and by the regressor's features. Look-alikes are random pairs no further apart than 95 % "
-        "of relatives at that cos z are from their base. The drawings' own figures are what a "
+        "and by the traits that a small network reads off them. Look-alikes are random pairs no "
+        "further apart than 95 % of relatives at that cos z are from their base. The drawings' own figures are what a "
         "perfect decoder would have.",
         "",
         "| pictures | compared by | 0.95: own base nearest | look-alikes "
@@ -93,7 +93,7 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         "| --- | ---: |",
         f"| PSNR against {figures['held_out']} held-out drawings | {figures['psnr']:.2f} dB |",
         f"| multi-scale SSIM | {figures['ms_ssim']:.3f} |",
-        f"| Fréchet distance to {figures['random']:,} drawings, regressor's features "
+        f"| Fréchet distance to {figures['random']:,} drawings, in traits as read "
         f"| {figures['frechet']:.2f} |",
         f"| the same between drawings and other drawings | {figures['frechet_floor']:.2f} |",
         f"| pixel distance at 0, 15, ... 90 degrees between latents, random pair = 1 | {curve} |",
