@@ -21,7 +21,13 @@ WIDTH, HIDDEN = 24, 40
 
 
 def orthogonal(size: int) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size))[0]
+    result: Tensor = torch.linalg.qr(torch.randn(size, size))[0]
+    return result
+
+
+def repeated(C: Tensor, heads: int) -> Tensor:
+    """One map for each of some heads."""
+    return torch.kron(torch.eye(heads), C.contiguous())
 
 
 def random_block() -> tuple[FeedForward, Attention]:
@@ -53,13 +59,13 @@ def test_barcodes_survive_what_keeps_the_function() -> None:
         (R.T @ ffn.gate)[:, order],
         (ffn.down @ R / s[:, None])[order],
     )
-    per_head = torch.block_diag(C, C)
+    per_head = repeated(C, 2)
     mapped = replace(
         attention,
-        q=R.T @ attention.q @ torch.block_diag(C, C, C, C),
+        q=R.T @ attention.q @ repeated(C, 4),
         k=R.T @ attention.k @ per_head,
         v=R.T @ attention.v @ per_head,
-        o=torch.block_diag(C, C, C, C).T @ attention.o @ R,
+        o=repeated(C, 4).T @ attention.o @ R,
     )
     after = codes_of(turned, mapped)
     assert torch.allclose(after, before[order], atol=1e-3 * float(before.abs().max()))

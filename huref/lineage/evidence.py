@@ -49,7 +49,10 @@ class LayerMap:
 
 @dataclass(frozen=True)
 class Direction:
-    """Which of two models is the parent, and what says so."""
+    """Which of two models stands nearer their root, and what says so.
+
+    That one is the other's parent, or a sibling of its parent; a pair alone cannot tell.
+    """
 
     parent: Literal["a", "b"]
     why: str

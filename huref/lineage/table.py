@@ -12,6 +12,7 @@ from huref.lineage.correspondence import compare_units
 from huref.lineage.direction import find_direction
 from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.layers import map_layers
+from huref.lineage.mixing import find_mixings
 from huref.lineage.similarity import Similarity, compare_records
 from huref.lineage.token_free import compare_barcodes
 from huref.lineage.verdict import judge
@@ -116,7 +117,9 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     if len(records) < 2:
         raise RecipeError("a comparison needs at least two models")
     pairs = [Pair(a.model, b.model, *_compare_pair(a, b)) for a, b in combinations(records, 2)]
-    return LineageTable(tuple(records), tuple(pairs))
+    table = LineageTable(tuple(records), tuple(pairs))
+    families = [[records[i] for i in family] for family in table.families]
+    return replace(table, mixings=tuple(m for family in families for m in find_mixings(family)))
 
 
 def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:

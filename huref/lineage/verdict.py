@@ -11,10 +11,10 @@ and as hot as the first time):
                                         units p    ICS          features     barcodes
     fine-tunes, LoRA, merges, pruned    < 1e-300   0.96 - 1.00  0.98 - 1.00  0.98 - 1.00
     long continued pretraining          < 1e-300   0.80         0.91         0.92
-    trained on as long and as hot       < 1e-300   0.39         0.67         0.68
-    twins, trained for as long          < 1e-300   0.25         0.54         0.33
-    twins, trained for a fifth of it    < 1e-300   0.72         0.88         0.75
-    a quarter of the stream pruned      < 1e-300   0.67         0.86         0.80
+    trained on as long and as hot       < 1e-300   0.39         0.67         0.69
+    a quarter of the stream pruned      < 1e-300   0.67         0.86         0.82
+    twins, trained for as long          < 1e-300   0.25         0.54         0.39
+    twins, trained for a fifth of it    < 1e-300   0.72         0.88         0.78
     independent, same text and order    > 1e-2     up to 0.05   -            -
 """
 
@@ -24,10 +24,10 @@ from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.similarity import Similarity
 
-DESCENT_RATIO = 0.91  # likeness of barcodes to correlation of features, of shared training
-TWIN_RATIO = 0.87  # and of a shared draw alone
-DESCENT_LIKENESS = 0.5  # of barcodes, where there are no features to compare it with
-TWIN_LIKENESS = 0.4
+DESCENT_RATIO = 0.92  # likeness of barcodes to correlation of features, of shared training
+TWIN_RATIO = 0.90  # and of a shared draw alone
+DESCENT_LIKENESS = 0.6  # of barcodes, where there are no features to compare it with
+TWIN_LIKENESS = 0.45
 DESCENT_INHERITED = 0.55  # of what was learned, where there are too few barcodes
 TWIN_INHERITED = 0.48
 UNRELATED_ICS = 0.1  # independent models of one text stay below half of this

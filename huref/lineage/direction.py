@@ -1,0 +1,116 @@
+"""Which of two relatives stands nearer their root, where a change that has a direction shows.
+
+Quantising, pruning, stacking, upcycling and extending a vocabulary happen to a model that was
+there before; none is undone by training. Where two such signs contradict each other, or there is
+none, nothing is said. A sign tells which side changed, not that nothing lies between: a sibling of
+the parent shows the same.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from huref.invariants.record import Record
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.evidence import Direction, LayerMap
+
+Side = Literal["a", "b"]
+GRID = 16.5  # distinct values among 32 neighbours that four bits allow
+OFF_GRID = 24.0  # and that weights of eight bits and more exceed
+SAME_IDS = 0.99  # of the shared anchors, for one vocabulary to extend the other
+
+
+def find_direction(a: Record, b: Record, layer_map: LayerMap | None) -> Direction | None:
+    """Which of two models that share training is the parent.
+
+    Args:
+        a: record of one.
+        b: record of the other.
+        layer_map: which block of b comes from which of a, where all blocks were read.
+    """
+    signs = [*_signs(a, b, "a", "b"), *_signs(b, a, "b", "a"), *_layer_signs(a, b, layer_map)]
+    children = {child for child, _ in signs}
+    if len(children) != 1:
+        return None
+    return Direction("b" if "a" in children else "a", "; ".join(why for _, why in signs))
+
+
+def _signs(
+    one: Record, other: Record, one_side: Side, other_side: Side
+) -> Iterator[tuple[Side, str]]:
+    """Signs that `other` is the child."""
+    if one.traits is None or other.traits is None:
+        return
+    mine, theirs = one.traits, other.traits
+    if mine.levels and theirs.levels and theirs.levels <= GRID and mine.levels >= OFF_GRID:
+        yield other_side, f"the weights of {other_side} lie on a grid of four bits"
+    if theirs.width < mine.width:
+        yield other_side, f"{other_side} has {theirs.width} of {mine.width} dimensions left"
+    if theirs.vocabulary > mine.vocabulary and _same_ids(one, other):
+        more = theirs.vocabulary - mine.vocabulary
+        yield other_side, f"the vocabulary of {other_side} is that of {one_side} and {more} more"
+    if one.units is not None and other.units is not None:
+        sizes = [_network_sizes(record) for record in (one, other)]
+        if len(sizes[0]) == len(sizes[1]) and all(
+            len(x) == len(y) == 1 and y[0] < x[0] for x, y in zip(*sizes, strict=True)
+        ):
+            yield other_side, f"{other_side} has {sizes[1][0][0]} of {sizes[0][0][0]} units left"
+        if all(len(x) == 1 for x in sizes[0]) and all(len(y) > 1 for y in sizes[1]):
+            yield other_side, f"the experts of {other_side} come from one network of {one_side}"
+
+
+def _network_sizes(record: Record) -> list[list[int]]:
+    """Sizes of the networks of each of the recipe's blocks."""
+    assert record.units is not None
+    return [
+        [record.units.size(i) for i in record.units.in_layer(layer)]
+        for layer in record.layers or ()
+    ]
+
+
+def _same_ids(one: Record, other: Record) -> bool:
+    """Whether tokens that both hold have the same ids in both."""
+    if one.anchors is None or other.anchors is None:
+        return False
+    shared = one.anchors.shared(other.anchors)
+    same = sum(one.anchors.ids[i] == other.anchors.ids[i] for i in shared)
+    return bool(shared) and same >= SAME_IDS * len(shared)
+
+
+def _layer_signs(a: Record, b: Record, layer_map: LayerMap | None) -> Iterator[tuple[Side, str]]:
+    """Signs from which block comes from which."""
+    if layer_map is None or a.units is None or b.units is None:
+        return
+    used = [source for source in layer_map.source if source is not None]
+    missing = len(layer_map.a_layers) - len(set(used))
+    surplus = len(layer_map.b_layers) - len(set(used))
+    if len(used) > len(set(used)) and not missing:
+        yield "b", f"b holds {len(used) - len(set(used))} blocks of a twice"
+    elif not used or missing == surplus:
+        return
+    elif missing and not surplus:
+        if idle := _idle(a.units):
+            yield "a", f"{idle} blocks of a do nothing"
+        elif twice := _copies(layer_map):
+            yield "a", f"a holds {twice} blocks of b twice"
+        else:
+            yield "b", f"{missing} blocks of a are missing in b"
+    elif surplus and not missing:
+        if idle := _idle(b.units):
+            yield "b", f"{idle} blocks of b do nothing"
+        else:
+            yield "a", f"{surplus} blocks of b are missing in a"
+
+
+def _idle(units: UnitFeatures) -> int:
+    """Number of blocks whose networks write nothing."""
+    return sum(
+        not any(units.scales[i].any() for i in units.in_layer(layer)) for layer in units.layers
+    )
+
+
+def _copies(layer_map: LayerMap) -> int:
+    """Blocks of A that resemble a block of B which another one resembles as much."""
+    best = layer_map.share.argmax(axis=1)
+    clear = layer_map.share.max(axis=1) > layer_map.share.max() / 2
+    claimed = [int(target) for target, is_clear in zip(best, clear, strict=True) if is_clear]
+    return len(claimed) - len(set(claimed))

@@ -1,0 +1,97 @@
+"""Which of two relatives came first, where something says so."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ZOO
+
+from huref.attacks import attack
+from huref.invariants.record import Record
+from huref.invariants.traits import count_levels
+from huref.lineage.evidence import Direction
+from huref.lineage.table import build_table
+from huref.models import open_record
+
+
+def full(path: Path) -> Record:
+    return open_record(str(path), depth="full", cache=True)
+
+
+@pytest.fixture(scope="module")
+def parent() -> Record:
+    return full(ZOO / "llama-a")
+
+
+def direction(a: Record, b: Record) -> Direction | None:
+    """Of a pair; whichever is named first, the answer is the same model."""
+    forward, backward = (build_table(pair).pairs[0].evidence.direction for pair in ((a, b), (b, a)))
+    if forward is None or backward is None:
+        assert forward is backward
+    else:
+        assert {forward.parent, backward.parent} == {"a", "b"}
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("child", "why"),
+    [("llama-a-extended", "512 more"), ("llama-a-pruned", "1 blocks of a are missing in b")],
+)
+def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
+    found = direction(parent, full(ZOO / child))
+    assert found is not None
+    assert found.parent == "a"
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("upcycling", "the experts of b come from one network of a"),
+        ("no-op-layers", "3 blocks of b do nothing"),
+        ("layer-duplication", "b holds 1 blocks of a twice"),
+        ("vocabulary-extension", "more"),
+    ],
+)
+def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why: str) -> None:
+    attack(ZOO / "llama-a", [kind], tmp_path / "copy")
+    found = direction(parent, full(tmp_path / "copy"))
+    assert found is not None
+    assert found.parent == "a"
+    assert why in found.why
+
+
+def test_nothing_is_said_without_a_sign(parent: Record) -> None:
+    assert direction(parent, full(ZOO / "llama-a-finetune")) is None
+    assert direction(parent, full(ZOO / "llama-a-twin")) is None
+    assert direction(full(ZOO / "llama-a-pruned"), full(ZOO / "llama-b")) is None
+
+
+def test_four_bits_make_a_child(parent: Record) -> None:
+    assert parent.traits is not None
+    assert parent.traits.levels is not None
+    assert parent.traits.levels > 30
+    quantised = replace(parent, model="q", traits=replace(parent.traits, levels=11.0))
+    found = direction(parent, quantised)
+    assert found is not None
+    assert found.parent == "a"
+
+
+def test_signs_that_contradict_each_other_say_nothing(parent: Record) -> None:
+    assert parent.traits is not None
+    extended = full(ZOO / "llama-a-extended")
+    quantised = replace(parent, model="q", traits=replace(parent.traits, levels=11.0))
+    assert direction(quantised, extended) is None
+
+
+def test_levels_of_grids() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(128, 64)
+    exact = count_levels(weights)
+    rounded = count_levels((weights * 3).round().clamp(-8, 7))
+    assert exact is not None
+    assert rounded is not None
+    assert exact > 31.9
+    assert rounded <= 16
+    assert count_levels(torch.randn(16, 64)) is None
