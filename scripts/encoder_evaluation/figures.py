@@ -107,14 +107,15 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
         origin = FREQUENT[0] if point == FREQUENT[1] else "base"
         cosines = [cosines_at(f, code, origin, point) for f in seen]
         rho = torch.tensor([f["ics"][point] for f in seen])
-        off = torch.stack(cosines) - rho[:, None]
+        off = [seen_here - one for seen_here, one in zip(cosines, rho, strict=True)]
         every = torch.cat(cosines)
+        means = torch.stack([o.mean() for o in off])
         found[point] = {
             "pairs": len(every),
             "ics": float(rho.mean()),
             "cos": float(every.mean()),
-            "error": float(off.mean(dim=1).std()) / math.sqrt(len(seen)),
-            "spread": float(off.std()),
+            "error": float(means.std()) / math.sqrt(len(seen)),
+            "spread": float(torch.cat(off).std()),
             "least": float(every.min()),
             "worst family": float(min(c.mean() for c in cosines)),
         }

@@ -130,7 +130,8 @@ def to_markdown(
         [n for n in names if n.startswith("short run") == is_short] for is_short in (False, True)
     )
     draws, orders, _ = unrelated["encoder"].shape
-    turns = len(families[0]["latents"]["encoder"]["base"])
+    most = [len(family["latents"]["encoder"]["base"]) for family in families]
+    turns = f"{min(most)} to {max(most)}" if min(most) < max(most) else f"{most[0]}"
     lines = [
         "# The encoder, measured",
         "",
