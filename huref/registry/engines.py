@@ -17,8 +17,8 @@ def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
     """What starts the workers, and how many there will be.
 
     Args:
-        name: "threads", "processes", "ray" for a cluster of this machine alone, or the address of
-            one, "ray://host:10001" or "ray:auto".
+        name: "threads", "processes", "ray" for a cluster of this machine alone, "ray:auto" or
+            "ray:host:6379" for one that this machine is part of, "ray://host:10001" for another.
         workers: models measured at a time; None for twice the cores, or one a core for processes.
 
     Raises:

@@ -33,7 +33,9 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
     """
     is_own = False
     if not ray.is_initialized():
-        address = {"ray": None, "ray:auto": "auto"}.get(name, name)
+        address = None if name == "ray" else name
+        if name.startswith("ray:") and not name.startswith("ray://"):
+            address = name.removeprefix("ray:")
         count = (workers or os.cpu_count()) if address is None else None
         is_own = True
         try:
