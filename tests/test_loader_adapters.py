@@ -134,6 +134,17 @@ def test_the_base_is_found_on_the_hub_or_given(
         open_checkpoint(str(base), base="org/base")
 
 
+def test_an_adapter_from_the_hub_opens_no_path_of_this_machine(
+    make_llama: MakeModel, tmp_path: Path, hub: LoopbackHub
+) -> None:
+    base, adapter = make_llama("base"), tmp_path / "adapter"
+    make_adapter(base, adapter)
+    hub.add("org/adapter", adapter)
+    with pytest.raises(CheckpointError, match="a path on this machine; it is not followed"):
+        _ = open_checkpoint("org/adapter").config
+    assert open_checkpoint("org/adapter", base=str(base)).config["model_type"] == "llama"
+
+
 def test_an_adapter_of_an_adapter_works_and_a_loop_is_refused(
     make_llama: MakeModel, tmp_path: Path
 ) -> None:
