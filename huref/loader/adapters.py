@@ -72,8 +72,8 @@ class AdapterModel:
             )
         if not self._base_name and self.repository.revision and Path(name).expanduser().exists():
             raise CheckpointError(
-                f"{self.repository.model}: the adapter comes from the Hub and names '{name}', which "
-                "is a path on this machine; it is not followed; give its base with --base"
+                f"{self.repository.model}: the adapter comes from the Hub and names '{name}', "
+                "which is a path on this machine; it is not followed; give its base with --base"
             )
         try:
             return self._open_base(name)
