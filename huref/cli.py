@@ -174,7 +174,10 @@ main.add_command(fleet)
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="A folder to create."
 )
 @click.option("--seed", default=0, show_default=True, help="Of everything random in it.")
-def attack(model: str, kind: str, out: Path, seed: int) -> None:
+@click.option(
+    "--check", is_flag=True, help="Run both models and print how far their logits differ."
+)
+def attack(model: str, kind: str, out: Path, seed: int, check: bool) -> None:
     """Write a copy of a model that computes the same with other weights, for your own audits.
 
     MODEL is a folder, a file of weights beside its config.json, or a Hub id, which is downloaded
@@ -188,6 +191,12 @@ def attack(model: str, kind: str, out: Path, seed: int) -> None:
 
     names = make(model, kind.split(","), out, seed)
     click.echo(f"wrote {out}: {', '.join(names)}", err=True)
+    if check:
+        from huref.attacks.opening import locate
+        from huref.attacks.proof import logit_difference
+
+        difference = logit_difference(locate(model), out)
+        click.echo(f"logits differ by at most {difference:.1e} of their spread")
 
 
 if __name__ == "__main__":

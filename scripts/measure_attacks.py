@@ -1,6 +1,6 @@
 """Prints the table of attacks: what each leaves of the logits and of the terms.
 
-    python scripts/measure_attacks.py [FAMILY...]
+    python scripts/measure_attacks.py [--markdown] [FAMILY...]
 
 Random Llama-, Gemma-, GPT-2- and NeoX-like models, attacked one way at a time and all ways at
 once. Logit difference: the largest, over the logits' spread. ICS: by our recipe and by the
@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
 
 from huref.attacks import KINDS, attack
 from huref.attacks.kinds import applies
 from huref.attacks.opening import open_editable
+from huref.attacks.proof import logit_difference
 from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
@@ -84,31 +84,6 @@ def make_model(
     model.save_pretrained(folder)
     _write_tokenizer(folder)
     return folder
-
-
-def _logits(folder: Path, ids: Tensor) -> Tensor:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float64, experts_implementation="eager"
-    )
-    with torch.no_grad():
-        out: Tensor = model.eval()(ids).logits
-    return out
-
-
-def _vocabulary(folder: Path) -> dict[str, int]:
-    data = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    vocabulary: dict[str, int] = data["model"]["vocab"]
-    return vocabulary
-
-
-def logit_difference(before: Path, after: Path) -> float:
-    """The largest difference between the logits of the same strings, over their spread."""
-    old, new = _vocabulary(before), _vocabulary(after)
-    pieces = sorted(old, key=old.__getitem__)
-    ids = torch.randint(0, len(pieces), (2, 12), generator=torch.Generator().manual_seed(0))
-    order = torch.tensor([new[piece] for piece in pieces])
-    one, two = _logits(before, ids), _logits(after, order[ids])[:, :, order]
-    return float((one - two).abs().max() / one.std())
 
 
 def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:

@@ -1,5 +1,6 @@
 """Attacked copies compute what the original computes, and keep its terms."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from hub_server import LoopbackHub
 from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from measure_attacks import FAMILIES, ONE_KEY_HEAD_EACH, ics, logit_difference, make_model
+from measure_attacks import FAMILIES, ONE_KEY_HEAD_EACH, ics, make_model
 from safetensors.torch import load_file, save_file
 
 from huref.attacks import EXACT, attack
 from huref.attacks.kinds import applies
 from huref.attacks.opening import open_editable
+from huref.attacks.proof import logit_difference
 from huref.cli import main
 from huref.errors import AttackError, HurefError
 from huref.loader.checkpoint import open_checkpoint
@@ -86,9 +88,12 @@ def test_a_duplicated_layer_is_not_exact_but_early_terms_stay(
 def test_the_command_writes_a_copy(originals: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "copy"
     arguments = ["attack", str(originals["GPT2"]), "--kind", "rotation,ffn-permutation", "-o"]
-    result = CliRunner().invoke(main, [*arguments, str(out)])
+    result = CliRunner().invoke(main, [*arguments, str(out), "--check"])
     assert result.exit_code == 0, result.output
-    assert logit_difference(originals["GPT2"], out) < 2e-5
+    match = re.search(r"logits differ by at most (\S+) of their spread", result.output)
+    assert match is not None
+    assert float(match[1]) == pytest.approx(logit_difference(originals["GPT2"], out), rel=0.1)
+    assert float(match[1]) < 2e-5
     again = CliRunner().invoke(main, [*arguments, str(out)])
     assert again.exit_code == 1
     assert "already exists" in again.output

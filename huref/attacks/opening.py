@@ -23,14 +23,18 @@ COPIED = (".json", ".model", ".txt", ".jinja")
 OF_STORAGE = ("quantization_config",)
 
 
-def _open(model: str) -> Checkpoint:
-    """The checkpoint; a Hub repository is downloaded whole, into the user's cache."""
+def locate(model: str) -> Path:
+    """The folder or file of a model; a Hub repository is downloaded whole into the user's cache.
+
+    Raises:
+        HurefError: there is no such model, or it cannot be had.
+    """
     path = Path(model).expanduser()
     repository = open_repository(model)  # says what is wrong with a name
-    if not path.exists():
-        revision = model.partition("@")[2] or None
-        path = _download(repository, revision) / (repository.chosen or "")
-    return open_checkpoint(str(path))
+    if path.exists():
+        return path
+    revision = model.partition("@")[2] or None
+    return _download(repository, revision) / (repository.chosen or "")
 
 
 def _download(repository: Repository, revision: str | None) -> Path:
@@ -75,7 +79,7 @@ def open_editable(model: str) -> Editable:
         AttackError: its family has no entry in `ENDS`, or it is not a language model with a
             tokenizer.json of its own.
     """
-    checkpoint = _open(model)
+    checkpoint = open_checkpoint(str(locate(model)))
     files = _small_files(checkpoint)
     if "config.json" not in files or "tokenizer.json" not in files:
         raise AttackError(
