@@ -2,7 +2,7 @@
 
 Small models are served from the loopback address, by another process, with a latency of its own
 for each request, the Hub's kind of limits (scaled to seconds), and a share of answers that are
-429, 503 or cut short. Every run starts with an empty registry. What it measured is compared with
+429, 503 or cut short. What it measured is compared with
 what is measured of the same folders without any network.
 
     python scripts/benchmark_fleet.py --models 50 --engine threads --workers 1
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--kill", type=int, default=0, help="Ray workers to kill meanwhile")
     parser.add_argument("--latency", type=float, default=0.1, help="seconds before each answer")
+    parser.add_argument("--registry", type=Path, help="kept and added to, to go on in pieces")
     parser.add_argument("--work", type=Path, help="where the models go; kept if given")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -161,9 +162,10 @@ def run(
     """One fleet, and whether it is right."""
     from huref.recipe import load_recipe
     from huref.registry.fleet import fleet
-    from huref.registry.store import create_store
+    from huref.registry.store import create_store, open_store
 
-    store = create_store(str(temporary / "registry"), load_recipe()[0])
+    path = arguments.registry or temporary / "registry"
+    store = open_store(str(path)) if path.exists() else create_store(str(path), load_recipe()[0])
     killed: list[int] = []
     if arguments.kill:
         threading.Thread(target=kill_some, args=(arguments.kill, 15.0, killed), daemon=True).start()
@@ -177,7 +179,7 @@ def run(
           f"{arguments.latency} s, {len(killed)} workers killed")  # fmt: skip
     print(f"result      {len(entries)} of {len(folders)} in the registry, {right} right, "
           f"{sum(n > 1 for n in names.values())} twice, {len(done) - len(set(done))} counted "
-          f"twice, {len(report.failures)} failed")  # fmt: skip
+          f"twice, {len(report.failures)} failed, {report.count('known')} known")  # fmt: skip
     for line in report.failures:
         print(f"failed      {line.listed}: {line.reason}")
     print(

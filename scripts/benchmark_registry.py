@@ -28,7 +28,7 @@ def main() -> None:
     store = parts.add_parser("store")
     store.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     known = parts.add_parser("strangers")
-    known.add_argument("--bases", type=int, default=1_000)
+    known.add_argument("--bases", type=int, default=400)
     known.add_argument("--strangers", type=int, default=10_000)
     one = parts.add_parser("one", help="a single measurement, for store's own use")
     one.add_argument("engine", choices=engines.ENGINES)

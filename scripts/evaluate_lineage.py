@@ -1,7 +1,7 @@
 """Measures the lineage verdicts on a zoo of known truth, beside rival fingerprints.
 
     python scripts/make_zoo.py --config configs/lineage-zoo.yaml --out runs/lineage-zoo
-    python scripts/evaluate_lineage.py [runs/lineage-zoo] [--out runs/lineage-evaluation]
+    python scripts/evaluate_lineage.py [runs/lineage-zoo] [--out FOLDER] [--minutes N] [--sample N]
 
 Writes docs/lineage.md and configs/lineage.json. What was measured is kept under --out, so that an
 interrupted run goes on; evidence is measured again whenever huref changed.
@@ -9,14 +9,16 @@ interrupted run goes on; evidence is measured again whenever huref changed.
 
 import argparse
 import json
+import math
 import os
+import time
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from lineage_evaluation.calibrating import measure_null
-from lineage_evaluation.measuring import evidence, make_records, rival_scores
+from lineage_evaluation.measuring import evidence, make_records, mixings, rival_scores
 from lineage_evaluation.report import Evaluation, calibration_file, render
 from lineage_evaluation.truth import all_pairs
 from zoo.manifest import read_manifest
@@ -27,17 +29,18 @@ from huref.files import replacing
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def evaluate(zoo: Path, out: Path) -> Evaluation:
-    """Measure what is not measured yet."""
+def evaluate(zoo: Path, out: Path, minutes: float, sample: int) -> Evaluation:
+    """Measure what is not measured yet, for so many minutes."""
+    deadline = time.monotonic() + 60 * minutes
     models = read_manifest(zoo)["models"]
     if not models:
         raise SystemExit(f"evaluate_lineage: no zoo in {zoo}; scripts/make_zoo.py makes one")
-    pairs = all_pairs(models)
+    pairs = all_pairs(models, sample)
     records = make_records(zoo, models, out)
-    rivals = rival_scores(zoo, models, pairs, out)
-    found = evidence(records, models, out)
-    null = measure_null(pairs, found["pairs"], records)
-    return Evaluation(models, pairs, found["pairs"], rivals, found["mixings"], null)
+    found = evidence(pairs, records, out, deadline)
+    rivals = rival_scores(zoo, models, pairs, out, deadline)
+    null = measure_null(pairs, found, records)
+    return Evaluation(models, pairs, sample, found, rivals, mixings(models, records), null)
 
 
 def main() -> None:
@@ -47,10 +50,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "lineage-evaluation")
     parser.add_argument("--table", type=Path, default=ROOT / "docs" / "lineage.md")
     parser.add_argument("--calibration", type=Path, default=ROOT / "configs" / "lineage.json")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after these; run again"
+    )
+    parser.add_argument("--sample", type=int, default=4, help="one in so many siblings, strangers")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        evaluation = evaluate(options.zoo, options.out)
+        evaluation = evaluate(options.zoo, options.out, options.minutes, options.sample)
     except HurefError as error:
         raise SystemExit(f"evaluate_lineage: {error}") from error
     with replacing(options.table) as temporary:

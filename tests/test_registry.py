@@ -100,7 +100,7 @@ def brute_force(query: Query, entries: list[Entry]) -> list[str]:
         shared = shared_entries(query.anchors, entry.anchors, 6)
         ics = correlate_sketches(query.sketch, entry.sketch[None], shared).mean()
         if np.count_nonzero(query.anchors == entry.anchors) >= 64:
-            ranked.append((lower_end(float(ics), int(shared.sum())), entry.model))
+            ranked.append((float(lower_end(ics, int(shared.sum()))), entry.model))
     return [name for _, name in sorted(ranked, reverse=True)]
 
 

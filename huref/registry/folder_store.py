@@ -11,7 +11,7 @@ writers wait for each other.
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from json import loads
@@ -29,15 +29,15 @@ from huref.registry.catalogue import (
 )
 from huref.registry.entry import Entry
 from huref.registry.matrices import Matrices, from_columns, from_entries
-from huref.registry.segments import MissingSegmentError, open_segment, sync_folder, write_segment
+from huref.registry.segments import MissingSegmentError, Segment, sync_folder, write_segment
 from huref.registry.sketch import VERSION
 from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 
 FORMAT = 1
 FULL = 4096  # models of a segment; one this large is not merged again
+AT_ONCE = 512  # models read at a time: 10 MB
 FANOUT = 16  # segments of like size that are merged into one
 LABELS = "model, revision, base, measured_at, measured_by"
-Reader = Callable[[bool], Matrices]
 
 
 class FolderStore(Store):
@@ -136,9 +136,11 @@ class FolderStore(Store):
 
     def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
         """See Store. What was committed when it began is what it gives."""
-        for labels, read in self._snapshot():
-            m = read(sketches)
-            yield Chunk(m.latents, m.sketches, m.vocabularies, m.vocabulary, labels)
+        for labels, segment in self._snapshot():
+            for start in range(0, segment.rows, AT_ONCE):
+                m = segment.read(start, start + AT_ONCE, sketches=sketches)
+                of = labels[start : start + AT_ONCE]
+                yield Chunk(m.latents, m.sketches, m.vocabularies, m.vocabulary, of)
 
     def __len__(self) -> int:
         with self._reading() as db:
@@ -157,7 +159,7 @@ class FolderStore(Store):
             query = "SELECT COUNT(*) FROM entries WHERE base IS NULL"
             return int(db.execute(query).fetchone()[0])
 
-    def _snapshot(self) -> list[tuple[list[Labels], Reader]]:
+    def _snapshot(self) -> list[tuple[list[Labels], Segment]]:
         # A writer may remove a segment between our look at the table and at the files; once a
         # file is open, its removal does not matter.
         for last in (False, False, False, True):
@@ -169,9 +171,7 @@ class FolderStore(Store):
                     label = Labels(model, revision or None, base, at, by)
                     labels.setdefault(segment, []).append(label)
             try:
-                return [
-                    (of, open_segment(self._path(name), len(of))) for name, of in labels.items()
-                ]
+                return [(of, Segment(self._path(name), len(of))) for name, of in labels.items()]
             except MissingSegmentError:
                 if last:
                     raise
@@ -213,7 +213,7 @@ class FolderStore(Store):
             query = "SELECT place, model, revision FROM entries WHERE segment = ? ORDER BY place"
             kept = db.execute(query, (segment,)).fetchall()
             if kept:
-                matrices = open_segment(self._path(segment), size)(True)
+                matrices = Segment(self._path(segment), size).read()
                 parts.append(matrices.take([place for place, _, _ in kept]).columns())
                 rows += [(model, revision) for _, model, revision in kept]
             # Places are unique within a segment, and rows move to another one below.

@@ -34,7 +34,8 @@ except ImportError as missing:
     ) from missing
 
 TABLE = "models"
-BATCH = 2048  # models
+BATCH = 2048  # models of one commit
+AT_ONCE = 512  # models read at a time
 FRAGMENTS = 64  # small files after which the table is compacted
 LABELS = ("model", "revision", "base", "measured_at", "measured_by")
 
@@ -114,7 +115,7 @@ class LanceStore(Store):
         with _explained(self.uri):
             self._table.checkout_latest()
             columns = [*LABELS, "latent", "anchors", *(["sketch"] if sketches else [])]
-            for batch in self._table.search().select(columns).to_batches(BATCH):
+            for batch in self._table.search().select(columns).to_batches(AT_ONCE):
                 yield self._chunk(batch)
 
     def __len__(self) -> int:

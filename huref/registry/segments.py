@@ -1,7 +1,6 @@
 """Segments: the matrices of a folder registry, at most a few thousand models a file."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from huref.errors import RegistryError
 from huref.files import replacing
 from huref.registry.matrices import Matrices
 
-NAMES = ("latents", "sketches", "vocabularies", "vocabulary")
+PER_ROW = ("latents", "sketches", "vocabulary")
+NAMES = (*PER_ROW, "vocabularies")
 
 
 class MissingSegmentError(RegistryError):
@@ -40,40 +40,41 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def open_segment(path: Path, rows: int) -> Callable[[bool], Matrices]:
-    """Open a segment of so many rows; what is returned reads it, even after it was removed.
-
-    It takes whether the sketches are wanted, too; else they are (n, 0, 0).
+class Segment:
+    """An open segment of so many rows; it can be read even after its file was removed.
 
     Raises:
         MissingSegmentError: there is none.
         RegistryError: it is damaged (then, or when it is read).
     """
-    damaged = f"{path}: damaged; restore the registry from a copy, or make it again"
-    try:
-        file: Any = safe_open(path, framework="np")  # closed when the reader is let go
-    except FileNotFoundError as error:
-        missing = f"{path}: missing; restore the registry from a copy, or make it again"
-        raise MissingSegmentError(missing) from error
-    except SafetensorError as error:
-        raise RegistryError(f"{damaged} ({error})") from error
 
-    def read(sketches: bool) -> Matrices:
+    def __init__(self, path: Path, rows: int):
+        self._damaged = f"{path}: damaged; restore the registry from a copy, or make it again"
         try:
-            tensors = {
-                name: file.get_tensor(name) for name in NAMES if sketches or name != "sketches"
-            }
+            self._file: Any = safe_open(path, framework="np")  # closed when it is let go
+            lengths = {self._file.get_slice(name).get_shape()[0] for name in PER_ROW}
+        except FileNotFoundError as error:
+            missing = f"{path}: missing; restore the registry from a copy, or make it again"
+            raise MissingSegmentError(missing) from error
         except SafetensorError as error:
-            raise RegistryError(f"{damaged} ({error})") from error
-        tensors.setdefault("sketches", np.zeros((rows, 0, 0), np.int8))
+            raise RegistryError(f"{self._damaged} ({error})") from error
+        if lengths != {rows}:
+            raise RegistryError(f"{self._damaged} (it should have {rows} rows)")
+        self.rows = rows
+
+    def read(self, start: int = 0, stop: int | None = None, *, sketches: bool = True) -> Matrices:
+        """The rows from `start` to `stop`; without `sketches` these are (n, 0, 0)."""
+        stop = self.rows if stop is None else min(stop, self.rows)
+        try:
+            wanted = [name for name in PER_ROW if sketches or name != "sketches"]
+            tensors = {name: self._file.get_slice(name)[start:stop] for name in wanted}
+            tensors["vocabularies"] = self._file.get_tensor("vocabularies")
+        except SafetensorError as error:
+            raise RegistryError(f"{self._damaged} ({error})") from error
+        tensors.setdefault("sketches", np.zeros((stop - start, 0, 0), np.int8))
         matrices = Matrices(**tensors)
-        columns = (matrices.latents, matrices.sketches, matrices.vocabulary)
-        if {len(column) for column in columns} != {rows}:
-            raise RegistryError(f"{damaged} (it should have {rows} rows)")
         if not np.isfinite(matrices.latents).all() or (
             matrices.vocabulary.max() >= len(matrices.vocabularies)
         ):
-            raise RegistryError(f"{damaged} (its numbers do not fit together)")
+            raise RegistryError(f"{self._damaged} (its numbers do not fit together)")
         return matrices
-
-    return read

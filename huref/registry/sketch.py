@@ -135,8 +135,8 @@ def correlate_sketches(
     return result
 
 
-def lower_end(ics: float, entries: int) -> float:
-    """Where the ICS lies at least, four standard deviations below its estimate.
+def lower_end(ics: NDArray[np.float64], entries: int) -> NDArray[np.float64]:
+    """Where ICS (n,) lie at least, four standard deviations below their estimates.
 
     Models are ranked by it, so that an estimate from few shared anchors does not come first by
     its noise alone.

@@ -117,7 +117,7 @@ class Store(ABC):
 
     @abstractmethod
     def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
-        """All entries in no particular order, a few thousand at a time.
+        """All entries in no particular order, some hundreds at a time.
 
         Without `sketches` these are left empty, (n, 0, 0), and not read.
         """
@@ -193,8 +193,9 @@ def _score(query: Query, chunk: Chunk) -> Scores:
         shared = shared_entries(query.anchors, anchors, len(query.sketch))
         of_rows = chunk.sketches if len(rows) == count else chunk.sketches[rows]
         terms[rows] = correlate_sketches(query.sketch, of_rows, shared)
-        compared[rows] = shared.sum()
-        ranks[rows] = [lower_end(ics, int(shared.sum())) for ics in terms[rows].mean(axis=1)]
+        entries = int(shared.sum())
+        compared[rows] = entries
+        ranks[rows] = lower_end(terms[rows].mean(axis=1), entries)
     return ranks, terms, compared
 
 

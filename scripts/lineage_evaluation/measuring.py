@@ -1,14 +1,14 @@
 """Measurements of all pairs of a zoo, kept on disk so that a second run goes on.
 
 Records and the rivals' scores are made again where the zoo made a model again. Evidence is made
-again whenever huref or a record changed: it is what is being evaluated.
+again whenever huref's lineage code or a record changed: it is what is being evaluated.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from rivals.plain import parameter_cosine
 from rivals.published import published_ics
 from rivals.weights import Weights, read_weights
 from tqdm import tqdm
+from zoo.manifest import ancestors
 
 import huref
+from huref.invariants.record import load_record
+from huref.lineage.table import build_table
 from huref.models import open_record
-from lineage_evaluation.truth import Truth, groups
+from lineage_evaluation.truth import Truth
 
 RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
     "raw ICS as published": published_ics,
@@ -29,6 +32,7 @@ RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
     "AWM": awm_score,
     "intrinsic": intrinsic_score,
 }
+MANY_MODELS = ("tree", "newick", "joining", "growing", "mixing")
 Rows = dict[str, Any]
 
 
@@ -53,12 +57,12 @@ def write_json(path: Path, content: object) -> None:
     partial.replace(path)
 
 
-def digest_of_code(*packages: str) -> str:
-    """Digest of the source of some of huref's packages."""
-    root = Path(huref.__file__).parent
+def digest_of_code(package: str) -> str:
+    """Digest of the source of one of huref's packages, without what looks at more than pairs."""
+    modules = (Path(huref.__file__).parent / package).glob("*.py")
     digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).glob("*.py")):
+    for path in sorted(modules):
+        if path.stem not in MANY_MODELS:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -79,8 +83,10 @@ def make_records(zoo: Path, models: Rows, out: Path) -> dict[str, Path]:
     return paths
 
 
-def rival_scores(zoo: Path, models: Rows, pairs: Sequence[Truth], out: Path) -> Rows:
-    """Scores of the rivals, {"a b": {rival: score}}."""
+def rival_scores(
+    zoo: Path, models: Rows, pairs: Sequence[Truth], out: Path, deadline: float
+) -> Rows:
+    """Scores of the rivals, {"a b": {rival: score}}; stops with SystemExit after the deadline."""
     path = out / "rivals.json"
     known = read_json(path)
     stamps = {pair: f"{models[pair.a]['recipe']} {models[pair.b]['recipe']}" for pair in pairs}
@@ -91,8 +97,11 @@ def rival_scores(zoo: Path, models: Rows, pairs: Sequence[Truth], out: Path) -> 
         one, other = weights[pair.a], weights[pair.b]
         scores: Rows = {name: score(one, other) for name, score in RIVALS.items()}
         known[key_of(pair)] = {**scores, "stamp": stamps[pair]}
-        if done % 500 == 0 or done == len(missing):
+        late = time.monotonic() > deadline
+        if late or done % 250 == 0 or done == len(missing):
             write_json(path, known)
+        if late and done < len(missing):
+            raise SystemExit(f"time is up: {len(missing) - done} pairs are not scored")
     return known
 
 
@@ -101,29 +110,46 @@ def key_of(pair: Truth) -> str:
     return " ".join(sorted((pair.a, pair.b)))
 
 
-def evidence(records: dict[str, Path], models: Rows, out: Path) -> Rows:
-    """What `huref.compare` says: "pairs", {"a b": ...}, and "mixings"."""
+def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline: float) -> Rows:
+    """What huref says of every pair, {"a b": ...}; stops with SystemExit after the deadline."""
     path = out / "evidence.json"
+    made, code = read_json(out / "records.json"), digest_of_code("lineage")
     known = read_json(path)
-    made = read_json(out / "records.json")
-    stamp = {"code": digest_of_code("lineage"), "records": {name: made[name] for name in records}}
-    if known.get("stamp") == stamp:
-        return known
-    pairs: Rows = {}
-    mixings: list[Rows] = []
-    for group in groups(models):
-        table = huref.compare([str(records[name]) for name in group])
-        for (a, b), pair in zip(combinations(group, 2), table.pairs, strict=True):
-            said = pair.evidence.direction
-            parent = None if said is None else {"a": a, "b": b}[said.parent]
-            found = pair.to_json() | {"a": a, "b": b, "parent": parent}
-            pairs[" ".join(sorted((a, b)))] = found
-        names = dict(zip(table.models, group, strict=True))
-        mixings += [
+    stamps = {key_of(p): f"{code} {made[p.a]} {made[p.b]}" for p in pairs}
+    missing = [p for p in pairs if known.get(key_of(p), {}).get("stamp") != stamps[key_of(p)]]
+    records = {n: load_record(paths[n]) for n in {n for p in missing for n in (p.a, p.b)}}
+    for done, pair in enumerate(tqdm(missing, desc="evidence", disable=None), start=1):
+        [found] = build_table([records[pair.a], records[pair.b]]).pairs
+        said = found.evidence.direction
+        known[key_of(pair)] = found.to_json() | {
+            "a": pair.a,
+            "b": pair.b,
+            "parent": None if said is None else {"a": pair.a, "b": pair.b}[said.parent],
+            "stamp": stamps[key_of(pair)],
+        }
+        late = time.monotonic() > deadline
+        if late or done % 250 == 0 or done == len(missing):
+            write_json(path, known)
+        if late and done < len(missing):
+            raise SystemExit(f"time is up: {len(missing) - done} pairs are not compared")
+    return known
+
+
+def mixings(models: Rows, paths: dict[str, Path]) -> list[Rows]:
+    """Mixing shares as huref estimates them where a merge stands among its family.
+
+    The table of each merge holds its parents, what those descend from, and a stranger.
+    """
+    found: list[Rows] = []
+    strangers = [name for name in models if not models[name]["parents"]]
+    for child in (name for name in models if "shares" in models[name]):
+        family = [child, *sorted(ancestors(models, child) - {child})]
+        names = [*family, next(n for n in strangers if n not in family)]
+        table = build_table([load_record(paths[name]) for name in names])
+        named = dict(zip(table.models, names, strict=True))
+        found += [
             asdict(mixing)
-            | {"child": names[mixing.child], "parents": [names[p] for p in mixing.parents]}
+            | {"child": named[mixing.child], "parents": [named[p] for p in mixing.parents]}
             for mixing in table.mixings
         ]
-    result: Rows = {"stamp": stamp, "pairs": pairs, "mixings": mixings}
-    write_json(path, result)
-    return result
+    return found

@@ -26,6 +26,7 @@ class Evaluation:
     Attributes:
         models: the zoo's manifest.
         pairs: the truth.
+        sample: one in how many siblings and unrelated descendants is among them.
         found: what huref says of each pair, by `key_of`.
         rivals: the rivals' scores, likewise.
         mixings: mixing shares that huref estimated.
@@ -34,6 +35,7 @@ class Evaluation:
 
     models: Models
     pairs: Sequence[Truth]
+    sample: int
     found: Rows
     rivals: Rows
     mixings: Sequence[Rows]
@@ -106,7 +108,8 @@ def confusion(e: Evaluation) -> str:
     """Verdicts by kinship."""
     rows = []
     for kin, expected in EXPECTED.items():
-        pairs = e.kin(kin)
+        if not (pairs := e.kin(kin)):
+            continue
         counts = Counter(e.of(pair)["verdict"] for pair in pairs)
         right = Rate(counts[expected], len(pairs))
         rows.append([kin, len(pairs), *(counts[v] for v in VERDICTS), f"{right.k / right.n:.1%}"])
@@ -125,6 +128,8 @@ def by_class(e: Evaluation) -> str:
         lowest = [_figure(min(e.scores(method, pairs))) for method in METHODS]
         rows.append([how, len(pairs), hits, *lowest])
     for kin in ("shared initialisation", "distilled", "unrelated"):
+        if not e.kin(kin):
+            continue
         highest = [_figure(max(e.scores(method, e.kin(kin)))) for method in METHODS]
         hits = sum(e.of(pair)["verdict"] == "descends" for pair in e.kin(kin))
         rows.append([f"*{kin}: highest*", len(e.kin(kin)), hits, *highest])
@@ -134,7 +139,7 @@ def by_class(e: Evaluation) -> str:
 def _figure(value: float) -> str:
     if value == LOWEST:
         return "-"
-    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{value + 0.0:.0f}" if abs(value) >= 10 else f"{value + 0.0:.3f}"
 
 
 def shortfalls(e: Evaluation) -> str:
@@ -242,7 +247,8 @@ def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
         f"{len(e.models)} models of {len(classes)} classes, by `scripts/make_zoo.py` from "
         f"`configs/lineage-zoo.yaml`: {len(bases) - len(strangers)} bases (with twins and "
         f"distilled students), {len(descendants)} descendants, and {len(strangers)} "
-        f"strangers that serve the calibration alone; {len(e.pairs):,} pairs. "
+        f"strangers that serve the calibration alone; {len(e.pairs):,} pairs, of "
+        f"siblings and of unrelated models that are not both bases one in {e.sample}. "
         f"`{COMMAND}` measures and writes this file; nothing in it is "
         "edited by hand. The models are tiny and trained for a minute or less; "
         "thresholds were set on the shipped zoo (`docs/zoo.md`), not here.",

@@ -28,7 +28,9 @@ class Rate:
 
 
 def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Chance that a positive scores above a negative, ties counting half."""
+    """Chance that a positive scores above a negative, ties counting half; NaN without either."""
+    if not positives or not negatives:
+        return math.nan
     ranks = rankdata([*positives, *negatives])[: len(positives)]
     n = len(positives)
     return float((ranks.sum() - n * (n + 1) / 2) / (n * len(negatives)))

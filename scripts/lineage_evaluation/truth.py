@@ -1,5 +1,6 @@
 """The truth about every pair of a zoo, from its manifest."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,7 +39,7 @@ class Truth:
         b: the other.
         kinship: as `zoo.manifest.kinship` has it.
         how: what lies between an ancestor and its descendant, the kinship elsewhere.
-        independent: both are untouched bases with weights of their own.
+        independent: both are untouched bases, drawn from different seeds.
     """
 
     a: str
@@ -59,10 +60,24 @@ def groups(models: Models) -> list[list[str]]:
     return [known, [name for name, entry in models.items() if not entry["parents"]]]
 
 
-def all_pairs(models: Models) -> list[Truth]:
-    """Every pair inside a group, once."""
+def all_pairs(models: Models, sample: int = 1) -> list[Truth]:
+    """Pairs inside a group, once each.
+
+    Of siblings, and of unrelated models that are not independent bases, one in `sample`, by the
+    hash of their names: there are very many, of few families. All others are there.
+    """
     named = (pair for group in groups(models) for pair in combinations(group, 2))
-    return [_truth(models, a, b) for a, b in dict.fromkeys(named)]
+    pairs = [_truth(models, a, b) for a, b in dict.fromkeys(named)]
+    return [pair for pair in pairs if not _is_one_of_many(pair) or _hash(pair) % sample == 0]
+
+
+def _is_one_of_many(pair: Truth) -> bool:
+    return pair.kinship == "siblings" or (pair.kinship == "unrelated" and not pair.independent)
+
+
+def _hash(pair: Truth) -> int:
+    names = " ".join(sorted((pair.a, pair.b)))
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8], "big")
 
 
 def _truth(models: Models, a: str, b: str) -> Truth:
@@ -71,7 +86,9 @@ def _truth(models: Models, a: str, b: str) -> Truth:
         a, b = b, a
     how = " after ".join(_steps(models, a, b)) if kin == "descends" else kin
     bases = not models[a]["parents"] and not models[b]["parents"]
-    return Truth(a, b, kin, how, bases and kin in ("unrelated", "distilled"))
+    # One seed may draw some of the same numbers for models of different shapes.
+    own_draws = models[a].get("seed") != models[b].get("seed")
+    return Truth(a, b, kin, how, bases and own_draws and kin in ("unrelated", "distilled"))
 
 
 def _steps(models: Models, ancestor: str, name: str) -> list[str]:

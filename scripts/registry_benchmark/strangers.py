@@ -1,7 +1,9 @@
 """How often `identify` finds a base for a model that has none."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from huref.registry.store import create_store, open_store
 from registry_benchmark.engines import RECIPE
 from registry_benchmark.families import M, draw_families, load_family, reorder
 
-KNOWN = 100  # families of the bases, as many of the strangers
+KNOWN = 40  # families of the bases, as many of the strangers
 SHARED = (512, 512, 300, 90)  # anchors that a stranger has in common with the bases, in turns
 
 
+@lru_cache
 def anchors_sharing(count: int) -> Anchors:
     """Made-up anchors, of which the first so many are everybody's."""
     tokens = [b"everybody's %d" % i for i in range(count)]
@@ -36,25 +39,28 @@ def measure(folder: Path, bases: int, strangers: int) -> list[dict[str, Any]]:
     its anchors. The bases' weights cannot be read, so the answers rest on sketches alone.
     """
     out = folder / f"strangers-{bases}.jsonl"
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    each = strangers // KNOWN
+    lines = out.read_text().splitlines() if out.exists() else []
+    lines = lines[: len(lines) // each * each]  # families that were finished
+    out.write_text("".join(f"{line}\n" for line in lines))
+    done = [json.loads(line) for line in lines]
     families = draw_families(folder, 2 * KNOWN, relatives=False)
-    generator = torch.Generator().manual_seed(2)
-    latents = np.random.default_rng(2)
 
-    def draw(family: Path, orders: int, name: str) -> list[Record]:
+    def draw(family: Path, orders: int, name: str) -> Iterator[Record]:
         terms = load_family(family)[0]
-        return [
-            Record(
+        place = families.index(family)
+        generator, latents = torch.Generator().manual_seed(place), np.random.default_rng(place)
+        for number in range(orders):
+            shared = SHARED[number % len(SHARED)] if name == "stranger" else M
+            yield Record(
                 model=f"{name}-{family.stem}-{number}",
                 revision=None,
                 recipe=RECIPE,
                 layers=(1, 2),
-                anchors=anchors_sharing(SHARED[number % len(SHARED)] if name == "stranger" else M),
+                anchors=anchors_sharing(shared),
                 terms=reorder(terms, generator),
                 latent=latents.standard_normal(512).astype(np.float32),
             )
-            for number in range(orders)
-        ]
 
     registry = folder / f"registry-{bases}"
     uri = str(registry)
@@ -63,8 +69,8 @@ def measure(folder: Path, bases: int, strangers: int) -> list[dict[str, Any]]:
         records = draw(family, bases // KNOWN, "base")
         store.add([replace(make_entry(record), measured_by="benchmark") for record in records])
     with out.open("a") as file, tqdm(total=strangers, initial=len(done), disable=None) as bar:
-        for family in families[KNOWN + len(done) * KNOWN // strangers :]:
-            for record in draw(family, strangers // KNOWN, "stranger"):
+        for family in families[KNOWN + len(done) // each :]:
+            for record in draw(family, each, "stranger"):
                 found = identify_record(record, store, read=0)
                 best = found.candidates[0]
                 assert best.match.ics is not None

@@ -5,10 +5,12 @@ half as large, so it is the last TOKENS of those that both models hold, paired b
 which can only help it.
 """
 
+from functools import lru_cache
+
 import torch
+from torch import Tensor
 
 from huref.invariants.published import published_terms
-from huref.invariants.terms import pearson
 from rivals.weights import Weights, rows, shared_tokens
 
 TOKENS = 512
@@ -17,10 +19,17 @@ LAYERS = 2
 
 def published_ics(a: Weights, b: Weights) -> float:
     """Mean correlation of the three terms of the last blocks, in [-1, 1]."""
-    tokens = shared_tokens(a, b)[-TOKENS:]
-    terms = []
-    for model in (a, b):
-        E = rows(model, tokens)
-        blocks = zip(model.attention[-LAYERS:], model.ffn[-LAYERS:], strict=True)
-        terms.append(torch.stack([published_terms(attention, ffn, E) for attention, ffn in blocks]))
-    return float(pearson(*terms).mean())
+    tokens = tuple(shared_tokens(a, b)[-TOKENS:])
+    x, y = (standardised_terms(model, tokens) for model in (a, b))
+    return float(x @ y) / (3 * LAYERS)
+
+
+@lru_cache(maxsize=256)
+def standardised_terms(model: Weights, tokens: tuple[bytes, ...]) -> Tensor:
+    """The terms of the last blocks, each of mean 0 and length 1, one after the other."""
+    E = rows(model, tokens)
+    blocks = zip(model.attention[-LAYERS:], model.ffn[-LAYERS:], strict=True)
+    terms = torch.cat([published_terms(attention, ffn, E) for attention, ffn in blocks]).flatten(1)
+    centred = terms - terms.mean(dim=1, keepdim=True)
+    standard: Tensor = (centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-30)).flatten()
+    return standard

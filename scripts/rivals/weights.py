@@ -1,5 +1,6 @@
 """A small model held whole in memory, as every rival reads it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from huref.architecture.reader import ModelReader
 from huref.loader.checkpoint import open_checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """A model's tensors, gains not folded in.
 
@@ -61,6 +62,6 @@ def shared_tokens(a: Weights, b: Weights) -> list[bytes]:
     return sorted(a.ids.keys() & b.ids.keys(), key=a.ids.__getitem__)
 
 
-def rows(model: Weights, tokens: list[bytes]) -> Tensor:
+def rows(model: Weights, tokens: Sequence[bytes]) -> Tensor:
     """Embedding rows of tokens, (tokens, d)."""
     return model.embeddings[[model.ids[token] for token in tokens]]

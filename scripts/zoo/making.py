@@ -36,13 +36,14 @@ def make(order: Order) -> dict[str, Any]:
     started, spec = time.perf_counter(), order.spec
     made = write_copy(order) if spec["relation"] in COPIES else write_trained(order)
     folder, base = order.out / order.name, order.base().spec
+    draws = order.config.get("same_draws", {}).get(base["architecture"], base["architecture"])
     optional: dict[str, Any] = {
         key: spec[key] for key in ("teacher", "role", "shares", "method", "kinds") if key in spec
     }
     return {
         "relation": spec["relation"],
         "parents": spec["parents"],
-        "initialisation": f"{base['architecture']}/{base['seed']}",
+        "initialisation": f"{draws}/{base['seed']}",
         "architecture": made.architecture,
         **{key: spec.get(key) for key in ("domain", "seed", "data_seed")},
         **optional,

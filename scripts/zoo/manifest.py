@@ -9,7 +9,8 @@ an entry holds
 - role: "stranger" for bases that are there only to be compared with other bases
 - method, shares: how parents were merged, and how much of each, in merges that say so
 - kinds: the attacks, in `attacked` models alone
-- initialisation: architecture and seed of the untrained weights that it goes back to
+- initialisation: architecture and seed of the untrained weights that it goes back to; of the first
+  architecture where the config says that two draw the same
 - architecture: transformers class
 - domain, seed, data_seed, steps, learning_rate: from the config, null where unused
 - tokens: how many it was trained on in this step (its parents' are their own)
