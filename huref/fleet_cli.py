@@ -67,13 +67,16 @@ def fleet(
     models that the registry holds are not read again. Exits with 1 when no model could be
     measured.
     """
+    for path in (journal, picture):
+        if path is not None and not path.parent.is_dir():
+            raise FleetError(f"{path}: there is no folder '{path.parent}' to write to; create it")
     listed = _list_models(models, filters)
     store = _open(out, recipe)
     from huref.registry.fleet import fleet as run
     from huref.registry.fleet import journal_path
     from huref.registry.fleet_report import draw_fleet
 
-    path = journal or journal_path(store.uri)
+    kept = journal or journal_path(store.uri)
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         report = run(
@@ -82,7 +85,7 @@ def fleet(
             engine=engine,
             workers=workers,
             recipe=recipe,
-            journal=path,
+            journal=kept,
             refresh=refresh,
             retry_failed=retry_failed,
             measured_by=measured_by,
@@ -96,7 +99,7 @@ def fleet(
         sys.exit(INTERRUPTED)
     if picture is not None and draw_fleet(store, report, picture, recipe):
         click.echo(f"wrote {picture}", err=True)
-    click.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else _text(report, path))
+    click.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else _text(report, kept))
     if report.count("failed") == len(report.lines):
         sys.exit(1)
 

@@ -295,6 +295,14 @@ def test_a_network_that_is_gone_stops_the_fleet(
     fleet_hub.__enter__()
 
 
+def test_outputs_without_a_folder_are_refused_before_any_work(tmp_path: Path) -> None:
+    out, picture = tmp_path / "registry", tmp_path / "missing" / "fleet.png"
+    result = run("fleet", "-", "-o", out, "--picture", picture)
+    assert result.exit_code == 1
+    assert "there is no folder" in result.stderr
+    assert not out.exists()
+
+
 def test_folders_that_differ_in_case_are_two_models(
     store: Store, folders: dict[str, Path], tmp_path: Path
 ) -> None:
