@@ -50,6 +50,23 @@ token rows, to 1e-6 in float64. Families whose code is not in transformers (Baic
 3, InternLM 1 and 2, Qwen 1, EXAONE 3, MiniCPM, DeepSeek 1, Falcon's first files) are compared with
 their layer written down in `tests/remote_cases.py`, which is a weaker proof.
 
+A model whose `model_type` nobody knows is read through the layout that its tensors fit, which is
+named on stderr; where several fit and would read it differently, or none does, it is refused. Every
+case of the table is also tried under an unknown type: it must be read as its own layout reads it,
+or not at all.
+
+Adding a family is adding a file to `huref/architecture/layouts/` (the words are explained in
+`huref/architecture/layout.py`) and a line to `tests/architecture_cases.py`.
+
+What the terms leave out, because it is no product of token rows: biases, positions of every kind,
+softmax and activations (clamps and the "+ 1" of gpt-oss's too), output gates of attention and gates
+of shared experts (open), routers (even), indexers that choose what attention looks at, DeepSeek V4's
+compressed keys, AltUp's, LAuReL's and per-layer paths of Gemma 3n and 4, prompt tokens of CPM-Ant,
+adapters of Phi-4-multimodal, and the numbers by which hyper-connections mix several streams (the
+streams' common space is read). Blocks that reuse an earlier block's keys are skipped, and so are a
+hybrid's blocks without softmax attention. In Zamba, whose network reads attention alone, `vo` is
+carried on through up and down, and `ffn` begins at attention's values.
+
 `python scripts/list_architectures.py --markdown` prints this page.
 """
 
