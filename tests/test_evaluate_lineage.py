@@ -36,16 +36,16 @@ def entry(*parents, relation="base", initialisation="", **more):
 
 
 MODELS = {
-    "a": entry(initialisation="x/1"),
-    "twin": entry(initialisation="x/1"),
-    "b": entry(initialisation="x/2"),
-    "student": entry(initialisation="x/3", relation="distilled", teacher="a"),
+    "a": entry(initialisation="x/1", seed=1),
+    "twin": entry(initialisation="x/1", seed=1),
+    "b": entry(initialisation="x/2", seed=2),
+    "student": entry(initialisation="x/3", seed=3, relation="distilled", teacher="a"),
     "tuned": entry("a", relation="finetune", initialisation="x/1"),
     "attacked": entry("tuned", relation="attacked", initialisation="x/1", kinds=["all"]),
     "merge": entry(
         "tuned", "a", relation="merge", initialisation="x/1", method="slerp", shares=[0.7, 0.3]
     ),
-    "stranger": entry(initialisation="x/9", role="stranger"),
+    "stranger": entry(initialisation="y/1", seed=1, role="stranger"),
 }
 
 
@@ -61,7 +61,12 @@ def test_pairs_are_what_the_manifest_says():
     assert kin[frozenset(("merge", "attacked"))] == "siblings"
     assert pairs[frozenset(("a", "student"))].independent
     assert not pairs[frozenset(("b", "tuned"))].independent
+    assert not pairs[frozenset(("a", "stranger"))].independent  # one seed
+    assert pairs[frozenset(("b", "stranger"))].independent
     assert not pairs[frozenset(("a", "twin"))].independent
+    sampled = {frozenset((p.a, p.b)) for p in all_pairs(MODELS, 10**9)}
+    bases = {name for name, model in MODELS.items() if not model["parents"]}
+    assert sampled == {key for key in pairs if kin[key] == "descends" or key <= bases}
     assert groups(MODELS)[1] == ["a", "twin", "b", "student", "stranger"]
 
 
@@ -172,7 +177,7 @@ def test_the_report_names_what_falls_short():
               "low": [0.25, 0.6], "high": [0.4, 0.75]}  # fmt: skip
     values = torch.linspace(0.01, 0.99, 50).numpy()
     null = Null(Rate(1, 10), Rate(0, 10), values, values, values, values)
-    text = render(Evaluation(MODELS, pairs, found, rivals, [mixing], null))
+    text = render(Evaluation(MODELS, pairs, 1, found, rivals, [mixing], null))
     assert "| a | b | unrelated | unrelated | descends | for a test |" in text
     assert "| merge | slerp | tuned 0.70, a 0.30 | 0.68, 0.32 | 0.020 | yes |" in text
     assert "1 of 10 (95 %: 0.25% to 44.50%)" in text

@@ -63,16 +63,17 @@ def groups(models: Models) -> list[list[str]]:
 def all_pairs(models: Models, sample: int = 1) -> list[Truth]:
     """Pairs inside a group, once each.
 
-    Of siblings, and of unrelated models that are not independent bases, one in `sample`, by the
-    hash of their names: there are very many, of few families. All others are there.
+    All of ancestors and descendants and of two bases; of the others one in `sample`, by the hash
+    of their names: there are very many, of few families.
     """
     named = (pair for group in groups(models) for pair in combinations(group, 2))
     pairs = [_truth(models, a, b) for a, b in dict.fromkeys(named)]
-    return [pair for pair in pairs if not _is_one_of_many(pair) or _hash(pair) % sample == 0]
-
-
-def _is_one_of_many(pair: Truth) -> bool:
-    return pair.kinship == "siblings" or (pair.kinship == "unrelated" and not pair.independent)
+    bases = {name for name, entry in models.items() if not entry["parents"]}
+    return [
+        pair
+        for pair in pairs
+        if pair.kinship == "descends" or {pair.a, pair.b} <= bases or _hash(pair) % sample == 0
+    ]
 
 
 def _hash(pair: Truth) -> int:
