@@ -46,7 +46,8 @@ Of the decoder-only language models with softmax attention in transformers {vers
 **{share}**, each by a layout file in `huref/architecture/layouts/`. Each one is proven:
 `tests/test_architecture.py` makes a tiny random model of it (random gains too), saves it as
 transformers does, and asks that qk, vo and ffn of our block equal what the real module computes on
-token rows, to 1e-6 in float64. Families whose code is not in transformers (Baichuan, ChatGLM 2 and
+token rows, to 1e-6 in float64 (up to a constant where a model
+multiplies a half by one). Families whose code is not in transformers (Baichuan, ChatGLM 2 and
 3, InternLM 1 and 2, Qwen 1, EXAONE 3, MiniCPM, DeepSeek 1, Falcon's first files) are compared with
 their layer written down in `tests/remote_cases.py`, which is a weaker proof.
 
@@ -60,8 +61,8 @@ Adding a family is adding a file to `huref/architecture/layouts/` (the words are
 
 What the terms leave out, because it is no product of token rows: biases, positions of every kind,
 softmax and activations (clamps and the "+ 1" of gpt-oss's too), output gates of attention and gates
-of shared experts (open), routers (even), indexers that choose what attention looks at, DeepSeek V4's
-compressed keys, AltUp's, LAuReL's and per-layer paths of Gemma 3n and 4, prompt tokens of CPM-Ant,
+of shared experts (open), routers (even), indexers that choose what attention looks at, compressed
+keys of DeepSeek V4, AltUp's, LAuReL's and per-layer paths of Gemma 3n and 4, prompts of CPM-Ant,
 adapters of Phi-4-multimodal, and the numbers by which hyper-connections mix several streams (the
 streams' common space is read). Blocks that reuse an earlier block's keys are skipped, and so are a
 hybrid's blocks without softmax attention. In Zamba, whose network reads attention alone, `vo` is
