@@ -12,9 +12,6 @@ from huref.lineage.table import LineageTable, Pair
 from huref.output import FORMATS
 
 MODELS = read_manifest(ZOO)["models"]
-# Light training and surgery. Long continued pretraining moves a model's terms further than any
-# code of them could hide: it is told apart by its ICS.
-LIGHT = ("finetune", "lora", "merge", "pruned", "extended")
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +41,10 @@ def test_families_and_strangers_are_far_apart(table: LineageTable) -> None:
 def test_latents_show_what_the_terms_say(table: LineageTable) -> None:
     for a, b, pair in pairs_of(table, "unrelated"):
         assert abs(pair.similarity.latent_cosine) < 0.2, (a, b)
-    for a, b, pair in pairs_of(table, "descends"):
+    for a, b, pair in pairs_of(table, "descends", "siblings"):
         cosine, ics = pair.similarity.latent_cosine, pair.similarity.ics
-        assert abs(cosine - ics) < 0.12, (a, b)
-        if all(MODELS[name]["relation"] in ("base", *LIGHT) for name in (a, b)):
-            assert cosine > 0.9, (a, b)
+        assert cosine > 0.9, (a, b)
+        assert abs(cosine - ics) < 0.05, (a, b)
 
 
 def test_an_extended_vocabulary_keeps_nearly_all_anchors(table: LineageTable) -> None:
