@@ -1,13 +1,23 @@
-"""Invariant-terms cosine similarity (ICS) of two records."""
+"""Invariant-terms cosine similarity (ICS) of two records, or of all pairs of many at once.
 
+Records that hold the same anchors are compared with one matrix product for each term, so a table
+of a thousand models costs about as much as reading their records.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from huref.invariants.record import Record
-from huref.invariants.terms import TERMS, pearson
+from huref.invariants.terms import TERMS
 
 MIN_SHARED = 64  # anchors; the spread of an unrelated pair is 1/64 there, per term
+EXACT = 64  # up to so many records sums are carried out in float64
+ROWS = 256  # records of a group that are multiplied with the others at once
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,9 @@ class Similarity:
     why: str
 
 
+Table = dict[tuple[int, int], Similarity]
+
+
 def latent_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of two latents (512,)."""
     x, y = a.astype(np.float64), b.astype(np.float64)
@@ -41,19 +54,106 @@ def compare_records(a: Record, b: Record) -> Similarity:
     Each record's terms are whitened with its own anchors, so the shared rows and columns can be
     compared as they are (design, section 3). The recipes must be the same; see `lineage.table`.
     """
-    cosine = None
-    if a.latent is not None and b.latent is not None:
-        cosine = latent_cosine(a.latent, b.latent)
-    if a.terms is None or b.terms is None or a.anchors is None or b.anchors is None:
-        why = "a picture carries only the latent; give the weights or a record for the ICS"
-        return Similarity(None, None, None, cosine, why)
-    shared = a.anchors.shared(b.anchors)
-    if len(shared) < MIN_SHARED:
-        why = f"not comparable on anchors: {len(shared)} shared, {MIN_SHARED} are needed"
-        return Similarity(None, None, len(shared), cosine, why)
-    x, y = a.terms, b.terms
-    if len(shared) < len(a.anchors):
-        x, y = (terms[:, :, shared][:, :, :, shared] for terms in (x, y))
-    by_term = pearson(x, y).mean(dim=0)  # (layers, 3) -> (3,)
-    terms = dict(zip(TERMS, by_term.tolist(), strict=True))
-    return Similarity(float(by_term.mean()), terms, len(shared), cosine, "")
+    return compare_all([a, b])[0, 1]
+
+
+def compare_all(records: Sequence[Record]) -> Table:
+    """Compare every two records of one recipe.
+
+    Returns:
+        The similarity of records i < j under (i, j).
+    """
+    cosines = _latent_cosines(records)
+    table: Table = {}
+    picture = "a picture carries only the latent; give the weights or a record for the ICS"
+    for i in range(len(records)):
+        for j in range(i + 1, len(records)):
+            table[i, j] = Similarity(None, None, None, cosines.get((i, j)), picture)
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    for i, record in enumerate(records):
+        if record.terms is not None and record.anchors is not None:
+            groups.setdefault(record.anchors.tokens, []).append(i)
+    for mine, theirs in combinations_with_replacement(groups.values(), 2):
+        shared = _shared(records[mine[0]], records[theirs[0]])
+        if len(shared) < MIN_SHARED:
+            why = f"not comparable on anchors: {len(shared)} shared, {MIN_SHARED} are needed"
+            for i, j in _pairs(mine, theirs):
+                table[i, j] = Similarity(None, None, len(shared), cosines.get((i, j)), why)
+            continue
+        by_term = _correlate(records, mine, theirs, shared)
+        at = [{index: place for place, index in enumerate(group)} for group in (mine, theirs)]
+        for i, j in _pairs(mine, theirs):
+            first, second = (i, j) if i in at[0] and j in at[1] else (j, i)
+            values = by_term[:, at[0][first], at[1][second]]
+            terms = dict(zip(TERMS, values.tolist(), strict=True))
+            table[i, j] = Similarity(
+                float(values.mean()), terms, len(shared), cosines.get((i, j)), ""
+            )
+    return table
+
+
+def _shared(a: Record, b: Record) -> list[int]:
+    return a.anchors.shared(b.anchors) if a.anchors and b.anchors else []
+
+
+def _pairs(mine: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j), i < j, of one from each group."""
+    return ((min(i, j), max(i, j)) for i in mine for j in theirs if i < j or mine is not theirs)
+
+
+def _latent_cosines(records: Sequence[Record]) -> dict[tuple[int, int], float]:
+    held = [i for i, record in enumerate(records) if record.latent is not None]
+    if not held:
+        return {}
+    latents = np.stack([records[i].latent for i in held if records[i].latent is not None])
+    rows = latents.astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    cosines = (rows @ rows.T).tolist()
+    return {(i, j): cosines[k][n] for k, i in enumerate(held) for n, j in enumerate(held) if i < j}
+
+
+def _correlate(
+    records: Sequence[Record], mine: Sequence[int], theirs: Sequence[int], shared: Sequence[int]
+) -> np.ndarray:
+    """Correlations averaged over layers, (3, records of mine, records of theirs).
+
+    Of one group with itself only the pairs on one side of the diagonal are worked out.
+    """
+    first = records[mine[0]].terms
+    assert first is not None
+    total = np.zeros((len(TERMS), len(mine), len(theirs)))
+    for layer in range(len(first)):
+        for term in range(len(TERMS)):
+            x = _standard(records, mine, layer, term, shared)
+            y = x if mine is theirs else _standard(records, theirs, layer, term, shared)
+            for start in range(0, len(mine), ROWS):
+                after = start if mine is theirs else 0
+                product = x[start : start + ROWS] @ y[after:].T
+                total[term, start : start + ROWS, after:] += product.double().numpy()
+    return total / len(first)
+
+
+def _standard(
+    records: Sequence[Record],
+    group: Sequence[int],
+    layer: int,
+    term: int,
+    shared: Sequence[int],
+) -> Tensor:
+    """One term of some records on the shared anchors, centred and of length 1, (records, s * s)."""
+    rows = None
+    for place, index in enumerate(group):
+        terms = records[index].terms
+        assert terms is not None
+        matrix = terms[layer, term]
+        if len(shared) < len(matrix):
+            matrix = matrix[shared][:, shared]
+        flat = matrix.reshape(-1).double()
+        flat = flat - flat.mean()
+        if rows is None:
+            dtype = torch.float64 if len(records) <= EXACT else torch.float32
+            rows = torch.empty(len(group), len(flat), dtype=dtype)
+        # A term without variation correlates with nothing.
+        rows[place] = flat / flat.norm().clamp(min=1e-150)
+    assert rows is not None
+    return rows

@@ -13,7 +13,7 @@ from huref.lineage.direction import find_direction
 from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.layers import map_layers
 from huref.lineage.mixing import find_mixings
-from huref.lineage.similarity import Similarity, compare_records
+from huref.lineage.similarity import Similarity, compare_all
 from huref.lineage.token_free import compare_barcodes
 from huref.lineage.verdict import judge
 
@@ -105,6 +105,8 @@ class LineageTable:
 
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
+MANY_PAIRS = 5000  # beyond it units are compared only where the ICS leaves a question open
+OPEN = (0.02, 0.8)  # that range of the ICS
 NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
 
 
@@ -116,16 +118,25 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     """
     if len(records) < 2:
         raise RecipeError("a comparison needs at least two models")
-    pairs = [Pair(a.model, b.model, *_compare_pair(a, b)) for a, b in combinations(records, 2)]
+    similarities = _compare_all(records)
+    large = len(similarities) > MANY_PAIRS
+    pairs = [
+        Pair(
+            records[i].model, records[j].model, s, _find_evidence(records[i], records[j], s, large)
+        )
+        for (i, j), s in sorted(similarities.items())
+    ]
     table = LineageTable(tuple(records), tuple(pairs))
     families = [[records[i] for i in family] for family in table.families]
     return replace(table, mixings=tuple(m for family in families for m in find_mixings(family)))
 
 
-def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
-    similarity = _compare(a, b)
+def _find_evidence(a: Record, b: Record, similarity: Similarity, large: bool) -> Evidence:
+    """What the units say of a pair, and the verdict; in a large table only where it is open."""
     if similarity.ics is not None and a.recipe.terms == PUBLISHED:
-        return similarity, Evidence(why=NO_VERDICT)
+        return Evidence(why=NO_VERDICT)
+    if large and (similarity.ics is None or not OPEN[0] <= similarity.ics <= OPEN[1]):
+        return judge(similarity, None, "units not compared in a table of this size")
     layer_map = None
     if all(r.units and r.layers and len(r.units.layers) > len(r.layers) for r in (a, b)):
         assert a.units is not None
@@ -134,7 +145,7 @@ def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
     units = compare_units(a, b, layer_map.pairs if layer_map else ())
     if units is None:
         silent = [record.model for record in (a, b) if record.units is None]
-        return similarity, judge(similarity, None, f"no unit features in {' and '.join(silent)}")
+        return judge(similarity, None, f"no unit features in {' and '.join(silent)}")
     if not units.found:
         without_tokens = compare_barcodes(a, b)
         if without_tokens is not None and without_tokens.found:
@@ -142,12 +153,30 @@ def _compare_pair(a: Record, b: Record) -> tuple[Similarity, Evidence]:
     evidence = replace(judge(similarity, units), layer_map=layer_map)
     if evidence.verdict == "descends":
         evidence = replace(evidence, direction=find_direction(a, b, layer_map))
-    return similarity, evidence
+    return evidence
 
 
-def _compare(a: Record, b: Record) -> Similarity:
-    if a.recipe.digest == b.recipe.digest:
-        return compare_records(a, b)
+def _compare_all(records: Sequence[Record]) -> dict[tuple[int, int], Similarity]:
+    """The similarity of records i < j under (i, j)."""
+    recipes: dict[str, list[int]] = {}
+    for i, record in enumerate(records):
+        recipes.setdefault(record.recipe.digest, []).append(i)
+    table: dict[tuple[int, int], Similarity] = {}
+    for mine, theirs in combinations(recipes.values(), 2):
+        similarity = _explain_difference(records[mine[0]], records[theirs[0]])
+        table |= {(min(i, j), max(i, j)): similarity for i in mine for j in theirs}
+    for group in recipes.values():
+        compared = compare_all([records[i] for i in group])
+        table |= {(group[i], group[j]): s for (i, j), s in compared.items()}
+    return table
+
+
+def _explain_difference(a: Record, b: Record) -> Similarity:
+    """Why two records of different recipes have no similarity.
+
+    Raises:
+        RecipeError: because somebody chose different recipes.
+    """
     differences = a.recipe.differences(b.recipe)
     forced = "name" in differences and set(differences) <= {"name", "anchors", "layers", "m"}
     if forced and a.recipe.family == b.recipe.family:
