@@ -27,12 +27,14 @@ def main() -> None:
     sketch.add_argument("--zoo", type=Path, default=Path("checkpoints/zoo"))
     store = parts.add_parser("store")
     store.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    kinds = ["sketches", "latents"]
+    store.add_argument("--what", nargs="+", choices=kinds, default=kinds)
     known = parts.add_parser("strangers")
-    known.add_argument("--bases", type=int, default=400)
+    known.add_argument("--bases", type=int, default=1_000)
     known.add_argument("--strangers", type=int, default=10_000)
     one = parts.add_parser("one", help="a single measurement, for store's own use")
     one.add_argument("engine", choices=engines.ENGINES)
-    one.add_argument("what", choices=["sketches", "latents"])
+    one.add_argument("what", choices=kinds)
     one.add_argument("count", type=int)
     for part in (sketch, store, known, one):
         part.add_argument("--work", type=Path, default=Path("runs/registry"), help="a folder")
@@ -43,7 +45,7 @@ def main() -> None:
     if options.part == "sketch":
         print(errors.report(work, options.families, options.zoo))
     elif options.part == "store":
-        print(engines.report(work, options.counts))
+        print(engines.report(work, options.counts, options.what))
     elif options.part == "strangers":
         print(strangers.report(work, options.bases, options.strangers))
     else:

@@ -24,6 +24,7 @@ from huref.registry.store import Match, Store, open_store
 Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
 SHOWN = 3  # candidates, however little they resemble the model
 READ = 5  # candidates whose weights are read at most
+LEVEL = -2.0  # log10 of a stranger's chance from which on a score alone is worth a verdict
 # What a verdict is worth as an answer, best first.
 ANSWERS: tuple[Answer, ...] = ("descends", "shared initialisation", "inconclusive")
 
@@ -209,6 +210,9 @@ def _consider(record: Record, match: Match, of: int, recipe: str | None) -> Cand
             if pair.similarity.ics is not None:
                 return Candidate(match, chance, pair.similarity, pair.evidence)
             reason = pair.similarity.why
+    if chance > LEVEL:
+        why = f"scores {score:.3f}, as some strangers do, and {reason}"
+        return Candidate(match, chance, unread, Evidence(why=why))
     return Candidate(match, chance, unread, _judge_by_score(score, match, reason))
 
 

@@ -74,6 +74,11 @@ def make_sketch(terms: Tensor, diagonals: int = DIAGONALS) -> Codes:
     rows = torch.arange(m)
     columns = (rows[None, None, :] + shifts[:, :, None]) % m  # (terms, 6, m)
     entries = flat[torch.arange(len(flat))[:, None, None], rows, columns].reshape(len(flat), -1)
+    return quantise(entries)
+
+
+def quantise(entries: Tensor) -> Codes:
+    """Entries (terms, k) as 8-bit codes in units of the largest of their term."""
     largest = entries.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
     codes: Codes = (entries / largest * LARGEST).round().to(torch.int8).numpy()
     return codes

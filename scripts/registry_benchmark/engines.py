@@ -25,6 +25,7 @@ from huref.registry.store import create_store, open_store
 
 QUERIES = 5
 NEIGHBOURS = 10
+BLOCK = 100  # entries turned into float64 at a time
 M = 512
 LARGEST_FLOAT = 20_000  # sketches as float32 (74 kB each) that the other libraries are given
 # Its own, so that a newer encoder or decoder does not spoil what a run has kept.
@@ -159,25 +160,31 @@ def _build_lance(what: str, count: int, place: Path) -> Search:
 
 def true_neighbours(what: str, count: int, queries: list[Query]) -> list[list[int]]:
     """The exact answer, in float64 and by other arithmetic than any engine's."""
-    scores = np.zeros((len(queries), count))
-    for number, entry in enumerate(entries(count)):
-        for row, query in enumerate(queries):
-            if what == "latents":
-                x, y = query.latent.astype(float), entry.latent.astype(float)
-                scores[row, number] = x @ y / np.sqrt(x @ x * (y @ y))
-            else:
-                assert query.sketch is not None
-                pairs = zip(query.sketch, entry.sketch, strict=True)
-                scores[row, number] = np.mean([_pearson(x, y) for x, y in pairs])
-    return [np.argsort(-row)[:NEIGHBOURS].tolist() for row in scores]
+    asked = [query.latent[None] if what == "latents" else query.sketch for query in queries]
+    y = np.stack([rows for rows in asked if rows is not None]).astype(np.float64)
+    scores = []
+    for start in range(0, count, BLOCK):
+        block = [make_entry(number) for number in range(start, min(start + BLOCK, count))]
+        rows = [entry.latent[None] if what == "latents" else entry.sketch for entry in block]
+        x = np.stack(rows).astype(np.float64)
+        scores.append(_cosines(x, y) if what == "latents" else _pearson(x, y))
+    return [np.argsort(-row)[:NEIGHBOURS].tolist() for row in np.concatenate(scores).T]
 
 
-def _pearson(x: NDArray[np.int8], y: NDArray[np.int8]) -> float:
-    # Whole numbers, so that sums are exact: n S(xy) - S(x) S(y), and so on.
-    a, b, n = x.astype(np.float64), y.astype(np.float64), len(x)
-    covariance = n * (a @ b) - a.sum() * b.sum()
-    squares = (n * (a @ a) - a.sum() ** 2) * (n * (b @ b) - b.sum() ** 2)
-    return float(covariance / np.sqrt(squares))
+def _cosines(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    inner = np.einsum("nte,qte->nq", x, y)
+    norms = np.sqrt(np.einsum("nte,nte->n", x, x))[:, None] * np.sqrt(np.square(y).sum((1, 2)))
+    ratio: NDArray[np.float64] = inner / norms
+    return ratio
+
+
+def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Of whole numbers, so that all sums are exact: n S(xy) - S(x) S(y), and so on.
+    n = x.shape[2]
+    covariance = n * np.einsum("nte,qte->nqt", x, y) - x.sum(2)[:, None] * y.sum(2)[None]
+    of_x, of_y = (n * np.square(z).sum(2) - z.sum(2) ** 2 for z in (x, y))
+    correlations: NDArray[np.float64] = (covariance / np.sqrt(of_x[:, None] * of_y[None])).mean(2)
+    return correlations
 
 
 def measure_here(engine: str, what: str, count: int, place: Path) -> dict[str, object]:
@@ -237,13 +244,13 @@ def _in_process(engine: str, what: str, count: int, place: Path) -> dict[str, li
     return result
 
 
-def report(folder: Path, counts: list[int]) -> str:
+def report(folder: Path, counts: list[int], kinds: list[str]) -> str:
     """All measurements as Markdown tables, one for sketches and one for latents."""
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     lines = [
         f"CPU time, OMP_NUM_THREADS={threads}; {NEIGHBOURS} neighbours; entries made on the way."
     ]
-    for what in ("sketches", "latents"):
+    for what in kinds:
         head = [what, "models", "build", "disk", "peak building", "peak searching", "first query",
                 "query", "recall"]  # fmt: skip
         lines += ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
