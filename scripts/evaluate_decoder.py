@@ -1,7 +1,8 @@
 """Measures the decoder and draws sheets of it; writes docs/decoder.md and docs/decoder-*.png.
 
-    python scripts/evaluate_decoder.py            # about half an hour of one core, resumable
-    python scripts/evaluate_decoder.py --quick    # a few minutes, for a look; writes no docs
+    python scripts/evaluate_decoder.py            # ten to fifteen minutes of one core, resumable
+    python scripts/evaluate_decoder.py --epochs 0    # five: traits by the linear read-out alone
+    python scripts/evaluate_decoder.py --quick    # one minute, for a look; writes no docs
     python scripts/evaluate_decoder.py --guesses "C A T ..."    # scores the blind test
 
 Everything that takes long is kept in runs/evaluate-decoder and found again: drawings and the
@@ -12,7 +13,7 @@ relatives 1 to 20 with --guesses before opening blind-answers.json.
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Size:
     paths: int
 
 
-FULL = Size(16_384, 6, 256, 2_000, 200, 2, 16)
+FULL = Size(16_384, 4, 256, 2_000, 200, 2, 16)
 QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
 COSINES = (0.95, 0.8)
 
@@ -107,6 +108,7 @@ class Measurement:
             "held_out": self.size.held_out,
             "random": self.size.random,
             "families": self.size.families,
+            "epochs": self.size.epochs,
         }
         figures |= self.fidelity()
         figures["smoothness"] = measures.smoothness(self.gallery.render, self.size.paths)
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/evaluate-decoder")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     parser.add_argument("--quick", action="store_true", help="little of everything; no docs")
+    parser.add_argument("--epochs", type=int, help="of the regressor's network; 0: linear only")
     parser.add_argument("--guesses", help="letters of the blind test's relatives 1 to 20")
     parser.add_argument("--blind-seed", type=int, default=0, help="another seed, other dogs")
     options = parser.parse_args()
@@ -184,6 +187,8 @@ def main() -> None:
     if not (blind / "blind-answers.json").exists():
         sheets.draw_blind_test(gallery.draw, blind, options.blind_seed)
     size = QUICK if options.quick else FULL
+    if options.epochs is not None:
+        size = replace(size, epochs=options.epochs)
     figures = Measurement(decoder, options.runs, size).run()
     figures["blind"] = json.loads(score.read_text()) if score.exists() else None
     (folder / ("quick.json" if options.quick else "figures.json")).write_text(json.dumps(figures))

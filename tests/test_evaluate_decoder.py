@@ -104,7 +104,8 @@ def test_smoothness_tells_a_jump_from_a_turn() -> None:
     assert curve == sorted(curve)
     assert curve[-1] == pytest.approx(1, abs=0.1)
     assert smooth["monotone"] == 1
-    assert smooth["jump"] < 1.3 < 3 < jumpy["jump"]
+    assert smooth["steepest"] < 1.3 < 3 < jumpy["steepest"]
+    assert smooth["abrupt"] < 0.2 < 0.7 < jumpy["abrupt"]
 
 
 def test_drawings_are_kept_and_extended(tmp_path: Path) -> None:
@@ -185,10 +186,10 @@ def test_the_blind_test_scores_letters_in_order(tmp_path: Path) -> None:
 def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     figures = {
         "decoder": "d", "resolution": 64, "drawing": "new", "trained_on": "old", "images": 10,
-        "held_out": 4, "random": 20, "families": 3, "psnr": 20.5, "ms_ssim": 0.8,
+        "held_out": 4, "random": 20, "families": 3, "epochs": 0, "psnr": 20.5, "ms_ssim": 0.8,
         "r2": {"ear_drop": 0.01, "blaze": 0.5}, "r2_drawings": {"ear_drop": 0.9, "blaze": 0.6},
         "frechet": 2.0, "frechet_floor": 1.0, "blind": {"right": 19, "of": 20},
-        "smoothness": {"curve": [0.0, 0.5], "monotone": 1.0, "jump": 1.5},
+        "smoothness": {"curve": [0.0, 0.5], "monotone": 1.0, "steepest": 1.5, "abrupt": 0.17},
         "kinship": {"decoder, pixels": {
             "pairs": 10_000, "found 0.95": 1.0, "look_alikes 0.95": 0.0003,
             "found 0.8": 0.75, "look_alikes 0.8": 0.2,

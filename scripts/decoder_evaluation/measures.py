@@ -16,6 +16,7 @@ from decoder_evaluation.regressor import TRAITS, Array
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, finest scale first
 STEP = 3.0  # degrees between neighbours on a path
+SUBSTEPS = 6  # into which the steepest one is divided
 Render = Callable[[str, Latents], Images]
 
 
@@ -71,7 +72,9 @@ def smoothness(render: Render, paths: int) -> dict[str, float | list[float]]:
         curve: mean pixel distance to the start at 0, 15, ... 90 degrees, as a share of that of a
             random pair.
         monotone: share of steps of 3 degrees on the mean curve that lead further away.
-        jump: largest step between neighbours, relative to its path's mean step; the worst path.
+        steepest: largest step between neighbours, relative to its path's mean step; worst path.
+        abrupt: that step again in six of half a degree: the share that the largest of them has
+            of their sum. One sixth is even, one a jump.
     """
     starts, ends = latents_of(10, paths), latents_of(11, paths)
     angles = np.arange(0, 90 + STEP / 2, STEP)
@@ -82,10 +85,16 @@ def smoothness(render: Render, paths: int) -> dict[str, float | list[float]]:
     away = np.sqrt(np.square(images - images[:1]).mean((2, 3, 4))) / strangers
     steps = np.sqrt(np.square(np.diff(images, axis=0)).mean((2, 3, 4)))
     mean = away.mean(1)
+    path = int((steps.max(0) / steps.mean(0)).argmax())
+    at = angles[int(steps[:, path].argmax())] + np.arange(SUBSTEPS + 1) * STEP / SUBSTEPS
+    near = [relative_of(starts[[path]], ends[[path]], math.cos(math.radians(a))) for a in at]
+    close = render("steepest", np.concatenate(near)).astype(np.float64)
+    small = np.sqrt(np.square(np.diff(close, axis=0)).mean((1, 2, 3)))
     return {
         "curve": [float(mean[round(angle / STEP)]) for angle in range(0, 91, 15)],
         "monotone": float((np.diff(mean) > 0).mean()),
-        "jump": float((steps.max(0) / steps.mean(0)).max()),
+        "steepest": float((steps.max(0) / steps.mean(0)).max()),
+        "abrupt": float(small.max() / small.sum()),
     }
 
 

@@ -16,20 +16,28 @@ def _rate(value: float, pairs: float) -> str:
     return f"{round(value * pairs):,} of {int(pairs):,}"
 
 
+def _mean(values: dict[str, float], names: list[str]) -> float:
+    return sum(values[name] for name in names) / max(1, len(names))
+
+
+def _reader(figures: dict[str, Any]) -> str:
+    epochs = figures["epochs"]
+    network = f" and a small network, {epochs} epochs of it," if epochs else ""
+    return f"A linear read-out{network}"
+
+
 def _traits(figures: dict[str, Any]) -> list[str]:
     made, drawn = figures["r2"], figures["r2_drawings"]
     visible = [name for name in drawn if drawn[name] >= VISIBLE]
-    kept = [made[name] / drawn[name] for name in visible]
     lost = sorted((n for n in visible if made[n] < SHOWN_LOST), key=lambda n: -drawn[n])
     lines = [
         "## Traits",
         "",
-        "A small network reads the traits off drawings of 64 px, and then off the decoder's "
-        f"pictures. It sees {len(visible)} of {len(drawn)} traits in drawings it was not trained "
-        f"on (R² of {VISIBLE} or more); on those, mean R² is "
-        f"{sum(drawn[n] for n in visible) / max(1, len(visible)):.2f} for drawings and "
-        f"{sum(made[n] for n in visible) / max(1, len(visible)):.2f} for the decoder"
-        f"{f', {_share(sum(kept) / len(kept))} of it on average' if kept else ''}.",
+        f"{_reader(figures)} learns to read the traits off drawings of 64 px. In drawings it was "
+        f"not trained on it sees {len(visible)} of {len(drawn)} traits (R² of {VISIBLE} or more); "
+        f"on those, mean R² is {_mean(drawn, visible):.2f} for drawings and "
+        f"{_mean(made, visible):.2f} for the decoder's pictures of the same latents. A negative R² "
+        "says that what the reader takes for the trait is something else.",
         "",
         f"Lost (R² under {SHOWN_LOST}): {', '.join(lost) or 'none'}.",
         "",
@@ -48,9 +56,9 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
         "## Telling families apart",
         "",
         f"{figures['families']} bases; the nearest of them to each relative, by pixels at 64 px "
-        "and by the traits that a small network reads off them. Look-alikes are random pairs no "
-        "further apart than 95 % of relatives at that cos z are from their base. The drawings' own figures are what a "
-        "perfect decoder would have.",
+        "and by the traits read off them (below). Look-alikes are random pairs no "
+        "further apart than 95 % of relatives at that cos z are from their base. The drawings' own "
+        "figures are what a perfect decoder would have.",
         "",
         "| pictures | compared by | 0.95: own base nearest | look-alikes "
         "| 0.8: own base nearest | look-alikes |",
@@ -85,7 +93,8 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         "",
         f"`checkpoints/decoder.safetensors`, {figures['resolution']} px, digest "
         f"{figures['decoder']}, trained on {figures['images']:,} drawings; by "
-        f"`python scripts/evaluate_decoder.py`, against drawings {figures['drawing']}.{drawn_by} "
+        f"`python scripts/evaluate_decoder.py --epochs {figures['epochs']}`, against drawings "
+        f"{figures['drawing']}.{drawn_by} "
         "Sheets: decoder-random.png (36 dogs), decoder-families.png (12 families at cos z 0.95 to "
         "0.7), decoder-held-out.png (drawings above, the decoder below).",
         "",
@@ -98,7 +107,9 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         f"| the same between drawings and other drawings | {figures['frechet_floor']:.2f} |",
         f"| pixel distance at 0, 15, ... 90 degrees between latents, random pair = 1 | {curve} |",
         f"| steps of 3 degrees that lead away from the start | {_share(smooth['monotone'])} |",
-        f"| largest step, path's mean step = 1 | {smooth['jump']:.2f} |",
+        f"| largest step, path's mean step = 1 | {smooth['steepest']:.2f} |",
+        "| that step in six: share of the largest (1/6: even, 1: a jump) "
+        f"| {smooth['abrupt']:.2f} |",
         "",
         *_kinship(figures),
         "",
