@@ -115,11 +115,14 @@ def _test_layers(
         x, y = a.of_network(first), b.of_network(second)
         rows = _sample(len(x), len(pairs))
         matching = _renumber(match_networks(x[rows], y), rows)
+        tested = _test_networks(x, y, rows, matching, layers[0])
+        if tested.log10_p > SIGNIFICANT:
+            yield tested
+            continue
         likeness = None
         if a_codes is not None and b_codes is not None:
             networks = (a.key(first), b.key(second))
             likeness = likeness_of_matched(a_codes, b_codes, networks, matching)
-        tested = _test_networks(x, y, rows, matching, layers[0])
         inherited = measure_inheritance(x, y, matching)
         yield replace(tested, inherited=inherited, likeness=likeness)
 

@@ -102,11 +102,10 @@ def _pairs(mine: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[int, in
 
 
 def _latent_cosines(records: Sequence[Record]) -> dict[tuple[int, int], float]:
-    held = [i for i, record in enumerate(records) if record.latent is not None]
+    held = {i: r.latent for i, r in enumerate(records) if r.latent is not None}
     if not held:
         return {}
-    latents = np.stack([records[i].latent for i in held if records[i].latent is not None])
-    rows = latents.astype(np.float64)
+    rows = np.stack(list(held.values())).astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     cosines = (rows @ rows.T).tolist()
     return {(i, j): cosines[k][n] for k, i in enumerate(held) for n, j in enumerate(held) if i < j}
@@ -141,19 +140,16 @@ def _standard(
     shared: Sequence[int],
 ) -> Tensor:
     """One term of some records on the shared anchors, centred and of length 1, (records, s * s)."""
-    rows = None
+    dtype = torch.float64 if len(records) <= EXACT else torch.float32
+    rows = torch.empty(len(group), len(shared) ** 2, dtype=dtype)
     for place, index in enumerate(group):
         terms = records[index].terms
         assert terms is not None
         matrix = terms[layer, term]
         if len(shared) < len(matrix):
             matrix = matrix[shared][:, shared]
-        flat = matrix.reshape(-1).double()
+        flat = matrix.reshape(-1).to(dtype)
         flat = flat - flat.mean()
-        if rows is None:
-            dtype = torch.float64 if len(records) <= EXACT else torch.float32
-            rows = torch.empty(len(group), len(flat), dtype=dtype)
         # A term without variation correlates with nothing.
-        rows[place] = flat / flat.norm().clamp(min=1e-150)
-    assert rows is not None
+        torch.div(flat, flat.norm().clamp(min=1e-30), out=rows[place])
     return rows

@@ -105,7 +105,7 @@ class LineageTable:
 
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
-MANY_PAIRS = 5000  # beyond it units are compared only where the ICS leaves a question open
+MANY_PAIRS = 3000  # beyond it units are compared only where the ICS leaves a question open
 OPEN = (0.02, 0.8)  # that range of the ICS
 NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
 
