@@ -1,14 +1,23 @@
 """What the tables say of the zoo, whose lineage is known."""
 
+import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ZOO
 from zoo.manifest import kinship, read_manifest
 
 import huref
-from huref.lineage.table import LineageTable, Pair
+from huref.attacks import attack
+from huref.invariants.record import Record
+from huref.lineage.correspondence import compare_units
+from huref.lineage.similarity import compare_all, compare_records
+from huref.lineage.table import LineageTable, Pair, build_table
+from huref.lineage.token_free import compare_barcodes
+from huref.models import open_record
 from huref.output import FORMATS
 
 MODELS = read_manifest(ZOO)["models"]
@@ -64,3 +73,83 @@ def test_a_record_and_its_model_are_the_same(tmp_path: Path) -> None:
     table = huref.compare([ZOO / "llama-a", tmp_path / "a.safetensors"])
     assert table.pairs[0].similarity.ics == pytest.approx(1.0)
     assert table.labels == ["llama-a", "llama-a #2"]
+
+
+def test_every_verdict_on_the_zoo_is_right(table: LineageTable) -> None:
+    expected = {"siblings": "descends"}  # one training lies behind both
+    for truth in ("descends", "siblings", "shared initialisation", "unrelated"):
+        for a, b, pair in pairs_of(table, truth):
+            assert pair.evidence.verdict == expected.get(truth, truth), (a, b, pair.why)
+
+
+def test_p_values_tell_one_origin_from_another(table: LineageTable) -> None:
+    for a, b, pair in pairs_of(table, "descends", "siblings", "shared initialisation"):
+        assert pair.evidence.test == "order", (a, b)
+        assert pair.evidence.log10_p is not None
+        assert pair.evidence.log10_p < -100, (a, b)
+        assert pair.evidence.units is not None
+        assert pair.evidence.units.matched > 0.9 * pair.evidence.units.of
+    for a, b, pair in pairs_of(table, "unrelated"):
+        assert pair.evidence.log10_p is not None
+        assert pair.evidence.log10_p > -2, (a, b)
+
+
+def test_families_are_joined_by_descent(table: LineageTable) -> None:
+    names = list(MODELS)
+    families = [{names[i] for i in family} for family in table.families]
+    assert families[0] == {name for name in names if name.startswith("llama-a")} - {"llama-a-twin"}
+    assert sorted(map(len, families)) == [1, 1, 1, 1, 8]
+
+
+def test_an_attack_on_a_child_changes_no_verdict(tmp_path: Path) -> None:
+    attack(ZOO / "llama-a-continued", ["all"], tmp_path / "attacked")
+    names = ("llama-a", "llama-a-twin", "llama-b")
+    table = huref.compare([tmp_path / "attacked", *(ZOO / name for name in names)])
+    found = [(pair.evidence.verdict, pair.evidence.test) for pair in table.pairs[:3]]
+    assert found[:2] == [("descends", "agreement"), ("shared initialisation", "agreement")]
+    assert found[2][0] == "unrelated"
+
+
+def test_p_values_of_independent_units_are_conservative() -> None:
+    """Against the uniform distribution, one-sided: no p-value may be too small too often."""
+    torch.manual_seed(0)
+    record = open_record(str(ZOO / "llama-b"), cache=True)
+    assert record.units is not None
+    assert record.barcodes is not None
+
+    def independent() -> Record:
+        units = replace(record.units, features=torch.randn(record.units.features.shape).half())
+        numbers = torch.randn(record.barcodes.numbers.shape).half()
+        return replace(record, units=units, barcodes=replace(record.barcodes, numbers=numbers))
+
+    found = [compare_units(independent(), independent()) for _ in range(60)]
+    found += [compare_barcodes(independent(), independent()) for _ in range(60)]
+    values = sorted(10**c.log10_p for c in found if c is not None)
+    assert len(values) == 120
+    # Kolmogorov and Smirnov, one-sided: exceeded by chance once in 1,000.
+    distance = max((i + 1) / len(values) - p for i, p in enumerate(values))
+    assert distance < (-0.5 * math.log(0.001) / len(values)) ** 0.5
+    assert not any(c.found for c in found if c is not None)
+
+
+def test_many_models_are_compared_where_a_question_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("llama-a", "llama-a-finetune", "llama-a-twin", "llama-b")
+    records = [open_record(str(ZOO / name), cache=True) for name in names]
+    exact = {(p.a, p.b): p for p in build_table(records).pairs}
+    monkeypatch.setattr("huref.lineage.table.MANY_PAIRS", 0)
+    for pair in build_table(records).pairs:
+        assert pair.evidence.verdict == exact[pair.a, pair.b].evidence.verdict
+        is_open = "twin" in pair.b and "llama-b" not in pair.a
+        assert (pair.evidence.units is not None) == is_open
+
+
+def test_a_table_says_of_each_pair_what_two_records_say() -> None:
+    names = ("llama-a", "mistral-d", "llama-a-extended", "qwen-c")
+    records = [open_record(str(ZOO / name), cache=True) for name in names]
+    for (i, j), similarity in compare_all(records).items():
+        alone = compare_records(records[i], records[j])
+        assert similarity.shared_anchors == alone.shared_anchors
+        assert similarity.ics == pytest.approx(alone.ics)
+        assert similarity.latent_cosine == pytest.approx(alone.latent_cosine)
