@@ -1,5 +1,6 @@
 """`huref registry` and `huref identify`, on the zoo."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,8 +19,8 @@ from huref.errors import RecipeError
 from huref.invariants.record import Record
 from huref.models import open_record
 from huref.recipe import load_recipe
-from huref.registry.entry import make_entry
-from huref.registry.identify import identify
+from huref.registry.entry import make_entry, make_query
+from huref.registry.identify import identify, identify_record
 from huref.registry.store import Store, create_store, open_store
 
 BASES = ("llama-a", "llama-b", "qwen-c")
@@ -117,6 +118,20 @@ def test_bases_whose_weights_are_gone_are_judged_by_their_sketches(
     found = identify(child[0], unreachable, read=0)
     assert found.answer == "descends"
     assert "its weights were not asked for" in found.candidates[0].evidence.why
+
+
+def test_a_score_that_some_strangers_reach_is_no_answer(
+    unreachable: Store, child: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [match, *_] = unreachable.search(make_query(open_record(str(child[0]))))
+    for ics, answer in ((0.17, "none"), (0.4, "inconclusive"), (0.8, "descends")):
+        # Of 90 shared anchors, on which strangers' scores spread by 0.047.
+        few = dataclasses.replace(match, ics=ics, compared=453, shared_anchors=90)
+        monkeypatch.setattr(unreachable, "search", lambda *_, few=few, **__: [few])
+        monkeypatch.setattr(unreachable, "count_bases", lambda: 50)
+        found = identify_record(open_record(str(child[0])), unreachable, read=0)
+        assert found.answer == answer
+        assert (found.candidates[0].log10_stranger > -2) == (answer == "none")
 
 
 def test_records_and_pictures_can_be_asked_about(bases: Store, child: tuple[Path, Path]) -> None:
