@@ -354,6 +354,11 @@ def test_the_handmade_modules_are_nvidias(path: Path) -> None:
     assert set(read_network(path).modules) == {"", "a"}
 
 
+def test_files_of_the_tensorflow_version_are_named(path: Path) -> None:
+    path.write_bytes(b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81." + bytes(32))
+    refused(path, r"nothing was executed.*TensorFlow.*legacy\.py")
+
+
 def test_numbers_of_numpys_are_left_alone(path: Path) -> None:
     """Their state is a tuple, which nothing is set from."""
     import numpy as np

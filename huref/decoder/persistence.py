@@ -30,6 +30,8 @@ from huref.loader.unpickle import (
 )
 
 MAX_MODULES = 5_000  # a 1024 px generator has about sixty
+TENSORFLOW = "dnnlib.tflib"
+CONVERT = "files of the TensorFlow version have to be converted with NVIDIA's legacy.py first"
 MAX_DEPTH = 16  # generator, synthesis, block, layer, affine
 LENGTH = struct.Struct("<q")  # elements, before a storage's bytes
 
@@ -200,11 +202,15 @@ def read_network(path: Path, key: str = "G_ema") -> Network:
             value, _ = unpickle(data, path.name, 0, pickle.vocabulary())
         except EndOfPickleError as error:
             raise CheckpointError(f"{path.name}: its pickle is cut short; {advice}") from error
+        except CheckpointError as error:
+            if TENSORFLOW in str(error):
+                raise CheckpointError(f"{path.name}: nothing was executed; {CONVERT}") from error
+            raise
     root = value.get(key) if isinstance(value, dict) else None
     if not isinstance(root, Module):
         raise CheckpointError(
             f"{path.name}: there is no network '{key}' in it, as NVIDIA's PyTorch files have; "
-            "files of the TensorFlow version have to be converted with NVIDIA's legacy.py first"
+            f"{CONVERT}"
         )
     try:
         tensors, modules = _flatten(root)
