@@ -55,7 +55,7 @@ class LanceStore(Store):
             database = lancedb.connect(uri)
             if TABLE in database.list_tables().tables:
                 raise RegistryError(f"{uri}: there is a registry already")
-            table = database.create_table(TABLE, schema=_schema(recipe))
+            table: Any = database.create_table(TABLE, schema=_schema(recipe))
             # Two writers adding one key at the same time are then told apart, and one tries again.
             table.set_unenforced_primary_key("key")
             return cls(uri, recipe, table)

@@ -51,7 +51,8 @@ class Segment:
     def __init__(self, path: Path, rows: int):
         self._damaged = f"{path}: damaged; restore the registry from a copy, or make it again"
         try:
-            self._file: Any = safe_open(path, framework="np")  # closed when it is let go
+            opened: Any = safe_open  # its methods carry no types
+            self._file = opened(path, framework="np")  # closed when it is let go
             lengths = {self._file.get_slice(name).get_shape()[0] for name in PER_ROW}
         except FileNotFoundError as error:
             missing = f"{path}: missing; restore the registry from a copy, or make it again"

@@ -60,7 +60,7 @@ def draw(families: list[Path], orders: int, name: str, shared: int) -> Iterator[
 
 def as_vectors(sketches: Codes, shared: NDArray[np.bool_]) -> Vectors:
     """Unit vectors (n, 6 k) whose inner product is the sketches' ICS on the shared entries."""
-    x = sketches * shared.astype(np.float32)
+    x = sketches.astype(np.float32) * shared
     x -= x.sum(axis=2, keepdims=True) / shared.sum(axis=1)[:, None] * shared
     norms = np.linalg.norm(x, axis=2, keepdims=True) * np.sqrt(x.shape[1])
     np.divide(x, norms, out=x, where=norms > 0)  # a term without variation correlates with none
