@@ -23,11 +23,6 @@ def _figure(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{round(value, digits) + 0:.{digits}f}"
 
 
-def _parent(pair: Pair) -> str | None:
-    direction = pair.evidence.direction
-    return None if direction is None else {"a": pair.a, "b": pair.b}[direction.parent]
-
-
 def _cells(pair: Pair) -> list[str]:
     s, e = pair.similarity, pair.evidence
     return [
@@ -39,7 +34,7 @@ def _cells(pair: Pair) -> list[str]:
         "-" if e.units is None else f"{e.units.matched}/{e.units.of}",
         _figure(e.log10_p, 1) if e.test != "agreement" else f"{_figure(e.log10_p, 1)}*",
         e.verdict or "-",
-        _parent(pair) or "-",
+        pair.parent or "-",
     ]
 
 
@@ -70,7 +65,7 @@ def as_csv(table: LineageTable) -> str:
         terms = [(s.terms or {}).get(name) for name in ("qk", "vo", "ffn")]
         units = (None,) * 3 if e.units is None else (e.units.matched, e.units.of, e.units.layer)
         similarity = (s.ics, *terms, s.shared_anchors, s.latent_cosine)
-        evidence = (*units, e.log10_p, e.test, e.verdict, _parent(pair))
+        evidence = (*units, e.log10_p, e.test, e.verdict, pair.parent)
         writer.writerow([pair.a, pair.b, *similarity, *evidence, pair.why])
     return buffer.getvalue().rstrip("\n")
 
@@ -98,7 +93,7 @@ def as_text(table: LineageTable) -> str:
         short = dict(zip(table.models, labels, strict=True))
         detailed = []
         for (i, j), pair in named:
-            parent = _parent(pair)
+            parent = pair.parent
             detailed.append(
                 [labels[i], labels[j], *_cells(pair)[2:-1], short[parent] if parent else "-"]
             )

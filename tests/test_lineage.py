@@ -114,13 +114,18 @@ def test_p_values_of_independent_units_are_conservative() -> None:
     """Against the uniform distribution, one-sided: no p-value may be too small too often."""
     torch.manual_seed(0)
     record = open_record(str(ZOO / "llama-b"), cache=True)
-    assert record.units is not None
-    assert record.barcodes is not None
+    units, barcodes = record.units, record.barcodes
+    assert units is not None
+    assert barcodes is not None
 
     def independent() -> Record:
-        units = replace(record.units, features=torch.randn(record.units.features.shape).half())
-        numbers = torch.randn(record.barcodes.numbers.shape).half()
-        return replace(record, units=units, barcodes=replace(record.barcodes, numbers=numbers))
+        features = torch.randn(units.features.shape).half()
+        numbers = torch.randn(barcodes.numbers.shape).half()
+        return replace(
+            record,
+            units=replace(units, features=features),
+            barcodes=replace(barcodes, numbers=numbers),
+        )
 
     found = [compare_units(independent(), independent()) for _ in range(60)]
     found += [compare_barcodes(independent(), independent()) for _ in range(60)]

@@ -2,10 +2,16 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from conftest import ZOO
 
+from huref.invariants.barcodes import NUMBERS, Barcodes
+from huref.invariants.record import Record
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.correspondence import compare_units
 from huref.lineage.order import (
     agreement_log10_p,
     increase_log10_p,
@@ -13,6 +19,7 @@ from huref.lineage.order import (
     order_log10_p,
 )
 from huref.lineage.units import Matching, agreement, match_networks, match_twice, match_units
+from huref.models import open_record
 
 
 def exact_tail(k: int, n: int, t: int) -> float:
@@ -152,3 +159,33 @@ def test_agreement_p_is_the_poisson_tail() -> None:
     exact = 1 - sum(math.exp(-rate) * rate**k / math.factorial(k) for k in range(20))
     assert 10 ** agreement_log10_p(20, 100) == pytest.approx(exact, rel=1e-9)
     assert agreement_log10_p(150, 192) < -90
+
+
+def test_a_large_network_is_sampled_and_still_known() -> None:
+    """At the sizes of real models: 11,008 units, of which about a thousand are looked for."""
+    torch.manual_seed(0)
+    base = open_record(str(ZOO / "llama-b"), cache=True)
+    features = torch.randn(11008, 3, 64).half()
+    codes = torch.randn(128, NUMBERS).half()
+
+    def large(features: torch.Tensor, codes: torch.Tensor) -> Record:
+        networks = torch.tensor([[1, -1, 11008]], dtype=torch.int32)
+        units = UnitFeatures(features, torch.ones(1, 3), networks)
+        coded = torch.tensor([[1, -1, 11008, 128]], dtype=torch.int32)
+        return replace(base, layers=(1,), units=units, barcodes=Barcodes(codes, coded))
+
+    noisy = (features.float() + 0.5 * torch.randn(features.shape)).half()
+    child = large(noisy, (codes.float() + 0.2 * torch.randn(codes.shape)).half())
+    found = compare_units(large(features, codes), child)
+    assert found is not None
+    assert found.test == "order"
+    assert found.units.matched > 0.95 * found.units.of > 1000
+    assert found.log10_p < -2000
+    assert found.inherited is not None
+    assert found.likeness is not None
+    assert found.likeness > 0.9
+    order = torch.randperm(11008)
+    permuted = compare_units(large(features, codes), large(noisy[order], codes))
+    assert permuted is not None
+    assert permuted.test == "agreement"
+    assert permuted.found

@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from huref.invariants.barcodes import Barcodes
+from huref.invariants.barcodes import Barcodes, sampled_units
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import Test, UnitCount
@@ -23,7 +23,7 @@ from huref.lineage.training import Inheritance, average, measure_inheritance
 from huref.lineage.units import Matching, agreement, match_networks, match_twice
 
 SIGNIFICANT = -6.0  # log10 p, after correction, from which units are said to correspond
-SAMPLED = 1024  # units of A that are matched when experts make many pairs of networks
+SAMPLED = 1024  # units of a large network of A that are looked for in one of B
 TESTS = 4  # order and agreement, each by token features or by barcodes
 
 
@@ -113,7 +113,7 @@ def _test_layers(
     pairs = _network_pairs(a, b, *layers)
     for first, second in pairs:
         x, y = a.of_network(first), b.of_network(second)
-        rows = _sample(len(x), len(pairs))
+        rows = _sample(len(x))
         matching = _renumber(match_networks(x[rows], y), rows)
         tested = _test_networks(x, y, rows, matching, layers[0])
         if tested.log10_p > SIGNIFICANT:
@@ -127,10 +127,15 @@ def _test_layers(
         yield replace(tested, inherited=inherited, likeness=likeness)
 
 
-def _sample(units: int, pairs: int) -> Tensor:
-    """Which units of A are matched: all, or evenly spaced ones where there are many experts."""
-    step = max(units // SAMPLED, 1) if pairs > 1 else 1
-    return torch.arange(0, units, step)
+def _sample(units: int) -> Tensor:
+    """Which units of A are looked for: all, or of a large network evenly spaced ones.
+
+    Those that have a barcode are always among them.
+    """
+    if units <= 2 * SAMPLED:
+        return torch.arange(units)
+    spaced = torch.arange(0, units, units // SAMPLED)
+    return torch.cat([spaced, sampled_units(units)]).unique()
 
 
 def _test_networks(

@@ -15,7 +15,7 @@ class UnitCount:
 
     Attributes:
         matched: how many the test counted.
-        of: units of the smaller of the two networks.
+        of: units of the smaller of the two networks; of a large one, those that were looked for.
         layer: index of the block of the first model.
     """
 

@@ -1,7 +1,7 @@
 """The table of all pairs of some models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -33,8 +33,17 @@ class Pair:
         s, e = self.similarity, self.evidence
         return e.why or s.why or "similarity only: the units were not compared"
 
+    @property
+    def parent(self) -> str | None:
+        """The model that stands nearer the root, where that can be told."""
+        direction = self.evidence.direction
+        return None if direction is None else {"a": self.a, "b": self.b}[direction.parent]
+
     def to_json(self) -> dict[str, Any]:
-        """The pair as the design's `compare --json` has it; figures not measured are null."""
+        """The pair as the design's `compare --json` has it; figures not measured are null.
+
+        Beyond the design: `parent`, and `blocks`, which block of a each block of b comes from.
+        """
         s, e = self.similarity, self.evidence
         units = None
         if e.units is not None:
@@ -51,6 +60,8 @@ class Pair:
             "latent_cosine": s.latent_cosine,
             "verdict": e.verdict,
             "why": self.why,
+            "parent": self.parent,
+            "blocks": None if e.layer_map is None else list(e.layer_map.source),
         }
 
 
@@ -101,12 +112,13 @@ class LineageTable:
             "models": self.models,
             "recipe": self.records[0].recipe.digest,
             "pairs": [pair.to_json() for pair in self.pairs],
+            "mixings": [asdict(mixing) for mixing in self.mixings],
         }
 
 
-# Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 MANY_PAIRS = 3000  # beyond it units are compared only where the ICS leaves a question open
 OPEN = (0.02, 0.8)  # that range of the ICS
+# Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
 
 
