@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
+import yaml
 from lineage_evaluation.calibrating import measure_null
 from lineage_evaluation.measuring import evidence, make_records, mixings, rival_scores
 from lineage_evaluation.report import Evaluation, calibration_file, render
@@ -27,6 +28,7 @@ from huref.errors import HurefError
 from huref.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "lineage-zoo.yaml"
 
 
 def evaluate(zoo: Path, out: Path, minutes: float, sample: int) -> Evaluation:
@@ -40,7 +42,10 @@ def evaluate(zoo: Path, out: Path, minutes: float, sample: int) -> Evaluation:
     found = evidence(pairs, records, out, deadline)
     rivals = rival_scores(zoo, models, pairs, out, deadline)
     null = measure_null(pairs, found, records)
-    return Evaluation(models, pairs, sample, found, rivals, mixings(models, records), null)
+    mixed = mixings(models, records)
+    wanted = yaml.safe_load(CONFIG.read_text("utf-8"))["models"]
+    missing = [name for name in wanted if name not in models]
+    return Evaluation(models, pairs, sample, found, rivals, mixed, null, missing)
 
 
 def main() -> None:

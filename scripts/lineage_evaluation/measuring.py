@@ -22,8 +22,10 @@ from zoo.manifest import ancestors
 
 import huref
 from huref.invariants.record import load_record
+from huref.lineage.mixing import find_mixings
 from huref.lineage.table import build_table
 from huref.models import open_record
+from huref.recipe import load_recipe
 from lineage_evaluation.truth import Truth
 
 RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
@@ -71,7 +73,7 @@ def make_records(zoo: Path, models: Rows, out: Path) -> dict[str, Path]:
     """A record of every model with the units of all blocks, by the default recipe."""
     folder, state = out / "records", out / "records.json"
     folder.mkdir(parents=True, exist_ok=True)
-    code = digest_of_code("invariants")
+    code = f"{digest_of_code('invariants')} {load_recipe()[0].digest}"
     known = read_json(state)
     paths = {name: folder / f"{name}.safetensors" for name in models}
     for name in tqdm(models, desc="records", disable=None):
@@ -136,20 +138,18 @@ def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline
 
 
 def mixings(models: Rows, paths: dict[str, Path]) -> list[Rows]:
-    """Mixing shares as huref estimates them where a merge stands among its family.
-
-    The table of each merge holds its parents, what those descend from, and a stranger.
-    """
+    """Mixing shares as huref estimates them, where all that a base led to is in one table."""
     found: list[Rows] = []
-    strangers = [name for name in models if not models[name]["parents"]]
-    for child in (name for name in models if "shares" in models[name]):
-        family = [child, *sorted(ancestors(models, child) - {child})]
-        names = [*family, next(n for n in strangers if n not in family)]
-        table = build_table([load_record(paths[name]) for name in names])
-        named = dict(zip(table.models, names, strict=True))
+    merged = [name for name in models if "shares" in models[name]]
+    for base in (name for name in models if not models[name]["parents"]):
+        family = [name for name in models if base in ancestors(models, name)]
+        if not set(merged) & set(family):
+            continue
+        records = [load_record(paths[name]) for name in family]
+        named = dict(zip((record.model for record in records), family, strict=True))
         found += [
             asdict(mixing)
             | {"child": named[mixing.child], "parents": [named[p] for p in mixing.parents]}
-            for mixing in table.mixings
+            for mixing in find_mixings(records)
         ]
     return found
