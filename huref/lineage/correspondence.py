@@ -134,8 +134,8 @@ def _sample(units: int) -> Tensor:
     """
     if units <= 2 * SAMPLED:
         return torch.arange(units)
-    spaced = torch.arange(0, units, units // SAMPLED)
-    return torch.cat([spaced, sampled_units(units)]).unique()
+    spaced = range(0, units, units // SAMPLED)
+    return torch.tensor(sorted({*spaced, *sampled_units(units).tolist()}))
 
 
 def _test_networks(
