@@ -99,8 +99,8 @@ def main() -> None:
     chunks, families = made["strangers"], together(made["families"], made["late"])
     latents = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     command = (
-        f"python scripts/evaluate_encoder.py --families {options.families} --orders "
-        f"{options.orders} --strangers {options.strangers} --work FOLDER"
+        f"python scripts/evaluate_encoder.py --families {len(families)} --orders "
+        f"{options.orders} --strangers {CHUNK * len(chunks)} --work FOLDER"
     )
     zoo = made["zoo"][0] if made["zoo"] else []
     about = {"command": command, "digest": digest}

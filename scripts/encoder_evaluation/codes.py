@@ -134,7 +134,14 @@ def make_late_codes(paper: Path | None, ablation: Path | None, families: int) ->
     """The paper's CNN, and the encoders of a folder that `ablate_encoder.py` filled."""
     codes: dict[str, Code] = {}
     if paper is not None:
-        codes["paper CNN"] = _network(load_encoder(paper).network, families, (2, 2))
+        made = load_encoder(paper)
+        read, finish = made.anchors, made.network.finish
+
+        def finish_first(planes: Tensor) -> Tensor:
+            """It reads the first anchors, which orders of all of them put there."""
+            return finish(planes[..., :read, :read])
+
+        codes["paper CNN"] = Code(_stacked, finish_first, families, (2, 2))
     if ablation is not None:
         for path in sorted(ablation.glob("*.safetensors")):
             network = load_encoder(path).network
