@@ -6,9 +6,9 @@ differ from term to term: every row and every column is read six times. For two 
 Pearson correlation over the kept entries estimates that over all of them with a standard
 deviation of (1 - rho^2) / sqrt(n) over n entries, as long as rows are about equally strong, as
 they are in the zoo's models. (docs/registry.md: up to twice that where they are not; seeded
-projections of all entries keep to it there.) Unlike a projection, an
-entry belongs to one row and one column, so models that share only some anchors are compared on
-the entries whose both anchors they share, exactly as `compare_records` does.
+projections of all entries keep to it there.) Unlike a projection, an entry belongs to one row and
+one column, so models that share only some anchors are compared on the entries whose both anchors
+they share, exactly as `compare_records` does.
 
 What it gives away of the weights: about 1 % of the entries of the terms, rounded to 8 bits and
 without their scale. No weight follows from them. But whoever has the weights of a base can tell
