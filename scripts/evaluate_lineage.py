@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after these; run again"
     )
-    parser.add_argument("--sample", type=int, default=12, help="one in so many of the other pairs")
+    parser.add_argument("--sample", type=int, default=4, help="one in so many of the other pairs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
