@@ -91,8 +91,8 @@ class Identification:
         if self.base is None:
             return f"none of {self.of} known bases"
         direction = self.chosen.evidence.direction if self.chosen else None
-        if self.answer == "descends" and direction is not None and direction.parent == "a":
-            return f"is the parent of {self.base}"
+        if self.answer == "descends" and direction is not None and direction.older == "a":
+            return f"shares its training with {self.base}, and stands nearer the root"
         words = {
             "descends": "descends from",
             "shared initialisation": "shares an initialisation with",
