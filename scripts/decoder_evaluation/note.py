@@ -33,7 +33,7 @@ def _traits(figures: dict[str, Any]) -> list[str]:
     lines = [
         "## Traits",
         "",
-        f"{_reader(figures)} learns to read the traits off drawings of 64 px. In drawings it was "
+        f"{_reader(figures)} learned to read the traits off drawings of 64 px. In drawings it was "
         f"not trained on it sees {len(visible)} of {len(drawn)} traits (R² of {VISIBLE} or more); "
         f"on those, mean R² is {_mean(drawn, visible):.2f} for drawings and "
         f"{_mean(made, visible):.2f} for the decoder's pictures of the same latents. A negative R² "
