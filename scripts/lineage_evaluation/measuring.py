@@ -126,7 +126,7 @@ def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline
         known[key_of(pair)] = found.to_json() | {
             "a": pair.a,
             "b": pair.b,
-            "parent": None if said is None else {"a": pair.a, "b": pair.b}[said.parent],
+            "parent": None if said is None else {"a": pair.a, "b": pair.b}[said.older],
             "stamp": stamps[key_of(pair)],
         }
         late = time.monotonic() > deadline

@@ -145,19 +145,15 @@ def _figure(value: float) -> str:
 
 
 def shortfalls(e: Evaluation) -> str:
-    """Every pair with a wrong verdict, unrelated ones and descendants by name."""
-    wrong = [pair for pair in e.pairs if e.of(pair)["verdict"] != pair.expected]
+    """Every pair with a wrong verdict, by name."""
+    head = ["a", "b", "truth", "should be", "is", "why"]
+    said = ((pair, e.of(pair)) for pair in e.pairs)
     rows = [
-        [p.a, p.b, p.how, p.expected, e.of(p)["verdict"] or "none", e.of(p)["why"]]
-        for p in wrong
-        if p.kinship != "siblings"
+        [p.a, p.b, p.how, p.expected, found["verdict"] or "none", found["why"]]
+        for p, found in said
+        if found["verdict"] != p.expected
     ]
-    siblings = Counter(n for p in wrong if p.kinship == "siblings" for n in (p.a, p.b))
-    text = "None." if not rows else table(["a", "b", "truth", "should be", "is", "why"], rows)
-    if siblings:
-        most = ", ".join(f"{name} ({count})" for name, count in siblings.most_common())
-        text += f"\n\nSiblings not called `descends`, by the models in those pairs: {most}."
-    return text
+    return table(head, rows) if rows else "None."
 
 
 def direction(e: Evaluation) -> str:
