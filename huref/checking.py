@@ -180,7 +180,7 @@ def _judge(pair: Pair) -> tuple[Status, str]:
         return "contradicted", pair.why
     if verdict != "descends":
         return "undecided", pair.why
-    if direction is not None and direction.parent == "a":
+    if direction is not None and direction.older == "a":
         # As after training on a quantised copy: the copy was changed, and yet it came first.
         return "undecided", f"{pair.why}; but the base looks like the later one: {direction.why}"
     return "confirmed", pair.why

@@ -9,11 +9,11 @@ from itertools import combinations
 from huref.lineage.calibration import load_calibration
 from huref.lineage.table import LineageTable, Pair
 
-COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "parent")
-LEFT = ("a", "b", "verdict", "parent")  # columns that are no figures
+COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "older")
+LEFT = ("a", "b", "verdict", "older")  # columns that are no figures
 CSV_COLUMNS = (
     "a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "units_matched",
-    "units_of", "layer", "log10_p", "test", "verdict", "parent", "why",
+    "units_of", "layer", "log10_p", "test", "verdict", "older", "why",
 )  # fmt: skip
 DETAILED = 6  # up to so many models the terminal shows every pair with its reasons
 
@@ -34,7 +34,7 @@ def _cells(pair: Pair) -> list[str]:
         "-" if e.units is None else f"{e.units.matched}/{e.units.of}",
         _figure(e.log10_p, 1) if e.test != "agreement" else f"{_figure(e.log10_p, 1)}*",
         e.verdict or "-",
-        pair.parent or "-",
+        pair.older or "-",
     ]
 
 
@@ -65,7 +65,7 @@ def as_csv(table: LineageTable) -> str:
         terms = [(s.terms or {}).get(name) for name in ("qk", "vo", "ffn")]
         units = (None,) * 3 if e.units is None else (e.units.matched, e.units.of, e.units.layer)
         similarity = (s.ics, *terms, s.shared_anchors, s.latent_cosine)
-        evidence = (*units, e.log10_p, e.test, e.verdict, pair.parent)
+        evidence = (*units, e.log10_p, e.test, e.verdict, pair.older)
         writer.writerow([pair.a, pair.b, *similarity, *evidence, pair.why])
     return buffer.getvalue().rstrip("\n")
 
@@ -93,9 +93,9 @@ def as_text(table: LineageTable) -> str:
         short = dict(zip(table.models, labels, strict=True))
         detailed = []
         for (i, j), pair in named:
-            parent = pair.parent
+            older = pair.older
             detailed.append(
-                [labels[i], labels[j], *_cells(pair)[2:-1], short[parent] if parent else "-"]
+                [labels[i], labels[j], *_cells(pair)[2:-1], short[older] if older else "-"]
             )
         lines += ["", *align([list(COLUMNS), *detailed], left=2), ""]
         lines += [f"{labels[i]} / {labels[j]}: {pair.why}" for (i, j), pair in named]

@@ -30,7 +30,7 @@ def direction(a: Record, b: Record) -> Direction | None:
     if forward is None or backward is None:
         assert forward is backward
     else:
-        assert {forward.parent, backward.parent} == {"a", "b"}
+        assert {forward.older, backward.older} == {"a", "b"}
     return forward
 
 
@@ -41,7 +41,7 @@ def direction(a: Record, b: Record) -> Direction | None:
 def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     found = direction(parent, full(ZOO / child))
     assert found is not None
-    assert found.parent == "a"
+    assert found.older == "a"
     assert why in found.why
 
 
@@ -58,7 +58,7 @@ def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why
     attack(ZOO / "llama-a", [kind], tmp_path / "copy")
     found = direction(parent, full(tmp_path / "copy"))
     assert found is not None
-    assert found.parent == "a"
+    assert found.older == "a"
     assert why in found.why
 
 
@@ -75,7 +75,7 @@ def test_four_bits_make_a_child(parent: Record) -> None:
     quantised = replace(parent, model="q", traits=replace(parent.traits, levels=11.0))
     found = direction(parent, quantised)
     assert found is not None
-    assert found.parent == "a"
+    assert found.older == "a"
 
 
 def test_signs_that_contradict_each_other_say_nothing(parent: Record) -> None:

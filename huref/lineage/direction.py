@@ -20,7 +20,7 @@ SAME_IDS = 0.99  # of the shared anchors, for one vocabulary to extend the other
 
 
 def find_direction(a: Record, b: Record, layer_map: LayerMap | None) -> Direction | None:
-    """Which of two models that share training is the parent.
+    """Which of two models that share training stands nearer their root.
 
     Args:
         a: record of one.

@@ -54,7 +54,7 @@ class Direction:
     That one is the other's parent, or a sibling of its parent; a pair alone cannot tell.
     """
 
-    parent: Literal["a", "b"]
+    older: Literal["a", "b"]
     why: str
 
 
@@ -68,7 +68,7 @@ class Evidence:
         test: which of the two it is.
         verdict: one of four, or None where nothing was tested.
         why: one sentence for the verdict, or for its absence.
-        direction: which model is the parent, where that can be told.
+        direction: which model stands nearer their root, where that can be told.
         layer_map: which block comes from which, where all blocks were read.
     """
 

@@ -36,7 +36,7 @@ class _Pairs:
                     evidence.verdict in (None, "inconclusive") and likeness(pair) >= JOINED_FROM
                 )
             if evidence.direction is not None:
-                self.before[both[0] if evidence.direction.parent == "a" else both[1]] = True
+                self.before[both[0] if evidence.direction.older == "a" else both[1]] = True
 
 
 def build_forest(table: LineageTable) -> Forest:

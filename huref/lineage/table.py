@@ -34,15 +34,15 @@ class Pair:
         return e.why or s.why or "similarity only: the units were not compared"
 
     @property
-    def parent(self) -> str | None:
+    def older(self) -> str | None:
         """The model that stands nearer the root, where that can be told."""
         direction = self.evidence.direction
-        return None if direction is None else {"a": self.a, "b": self.b}[direction.parent]
+        return None if direction is None else {"a": self.a, "b": self.b}[direction.older]
 
     def to_json(self) -> dict[str, Any]:
         """The pair as the design's `compare --json` has it; figures not measured are null.
 
-        Beyond the design: `parent`, and `blocks`, which block of a each block of b comes from.
+        Beyond the design: `older`, and `blocks`, which block of a each block of b comes from.
         """
         s, e = self.similarity, self.evidence
         units = None
@@ -60,7 +60,7 @@ class Pair:
             "latent_cosine": s.latent_cosine,
             "verdict": e.verdict,
             "why": self.why,
-            "parent": self.parent,
+            "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
         }
 

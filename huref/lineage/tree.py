@@ -111,8 +111,8 @@ class Forest:
             ],
             "directions": [
                 {
-                    "parent": pair.a if direction.parent == "a" else pair.b,
-                    "child": pair.b if direction.parent == "a" else pair.a,
+                    "parent": pair.a if direction.older == "a" else pair.b,
+                    "child": pair.b if direction.older == "a" else pair.a,
                     "why": direction.why,
                 }
                 for pair in self.table.pairs

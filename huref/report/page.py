@@ -45,7 +45,7 @@ class Row:
     def arrow(self) -> str:
         """Away from the root, the two shown below each other; "" where that is unknown."""
         direction = self.pair.evidence.direction
-        return "" if direction is None else "↓" if direction.parent == "a" else "↑"
+        return "" if direction is None else "↓" if direction.older == "a" else "↑"
 
     @property
     def arrow_in_words(self) -> str:
