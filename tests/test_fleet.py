@@ -241,8 +241,13 @@ def test_ctrl_c_saves_what_is_done(
 
     original = fleet_module._Run._finish
     monkeypatch.setattr(fleet_module._Run, "_finish", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        fleet(MODELS, store, workers=1)
+    # A shell without job control starts what it puts into the background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fleet(MODELS, store, workers=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(store) == 1
     assert fleet(MODELS, store, workers=1).count("known") == 1
     assert len(store) == 3

@@ -96,4 +96,4 @@ def _latents_of(store: Store, wanted: set[str]) -> tuple[list[str], NDArray[np.f
                     names.append(labels.model)
                     rows.append(np.array(chunk.latents[row]))
                 seen += 1
-    return names, np.array(rows, np.float32).reshape(len(rows), -1)
+    return names, np.array(rows, np.float32)
