@@ -33,6 +33,7 @@ def test_a_registry_is_built_from_a_hub(tmp_path: Path) -> None:
         for seed, line in enumerate(read_families(LIST)["GPT-2"][:2]):
             hub.add(line.split()[0], write_small_llama(tmp_path / str(seed), seed))
         environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        environment.pop("HF_HUB_OFFLINE", None)  # which scripts that other tests import have set
         command = [sys.executable, str(SCRIPT), "--out", str(out), "--family", "GPT-2"]
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
