@@ -23,6 +23,11 @@ def home() -> Path:
     return Path(os.environ.get("HUREF_HOME") or "~/.huref").expanduser()
 
 
+def user_cache() -> Path:
+    """Where huref keeps what can be had again: huref in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huref"
+
+
 def imported_decoder(name: str) -> Path:
     """Where an imported decoder of that name is, or would be."""
     return home() / "decoders" / f"{name}.safetensors"

@@ -15,6 +15,7 @@ import click
 from huref import __version__
 from huref.decoder_cli import decoder
 from huref.errors import HurefError
+from huref.files import require_folder
 from huref.fleet_cli import fleet
 from huref.identify_cli import identify
 from huref.lineage_cli import COMPARISONS, check, require_kind, tree
@@ -46,13 +47,6 @@ def main() -> None:
     """
 
 
-def _refuse_missing_folder(*paths: Path | None) -> None:
-    """Say now, not after minutes of reading, that an output has nowhere to go."""
-    for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise HurefError(f"{path}: there is no folder '{path.parent}' to write to; create it")
-
-
 def _default_picture(model: str) -> Path:
     name = Path(model.partition("@")[0]).expanduser().resolve().name
     return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")
@@ -82,7 +76,7 @@ def fingerprint(
 ) -> None:
     """Make a model's picture: one lineage, one dog."""
     out = out or _default_picture(model)
-    _refuse_missing_folder(out, record)
+    require_folder(out, record)
     from huref.portrait import fingerprint as make
 
     result = make(

@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, in folders that exist."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from huref.errors import HurefError
 
 
 @contextmanager
@@ -24,3 +26,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_folder(*paths: Path | None) -> None:
+    """Say now, not after minutes of work, that an output has nowhere to go.
+
+    Raises:
+        HurefError: the folder of one of the files does not exist.
+    """
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise HurefError(f"{path}: there is no folder '{path.parent}' to write to; create it")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from huref.errors import FleetError
+from huref.files import require_folder
 
 if TYPE_CHECKING:
     from huref.registry.fleet_report import FleetReport
@@ -67,9 +68,7 @@ def fleet(
     models that the registry holds are not read again. Exits with 1 when no model could be
     measured.
     """
-    for path in (journal, picture):
-        if path is not None and not path.parent.is_dir():
-            raise FleetError(f"{path}: there is no folder '{path.parent}' to write to; create it")
+    require_folder(journal, picture)
     listed = _list_models(models, filters)
     store = _open(out, recipe)
     from huref.registry.fleet import fleet as run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from huref.errors import HurefError
+from huref.files import require_folder
 
 COMPARISONS = (".html", ".png")
 TREES = (".png", ".svg", ".nwk", ".json")
@@ -28,8 +28,7 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
         return
     if path.suffix.lower() not in kinds:
         raise click.UsageError(f"{path}: give a name that ends in {', '.join(kinds)}")
-    if not path.parent.is_dir():
-        raise HurefError(f"{path}: there is no folder '{path.parent}' to write to; create it")
+    require_folder(path)
 
 
 @click.command()

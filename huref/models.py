@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
-from huref.invariants.extract import Depth, extract_terms
+from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import LATENT, Record, load_record
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
@@ -112,15 +112,21 @@ def _measure_weights(
         extract = extract_terms(checkpoint, recipe, depth)
         meter.bar = None
     extracted = time.perf_counter()
-    latent = None  # the encoder was not made for the published terms
-    if recipe.terms != PUBLISHED:
-        latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
+    record = make_record(checkpoint, extract, encoder_path)
     seconds = {
         "read": checkpoint.seconds_reading,
         "terms": extracted - began - (checkpoint.seconds_reading - read_before),
         "encode": time.perf_counter() - extracted,
     }
-    record = Record(
+    return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)
+
+
+def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) -> Record:
+    """The record of what was extracted from a checkpoint, with its latent."""
+    latent = None  # the encoder was not made for the published terms
+    if extract.recipe.terms != PUBLISHED:
+        latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
+    return Record(
         model=checkpoint.model,
         revision=checkpoint.revision,
         recipe=extract.recipe,
@@ -132,7 +138,6 @@ def _measure_weights(
         barcodes=extract.barcodes,
         traits=extract.traits,
     )
-    return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)
 
 
 def picture_text(record: Record) -> dict[str, str]:

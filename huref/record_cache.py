@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from huref import __version__
+from huref.assets import home, user_cache
 from huref.errors import RecordError
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record, load_record
@@ -26,10 +27,9 @@ VERSION = 3  # of what a record of one recipe holds; raised when its numbers cha
 
 def cache_folder() -> Path:
     """Where records are kept."""
-    if home := os.environ.get("HUREF_HOME"):
-        return Path(home).expanduser() / "records"
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "huref" / "records"
+    if os.environ.get("HUREF_HOME"):
+        return home() / "records"
+    return user_cache() / "records"
 
 
 def cache_path(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Path | None:

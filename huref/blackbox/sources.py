@@ -1,7 +1,6 @@
 """Where outputs come from: a model on this machine, or an endpoint."""
 
 import asyncio
-import os
 import secrets
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from huref.assets import user_cache
 from huref.blackbox.answers import AnswerStore
 from huref.blackbox.capabilities import Capabilities, detect
 from huref.blackbox.client import Client, Question
@@ -252,5 +252,4 @@ class Endpoint:
 
 def answers_path(url: str, model: str | None) -> Path:
     """Where an endpoint's answers are kept when the user names no file."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return root / "huref" / "probe" / f"{AnswerStore.key(url, model)[:16]}.sqlite"
+    return user_cache() / "probe" / f"{AnswerStore.key(url, model)[:16]}.sqlite"

@@ -20,7 +20,7 @@ from huref import __version__
 from huref.decoder.picture import Picture, write_png
 from huref.decoder.render import load_decoder
 from huref.errors import RecipeError, RegistryError
-from huref.files import replacing
+from huref.files import replacing, require_folder
 from huref.lineage.tree import JOINED_FROM
 from huref.recipe import Recipe, load_recipe
 from huref.registry.kinship import Kinship, find_kin
@@ -132,12 +132,12 @@ def require_writable(path: Path) -> None:
     """Refuse, before anything is drawn, what `save_map` could not write.
 
     Raises:
-        RegistryError: neither a page nor a picture, or there is no such folder.
+        RegistryError: neither a page nor a picture.
+        HurefError: there is no such folder.
     """
     if path.suffix.lower() not in (*PAGES, ".png"):
         raise RegistryError(f"{path}: a map is an .html page or a .png picture")
-    if not path.parent.is_dir():
-        raise RegistryError(f"{path}: there is no folder '{path.parent}' to write to; create it")
+    require_folder(path)
 
 
 def save_map(drawn: RegistryMap, path: Path) -> None:

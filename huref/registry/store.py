@@ -8,7 +8,6 @@ Typical use:
         print(match.entry.model, match.ics)
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from huref.assets import home
 from huref.errors import RecipeError, RegistryError
 from huref.invariants.record import LATENT
 from huref.lineage.similarity import MIN_SHARED, latent_cosine
@@ -201,8 +201,7 @@ def _score(query: Query, chunk: Chunk) -> Scores:
 
 def default_uri() -> str:
     """Where `huref identify` looks when it is not told: $HUREF_HOME/registry, ~/.huref/registry."""
-    home = Path(os.environ.get("HUREF_HOME", "~/.huref")).expanduser()
-    return str(home / "registry")
+    return str(home() / "registry")
 
 
 def create_store(uri: str, recipe: Recipe) -> Store:

@@ -1,7 +1,7 @@
 """What one worker of a fleet does with one model, in a thread, a process or on another machine."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huref.declared import read_declarations
@@ -13,7 +13,7 @@ from huref.loader.adapters import declared_base
 from huref.loader.checkpoint import Checkpoint
 from huref.loader.ranges import Meter
 from huref.loader.repository import Repository, open_repository
-from huref.models import cached_encoder, kind_of_file, open_record
+from huref.models import kind_of_file, make_record, open_record
 from huref.recipe import Recipe, load_recipe
 from huref.registry.entry import Entry, make_entry
 from huref.registry.journal import DONE, FAILED, KNOWN
@@ -122,16 +122,8 @@ def _names(repository: Repository) -> tuple[str, str | None]:
 def _read(repository: Repository, model: str, task: Task) -> Record:
     recipe, encoder = _recipe(task)
     checkpoint = Checkpoint(repository)
-    extract = extract_terms(checkpoint, recipe)
-    return Record(
-        model=model,
-        revision=repository.revision,
-        recipe=extract.recipe,
-        layers=extract.layers,
-        anchors=extract.anchors,
-        terms=extract.terms,
-        latent=cached_encoder(encoder).encode(extract.terms).numpy(),
-    )
+    record = make_record(checkpoint, extract_terms(checkpoint, recipe), encoder)
+    return replace(record, model=model)
 
 
 def _recipe(task: Task) -> tuple[Recipe, Path]:
