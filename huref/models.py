@@ -78,7 +78,7 @@ def measure(
     loaded, encoder_path, _ = load_recipe(recipe, decoder)
     checkpoint = open_checkpoint(model, base)
     kept = cache_path(checkpoint, loaded, depth) if cache else None
-    if kept is not None and (record := recall(kept, model)):
+    if kept is not None and (record := recall(kept, model, loaded.decoder)):
         return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
     record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
@@ -152,7 +152,7 @@ def picture_text(record: Record) -> dict[str, str]:
     return {
         "huref:model": record.model,
         "huref:revision": record.revision or "",
-        "huref:recipe": record.recipe.digest,
+        "huref:recipe": record.recipe.picture_digest,
         "huref:recipe.json": record.recipe.to_json(),
         "huref:latent": base64.b64encode(latent).decode("ascii"),
     }
@@ -174,6 +174,7 @@ def read_picture(path: Path) -> Record:
         raise RecordError(
             f"{path}: not a fingerprint picture (its huref text is missing or damaged)"
         ) from error
-    if latent.shape != (LATENT,) or not np.isfinite(latent).all() or digest != recipe.digest:
+    fits = latent.shape == (LATENT,) and digest == recipe.picture_digest
+    if not fits or not np.isfinite(latent).all():
         raise RecordError(f"{path}: the picture's latent or recipe is damaged; make it again")
     return Record(model, revision or None, recipe, None, None, None, latent)

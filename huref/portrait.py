@@ -82,13 +82,27 @@ def cached_decoder(path: Path) -> Decoder:
     return load_decoder(path)
 
 
-def render(record: Record, decoder: str | None = None, recipe: str = "default") -> np.ndarray:
+def render(
+    record: Record,
+    decoder: str | None = None,
+    recipe: str = "default",
+    *,
+    redraw: bool = False,
+) -> np.ndarray:
     """The picture of a record's latent, (height, width, 3) uint8.
 
     A record that was made for an imported decoder is drawn with it, unless another is named.
 
+    Args:
+        record: with a latent.
+        decoder: name or file of a decoder; None for the recipe's.
+        recipe: name or file of a recipe.
+        redraw: draw a record that was made for a decoder that is not here with this one. It is
+            another dog, but the same for the same latent, so a sheet of models drawn alike holds.
+
     Raises:
-        RecordError: the record was made for another decoder, so this one would show another dog.
+        RecordError: the record has no latent, or was made for another decoder, so this one would
+            show another dog.
     """
     import torch
 
@@ -100,12 +114,12 @@ def render(record: Record, decoder: str | None = None, recipe: str = "default") 
         )
     if record.recipe.decoder != current.decoder:
         imported = imported_with(record.recipe.decoder) if decoder is None else None
-        if imported is None:
+        if imported is None and not redraw:
             raise RecordError(
                 f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
                 f"{current.decoder}; name the right one with --decoder"
             )
-        decoder_path = imported
+        decoder_path = imported or decoder_path
     images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
     return enlarge(images[0], SHOWN)
 

@@ -1,4 +1,8 @@
-"""A recipe: everything that determines a fingerprint, and a digest that stands for it."""
+"""A recipe: everything that determines a fingerprint, and digests that stand for it.
+
+Terms, latent and sketch do not depend on the decoder, so records are compared and registries kept
+by a digest that leaves it out; a new decoder draws other dogs of the same numbers.
+"""
 
 import hashlib
 import json
@@ -41,9 +45,16 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Short digest of every field."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_LENGTH]
+        """Short digest of what determines the numbers: every field but the decoder.
+
+        What has the same digest can be compared.
+        """
+        return _short_digest({k: v for k, v in asdict(self).items() if k != "decoder"})
+
+    @property
+    def picture_digest(self) -> str:
+        """Short digest of every field: of two latents that agree, the same makes one picture."""
+        return _short_digest(asdict(self))
 
     def to_json(self) -> str:
         """JSON of all fields."""
@@ -55,9 +66,14 @@ class Recipe:
         return self.name.partition("+")[0]
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Names of the fields in which two recipes differ."""
+        """Names of the fields that keep two recipes' numbers from being compared."""
         mine, theirs = asdict(self), asdict(other)
-        return [key for key in mine if mine[key] != theirs[key]]
+        return [key for key in mine if mine[key] != theirs[key] and key != "decoder"]
+
+
+def _short_digest(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:

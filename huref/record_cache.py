@@ -1,8 +1,9 @@
 """Records of models that were measured before, so that comparing them again reads no weights.
 
 A record is kept by what determines it: the files that were read (a commit, or the names, sizes
-and modification times of a folder's files), the recipe and the depth. Records leak weights, so
-only their owner can read the folder: $HUREF_HOME/records, or huref/records in the user's cache.
+and modification times of a folder's files), the recipe but for its decoder, and the depth.
+Records leak weights, so only their owner can read the folder: $HUREF_HOME/records, or
+huref/records in the user's cache.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ def cache_path(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Path | N
     sources = [_identify(repository) for repository in checkpoint.repositories]
     if any(source is None for source in sources):
         return None
-    key = json.dumps([VERSION, __version__, sources, recipe.to_json(), depth])
+    key = json.dumps([VERSION, __version__, sources, recipe.digest, depth])
     name = hashlib.sha256(key.encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.safetensors"
 
@@ -60,15 +61,16 @@ def _identify(repository: Repository) -> list[object] | None:
     return [str(repository.path.resolve()), repository.chosen, files]
 
 
-def recall(path: Path, model: str) -> Record | None:
-    """The record that is kept in a file, under the name that the user gives it now.
+def recall(path: Path, model: str, decoder: str) -> Record | None:
+    """The record that is kept in a file, under the name and for the decoder of now.
 
     One that is missing or damaged is as good as none: it is made again.
     """
     try:
-        return replace(load_record(path), model=model)
+        record = load_record(path)
     except (RecordError, OSError):
         return None
+    return replace(record, model=model, recipe=replace(record.recipe, decoder=decoder))
 
 
 def keep(path: Path, record: Record) -> None:

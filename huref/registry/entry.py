@@ -49,7 +49,7 @@ class Entry:
     Attributes:
         model: Hub id, or what the user called it.
         revision: the commit, or None.
-        recipe: digest of the recipe.
+        recipe: digest of the recipe; it leaves the decoder out, on which nothing here depends.
         base: the model that its card declares as its base, or None.
         measured_at: UTC date, ISO 8601.
         measured_by: who measured it.

@@ -99,6 +99,8 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                 }
                 sketch = arrays["sketch"].reshape(terms, -1)
                 labels = {name: data[name] for name in LABELS}
+                if labels["recipe"] == recipe.picture_digest:  # as huref counted before 1.0
+                    labels["recipe"] = recipe.digest
                 yield Entry(
                     latent=arrays["latent"], sketch=sketch, anchors=arrays["anchors"], **labels
                 )

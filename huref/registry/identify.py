@@ -123,13 +123,14 @@ class Identification:
         """The model beside its nearest three as one picture, (height, width, 3) uint8."""
         nearest = self.candidates[:SHOWN]
         records = [self.record, *(_as_record(c.match.entry, self.record) for c in nearest)]
+        pictures = [render(r, recipe=recipe, redraw=True) for r in records]
         captions = [f"{_short(self.record.model)}\n{self.answer}"]
         for candidate in nearest:
             match = candidate.match
             score = f"z {match.latent_cosine:.2f}" if match.ics is None else f"{match.ics:.2f}"
             verdict = candidate.evidence.verdict or "a stranger"
             captions.append(f"{_short(candidate.model)}\n{score}  {verdict}")
-        return contact_sheet([render(r, recipe=recipe) for r in records], captions, len(records))
+        return contact_sheet(pictures, captions, len(records))
 
 
 def identify(
@@ -156,9 +157,10 @@ def identify(
     store = registry if isinstance(registry, Store) else open_store(str(registry))
     record = open_record(str(model), recipe)
     if record.recipe.digest != store.recipe.digest:
+        fields = ", ".join(record.recipe.differences(store.recipe))
         raise RecipeError(
             f"{record.model}: made by the recipe '{record.recipe.name}' {record.recipe.digest}, "
-            f"but {store.uri} holds '{store.recipe.name}' {store.recipe.digest}"
+            f"but {store.uri} holds '{store.recipe.name}' {store.recipe.digest} ({fields} differ)"
         )
     return identify_record(record, store, recipe=recipe, read=read, every=every)
 

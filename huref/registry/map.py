@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from huref import __version__
 from huref.decoder.picture import Picture, write_png
 from huref.decoder.render import load_decoder
-from huref.errors import RecipeError, RegistryError
+from huref.errors import RegistryError
 from huref.files import replacing, require_folder
 from huref.lineage.tree import JOINED_FROM
-from huref.recipe import Recipe, load_recipe
+from huref.recipe import Recipe, imported_with, load_recipe
 from huref.registry.kinship import Kinship, find_kin
 from huref.registry.layout import lay_out
 from huref.registry.store import Store
@@ -99,11 +99,11 @@ def draw_map(store: Store, decoder: str | None = None) -> RegistryMap:
 
     Args:
         store: what to show.
-        decoder: another decoder than the recipe's, which draws other dogs.
+        decoder: another decoder than the recipe's, which draws other dogs. A registry that was
+            begun with a decoder that is not here is drawn with the one that is.
 
     Raises:
         RegistryError: it is empty or damaged.
-        RecipeError: no recipe here has the registry's decoder.
     """
     kinship = find_kin(store)
     points = lay_out(kinship.ics, kinship.families) * CELL
@@ -121,10 +121,7 @@ def draw_map(store: Store, decoder: str | None = None) -> RegistryMap:
 def _decoder_of(recipe: Recipe, decoder: str | None) -> Path:
     current, _, path = load_recipe(decoder=decoder)
     if decoder is None and current.decoder != recipe.decoder:
-        raise RecipeError(
-            f"the registry's dogs are drawn by the decoder {recipe.decoder}, and this huref has "
-            f"{current.decoder}; name a decoder with --decoder"
-        )
+        return imported_with(recipe.decoder) or path
     return path
 
 

@@ -53,11 +53,11 @@ class Portraits:
 
 
 def draw_portraits(table: LineageTable, recipe: str = "default") -> Portraits:
-    """Render every model of a table that has a latent for this recipe's decoder."""
+    """Render every model of a table that has a latent."""
     images: list[Picture | None] = []
     for record in table.records:
         try:
-            images.append(np.asarray(render(record, recipe=recipe), dtype=np.uint8))
+            images.append(np.asarray(render(record, recipe=recipe, redraw=True), dtype=np.uint8))
         except RecordError:  # such as the published terms, which have no latent
             images.append(None)
     return Portraits(tuple(images))
