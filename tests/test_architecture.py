@@ -255,6 +255,14 @@ def test_a_missing_tensor_is_named(make_llama: MakeModel) -> None:
         reader.read_block(4)
 
 
+def test_more_blocks_than_tensors_are_refused(make_llama: MakeModel) -> None:
+    folder = make_llama("model")
+    edit_config(folder, num_hidden_layers=10**12)
+    reader = ModelReader(open_checkpoint(str(folder)))
+    with pytest.raises(CheckpointError, match="says 1000000000000 blocks"):
+        list(reader.attention_blocks)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused(make_llama: MakeModel, value: float) -> None:
     folder = make_llama("model")

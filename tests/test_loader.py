@@ -122,6 +122,16 @@ def test_indexes_that_lead_astray_are_refused(folder: Path, name: str) -> None:
         open_checkpoint(str(folder)).read(["t"])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_git_lfs_pointer_is_called_one(folder: Path, name: str) -> None:
+    safetensors.torch.save_file({"t": torch.ones(4)}, folder / "model.safetensors")
+    oid = "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    text = f"version https://git-lfs.github.com/spec/v1\n{oid}\nsize 12345\n"
+    (folder / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"'{name}' is a Git LFS pointer.*git lfs pull"):
+        open_checkpoint(str(folder)).read(["t"])
+
+
 def test_links_out_of_the_folder_are_refused(folder: Path) -> None:
     safetensors.torch.save_file({"t": torch.ones(4)}, folder.parent / "secret.safetensors")
     (folder / "model.safetensors").symlink_to(folder.parent / "secret.safetensors")

@@ -69,8 +69,18 @@ class ModelReader:
 
     @cached_property
     def block_count(self) -> int:
-        """Number of blocks, from the config; a hybrid's other layers count too."""
-        return count_blocks(self.layout, self.config, self.checkpoint.model)
+        """Number of blocks, from the config; a hybrid's other layers count too.
+
+        Raises:
+            CheckpointError: the config does not say, or says more than there are tensors.
+        """
+        count = count_blocks(self.layout, self.config, self.checkpoint.model)
+        if count > len(self._known):
+            raise CheckpointError(
+                f"{self.checkpoint.model}: config.json says {count} blocks, but the weights hold "
+                f"{len(self._known)} tensors"
+            )
+        return count
 
     @cached_property
     def attention_blocks(self) -> list[int]:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from huref.errors import CheckpointError, ModelNotFoundError
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 
+LFS_POINTER = b"version https://git-lfs"  # what git leaves where a large file was not fetched
+LONGEST_POINTER = 1024  # bytes, by its specification
 MAX_TEXT = 256 * 1024 * 1024  # bytes; the largest tokenizer.json known is a tenth of this
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){0,9}(@[\w./-]+)?")
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
@@ -85,6 +87,11 @@ class LocalFolder:
             raise CheckpointError(
                 f"{self.model}: '{name}' is a link that leads out of the folder; "
                 "copy the file there if you trust it"
+            )
+        if self.files[name] < LONGEST_POINTER and path.read_bytes().startswith(LFS_POINTER):
+            raise CheckpointError(
+                f"{self.model}: '{name}' is a Git LFS pointer, not the file itself; run "
+                "'git lfs pull' in the folder, or download it again"
             )
         return LocalFile(path, name, self.meter)
 
