@@ -72,13 +72,24 @@ class Gallery:
     def __init__(
         self, root: Path, size: int, capacity: int, basis_seed: int, device: torch.device
     ) -> None:
-        self.folder = root / f"drawings-{drawing_digest()}-{size}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.size, self.capacity, self.device = size, capacity, device
+        self.root, self.usual_size, self.capacity, self.device = root, size, capacity, device
         self.basis_seed, self.basis = basis_seed, latent_basis(basis_seed)
         self.names = tuple(ATTRIBUTES)
         self.resolution = size
+        self.loaded = 0  # the resolution of the shards in memory
         self.shards: dict[int, tuple[Tensor, Tensor]] = {}  # number -> attributes, images
+
+    @property
+    def size(self) -> int:
+        """Of the drawings, in pixels: the usual one, unless the resolution in training is more."""
+        return max(self.usual_size, self.resolution)
+
+    @property
+    def folder(self) -> Path:
+        """Where drawings of this size lie."""
+        path = self.root / f"drawings-{drawing_digest()}-{self.size}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def start_drawing(self, niceness: int) -> BaseProcess:
         """Start the drawing process; it ends with this one."""
@@ -111,8 +122,8 @@ class Gallery:
 
     def set_resolution(self, resolution: int, at_least: int) -> None:
         """Go to another resolution, and wait until there are enough shards to begin with."""
-        if resolution != self.resolution:
-            self.resolution = resolution
+        if resolution != self.loaded:
+            self.resolution = self.loaded = resolution
             self.shards.clear()
         while self.refresh() < at_least:
             time.sleep(2)

@@ -18,6 +18,7 @@ from decoder_network import (
     start_from_traits,
     unfold_basis,
 )
+from decoder_optimiser import MuonAndAdam
 from decoder_shards import Gallery, drawing_digest
 from PIL import Image
 from torch import Tensor
@@ -27,24 +28,31 @@ from huref.decoder.stylegan2 import Generator
 
 WARM_UP = 60  # steps
 FINAL_LR = 0.02  # of the stage's
-CURVE = ("minutes", "resolution", "images", "lr", "loss", "psnr", "images_per_second")
+CURVE = ("minutes", "resolution", "images", "matrix_lr", "loss", "psnr", "images_per_second")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution's share of the training; lr is held until the part `hold` of its images."""
+    """One resolution's share of the training.
+
+    Attributes:
+        lr, matrix_lr: Adam's and Muon's learning rate, held until the part `hold` of the images.
+        freeze: whether only the block of this resolution is trained, the others left as they are.
+    """
 
     resolution: int
     images: int
     batch: int
     lr: float
+    matrix_lr: float
     hold: float
+    freeze: bool = False
 
-    def rate(self, seen: int, steps: int) -> float:
-        """Learning rate after `seen` images of this stage and `steps` steps since a start."""
+    def part_of_rate(self, seen: int, steps: int) -> float:
+        """Part of lr to use after `seen` images of this stage and `steps` steps since a start."""
         part = max(0.0, min(1.0, seen / self.images) - self.hold) / max(1e-9, 1.0 - self.hold)
         fall = FINAL_LR + (1.0 - FINAL_LR) * 0.5 * (1.0 + math.cos(math.pi * part))
-        return self.lr * fall * min(1.0, (steps + 1) / WARM_UP)
+        return fall * min(1.0, (steps + 1) / WARM_UP)
 
 
 class Training:
@@ -69,19 +77,21 @@ class Training:
         last = self.stage == len(self.stages) - 1
         return last and self.seen_in_stage >= self.stages[-1].images
 
-    def networks(
-        self, state: dict[str, Tensor]
-    ) -> tuple[Generator, Generator, torch.optim.Optimizer]:
+    def networks(self, state: dict[str, Tensor]) -> tuple[Generator, Generator, MuonAndAdam]:
         """Model and average at the current resolution, begun from a (smaller) state."""
-        c, resolution = self.config, self.stages[self.stage].resolution
+        c, stage = self.config, self.stages[self.stage]
+        resolution = stage.resolution
         shape = (c["w_dim"], c["mapping_layers"], c["channels"], resolution, c["lr_mul"])
         model = build(self.basis.shape[1], *shape)
         start_from_traits(model, self.gallery.names)
         model = grow(model, state).to(self.device)
         mean = build(self.basis.shape[1], *shape).to(self.device).requires_grad_(False)
         mean.load_state_dict(model.state_dict())
-        optimiser = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), eps=1e-8, fused=True)
-        return model, mean, optimiser
+        if stage.freeze:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(f".b{resolution}." in name)
+        self.loss = torch.compile(self.distance) if c["compile"] else self.distance
+        return model, mean, MuonAndAdam(model)
 
     def paint(self, generator: Generator, attributes: Tensor) -> Tensor:
         """Colours (n, 3, r, r) of attributes (n, k); convolutions in bfloat16."""
@@ -89,16 +99,19 @@ class Training:
         image: Tensor = generator.synthesis([w] * generator.synthesis.num_ws, torch.bfloat16)
         return image
 
+    def distance(self, attributes: Tensor, target: Tensor) -> Tensor:
+        """Loss of the model's pictures of attributes (n, k), held against drawings."""
+        return distance(self.paint(self.model, attributes), target, **self.config["loss"])
+
     def step(self, since_start: int) -> Tensor:
         """Train on one batch and return its loss."""
         stage = self.stages[self.stage]
-        for group in self.optimiser.param_groups:
-            group["lr"] = stage.rate(self.seen_in_stage, since_start)
+        part = stage.part_of_rate(self.seen_in_stage, since_start)
         attributes, target = self.gallery.sample(stage.batch, self.sampler)
-        loss = distance(self.paint(self.model, attributes), target, **self.config["loss"])
+        loss: Tensor = self.loss(attributes, target)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        self.optimiser.step(part * stage.matrix_lr, part * stage.lr)
         # Early on the average must not remember the random beginning for long.
         half_life = min(self.config["ema_images"], 100 + self.seen / 4)
         average(self.mean, self.model, 0.5 ** (stage.batch / half_life))
@@ -123,6 +136,8 @@ class Training:
         """Grow model and average to the next resolution; the optimiser starts afresh."""
         current, mean = self.model.state_dict(), self.mean.state_dict()
         self.stage, self.seen_in_stage = self.stage + 1, 0
+        if self.stages[self.stage].freeze:
+            current = mean
         self.model, self.mean, self.optimiser = self.networks(current)
         self.mean.load_state_dict(self.model.state_dict() | mean)
 
@@ -187,7 +202,8 @@ class Training:
         resolution = self.stages[self.stage].resolution
         quality = self.evaluate(self.folder / f"sheet-{resolution}.png")
         self.save()
-        rate = self.stages[self.stage].rate(self.seen_in_stage, steps)
+        stage = self.stages[self.stage]
+        rate = stage.matrix_lr * stage.part_of_rate(self.seen_in_stage, steps)
         path = self.folder / "curve.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:

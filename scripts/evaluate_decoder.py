@@ -53,7 +53,7 @@ class Size:
     paths: int
 
 
-FULL = Size(16_384, 4, 256, 2_000, 200, 2, 16)
+FULL = Size(49_152, 4, 256, 2_000, 200, 2, 16)
 QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
 COSINES = (0.95, 0.8)
 

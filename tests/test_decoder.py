@@ -319,12 +319,17 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoder_shards, "SHARD", 24)
     config = {
         "name": "squares", "licence": "none", "seed": 3, "size": 16, "basis_seed": 0,
-        "w_dim": 32, "mapping_layers": 2, "lr_mul": 1.0, "channels": {4: 16, 8: 16, 16: 16},
+        "w_dim": 32, "mapping_layers": 2, "lr_mul": 1.0, "channels": {4: 16, 8: 16, 16: 16, 32: 8},
+        "compile": False,
         "psi": 1.0, "cutoff": None, "shards": 4, "ema_images": 64,
         "loss": {"contrast": 0.5, "detail": 1.0, "edges": 1.0},
         "stages": [
-            {"resolution": 8, "images": 160, "batch": 8, "lr": 3e-3, "hold": 1.0},
-            {"resolution": 16, "images": 160, "batch": 8, "lr": 3e-3, "hold": 0.5},
+            {"resolution": 8, "images": 160, "batch": 8, "lr": 3e-3, "matrix_lr": 3e-3,
+             "hold": 1.0},
+            {"resolution": 16, "images": 160, "batch": 8, "lr": 3e-3, "matrix_lr": 3e-3,
+             "hold": 0.5},
+            {"resolution": 32, "images": 80, "batch": 8, "lr": 3e-3, "matrix_lr": 3e-3,
+             "hold": 0.5, "freeze": True},
         ],
     }  # fmt: skip
 
@@ -385,11 +390,46 @@ def test_an_export_renders_what_was_trained_and_starts_another_training(
 def test_rate_warms_up_holds_and_falls() -> None:
     from decoder_training import FINAL_LR, WARM_UP, Stage
 
-    stage = Stage(resolution=16, images=1000, batch=10, lr=0.5, hold=0.4)
-    assert stage.rate(0, 0) == pytest.approx(0.5 / WARM_UP)
-    assert stage.rate(400, 1000) == 0.5
-    assert stage.rate(700, 1000) == pytest.approx(0.5 * (1 + FINAL_LR) / 2)
-    assert stage.rate(5000, 1000) == pytest.approx(0.5 * FINAL_LR)
+    stage = Stage(resolution=16, images=1000, batch=10, lr=0.5, matrix_lr=0.1, hold=0.4)
+    assert stage.part_of_rate(0, 0) == pytest.approx(1 / WARM_UP)
+    assert stage.part_of_rate(400, 1000) == 1.0
+    assert stage.part_of_rate(700, 1000) == pytest.approx((1 + FINAL_LR) / 2)
+    assert stage.part_of_rate(5000, 1000) == pytest.approx(FINAL_LR)
+
+
+@pytest.mark.parametrize("shape", [(24, 9), (9, 24), (16, 16)])
+def test_orthogonalise_keeps_directions_and_evens_out_sizes(shape: tuple[int, int]) -> None:
+    from decoder_optimiser import orthogonalise
+
+    matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    within = u.T @ orthogonalise(matrix.float()).double() @ v.T
+    # This iteration's coefficients leave singular values between about 0.7 and 1.2.
+    assert within.diagonal().min() > 0.6
+    assert within.diagonal().max() < 1.3
+    assert (within - within.diagonal().diag()).abs().max() < 0.1
+
+
+def test_a_frozen_stage_draws_at_its_own_size_and_trains_its_own_block_only(training) -> None:
+    one = training("run")
+    one.step(0)
+    one.next_stage()
+    one.next_stage()
+    one.gallery.resolution = 32
+    assert one.gallery.size == 32
+    assert one.gallery.folder.name.endswith("-32")
+    import decoder_shards
+
+    path = one.gallery.folder / "000000.npy"
+    decoder_shards.draw_shard(path, 0, 24, 32, one.gallery.basis)
+    one.gallery.set_resolution(32, 1)
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    for i in range(3):
+        one.step(i)
+    after = one.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert all(".b32." in name for name in changed)
 
 
 def test_png_carries_its_text(tmp_path: Path) -> None:
