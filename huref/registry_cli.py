@@ -25,8 +25,8 @@ def registry() -> None:
     """Keep what was measured of many models, to look others up among them.
 
     A URI is a folder, or a LanceDB whose name ends in .lance (pip install 'huref[lance]').
-    Nothing in a registry needs to be kept private: a model's latent, and a sketch of 1 % of its
-    terms from which no weight follows.
+    Nothing in a registry needs to be kept private: a model's latent, and a sketch of its terms, the
+    signs of 49,152 random sums, from which no weight follows.
     """
 
 

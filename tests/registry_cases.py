@@ -6,7 +6,7 @@ import numpy as np
 
 from huref.recipe import Recipe, load_recipe
 from huref.registry.entry import Entry
-from huref.registry.sketch import DIAGONALS
+from huref.registry.sketch import kept_of
 
 M = 128  # anchors; enough to be compared, small enough to be quick
 
@@ -30,7 +30,7 @@ def made_up(seed: int, base: str | None = None, vocabulary: int = 0, **changes: 
         measured_at="2026-11-21",
         measured_by="tests",
         latent=g.standard_normal(512).astype(np.float32),
-        sketch=np.clip(g.normal(0, 30, (6, DIAGONALS * M)), -127, 127).astype(np.int8),
+        sketch=g.integers(0, 256, (6, kept_of(M) // 8), dtype=np.uint8),
         anchors=VOCABULARIES[vocabulary],
     )
     return replace(entry, **changes)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from huref.registry.kinship import Kinship, compare_all, find_kin
 from huref.registry.layout import LEAST_GAP, lay_out
 from huref.registry.map import draw_map, save_map
 from huref.registry.matrices import from_entries
+from huref.registry.sketch import KEPT, pack
 from huref.registry.store import Store, create_store
 
 FAMILIES = (9, 5, 3, 1, 1)
@@ -36,7 +37,7 @@ def made_up(seed: int) -> list[Entry]:
     vocabularies[1, 100:] = vocabularies[0, 100:]  # nine in ten anchors shared
     entries = []
     for family, size in enumerate(FAMILIES):
-        root = rng.standard_normal((6, 3072)), rng.standard_normal(512)
+        root = rng.standard_normal((6, KEPT)), rng.standard_normal(512)
         for number in range(size):
             kept = 1.0 if number == 0 else 0.9
             sketch, latent = (
@@ -49,12 +50,11 @@ def made_up(seed: int) -> list[Entry]:
             name = f"user/tuned-{family}-{number}" if number else f"lab/Base-{family}"
             if (family, number) == (0, 8):
                 name = HOSTILE
-            codes = np.clip(np.round(sketch * 30), -127, 127).astype(np.int8)
             anchors = vocabularies[number % 2]
             entries.append(
                 Entry(
                     name, None, digest, base, "2026-11-21", "me", latent.astype(np.float32),
-                    codes, anchors,
+                    pack(sketch), anchors,
                 )
             )  # fmt: skip
     return entries

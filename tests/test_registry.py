@@ -13,7 +13,7 @@ from huref.errors import RecipeError, RegistryError
 from huref.registry import folder_store
 from huref.registry.entry import Entry, Query
 from huref.registry.exchange import export, read_jsonl
-from huref.registry.sketch import correlate_sketches, lower_end, shared_entries
+from huref.registry.sketch import correlate_sketches, count_shared, lower_end, reach, spread
 from huref.registry.store import Store, create_store, open_store
 
 MakeStore = Callable[[str], Store]
@@ -97,10 +97,11 @@ def brute_force(query: Query, entries: list[Entry]) -> list[str]:
     assert query.anchors is not None
     ranked = []
     for entry in entries:
-        shared = shared_entries(query.anchors, entry.anchors, 6)
-        ics = correlate_sketches(query.sketch, entry.sketch[None], shared).mean()
-        if np.count_nonzero(query.anchors == entry.anchors) >= 64:
-            ranked.append((float(lower_end(ics, int(shared.sum()))), entry.model))
+        if (shared := count_shared(query.anchors, entry.anchors)) >= 64:
+            factor = reach(shared, M, M)
+            ics = factor * correlate_sketches(query.sketch, entry.sketch[None]).mean()
+            deviation = factor * spread(query.sketch.size * 8, measured=False)
+            ranked.append((float(lower_end(ics, deviation)), entry.model))
     return [name for _, name in sorted(ranked, reverse=True)]
 
 
@@ -113,8 +114,8 @@ def test_search_looks_at_every_entry(store: Store) -> None:
     g = np.random.default_rng(5)
     for place in (0, 33, 77):
         target = entries[place]
-        noisy = target.sketch * 0.3 + g.normal(0, 30, target.sketch.shape)
-        query = Query(target.latent, np.clip(noisy, -127, 127).astype(np.int8), target.anchors)
+        flipped = np.packbits(g.random((6, target.sketch.shape[1] * 8)) < 0.35, axis=-1)
+        query = Query(target.latent, target.sketch ^ flipped, target.anchors)
         found = store.search(query, limit=90)
         assert [match.entry.model for match in found] == brute_force(query, entries)
         assert found[0].entry.model == target.model
@@ -145,7 +146,7 @@ def test_search_in_an_empty_registry_finds_nothing(store: Store) -> None:
 def test_entries_that_do_not_fit_are_refused(store: Store) -> None:
     store.add([made_up(1)])
     with pytest.raises(RegistryError, match="another size"):
-        store.add([made_up(2, sketch=np.zeros((6, 5), np.int8))])
+        store.add([made_up(2, sketch=np.zeros((6, 5), np.uint8))])
     with pytest.raises(RegistryError, match="not finite"):
         store.add([made_up(3, latent=np.full(512, np.nan, np.float32))])
     assert len(store) == 1

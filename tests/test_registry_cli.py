@@ -126,7 +126,7 @@ def test_a_score_that_some_strangers_reach_is_no_answer(
     [match, *_] = unreachable.search(make_query(open_record(str(child[0]))))
     for ics, answer in ((0.17, "none"), (0.4, "inconclusive"), (0.8, "descends")):
         # Of 90 shared anchors, on which strangers' scores spread by 0.047.
-        few = dataclasses.replace(match, ics=ics, compared=453, shared_anchors=90)
+        few = dataclasses.replace(match, ics=ics, deviation=0.047, shared_anchors=90)
         monkeypatch.setattr(unreachable, "search", lambda *_, few=few, **__: [few])
         monkeypatch.setattr(unreachable, "count_bases", lambda: 50)
         found = identify_record(open_record(str(child[0])), unreachable, read=0)

@@ -17,124 +17,147 @@ from huref.lineage.similarity import compare_records
 from huref.models import open_record
 from huref.recipe import load_recipe
 from huref.registry.chance import is_worth_reading, log10_stranger, log10_upper_tail
-from huref.registry.entry import make_entry, make_query
+from huref.registry.entry import Query, make_entry, make_query
+from huref.registry.matrices import from_entries
+from huref.registry.ranking import Ranking
 from huref.registry.sketch import (
+    KEPT,
     correlate_sketches,
+    correlate_terms,
     count_shared,
     encode_anchors,
     lower_end,
     make_sketch,
-    shared_entries,
-    sketch_shifts,
+    pack,
+    project,
     spread,
 )
 
 M = 512
-SHIFTS = [273, 291, 349, 502, 297, 205]
 ANCHOR_CODES = [0, 4055931881, 3493906184]
-EVERYTHING = np.ones((6, 6 * M), bool)
+ALL = np.arange(1, M + 1, dtype=np.uint32)
+BYTES = KEPT // 8
+FIRST_BYTES = [
+    [222, 210, 159, 198], [106, 150, 44, 242], [0, 191, 163, 21],
+    [176, 138, 152, 39], [56, 155, 214, 212], [169, 214, 97, 4],
+]  # fmt: skip
 
 
-def correlated(rho: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def correlated(rho: float, seed: int, uneven: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     a = torch.randn(2, 3, M, M, generator=g)
-    return a, rho * a + math.sqrt(1 - rho * rho) * torch.randn(2, 3, M, M, generator=g)
+    b = rho * a + math.sqrt(1 - rho * rho) * torch.randn(2, 3, M, M, generator=g)
+    if not uneven:
+        return a, b
+    strength = torch.randn(M, generator=g).mul(0.8).exp()  # of a row: one in six is twice the usual
+    return a * strength[:, None] * strength, b * strength[:, None] * strength
 
 
+@pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.7, 0.98, 1.0])
-def test_a_sketch_keeps_the_ics(rho: float) -> None:
-    errors = []
-    for seed in range(4):
-        a, b = correlated(rho, seed)
-        estimate = correlate_sketches(make_sketch(a), make_sketch(b)[None], EVERYTHING).mean()
-        errors.append(estimate - float(ics(a, b)))
-    assert np.abs(errors).max() < 0.02
-    # The figure that identify's null rests on, with room for four samples of it.
-    assert np.abs(errors).max() < 4 * (1 - rho**2) * spread(EVERYTHING.sum()) + 1e-4
+def test_a_sketch_keeps_the_ics(rho: float, uneven: bool) -> None:
+    by_terms, by_sketches = [], []
+    for seed in range(3):
+        a, b = correlated(rho, seed, uneven)
+        exact, other = float(ics(a, b)), make_sketch(b, ALL)[None]
+        by_terms.append(correlate_terms(project(a, ALL != 0), other).mean() - exact)
+        by_sketches.append(correlate_sketches(make_sketch(a, ALL), other).mean() - exact)
+    assert np.abs(by_terms).max() < 0.02
+    assert np.abs(by_sketches).max() < 0.02
+    # The figures that identify's null rests on.
+    for errors, measured in ((by_terms, True), (by_sketches, False)):
+        deviation = spread(6 * KEPT, measured=measured)
+        assert np.abs(errors).max() < 3.5 * math.sqrt(1 - 0.95 * rho**2) * deviation
 
 
-def test_which_entries_are_kept_never_changes() -> None:
+def test_what_is_kept_never_changes() -> None:
     # A published registry depends on these.
-    assert sketch_shifts(6, 512)[0].tolist() == SHIFTS
-    shifts = sketch_shifts(6, 512)
-    assert shifts.shape == (6, 6)
-    assert shifts.min() >= 1
-    assert shifts.max() < 512
-    assert all(len(set(row)) == 6 for row in shifts.tolist())
+    terms = torch.zeros(2, 3, M, M)
+    terms[:, :, 3, 4], terms[:, :, 100, 500] = 1, -2
+    sketch = make_sketch(terms, ALL)
+    assert sketch.dtype == np.uint8
+    assert sketch.shape == (6, BYTES)
+    assert sketch[:, :4].tolist() == FIRST_BYTES
+    assert np.array_equal(make_sketch(terms, ALL, 2048), sketch[:, : 2048 // 8])
     codes = encode_anchors(Anchors((b"", b" the", b"ing"), (-1, 5, 6)))
     assert codes.tolist() == ANCHOR_CODES
-
-
-def test_codes_are_the_entries_of_the_diagonals() -> None:
-    terms = torch.zeros(2, 3, M, M)
-    shift = int(sketch_shifts(6, M)[4, 2])
-    terms[1, 1, 500, (500 + shift) % M] = -0.25
-    terms[1, 1, 3, (3 + shift) % M] = 0.125
-    codes = make_sketch(terms)
-    assert codes.dtype == np.int8
-    assert codes.shape == (6, 6 * M)
-    assert np.count_nonzero(codes) == 2
-    assert codes[4, 2 * M + 500] == -127
-    assert codes[4, 2 * M + 3] == 64
 
 
 def test_a_term_without_variation_correlates_with_nothing() -> None:
     a, b = correlated(1.0, 0)
     b = b.clone()
     b[0] = 0
-    one, other = make_sketch(a), make_sketch(b)
-    found = correlate_sketches(one, np.stack([one, other]), EVERYTHING)
+    one, other = make_sketch(a, ALL), make_sketch(b, ALL)
+    assert not other[:3].any()
+    found = correlate_sketches(one, np.stack([one, other]))
     assert found[0] == pytest.approx(np.ones(6), abs=1e-6)
-    assert found[1][:3].tolist() == [0, 0, 0]
-    assert found[1][3:] == pytest.approx(np.ones(3), abs=1e-6)
+    assert found[1].tolist() == [0, 0, 0, 1, 1, 1]
+    assert correlate_sketches(other, other[None])[0].tolist() == [0, 0, 0, 1, 1, 1]
+    by_terms = correlate_terms(project(b, ALL != 0), np.stack([one, other]))
+    assert np.abs(by_terms[:, :3]).max() < 0.03
+    assert by_terms[:, 3:] == pytest.approx(1, abs=0.02)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.floats(0.2, 1))
-def test_correlations_are_pearsons_on_the_shared_entries(
-    seed: int, count: int, share: float
-) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300))
+def test_counts_of_bits_are_sums_of_signs(seed: int, count: int) -> None:
     g = np.random.default_rng(seed)
-    one = g.integers(-127, 128, (2, 60), dtype=np.int8)
-    many = g.integers(-127, 128, (count, 2, 60), dtype=np.int8)
-    shared = g.random((2, 60)) < share
-    shared[:, :3] = True
-    found = correlate_sketches(one, many, shared)
-    for row in range(count):
-        for term in range(2):
-            kept = shared[term]
-            expected = np.corrcoef(one[term][kept], many[row, term][kept])[0, 1]
-            assert found[row, term] == pytest.approx(expected, abs=1e-4)
+    signs = np.where(g.random((count, 2, 128)) < 0.5, 1.0, -1.0)
+    one = g.standard_normal((2, 128)).astype(np.float32)
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    many = pack(signs.astype(np.float32))
+    expected = math.sqrt(math.pi / 2 / 128) * np.einsum("tk,ntk->nt", one, signs)
+    # Six bits: rounding by at most half a step of 2 max / 63, at random over 128 of them.
+    step = 2 * np.abs(one).max(axis=1) / 63
+    error = math.sqrt(math.pi / 2 / 128) * step * math.sqrt(128 / 12)
+    assert (np.abs(correlate_terms(one, many) - expected) < 6 * error).all()
+    agreement = np.einsum("tk,ntk->nt", np.sign(one), signs) / 128
+    found = correlate_sketches(pack(one), many)
+    assert found == pytest.approx(np.sin(math.pi / 2 * agreement), abs=1e-9)
 
 
-def test_partly_shared_anchors_are_compared_as_the_terms_are() -> None:
-    a, b = correlated(0.6, 1)
+def partly_shared(rho: float, seed: int, uneven: bool) -> tuple[Record, Record]:
+    a, b = correlated(rho, seed, uneven)
     tokens = [b"%d" % i for i in range(M)]
     others = [t if i % 3 else b"other" + t for i, t in enumerate(tokens)]
+    fresh = correlated(0.0, seed + 1, uneven)[0]  # what other tokens meet is another thing
+    own = torch.tensor([i % 3 == 0 for i in range(M)])
+    b = torch.where(own[:, None] | own, fresh, b)
     others[7] = b""
     b[:, :, 7], b[:, :, :, 7] = 0, 0
     recipe, ids = load_recipe()[0], tuple(range(M))
     latent = np.zeros(512, np.float32)
     x = Record("a", None, recipe, (1, 2), Anchors(tuple(tokens), ids), a, latent)
-    y = Record("b", None, recipe, (1, 2), Anchors(tuple(others), ids), b, latent)
-    exact = compare_records(x, y)
-    one, other = make_entry(x), make_entry(y)
-    assert count_shared(one.anchors, other.anchors) == exact.shared_anchors
-    shared = shared_entries(one.anchors, other.anchors, 6)
-    assert 0.4 < shared.mean() < 0.48
-    estimate = correlate_sketches(one.sketch, other.sketch[None], shared).mean()
+    return x, Record("b", None, recipe, (1, 2), Anchors(tuple(others), ids), b, latent)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize("rho", [0.0, 0.6])
+def test_partly_shared_anchors_are_compared_as_the_terms_are(rho: float, uneven: bool) -> None:
+    x, y = partly_shared(rho, 1, uneven)
+    exact, entry, query = compare_records(x, y), make_entry(y), make_query(x)
+    assert query.anchors is not None
+    assert count_shared(query.anchors, entry.anchors) == exact.shared_anchors
     assert exact.ics is not None
-    assert estimate == pytest.approx(exact.ics, abs=4 * spread(shared.sum()))
+    for asked, measured in (
+        (query, True),
+        (Query(query.latent, query.sketch, query.anchors), False),
+    ):
+        _, terms, deviations = Ranking(asked)(from_entries([entry]))
+        assert terms is not None
+        assert 1.4 < deviations[0] / spread(6 * KEPT, measured=measured) < 2.4
+        tolerance = 4 * deviations[0] + (0.1 * rho if uneven else 0)
+        assert terms.mean() == pytest.approx(exact.ics, abs=tolerance)
 
 
 def test_the_zoos_pairs_are_kept_within_two_hundredths() -> None:
     records = [open_record(str(ZOO / name)) for name in ("llama-a", "llama-a-twin", "mistral-d")]
-    for i, j in ((0, 1), (0, 2), (1, 2)):
+    for i, j in ((0, 1), (0, 2), (1, 2), (2, 0)):
         exact = compare_records(records[i], records[j]).ics
-        one, other = make_entry(records[i]), make_entry(records[j])
-        shared = shared_entries(one.anchors, other.anchors, 6)
-        estimate = correlate_sketches(one.sketch, other.sketch[None], shared).mean()
+        entry = make_entry(records[j])
+        terms = Ranking(make_query(records[i]))(from_entries([entry]))[1]
         assert exact is not None
-        assert abs(estimate - exact) < 0.02
+        assert terms is not None
+        assert abs(terms.mean() - exact) < 0.02
 
 
 def test_a_picture_has_no_sketch() -> None:
@@ -166,13 +189,13 @@ def test_the_chance_of_a_stranger_counts_all_bases() -> None:
 
 def test_the_gate_lets_as_many_strangers_through_as_it_says() -> None:
     g = np.random.default_rng(0)
-    deviation = spread(18432)
+    deviation = spread(6 * KEPT, measured=True)
     best = g.normal(0, deviation, (20_000, 200)).max(axis=1)
     passed = np.mean([is_worth_reading(score, deviation, 200) for score in best])
     assert passed == pytest.approx(0.01, abs=0.003)
 
 
 def test_few_anchors_rank_behind_many() -> None:
-    few, many = lower_end(np.array([0.2, 0.9]), 288), lower_end(np.array([0.1, 0.7]), 18432)
+    few, many = lower_end(np.array([0.2, 0.9]), 0.05), lower_end(np.array([0.1, 0.7]), 0.006)
     assert few[0] < many[0]
     assert few[1] > many[1]

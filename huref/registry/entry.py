@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from huref.errors import RegistryError
 from huref.invariants.record import Record
@@ -22,11 +23,14 @@ class Query:
         latent: (512,) float32.
         sketch: as in `Entry`, or None where only a picture is at hand.
         anchors: likewise.
+        terms: (layers, 3, m, m) of a model that was measured; against its own terms the others'
+            sketches tell more than against its sketch.
     """
 
     latent: NDArray[np.float32]
     sketch: Codes | None = None
     anchors: AnchorCodes | None = None
+    terms: Tensor | None = None
 
 
 def make_query(record: Record) -> Query:
@@ -39,7 +43,8 @@ def make_query(record: Record) -> Query:
         raise RegistryError(f"{record.model}: without a latent it cannot be looked up")
     if record.terms is None or record.anchors is None:
         return Query(record.latent)
-    return Query(record.latent, make_sketch(record.terms), encode_anchors(record.anchors))
+    anchors = encode_anchors(record.anchors)
+    return Query(record.latent, make_sketch(record.terms, anchors), anchors, record.terms)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Entry:
         measured_at: UTC date, ISO 8601.
         measured_by: who measured it.
         latent: (512,) float32.
-        sketch: (layers * 3, 6 m) int8, see `huref.registry.sketch`.
+        sketch: (layers * 3, 1024) uint8, see `huref.registry.sketch`.
         anchors: code of each bucket's token, (m,) uint32; 0 for an empty bucket.
     """
 
@@ -95,6 +100,7 @@ def make_entry(record: Record, base: str | None = None, measured_by: str | None 
             f"{record.model}: a picture carries only the latent, and a registry needs the sketch "
             "too; add the weights or a record"
         )
+    anchors = encode_anchors(record.anchors)
     return Entry(
         model=record.model,
         revision=record.revision,
@@ -103,6 +109,6 @@ def make_entry(record: Record, base: str | None = None, measured_by: str | None 
         measured_at=dt.datetime.now(dt.UTC).date().isoformat(),
         measured_by=getpass.getuser() if measured_by is None else measured_by,
         latent=np.asarray(record.latent, np.float32),
-        sketch=make_sketch(record.terms),
-        anchors=encode_anchors(record.anchors),
+        sketch=make_sketch(record.terms, anchors),
+        anchors=anchors,
     )

@@ -18,7 +18,7 @@ from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
 from huref.registry.store import Store, create_store
 
-ARRAYS = {"latent": "<f4", "sketch": "i1", "anchors": "<u4"}
+ARRAYS = {"latent": "<f4", "sketch": "u1", "anchors": "<u4"}
 LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
 
 

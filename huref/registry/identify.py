@@ -18,7 +18,6 @@ from huref.models import open_record
 from huref.portrait import render
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
-from huref.registry.sketch import spread
 from huref.registry.store import Match, Store, open_store
 
 Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
@@ -193,7 +192,7 @@ def identify_record(
 def _consider(record: Record, match: Match, of: int, recipe: str | None) -> Candidate:
     """Weigh a candidate; by its weights, if there is a recipe and what for."""
     score = match.latent_cosine if match.ics is None else match.ics
-    deviation = LATENT_SPREAD if match.ics is None else spread(match.compared)
+    deviation = LATENT_SPREAD if match.ics is None else match.deviation
     chance = log10_stranger(score, deviation, of)
     unread = Similarity(None, None, None, match.latent_cosine, "")
     if not is_worth_reading(score, deviation, of):

@@ -12,7 +12,7 @@ from huref.errors import RegistryError
 from huref.lineage.similarity import MIN_SHARED
 from huref.lineage.tree import JOINED_FROM
 from huref.registry.matrices import Matrices, from_columns
-from huref.registry.sketch import Codes, count_shared, shared_entries, spread
+from huref.registry.sketch import count_shared, from_agreement, reach, spread
 from huref.registry.store import Labels, Store
 
 MOST_MODELS = 5000  # more are sampled: all pairs are compared, and a page must stay light
@@ -104,37 +104,43 @@ def compare_all(models: Matrices) -> Matrix:
 
     It is 0 where they share too few anchors, or so few that it may be noise.
     """
-    count, terms = len(models.latents), models.sketches.shape[1]
-    ics = np.eye(count, dtype=np.float32)
+    count, terms = models.sketches.shape[:2]
     groups = [np.flatnonzero(models.vocabulary == v) for v in range(len(models.vocabularies))]
-    for i, rows in enumerate(groups):
-        for j, others in enumerate(groups[: i + 1]):
-            anchors = models.vocabularies[i], models.vocabularies[j]
-            if count_shared(*anchors) < MIN_SHARED:
-                continue
-            shared = shared_entries(*anchors, terms)
-            mine = _standardise(models.sketches[rows], shared)
-            theirs = mine if i == j else _standardise(models.sketches[others], shared)
-            block = np.zeros((len(rows), len(others)), np.float32)
-            for a, b in zip(mine, theirs, strict=True):  # of each term, (n, entries)
-                block += a @ b.T
-            block /= terms
-            block[block < NOISE * spread(int(shared.sum()))] = 0
-            ics[np.ix_(rows, others)] = block
-            ics[np.ix_(others, rows)] = block.T
+    factors = _factors(models)
+    ics = np.zeros((count, count), np.float32)
+    for term in range(terms):
+        signs = np.unpackbits(models.sketches[:, term], axis=1).astype(np.float32) * 2 - 1
+        signs[~models.sketches[:, term].any(axis=1)] = 0  # a term that does not vary
+        for i, j in zip(*np.nonzero(factors), strict=True):
+            if j <= i:
+                rows, others = groups[i], groups[j]
+                agreement = signs[rows] @ signs[others].T / signs.shape[1]
+                ics[np.ix_(rows, others)] += from_agreement(agreement) / terms
+    projections = models.sketches[0].size * 8
+    for i, j in np.ndindex(factors.shape):
+        if j <= i:
+            square = np.ix_(groups[i], groups[j])
+            block = np.minimum(ics[square] * factors[i, j], 1)
+            block[block < NOISE * factors[i, j] * spread(projections, measured=False)] = 0
+            ics[square] = block
+            ics[np.ix_(groups[j], groups[i])] = block.T
     np.fill_diagonal(ics, 1)
     return ics
 
 
-def _standardise(codes: Codes, shared: NDArray[np.bool_]) -> list[Matrix]:
-    """The shared entries of each term, each row of mean 0 and length 1 (or all 0)."""
-    terms = []
-    for term, kept in enumerate(shared):
-        x = codes[:, term, kept].astype(np.float32)
-        x -= x.mean(axis=1, keepdims=True)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-        terms.append(x)
-    return terms
+def _factors(models: Matrices) -> NDArray[np.float64]:
+    """By what the ICS of models of two vocabularies is stretched; 0 where they cannot be compared.
+
+    See `huref.registry.sketch.reach`.
+    """
+    held = np.count_nonzero(models.vocabularies, axis=1)
+    factors = np.zeros((len(held), len(held)))
+    for i, mine in enumerate(models.vocabularies):
+        for j, theirs in enumerate(models.vocabularies):
+            shared = count_shared(mine, theirs)
+            if shared >= MIN_SHARED:
+                factors[i, j] = reach(shared, held[i], held[j])
+    return factors
 
 
 def _declared(labels: Sequence[Labels]) -> list[int | None]:

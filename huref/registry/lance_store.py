@@ -20,7 +20,7 @@ from huref.invariants.record import LATENT
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.matrices import from_columns
-from huref.registry.sketch import DIAGONALS, VERSION
+from huref.registry.sketch import VERSION, kept_of
 from huref.registry.store import Chunk, Labels, Store, refuse_unfit
 
 os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it creates
@@ -136,7 +136,7 @@ class LanceStore(Store):
             for name in ("latent", "sketch", "anchors")
             if name in batch.schema.names
         }
-        empty = np.zeros((count, 0, 0), np.int8)
+        empty = np.zeros((count, 0, 0), np.uint8)
         terms = len(self.recipe.layers) * 3
         sketches = columns["sketch"].reshape(count, terms, -1) if "sketch" in columns else empty
         m = from_columns([(columns["latent"], sketches, columns["anchors"])])
@@ -158,12 +158,12 @@ class LanceStore(Store):
 
 
 def _schema(recipe: Recipe) -> Any:
-    entries = len(recipe.layers) * 3 * DIAGONALS * recipe.m
+    size = len(recipe.layers) * 3 * kept_of(recipe.m) // 8
     fields = [pa.field("key", pa.string(), nullable=False)]
     fields += [pa.field(name, pa.string()) for name in LABELS]
     fields += [
         pa.field("latent", pa.list_(pa.float32(), LATENT)),
-        pa.field("sketch", pa.list_(pa.int8(), entries)),
+        pa.field("sketch", pa.list_(pa.uint8(), size)),
         pa.field("anchors", pa.list_(pa.uint32(), recipe.m)),
     ]
     return pa.schema(fields, metadata={"recipe": recipe.to_json(), "sketch": VERSION})

@@ -18,7 +18,7 @@ class Matrices:
 
     Attributes:
         latents: (n, 512) float32.
-        sketches: (n, terms, entries) int8.
+        sketches: (n, terms, bytes) uint8.
         vocabularies: the different sets of anchors, (s, m) uint32.
         vocabulary: which of them each model has, (n,) int64.
     """

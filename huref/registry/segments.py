@@ -72,7 +72,7 @@ class Segment:
             tensors["vocabularies"] = self._file.get_tensor("vocabularies")
         except SafetensorError as error:
             raise RegistryError(f"{self._damaged} ({error})") from error
-        tensors.setdefault("sketches", np.zeros((stop - start, 0, 0), np.int8))
+        tensors.setdefault("sketches", np.zeros((stop - start, 0, 0), np.uint8))
         matrices = Matrices(**tensors)
         if not np.isfinite(matrices.latents).all() or (
             matrices.vocabulary.max() >= len(matrices.vocabularies)

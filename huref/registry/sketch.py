@@ -1,87 +1,107 @@
 """A sketch: what a registry keeps of a model's terms, small enough to publish.
 
-The anchors of a term stand in the order of a hash, so any fixed set of its entries is a random
-sample of it. A sketch keeps six wrapped diagonals of each (m, m) term, shifted by amounts that
-differ from term to term: every row and every column is read six times. For two models the
-Pearson correlation over the kept entries estimates that over all of them with a standard
-deviation of (1 - rho^2) / sqrt(n) over n entries, as long as rows are about equally strong, as
-they are in the zoo's models. (docs/registry.md: up to twice that where they are not; seeded
-projections of all entries keep to it there.) Unlike a projection, an entry belongs to one row and
-one column, so models that share only some anchors are compared on the entries whose both anchors
-they share, exactly as `compare_records` does.
+A term, its mean taken off, is turned by a seeded rotation of its m x m entries (random signs, then
+a cosine transform); 8,192 of the coefficients, chosen by the seed, are kept by their signs alone.
+That is 49,152 seeded projections of six terms in 6,144 bytes.
 
-What it gives away of the weights: about 1 % of the entries of the terms, rounded to 8 bits and
-without their scale. No weight follows from them. But whoever has the weights of a base can tell
-from the sketch whether the model descends from it, and whoever guesses a token can tell whether
-it is an anchor.
+Whatever a term looks like, its rotated coefficients are close to Gaussian, and those of two terms
+of Pearson correlation rho are jointly so. From n of them rho follows in two ways:
+
+- by one model's own coefficients x and the other's signs s (`correlate_terms`), the way of
+  `huref identify`, which has just measured the model: E[x s] = rho sqrt(2 / pi) |x|; the standard
+  deviation is sqrt(pi / 2 / n) where nothing is shared and less elsewhere. RaBitQ (Gao and Long,
+  2024) searches so.
+- by the signs of both (`correlate_sketches`): these agree in a share of 1 - arccos(rho) / pi
+  (Goemans and Williamson, 1995; Charikar, 2002); the deviation is (pi / 2) / sqrt(n).
+
+The first also serves models that share only some anchors: the rows and columns that the other
+lacks are left out of the model's own term before it is turned, exactly as `compare_records` does;
+what the other holds beside adds to the deviation alone. docs/registry.md has the measured errors.
+
+What it gives away of the weights: the signs of 49,152 sums over all entries of products of weights
+and embeddings, without any scale. No weight follows from them. But whoever has the weights of a
+base can tell from the sketch whether the model descends from it, and whoever guesses a token can
+tell whether it is an anchor.
 """
 
 import hashlib
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.fft import dct
 from torch import Tensor
 
 from huref.invariants.anchors import Anchors
 
-DIAGONALS = 6  # of each term
-VERSION = "diagonals-1"
-LARGEST = 127  # the code of the largest entry of a term
+KEPT = 8192  # coefficients of each term
+VERSION = "signs-1"
+PLANES = 6  # bits to which a model's own coefficients are rounded: an error of 0.04 of a deviation
+AT_ONCE = 256  # sketches looked at together: 1.5 MB, which a cache holds
 
-Codes = NDArray[np.int8]
+Codes = NDArray[np.uint8]
 AnchorCodes = NDArray[np.uint32]
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 
-@lru_cache(maxsize=32)
-def sketch_shifts(terms: int, m: int, diagonals: int = DIAGONALS) -> NDArray[np.int64]:
-    """By how many columns each kept diagonal is shifted, (terms, 6); distinct within a term.
+def kept_of(m: int, kept: int = KEPT) -> int:
+    """How many coefficients of an (m, m) term a sketch keeps: whole words of 64."""
+    return min(kept, m * m // 64 * 64)
 
-    From SHA-256, so that they never change. The main diagonal, on which a token meets itself, is
-    left out.
+
+@lru_cache(maxsize=16)
+def _rotation(term: int, m: int, kept: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Signs (m * m,) and the coefficients that are kept, from SHAKE-256, so that they never change.
+
+    Fewer of them are the first of more.
     """
-    shifts = []
-    for term in range(terms):
-        chosen: list[int] = []
-        attempt = 0
-        while len(chosen) < diagonals:
-            digest = hashlib.sha256(f"huref sketch 1 {term} {attempt}".encode()).digest()
-            shift = 1 + int.from_bytes(digest[:8], "big") % (m - 1)
-            if shift not in chosen:
-                chosen.append(shift)
-            attempt += 1
-        shifts.append(chosen)
-    return np.array(shifts)
+    stream = hashlib.shake_256(f"huref sketch 2 {term} {m}".encode()).digest(9 * m * m)
+    signs = 1 - 2 * (np.frombuffer(stream[: m * m], np.uint8) & 1).astype(np.int8)
+    keys = np.frombuffer(stream[m * m :], "<u8")
+    return signs, np.argsort(keys, kind="stable")[:kept]
 
 
-def make_sketch(terms: Tensor, diagonals: int = DIAGONALS) -> Codes:
-    """The sketch of a model's terms.
+def project(terms: Tensor, used: Mask, kept: int = KEPT) -> Floats:
+    """The kept coefficients of a model's terms.
 
     Args:
         terms: (layers, 3, m, m) float.
-        diagonals: how many to keep of each term. Registries take the default; others are there
-            to measure what it costs.
+        used: (m,), the anchors whose rows and columns count.
+        kept: how many to keep of each term. Registries take the default; others are there to
+            measure what it costs.
 
     Returns:
-        (layers * 3, 6 m) int8: the entries (i, (i + shift) mod m) of each term, divided by the
-        largest of them. A term of zeros stays zero.
+        (layers * 3, kept), each row of length 1, or 0 where a term does not vary.
     """
-    m = terms.shape[-1]
-    flat = terms.reshape(-1, m, m).float()
-    shifts = torch.from_numpy(sketch_shifts(len(flat), m, diagonals))
-    rows = torch.arange(m)
-    columns = (rows[None, None, :] + shifts[:, :, None]) % m  # (terms, 6, m)
-    entries = flat[torch.arange(len(flat))[:, None, None], rows, columns].reshape(len(flat), -1)
-    return quantise(entries)
+    m = len(used)
+    result = []
+    for number, term in enumerate(terms.reshape(-1, m, m).float().numpy()):
+        signs, places = _rotation(number, m, kept_of(m, kept))
+        whole = np.zeros((m, m), np.float32)
+        part = term[np.ix_(used, used)]
+        whole[np.ix_(used, used)] = part - part.mean(dtype=np.float64)
+        rotated = dct(whole.reshape(-1) * signs, norm="ortho")[places]
+        result.append(rotated / max(float(np.linalg.norm(rotated)), 1e-30))
+    return np.stack(result).astype(np.float32, copy=False)
 
 
-def quantise(entries: Tensor) -> Codes:
-    """Entries (terms, k) as 8-bit codes in units of the largest of their term."""
-    largest = entries.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
-    codes: Codes = (entries / largest * LARGEST).round().to(torch.int8).numpy()
-    return codes
+def pack(projections: Floats) -> Codes:
+    """The signs of coefficients (..., kept) as bits, (..., kept / 8)."""
+    return np.packbits(projections > 0, axis=-1)
+
+
+def make_sketch(terms: Tensor, anchors: AnchorCodes, kept: int = KEPT) -> Codes:
+    """The sketch of a model's terms, (layers * 3, kept / 8) uint8; a flat term's is 0.
+
+    Args:
+        terms: (layers, 3, m, m) float.
+        anchors: as `encode_anchors` gives them.
+        kept: see `project`.
+    """
+    return pack(project(terms, anchors != 0, kept))
 
 
 def encode_anchors(anchors: Anchors) -> AnchorCodes:
@@ -93,62 +113,103 @@ def encode_anchors(anchors: Anchors) -> AnchorCodes:
     return codes
 
 
+def shared_anchors(mine: AnchorCodes, theirs: AnchorCodes) -> Mask:
+    """In which buckets two models hold the same token, (m,)."""
+    same: Mask = (mine == theirs) & (mine != 0)
+    return same
+
+
 def count_shared(mine: AnchorCodes, theirs: AnchorCodes) -> int:
     """In how many buckets two models hold the same token."""
-    return int(np.count_nonzero((mine == theirs) & (mine != 0)))
+    return int(np.count_nonzero(shared_anchors(mine, theirs)))
 
 
-def shared_entries(mine: AnchorCodes, theirs: AnchorCodes, terms: int) -> NDArray[np.bool_]:
-    """Which entries of a sketch two models can be compared on, (terms, 6 m)."""
-    shared = (mine == theirs) & (mine != 0)
-    m = len(shared)
-    columns = (np.arange(m) + sketch_shifts(terms, m)[:, :, None]) % m
-    both: NDArray[np.bool_] = (shared & shared[columns]).reshape(terms, -1)
-    return both
+def correlate_terms(one: Floats, many: Codes) -> NDArray[np.float64]:
+    """Pearson correlations, by term, of one model's terms with those behind many sketches.
 
-
-def correlate_sketches(
-    one: Codes, many: Codes, shared: NDArray[np.bool_], block: int = 64
-) -> NDArray[np.float64]:
-    """Pearson correlation of one sketch with many, per term.
+    The coefficients are rounded to six bits, so that sums over chosen ones become counts of bits.
 
     Args:
-        one: (terms, entries) int8.
-        many: (n, terms, entries) int8; may be a memory map.
-        shared: the entries to compare on, (terms, entries).
-        block: sketches turned into floats at a time, so that memory stays small.
+        one: (terms, kept), what `project` gives of the model.
+        many: (n, terms, kept / 8) uint8; may be a memory map.
+
+    Returns:
+        (n, terms); 0 where the model's term does not vary.
+    """
+    kept = one.shape[1]
+    scale = np.abs(one).max(axis=1, keepdims=True)
+    middle = (2**PLANES - 1) / 2
+    levels = np.rint((one / np.maximum(scale, 1e-30) + 1) * middle).astype(np.uint8)
+    planes = [_words(np.packbits(levels >> bit & 1, axis=-1)) for bit in range(PLANES)]
+    rounded = (levels / middle - 1) * scale  # (terms, kept)
+    sums = np.zeros((len(many), len(one)))
+    for start in range(0, len(many), AT_ONCE):
+        words = _words(many[start : start + AT_ONCE])
+        chosen = -middle * _count(words)
+        for bit, plane in enumerate(planes):
+            chosen += 2**bit * _count(words & plane)
+        sums[start : start + AT_ONCE] = chosen
+    inner = 2 * sums / middle * scale[:, 0] - rounded.sum(axis=1)
+    correlations: NDArray[np.float64] = math.sqrt(math.pi / 2 / kept) * inner
+    return correlations
+
+
+def correlate_sketches(one: Codes, many: Codes) -> NDArray[np.float64]:
+    """Pearson correlations, by term, of the terms behind one sketch with those behind many.
+
+    Args:
+        one: (terms, kept / 8) uint8.
+        many: (n, terms, kept / 8) uint8; may be a memory map.
 
     Returns:
         (n, terms); 0 where a term does not vary.
     """
-    kept = shared.astype(np.float32)
-    count = np.maximum(kept.sum(axis=1), 1)  # (terms,)
-    mine = one * kept
-    mine -= kept * (mine.sum(axis=1) / count)[:, None]
-    own = np.square(mine).sum(axis=1, dtype=np.float64)
+    kept, mine = one.shape[1] * 8, _words(one)
     result = np.zeros((len(many), len(one)))
-    # Per term the three columns give the sum of x y, of x, and (with squares) of x^2.
-    weights = np.stack([mine, kept], axis=-1)  # (terms, entries, 2)
-    for start in range(0, len(many), block):
-        x = np.ascontiguousarray(many[start : start + block].transpose(1, 0, 2), np.float32)
-        products = x @ weights  # (terms, block, 2)
-        inner, sums = products[..., 0].T, products[..., 1].T
-        squares = (np.square(x, out=x) @ kept[:, :, None])[..., 0].T
-        variance = np.maximum(squares.astype(np.float64) - np.square(sums) / count, 0)
-        norm = np.sqrt(variance * own)
-        np.divide(inner, norm, out=result[start : start + block], where=norm > 0)
+    for start in range(0, len(many), AT_ONCE):
+        words = _words(many[start : start + AT_ONCE])
+        agreement = 1 - 2 * _count(words ^ mine) / kept
+        varies = mine.any(axis=-1) & words.any(axis=-1)
+        result[start : start + AT_ONCE] = np.where(varies, from_agreement(agreement), 0)
     return result
 
 
-def lower_end(ics: NDArray[np.float64], entries: int) -> NDArray[np.float64]:
+def from_agreement(agreement: NDArray[Any]) -> NDArray[Any]:
+    """The correlation behind the mean product of signs, each +1 or -1."""
+    return np.asarray(np.sin(math.pi / 2 * agreement))
+
+
+def _words(codes: Codes) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(codes).view(np.uint64)
+
+
+def _count(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """How many bits are set along the last axis."""
+    return np.asarray(np.bitwise_count(words).sum(axis=-1, dtype=np.uint32), np.float64)
+
+
+def reach(shared: int, *held: int) -> float:
+    """By how much a correlation over whole terms is to be stretched for the shared anchors alone.
+
+    Args:
+        shared: anchors that both models hold.
+        held: all anchors of each model whose others were not left out.
+    """
+    return math.prod(count / max(shared, 1) for count in held)
+
+
+def spread(projections: int, *, measured: bool) -> float:
+    """Standard deviation of the ICS of two unrelated models, over so many projections.
+
+    `measured` tells a model's own coefficients against signs from signs against signs.
+    """
+    return (math.sqrt(math.pi / 2) if measured else math.pi / 2) / math.sqrt(projections)
+
+
+def lower_end(ics: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
     """Where ICS (n,) lie at least, four standard deviations below their estimates.
 
     Models are ranked by it, so that an estimate from few shared anchors does not come first by
     its noise alone.
     """
-    return ics - 4 * (1 - ics * ics) * spread(entries)
-
-
-def spread(entries: int) -> float:
-    """Standard deviation of the sketch's ICS of two unrelated models, over so many entries."""
-    return 1 / math.sqrt(max(entries, 1))
+    return ics - 4 * np.sqrt(np.maximum(1 - ics * ics, 0)) * deviation

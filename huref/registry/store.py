@@ -19,17 +19,12 @@ from numpy.typing import NDArray
 from huref.assets import home
 from huref.errors import RecipeError, RegistryError
 from huref.invariants.record import LATENT
-from huref.lineage.similarity import MIN_SHARED, latent_cosine
+from huref.lineage.similarity import latent_cosine
 from huref.recipe import Recipe
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
-from huref.registry.sketch import (
-    DIAGONALS,
-    correlate_sketches,
-    count_shared,
-    lower_end,
-    shared_entries,
-)
+from huref.registry.ranking import Ranking
+from huref.registry.sketch import count_shared, kept_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Match:
         entry: the entry; its sketch is left out where the query had none.
         ics: estimate of the ICS by the sketches, or None when the query had no sketch.
         terms: the estimate for each term, (layers * 3,), or None.
-        compared: entries of the sketches that it rests on; its null spread is 1/sqrt of them.
+        deviation: standard deviation of `ics` where nothing is shared; 0 without one.
         shared_anchors: anchors that both hold, or None when the query had none.
         latent_cosine: cosine of the latents.
     """
@@ -85,7 +80,7 @@ class Match:
     entry: Entry
     ics: float | None
     terms: NDArray[np.float64] | None
-    compared: int
+    deviation: float
     shared_anchors: int | None
     latent_cosine: float
 
@@ -153,10 +148,11 @@ class Store(ABC):
             bases_only: leave out the entries that declare a base.
         """
         best: list[tuple[float, Match]] = []
+        rank = Ranking(query)
         for chunk in self.chunks(sketches=query.sketch is not None):
             wanted = [not bases_only or label.base is None for label in chunk.labels]
             rows = np.flatnonzero(wanted)
-            scores, terms, compared = _score(query, chunk)
+            scores, terms, deviations = rank(chunk)
             rows = rows[np.isfinite(scores[rows])]
             for row in rows[np.argsort(-scores[rows], kind="stable")[:limit]]:
                 entry = chunk.entry(int(row), self.recipe.digest)
@@ -165,38 +161,13 @@ class Store(ABC):
                     entry,
                     None if of_terms is None else float(of_terms.mean()),
                     of_terms,
-                    int(compared[row]),
+                    float(deviations[row]),
                     None if query.anchors is None else count_shared(query.anchors, entry.anchors),
                     latent_cosine(query.latent, entry.latent),
                 )
                 best.append((float(scores[row]), match))
             best = sorted(best, key=lambda pair: -pair[0])[:limit]
         return [match for _, match in best]
-
-
-Scores = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.int64]]
-
-
-def _score(query: Query, chunk: Chunk) -> Scores:
-    """Rank, ICS by term and compared entries of each row; the rank is NaN where it cannot be."""
-    count = len(chunk.labels)
-    compared = np.zeros(count, np.int64)
-    if query.sketch is None or query.anchors is None:
-        norms = np.linalg.norm(chunk.latents, axis=1) * np.linalg.norm(query.latent)
-        return chunk.latents @ query.latent / np.maximum(norms, 1e-30), None, compared
-    ranks = np.full(count, np.nan)
-    terms = np.zeros((count, len(query.sketch)))
-    for number, anchors in enumerate(chunk.vocabularies):
-        rows = np.flatnonzero(chunk.vocabulary == number)
-        if count_shared(query.anchors, anchors) < MIN_SHARED:
-            continue
-        shared = shared_entries(query.anchors, anchors, len(query.sketch))
-        of_rows = chunk.sketches if len(rows) == count else chunk.sketches[rows]
-        terms[rows] = correlate_sketches(query.sketch, of_rows, shared)
-        entries = int(shared.sum())
-        compared[rows] = entries
-        ranks[rows] = lower_end(terms[rows].mean(axis=1), entries)
-    return ranks, terms, compared
 
 
 def default_uri() -> str:
@@ -260,6 +231,7 @@ def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
         RegistryError: its numbers have another size than the recipe's, or are not finite.
     """
     terms, m = len(recipe.layers) * 3, recipe.m
+    expected = (LATENT,), (terms, kept_of(m) // 8), (m,)
     for entry in entries:
         if entry.recipe != recipe.digest:
             raise RecipeError(
@@ -267,7 +239,7 @@ def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
                 f"{recipe.digest} ('{recipe.name}'); measure it by that one or use another registry"
             )
         sizes = entry.latent.shape, entry.sketch.shape, entry.anchors.shape
-        if sizes != ((LATENT,), (terms, DIAGONALS * m), (m,)):
+        if sizes != expected:
             raise RegistryError(f"{entry.model}: its latent, sketch or anchors have another size")
         if not np.isfinite(entry.latent).all():
             raise RegistryError(f"{entry.model}: its latent is not finite; measure it again")
