@@ -164,6 +164,11 @@ def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]
         "NaN": (edited("d", lambda t: t[key].view(-1)[:1].fill_(float("nan"))), key),
         "infinite": (edited("e", lambda t: t[key].view(-1)[:1].fill_(float("inf"))), key),
         "all zero": (edited("f", lambda t: [x.zero_() for x in t.values()]), "zero"),
+        "one embedding": (
+            edited("g", lambda t: t["model.embed_tokens.weight"].fill_(1.0)),
+            "embeddings are all alike",
+        ),
+        "overflow": (edited("h", lambda t: [x.mul_(1e30) for x in t.values()]), "overflow"),
         "truncated": (truncated, "model.safetensors"),
         "lying header": (lying, "model.safetensors"),
         "unsupported": (alien, "mamba"),

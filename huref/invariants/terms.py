@@ -41,7 +41,8 @@ def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
     squared, vectors = torch.linalg.eigh(gram)
     squared = squared.clamp(min=0)
     mean_squared = squared.sum() / min(centred.shape)
-    scale = (squared + damping * mean_squared).rsqrt()
+    floor = torch.finfo(torch.float64).tiny  # rows that are all alike become zero
+    scale = (squared + damping * mean_squared + floor).rsqrt()
     whitened = torch.zeros_like(rows)
     whitened[filled] = (vectors * scale) @ (vectors.T @ centred)
     return whitened.float()

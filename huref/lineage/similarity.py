@@ -45,7 +45,8 @@ Table = dict[tuple[int, int], Similarity]
 def latent_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of two latents (512,)."""
     x, y = a.astype(np.float64), b.astype(np.float64)
-    return float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-300))
+    cosine = float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-300))
+    return min(1.0, max(-1.0, cosine))
 
 
 def compare_records(a: Record, b: Record) -> Similarity:
@@ -107,7 +108,7 @@ def _latent_cosines(records: Sequence[Record]) -> dict[tuple[int, int], float]:
         return {}
     rows = np.stack(list(held.values())).astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-    cosines = (rows @ rows.T).tolist()
+    cosines = (rows @ rows.T).clip(-1, 1).tolist()  # rounding can exceed them
     return {(i, j): cosines[k][n] for k, i in enumerate(held) for n, j in enumerate(held) if i < j}
 
 
@@ -129,7 +130,7 @@ def _correlate(
                 after = start if mine is theirs else 0
                 product = x[start : start + ROWS] @ y[after:].T
                 total[term, start : start + ROWS, after:] += product.double().numpy()
-    return total / len(first)
+    return (total / len(first)).clip(-1, 1)
 
 
 def _standard(
