@@ -5,7 +5,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from huref.errors import HurefError
 from huref.invariants.extract import Depth
+from huref.invariants.record import Record
 from huref.lineage.table import LineageTable, build_table
 from huref.models import open_record
 
@@ -31,4 +33,14 @@ def compare(
         HurefError: another subclass says which model could not be read, and why.
     """
     names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
-    return build_table([open_record(name, recipe, depth=depth, cache=cache) for name in names])
+    return build_table([_open(name, recipe, depth, cache) for name in names])
+
+
+def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:
+    """A model's record. What is wrong in one of its files is said of the model: there are many."""
+    try:
+        return open_record(name, recipe, depth=depth, cache=cache)
+    except HurefError as error:
+        if str(error).startswith((name.partition("@")[0], f"'{name}'")):
+            raise
+        raise type(error)(f"{name}: {error}") from error
