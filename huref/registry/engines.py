@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from huref.errors import FleetError
 
 Engine = Callable[[], Executor]
 MOST_THREADS = 16
+RAY_TOKEN = Path(".ray") / "auth_token"  # where Ray keeps it, in the user's home
 UNKNOWN_WINDOW = 64  # somebody else's executor has any number of workers; a queue costs nothing
 
 
@@ -32,12 +34,25 @@ def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
         count = workers or cores
         return partial(_start_processes, count, max(cores // count, 1)), count
     if name == "ray" or name.startswith(("ray:", "ray://")):
+        if name.startswith("ray://"):
+            _let_ray_authenticate()
         from huref.registry.ray_engine import connect
 
         return connect(name, workers)
     raise FleetError(
         f"there is no engine '{name}'; known: threads, processes, ray, ray://HOST:PORT"
     )
+
+
+def _let_ray_authenticate() -> None:
+    """Have Ray's client send the cluster's token where there is one.
+
+    Ray does so by itself for every other kind of address; a client that does not is refused
+    without a word, and waits until it times out. It is read when ray is imported.
+    """
+    stated = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if "RAY_AUTH_MODE" not in os.environ and (stated or (Path.home() / RAY_TOKEN).is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _start_processes(count: int, threads: int) -> Executor:

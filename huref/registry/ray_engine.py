@@ -48,7 +48,10 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise FleetError(f"no Ray cluster answers at {name} ({reason})") from error
+            raise FleetError(
+                f"no Ray cluster answers at {name} ({reason}); it may want a token that is not "
+                "here (RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
+            ) from error
     count = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     return partial(RayExecutor, is_own), count
 
