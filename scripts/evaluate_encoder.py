@@ -14,12 +14,20 @@ from typing import Any
 
 import torch
 from encoder_evaluation.codes import Code, make_codes, make_late_codes
-from encoder_evaluation.pieces import CHUNK, Work, measure_family, measure_strangers
+from encoder_evaluation.pieces import (
+    CHUNK,
+    Work,
+    measure_family,
+    measure_mixtures,
+    measure_strangers,
+)
 from encoder_evaluation.real import measure_zoo
 from encoder_evaluation.table import to_markdown
 from tqdm import tqdm
 
 from huref.encoder import load_encoder
+
+KINDS = ("mixtures", "families", "strangers", "late", "late-mixtures", "zoo")
 
 
 def plan(
@@ -29,6 +37,10 @@ def plan(
     folder: Path = options.work
     some = range(min(options.families, options.late_families) if late else 0)
     return {
+        "mixtures": [
+            Work(folder / f"mixtures-{i:03}.pt", partial(measure_mixtures, i, codes))
+            for i in range(options.mixtures)
+        ],
         "families": [
             Work(folder / f"family-{i:03}.pt", partial(measure_family, i, codes))
             for i in range(options.families)
@@ -38,6 +50,10 @@ def plan(
             for i in range(options.strangers // CHUNK)
         ],
         "late": [Work(folder / f"late-{i:03}.pt", partial(measure_family, i, late)) for i in some],
+        "late-mixtures": [
+            Work(folder / f"late-mixtures-{i:03}.pt", partial(measure_mixtures, i, late))
+            for i in range(options.late_mixtures if late else 0)
+        ],
         "zoo": [Work(folder / "zoo.pt", partial(measure_zoo, options.zoo, codes | late))],
     }
 
@@ -63,13 +79,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", type=Path, default=Path("checkpoints/encoder.safetensors"))
     parser.add_argument("--paper", type=Path, help="an encoder trained by encoder-paper.yaml")
-    parser.add_argument("--ablation", type=Path, help="a folder that ablate_encoder.py filled")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the pieces")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--only", choices=("families", "strangers", "late", "zoo"))
+    parser.add_argument("--only", choices=KINDS)
     parser.add_argument("--partial", action="store_true", help="a table of the pieces made so far")
     parser.add_argument("--families", type=int, default=24)
-    parser.add_argument("--late-families", type=int, default=12, help="for --paper, --ablation")
+    parser.add_argument("--late-families", type=int, default=12, help="for --paper")
+    parser.add_argument("--mixtures", type=int, default=40, help="families of exact correlation")
+    parser.add_argument("--mixture-orders", type=int, default=50)
+    parser.add_argument("--late-mixtures", type=int, default=40, help="for --paper")
+    parser.add_argument("--late-mixture-orders", type=int, default=5)
     parser.add_argument("--orders", type=int, default=84, help="of each family's anchors")
     parser.add_argument("--strangers", type=int, default=360, help="independent models")
     parser.add_argument("--stranger-orders", type=int, default=14)
@@ -79,8 +98,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     deadline = time.monotonic() + 60 * options.minutes
-    codes = make_codes(options.encoder, options.families, options.orders, options.stranger_orders)
-    late = make_late_codes(options.paper, options.ablation, options.late_families)
+    codes = make_codes(
+        options.encoder,
+        options.families,
+        options.orders,
+        options.stranger_orders,
+        options.mixture_orders,
+    )
+    late = make_late_codes(options.paper, options.late_families, options.late_mixture_orders)
     digest = load_encoder(options.encoder).digest
     claim(options.work, digest)
     pieces = plan(options, codes, late)
@@ -99,12 +124,13 @@ def main() -> None:
     chunks, families = made["strangers"], together(made["families"], made["late"])
     latents = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     command = (
-        f"python scripts/evaluate_encoder.py --families {len(families)} --orders "
-        f"{options.orders} --strangers {CHUNK * len(chunks)} --work FOLDER"
+        f"python scripts/evaluate_encoder.py --mixtures {len(made['mixtures'])} --families "
+        f"{len(families)} --orders {options.orders} --strangers {CHUNK * len(chunks)} --work FOLDER"
     )
     zoo = made["zoo"][0] if made["zoo"] else []
     about = {"command": command, "digest": digest}
-    options.out.write_text(to_markdown(about, families, latents, zoo))
+    mixtures = [*made["mixtures"], *made["late-mixtures"]]
+    options.out.write_text(to_markdown(about, mixtures, families, latents, zoo))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from encoder_evaluation.codes import Code, OrthogonalProjection, mean_pooling
 from encoder_evaluation.figures import gaussianity, kolmogorov, strangers
-from encoder_evaluation.pieces import encode
+from encoder_evaluation.pieces import GRID, encode, encode_mixtures
 
 from huref.encoder.batches import permute_anchors
 
@@ -71,3 +71,21 @@ def test_every_order_of_the_anchors_is_encoded() -> None:
     latents = encode(code, terms, orders)
     torch.testing.assert_close(latents[0], mean_pooling(terms[None])[0])
     torch.testing.assert_close(latents[1], mean_pooling(permute_anchors(terms, orders[1])[None])[0])
+
+
+def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() -> None:
+    base, other = normal(2, 3, 512, 512), normal(2, 3, 512, 512, seed=1)
+    orders = [torch.arange(512), torch.arange(512).flip(0)]
+    planes, project = (lambda terms: terms.flatten(1, 2)), OrthogonalProjection(6)
+    quick, slow = (
+        encode_mixtures(
+            Code(planes, project, families=1, orders=(2, 2), linear=linear), base, other, orders
+        )
+        for linear in (True, False)
+    )
+    assert list(quick) == ["base", *map(str, GRID)]
+    for point, latents in quick.items():
+        torch.testing.assert_close(latents, slow[point], rtol=1e-3, atol=1e-3)
+    assert float(torch.cosine_similarity(quick["base"], quick["0.7"]).mean()) == pytest.approx(
+        0.7, abs=0.1
+    )

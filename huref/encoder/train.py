@@ -107,6 +107,7 @@ def train(
     state, curves = path.with_suffix(".state.pt"), path.with_suffix(".csv")
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
+    torch.backends.cudnn.deterministic = True  # otherwise sums differ from run to run on a GPU
     start = time.monotonic()
     try:
         trainer = Trainer(config, _choose_device(device))

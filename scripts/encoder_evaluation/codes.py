@@ -26,6 +26,8 @@ class Code:
     prepare: terms (n, 2, 3, m, m) to (n, channels, m, m). finish: these to latents (n, 512).
     families: on how many of them. orders: of their anchors, on the grid and elsewhere.
     strangers: orders in which it is given the unrelated models; 0 for not at all.
+    mixtures: orders in which it is given inputs of exact correlation. linear: the latent of a sum
+    is the sum of the latents, so these need not be encoded one by one.
     """
 
     prepare: Callable[[Tensor], Tensor]
@@ -33,6 +35,8 @@ class Code:
     families: int
     orders: tuple[int, int]
     strangers: int = 0
+    mixtures: int = 0
+    linear: bool = False
 
     def __call__(self, terms: Tensor) -> Tensor:
         """Terms (n, 2, 3, m, m) to latents (n, 512)."""
@@ -77,12 +81,10 @@ def mean_pooling(terms: Tensor) -> Tensor:
         terms: (n, 2, 3, m, m).
 
     Returns:
-        (n, 512), standardised.
+        (n, 512), centred. HuRef also divides by the standard deviation, which no cosine feels.
     """
     parts = terms.reshape(len(terms), LATENT, -1).mean(dim=2)
-    centred = parts - parts.mean(dim=1, keepdim=True)
-    latents: Tensor = centred / centred.std(dim=1, keepdim=True)
-    return latents
+    return parts - parts.mean(dim=1, keepdim=True)
 
 
 def _stacked(terms: Tensor) -> Tensor:
@@ -97,8 +99,10 @@ def _added(terms: Tensor) -> Tensor:
     return planes
 
 
-def _network(network: Network, families: int, orders: tuple[int, int], strangers: int = 0) -> Code:
-    return Code(network.prepare, network.finish, families, orders, strangers)
+def _network(
+    network: Network, families: int, orders: tuple[int, int], strangers: int = 0, mixtures: int = 0
+) -> Code:
+    return Code(network.prepare, network.finish, families, orders, strangers, mixtures)
 
 
 def _without(path: Path, part: str) -> FingerprintCNN:
@@ -113,25 +117,34 @@ def _without(path: Path, part: str) -> FingerprintCNN:
     return network
 
 
-def make_codes(path: Path, families: int, orders: int, strangers: int) -> dict[str, Code]:
+def make_codes(
+    path: Path, families: int, orders: int, strangers: int, mixtures: int
+) -> dict[str, Code]:
     """The encoder on everything, and by name what it is compared with, on a part."""
     some, few, half = (min(10, orders),) * 2, (min(4, orders),) * 2, max(1, families // 2)
     made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
+    stacked, added = OrthogonalProjection(6), OrthogonalProjection(3)
+    part = min(4, strangers)
     return {
-        "encoder": _network(made.network, families, (orders, some[0]), strangers),
-        "projection": Code(_stacked, OrthogonalProjection(6), families, some, min(4, strangers)),
-        "projection of the added blocks": Code(_added, OrthogonalProjection(3), families, few),
-        "encoder, untrained": _network(untrained, families, few),
+        "encoder": _network(made.network, families, (orders, some[0]), strangers, mixtures),
+        "projection": Code(_stacked, stacked, families, some, part, mixtures, linear=True),
+        "projection of the added blocks": Code(
+            _added, added, families, few, mixtures=mixtures, linear=True
+        ),
+        "encoder, untrained": _network(untrained, families, few, mixtures=mixtures // 5),
         "encoder without temper": _network(_without(path, "temper"), half, few),
         "encoder without bend": _network(_without(path, "bend"), half, few),
-        "mean pooling": Code(lambda terms: terms.flatten(1, 2), mean_pooling, half, few),
-    }
+        "mean pooling": Code(
+            lambda terms: terms.flatten(1, 2), mean_pooling, half, few,
+            mixtures=mixtures, linear=True,
+        ),
+    }  # fmt: skip
 
 
-def make_late_codes(paper: Path | None, ablation: Path | None, families: int) -> dict[str, Code]:
-    """The paper's CNN, and the encoders of a folder that `ablate_encoder.py` filled."""
+def make_late_codes(paper: Path | None, families: int, mixtures: int) -> dict[str, Code]:
+    """The paper's CNN."""
     codes: dict[str, Code] = {}
     if paper is not None:
         made = load_encoder(paper)
@@ -141,9 +154,5 @@ def make_late_codes(paper: Path | None, ablation: Path | None, families: int) ->
             """It reads the first anchors, which orders of all of them put there."""
             return finish(planes[..., :read, :read])
 
-        codes["paper CNN"] = Code(_stacked, finish_first, families, (2, 2))
-    if ablation is not None:
-        for path in sorted(ablation.glob("*.safetensors")):
-            network = load_encoder(path).network
-            codes[f"short run, {path.stem}"] = _network(network, families, (4, 4))
+        codes["paper CNN"] = Code(_stacked, finish_first, families, (2, 2), mixtures=mixtures)
     return codes

@@ -122,6 +122,22 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
     return found
 
 
+def at_mixtures(mixtures: list[dict[str, Any]], code: str) -> dict[float, dict[str, float]]:
+    """Cos z of inputs of exact correlation: mean, its error between families, spread, pairs."""
+    seen = [one[code] for one in mixtures if code in one]
+    found = {}
+    for rho in GRID:
+        cosines = [torch.cosine_similarity(z["base"], z[f"{rho}"]) for z in seen]
+        every, means = torch.cat(cosines), torch.stack([c.mean() for c in cosines])
+        found[rho] = {
+            "pairs": len(every),
+            "cos": float(every.mean()),
+            "error": float(means.std()) / math.sqrt(len(seen)),
+            "spread": float(every.std()),
+        }
+    return found
+
+
 def by_habit(families: list[dict[str, Any]], code: str, point: str) -> dict[str, list[float]]:
     """For each habit: families, their mean ICS at a point and their mean cos z."""
     found: dict[str, list[list[float]]] = {}

@@ -3,6 +3,7 @@
 Latents are kept, not only figures, so that the tables can be made anew without the work.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ FREQUENT = ("frequent a", "frequent b")  # two unrelated models with directions 
 WIDTHS = [64, 96, 192, 384, 768, 1024, 2048, 4096]  # the encoder trains on three of them
 SEED = 20_240_601
 CHUNK = 12  # strangers a piece; they share one set of embeddings, each in an order of its own
+Latents = dict[str, Tensor]  # point -> (orders, 512)
 UNEVEN = 0.5  # coefficient of variation of the rows' energy
 
 
@@ -72,7 +74,7 @@ def encode(code: Code, terms: Tensor, orders: list[Tensor]) -> Tensor:
     )
 
 
-def _with_common_directions(
+def with_common_directions(
     a: Tensor, b: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Terms of two models after both gained eight directions in common, four times their energy.
@@ -101,7 +103,7 @@ def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
     points |= {kind: family.accident(kind) for kind in ACCIDENTS}
     points["swapped"] = base.flip(0)
     measured = {point: float(ics(base, terms)) for point, terms in points.items()}
-    frequent = _with_common_directions(base, points["0.0"], generator)
+    frequent = with_common_directions(base, points["0.0"], generator)
     points |= dict(zip(FREQUENT, frequent, strict=True))
     measured[FREQUENT[1]] = float(ics(*frequent))
     most = max(max(code.orders) for code in codes.values())
@@ -133,3 +135,37 @@ def measure_strangers(chunk: int, codes: dict[str, Code]) -> dict[str, Tensor]:
         for name, code in taking.items():
             found[name].append(encode(code, base, orders[: code.strangers]))
     return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+def encode_mixtures(code: Code, base: Tensor, other: Tensor, orders: list[Tensor]) -> Latents:
+    """Latents by point of inputs that correlate by rho with `base`, and of that itself."""
+    shares = {f"{rho}": (rho, math.sqrt(1 - rho * rho)) for rho in GRID}
+    if code.linear:
+        a, b = (encode(code, terms, orders) for terms in (base, other))
+        return {"base": a} | {point: s * a + n * b for point, (s, n) in shares.items()}
+    return {"base": encode(code, base, orders)} | {
+        point: encode(code, s * base + n * other, orders) for point, (s, n) in shares.items()
+    }
+
+
+@torch.no_grad()
+def measure_mixtures(index: int, codes: dict[str, Code]) -> dict[str, Latents]:
+    """One family's inputs of exact correlation, by every code.
+
+    An input of correlation rho is rho times the base's standardised terms and sqrt(1 - rho^2)
+    times those of a model of the same sizes and habits whose weights are independent.
+
+    Returns:
+        code -> point -> (orders, 512).
+    """
+    seed = SEED + 4_000_000 + index
+    generator = torch.Generator().manual_seed(seed)
+    family = Family(EmbeddingPool(1, 512, WIDTHS, seed=seed), generator)
+    base, other = standardise(family.base()), standardise(family.relative(0.0))
+    most = max(code.mixtures for code in codes.values())
+    orders = [torch.randperm(512, generator=generator) for _ in range(most)]
+    return {
+        name: encode_mixtures(code, base, other, orders[: code.mixtures])
+        for name, code in codes.items()
+        if code.mixtures
+    }

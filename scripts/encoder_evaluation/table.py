@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from encoder_evaluation.figures import (
+    at_mixtures,
     at_points,
     by_habit,
     expected_share,
@@ -25,10 +26,36 @@ def _head(*names: str) -> list[str]:
     return ["", _row(*names), "|" + " --- |" * len(names)]
 
 
+def _mixtures(points: dict[float, dict[str, float]]) -> list[str]:
+    lines = _head(
+        "rho", "mean cos z", "cos z - rho", "± between families", "spread of cos z",
+        "(1 - rho²)/√512", "pairs",
+    )  # fmt: skip
+    for rho, p in points.items():
+        lines.append(
+            _row(
+                rho, f"{p['cos']:.3f}", f"{p['cos'] - rho:+.3f}", f"{p['error']:.4f}",
+                f"{p['spread']:.4f}", f"{(1 - rho**2) / math.sqrt(512):.4f}", int(p["pairs"]),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _means(mixtures: list[dict[str, Any]]) -> list[str]:
+    lines = _head("code", *map(str, GRID), "largest gap", "spread at 0", "pairs")
+    for name in dict.fromkeys(name for one in mixtures for name in one):
+        points = at_mixtures(mixtures, name)
+        gap = max(abs(p["cos"] - rho) for rho, p in points.items())
+        means = (f"{p['cos']:.3f}" for p in points.values())
+        zero = points[0.0]
+        lines.append(_row(name, *means, f"{gap:.3f}", f"{zero['spread']:.4f}", int(zero["pairs"])))
+    return lines
+
+
 def _grid(points: dict[str, dict[str, float]]) -> list[str]:
     lines = _head(
         "rho aimed at", "measured ICS", "mean cos z", "± between families", "cos z - rho",
-        "spread of cos z - ICS", "(1 - ICS²)/√512", "pairs",
+        "cos z - ICS", "spread of cos z - ICS", "(1 - ICS²)/√512", "pairs",
     )  # fmt: skip
     for rho in GRID:
         p = points[f"{rho}"]
@@ -36,7 +63,8 @@ def _grid(points: dict[str, dict[str, float]]) -> list[str]:
         lines.append(
             _row(
                 rho, f"{p['ics']:.3f}", f"{p['cos']:.3f}", f"{p['error']:.4f}",
-                f"{p['cos'] - rho:+.3f}", f"{p['spread']:.4f}", f"{limit:.4f}", int(p["pairs"]),
+                f"{p['cos'] - rho:+.3f}", f"{p['cos'] - p['ics']:+.3f}", f"{p['spread']:.4f}",
+                f"{limit:.4f}", int(p["pairs"]),
             )
         )  # fmt: skip
     return lines
@@ -115,6 +143,7 @@ def _zoo(rows: list[dict[str, Any]]) -> list[str]:
 
 def to_markdown(
     about: dict[str, str],
+    mixtures: list[dict[str, Any]],
     families: list[dict[str, Any]],
     unrelated: dict[str, Any],
     zoo: list[dict[str, Any]],
@@ -123,28 +152,41 @@ def to_markdown(
 
     Args:
         about: "command" and "digest" of what was measured.
+        mixtures: pieces of `measure_mixtures`.
         families: pieces of `measure_family`.
         unrelated: code -> latents (models, orders, 512) of independent draws.
         zoo: rows of `measure_zoo`.
     """
     names = list(dict.fromkeys(name for family in families for name in family["latents"]))
-    main, short = (
-        [n for n in names if n.startswith("short run") == is_short] for is_short in (False, True)
-    )
     draws, orders, _ = unrelated["encoder"].shape
     most = [len(family["latents"]["encoder"]["base"]) for family in families]
     turns = f"{min(most)} to {max(most)}" if min(most) < max(most) else f"{most[0]}"
+    whole = [one for one in mixtures if "encoder" in one]
     lines = [
         "# The encoder, measured",
         "",
         f"`{about['command']}`; encoder `{about['digest'][:12]}`. Synthetic models of seeds, and "
         "mostly of widths, that training does not use; most are not ideal, see By habit.",
         "",
-        "## cos z against ICS",
+        "## Inputs of correlation rho",
         "",
-        f"{len(families)} families, each with its anchors in {turns} random orders, which a "
-        "convolution reads as so many models. Orders of one family are not independent models, "
-        "so errors are taken between families.",
+        f"{len(whole)} families. An input of correlation rho is rho times the base's terms and "
+        "sqrt(1 - rho²) times those of a model of the same sizes and habits, drawn independently. "
+        "Each family is read with its anchors in many random orders, which a convolution reads as "
+        "so many models; they are not independent ones, so errors are taken between families. The "
+        "last column but one is the least possible spread.",
+        *_mixtures(at_mixtures(mixtures, "encoder")),
+        "",
+        "The same for every code: mean cos z at each rho. Of few pairs the largest gap is mostly "
+        "chance, about 0.1 / sqrt(pairs).",
+        *_means(mixtures),
+        "",
+        "## Weights of correlation rho",
+        "",
+        f"{len(families)} other families in {turns} orders each. Here noise is added to the "
+        "weights and embeddings, aiming at rho; whitening noisy embeddings and flattening take "
+        "some of the correlation before any code reads the terms. What is left is the measured "
+        "ICS. So cos z - rho holds two losses: ICS - rho is the terms', cos z - ICS the encoder's.",
         *_grid(at_points(families, "encoder")),
         "",
         "## Every code",
@@ -153,26 +195,14 @@ def to_markdown(
         "about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z with the base "
         "after an accident, in brackets the worst family's. Last: two strangers that were given "
         "eight strong directions in common. Codes with fewer pairs saw fewer families.",
-        *_every_code(families, main),
+        *_every_code(families, names),
         "",
         "The encoder less another code, on the same pairs, ± its standard error:",
-        *_gains(families, "encoder", [n for n in main if n not in APART]),
+        *_gains(families, "encoder", [n for n in names if n not in APART]),
         "",
         "## By habit",
         *_habits(families),
     ]
-    if len(short) > 1:
-        whole = next((name for name in short if name.endswith("whole")), short[0])
-        lines += [
-            "",
-            "## Ablation",
-            "",
-            "Short runs of one schedule on the same families, a part of the loss off in each.",
-            *_every_code(families, short),
-            "",
-            "The whole loss less another, on the same pairs, ± its standard error:",
-            *_gains(families, whole, [name for name in short if name != whole]),
-        ]
     lines += [
         "",
         "## Normality and look-alikes",

@@ -1,0 +1,16 @@
+"""The ablation of the encoder's loss."""
+
+from encoder_evaluation.ablation import AFTER, ModelPairs, draw_test, measure, to_table
+
+from huref.encoder.network import FingerprintCNN
+
+
+def test_the_ablation_measures_every_run_on_the_same_pairs() -> None:
+    test = ModelPairs(**draw_test(3, 32, [16, 32]))
+    assert set(AFTER) < set(test.ics)
+    assert float(test.ics["0.9"].min()) > 0.6 > float(test.ics["0.3"].max())
+    network = FingerprintCNN(32, (16,), (8, 4))
+    found = {name: measure(network, test) for name in ("whole", "untrained")}
+    assert found["whole"]["anchors"].shape == (3,)
+    table = to_table("`command`", found, {name: [0.0, 0.0, 0.0] for name in found}, test)
+    assert "| whole less untrained | +0.0000 ± 0.0000 |" in table
