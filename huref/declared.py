@@ -63,7 +63,7 @@ def read_declarations(repository: Repository) -> tuple[list[Declaration], list[s
                     notes.append(f"{one.sources[0]} names the model itself as its base")
                 else:
                     found[key] = _join(found[key], one) if key in found else one
-        except (CheckpointError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (CheckpointError, yaml.YAMLError, RecursionError) as error:
             notes.append(" ".join(str(error).split())[:LONGEST_NAME])
     return list(found.values()), notes
 
@@ -206,7 +206,10 @@ def _dicts(value: Any) -> list[dict[Any, Any]]:
 def _short_text(repository: Repository, file: str) -> str:
     if repository.files[file] > MOST_TEXT:
         raise CheckpointError(f"{file} is too long to be read")
-    return read_text(repository, file).decode("utf-8")
+    try:
+        return read_text(repository, file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8 text") from error
 
 
 def _yaml(text: str, file: str) -> Any:

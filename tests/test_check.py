@@ -255,6 +255,12 @@ def test_a_card_without_front_matter_declares_nothing(model: Path) -> None:
     assert list(declared(model)) == ["org/x"]
 
 
+def test_a_card_that_is_no_text_is_named(model: Path) -> None:
+    (model / "README.md").write_bytes(b"---\nbase_model: \xff\xfe\n---\n")
+    found, notes = read_declarations(open_repository(str(model)))
+    assert (found, notes) == ([], ["README.md is not UTF-8 text"])
+
+
 def test_a_model_that_names_itself(model: Path, hub: LoopbackHub) -> None:
     write_card(model, "base_model: org/itself")
     hub.add("org/itself", model)
