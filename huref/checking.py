@@ -164,7 +164,7 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
         pair = build_table([record, open_record(one.model, recipe, cache=cache)]).pairs[0]
     except (HurefError, OSError) as error:
         return Finding(one, "unreachable", " ".join(str(error).split()))
-    status, why = _judge(pair)
+    status, why = _judge(pair, is_merge=one.relation == "merge")
     if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
         # It has no weights but this base's and its own small change, so it cannot but agree.
         return Finding(
@@ -173,14 +173,15 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
     return Finding(one, status, why, pair)
 
 
-def _judge(pair: Pair) -> tuple[Status, str]:
+def _judge(pair: Pair, is_merge: bool) -> tuple[Status, str]:
     """What the evidence of (model, base) says of "base is where model comes from"."""
     verdict, direction = pair.evidence.verdict, pair.evidence.direction
     if verdict in ("unrelated", "shared initialisation"):
         return "contradicted", pair.why
     if verdict != "descends":
         return "undecided", pair.why
-    if direction is not None and direction.older == "a":
+    # A mean of models lies nearer to their root than each of them.
+    if direction is not None and direction.older == "a" and not is_merge:
         # As after training on a quantised copy: the copy was changed, and yet it came first.
         return "undecided", f"{pair.why}; but the base looks like the later one: {direction.why}"
     return "confirmed", pair.why

@@ -137,6 +137,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         units=extract.units,
         barcodes=extract.barcodes,
         traits=extract.traits,
+        relations=extract.relations,
     )
 
 

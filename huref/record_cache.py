@@ -23,7 +23,7 @@ from huref.loader.checkpoint import Checkpoint
 from huref.loader.repository import LocalFolder, Repository
 from huref.recipe import Recipe
 
-VERSION = 3  # of what a record of one recipe holds; raised when its numbers change
+VERSION = 4  # of what a record of one recipe holds; raised when its numbers change
 
 
 def cache_folder() -> Path:

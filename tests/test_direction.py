@@ -62,10 +62,18 @@ def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why
     assert why in found.why
 
 
-def test_nothing_is_said_without_a_sign(parent: Record) -> None:
-    assert direction(parent, full(ZOO / "llama-a-finetune")) is None
+def test_nothing_is_said_without_a_sign(parent: Record, tmp_path: Path) -> None:
+    attack(ZOO / "llama-a", ["rotation", "head-maps", "ffn-scaling"], tmp_path / "copy")
+    assert direction(parent, full(tmp_path / "copy")) is None
     assert direction(parent, full(ZOO / "llama-a-twin")) is None
     assert direction(full(ZOO / "llama-a-pruned"), full(ZOO / "llama-b")) is None
+
+
+def test_what_a_child_learned_its_parent_does_not_hold(parent: Record) -> None:
+    found = direction(parent, full(ZOO / "llama-a-continued"))
+    assert found is not None
+    assert found.older == "a"
+    assert "b holds what a learned and more" in found.why
 
 
 def test_four_bits_make_a_child(parent: Record) -> None:

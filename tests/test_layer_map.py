@@ -1,16 +1,22 @@
 """Which block comes from which, on models whose making is known."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ZOO
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import huref
 from huref.attacks import attack
+from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import LayerMap
 from huref.lineage.layers import map_layers
+from huref.lineage.table import build_table
 from huref.models import open_record
 
 
@@ -61,10 +67,6 @@ def test_stacking_and_splicing_show(parent: UnitFeatures, stranger: UnitFeatures
 
 def test_a_graft_outside_the_recipes_layers_is_a_relation(tmp_path: Path) -> None:
     """Only the last blocks come from llama-a; the recipe's own come from llama-b."""
-    from dataclasses import replace
-
-    from huref.lineage.table import build_table
-
     a, b = (open_record(str(ZOO / n), depth="full", cache=True) for n in ("llama-a", "llama-b"))
     assert a.units is not None
     assert b.units is not None
@@ -76,6 +78,38 @@ def test_a_graft_outside_the_recipes_layers_is_a_relation(tmp_path: Path) -> Non
     assert pair.evidence.units is not None
     assert pair.evidence.units.layer in (3, 4)
     assert pair.evidence.verdict == "descends"
+
+
+@pytest.fixture(scope="module")
+def spliced(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """llama-a with the last two blocks of llama-b, a stranger, under llama-a's embeddings."""
+    folder = tmp_path_factory.mktemp("splice") / "spliced"
+    shutil.copytree(ZOO / "llama-a", folder)
+    [file] = folder.glob("*.safetensors")
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors, grafted = load_file(file), load_file(ZOO / "llama-b" / file.name)
+    from_b = {
+        n: t for n, t in grafted.items() if n.startswith(("model.layers.3.", "model.layers.4."))
+    }
+    assert len(from_b) == 18
+    save_file(tensors | from_b, file, metadata)
+    return open_record(str(folder), depth="full")
+
+
+def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
+    """A block's token features mean nothing under other embeddings; its barcodes still do."""
+    names = ("llama-a", "llama-b", "mistral-d", "llama-a-twin")
+    others = [open_record(str(ZOO / name), depth="full", cache=True) for name in names]
+    pairs = [build_table([other, spliced]).pairs[0] for other in others]
+    maps = [pair.evidence.layer_map for pair in pairs]
+    sources = [found.source for found in maps if found is not None]
+    none = (None,) * 5
+    assert sources == [(0, 1, 2, None, None), (None, None, None, 3, 4), none, (0, 1, 2, None, None)]
+    verdicts = [pair.evidence.verdict for pair in pairs]
+    assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
+    assert "barcodes" in pairs[1].why
+    assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
 
 
 def test_width_pruning_and_permutation_do_not_hide_it(parent: UnitFeatures) -> None:

@@ -108,12 +108,25 @@ def test_a_record_of_an_older_huref_has_no_units(made: Path, tmp_path: Path) -> 
     assert pair.evidence.verdict == "descends"
 
 
+def test_a_record_without_relations_is_judged_as_before(made: Path, tmp_path: Path) -> None:
+    tensors, metadata = read_all(made / "b.safetensors")
+    old = {name: tensor for name, tensor in tensors.items() if "relations" not in name}
+    assert len(old) == len(tensors) - 2
+    save_file(old, tmp_path / "old.safetensors", metadata)
+    pair = huref.compare([made / "b.safetensors", tmp_path / "old.safetensors"]).pairs[0]
+    assert pair.evidence.retention is None
+    assert pair.evidence.verdict == "descends"
+    assert "barcodes alike" in pair.why
+
+
 DAMAGED_UNITS: dict[str, Edit] = {
     "NaN": lambda t, _: t["units.features"].view(-1)[:1].fill_(float("nan")),
     "a missing part": lambda t, _: t.pop("units.scales"),
     "too many units": lambda t, _: t["units.networks"][0, 2:].fill_(9999),
     "a network of no units": lambda t, _: t["units.networks"][0, 2:].fill_(0),
     "NaN in a barcode": lambda t, _: t["barcodes.numbers"].view(-1)[:1].fill_(float("nan")),
+    "NaN in a relation": lambda t, _: t["relations.cosines"][:1].fill_(float("nan")),
+    "too few relations": lambda t, _: t["relations.networks"][0, 2:].fill_(2),
     "too few barcodes": lambda t, _: t["barcodes.networks"][0, 3:].fill_(1),
     "traits that are none": lambda _, m: m.update(traits="[]"),
 }

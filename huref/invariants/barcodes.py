@@ -32,6 +32,12 @@ def sampled_units(units: int) -> Tensor:
     return torch.arange(0, units, max(units // SAMPLED, 1))
 
 
+def find_network(networks: Tensor, layer: int, expert: int) -> int | None:
+    """The row of a table (networks, 2 or more) that begins with a block and an expert, or None."""
+    wanted = [layer, expert]
+    return next((i for i, row in enumerate(networks.tolist()) if row[:2] == wanted), None)
+
+
 @dataclass(frozen=True)
 class Barcodes:
     """Standard barcodes of units of some networks.
@@ -52,8 +58,12 @@ class Barcodes:
 
     def find(self, layer: int, expert: int) -> int | None:
         """Which network it is that belongs to a block and an expert, or None."""
-        wanted = [layer, expert]
-        return next((i for i, n in enumerate(self.networks.tolist()) if n[:2] == wanted), None)
+        return find_network(self.networks, layer, expert)
+
+    def key(self, network: int) -> tuple[int, int]:
+        """The block and the expert of a network."""
+        layer, expert, *_ = self.networks[network].tolist()
+        return layer, expert
 
     def units_of(self, network: int) -> Tensor:
         """Which units of a network have a barcode, (n,) int64, ascending."""
@@ -78,6 +88,7 @@ class UnitVectors:
         expert: number of the network that they belong to.
         units: number of units of that network, of which these are some or all.
         vectors: gate, up and down of each, normalised, (3, units, d); without a gate zeros.
+        sample: those of `sampled_units`, without the zeros, (2 or 3, units, d).
         grams: their numbers under the three Gram matrices, (units, 18).
     """
 
@@ -92,6 +103,9 @@ class UnitVectors:
             ]
         )
         parts = torch.split(self.vectors, CHUNK, dim=1)
+        sampled = sampled_units(self.units) if whole else slice(None)
+        roles = slice(1 if network.gate is None else 0, None)
+        self.sample = self.vectors[roles, sampled]
         under = [[_under_gram(part, W) for part in parts] for W in matrices]
         self.grams = torch.cat([torch.cat(rows) for rows in under], dim=1)
 

@@ -8,12 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Block, FeedForward, Mixture
+from huref.architecture.block import Block, Mixture
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError
 from huref.invariants.anchors import Anchors, choose_anchors
 from huref.invariants.barcodes import Barcodes
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
+from huref.invariants.relations import Relations
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
 from huref.invariants.traits import Traits, count_levels
 from huref.invariants.unit_features import UnitCollector, UnitFeatures, sketch_rows
@@ -29,7 +30,7 @@ Depth = Literal["recipe", "full"]
 class Extract:
     """The terms (layers, 3, m, m) float32 of a model, and how they came about.
 
-    The published recipe gives neither units nor barcodes nor traits.
+    The published recipe gives terms and no more.
     """
 
     terms: Tensor
@@ -39,12 +40,14 @@ class Extract:
     units: UnitFeatures | None = None
     barcodes: Barcodes | None = None
     traits: Traits | None = None
+    relations: Relations | None = None
 
 
 def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
     """Read what the recipe names and multiply it into terms.
 
-    With the depth "full" the units of every block are read, not only of the recipe's.
+    With the depth "full" every block is read, not only the recipe's: its units, and the barcodes
+    of a sample of them, as of the recipe's blocks of all.
 
     A vocabulary with too few Latin tokens uses all of its tokens, and a model with fewer blocks
     than the recipe asks for its last ones; both get a recipe of their own name.
@@ -79,21 +82,36 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
-    units = UnitCollector(sketch_rows(anchors, whitened), whole=depth == "full")
+    units = UnitCollector(sketch_rows(anchors, whitened))
     # A shallow model may have to give one block twice.
-    measured = {i: _terms(reader, i, whitened, units) for i in dict.fromkeys(chosen)}
+    whole = depth == "full"
+    measured = {i: _terms(reader, i, whitened, units, whole) for i in dict.fromkeys(chosen)}
     flat = flatten(torch.stack([measured[i][0] for i in chosen]), recipe.damping)
+    if not (torch.isfinite(flat).all() and flat.any(dim=(1, 2, 3)).all()):
+        raise WeightsError(
+            f"{checkpoint.model}: the blocks {list(chosen)} give no terms that can be compared; "
+            "the anchors' embeddings are all alike, or products of the weights overflow"
+        )
     if depth == "full":
         for index in reader.attention_blocks:
             if index not in chosen:
-                _observe(units, index, reader.read_ffn(index))
+                _observe(reader, index, units)
     traits = Traits(
         vocabulary=len(checkpoint.vocabulary),
         blocks=len(reader.attention_blocks),
         width=rows.shape[1],
         levels=measured[chosen[0]][1],
     )
-    return Extract(flat, anchors, chosen, recipe, units.collected(), units.barcodes(), traits)
+    return Extract(
+        flat,
+        anchors,
+        chosen,
+        recipe,
+        units.collected(),
+        units.barcodes(),
+        traits,
+        units.relations(),
+    )
 
 
 def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
@@ -110,13 +128,13 @@ def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
 
 
 def _terms(
-    reader: ModelReader, index: int, E: Tensor, units: UnitCollector
+    reader: ModelReader, index: int, E: Tensor, units: UnitCollector, whole: bool
 ) -> tuple[Tensor, float | None]:
     """The terms (3, m, m) of a block and its weights' levels; its units go to the collector.
 
     Attention and feed-forward network are in memory one after the other.
     """
-    units.expect(index)
+    units.expect(index, whole)
     ffn = ffn_term(units.observe(index, reader.read_ffn(index)), E)
     attention = reader.read_attention(index)
     units.conclude(index, attention)
@@ -124,12 +142,14 @@ def _terms(
     return torch.stack([qk, vo, ffn]), count_levels(attention.o)
 
 
-def _observe(units: UnitCollector, index: int, ffn: FeedForward | Mixture) -> None:
+def _observe(reader: ModelReader, index: int, units: UnitCollector) -> None:
     """Take a block's units without its terms."""
-    ffn = units.observe(index, ffn)
+    units.expect(index)
+    ffn = units.observe(index, reader.read_ffn(index))
     if isinstance(ffn, Mixture):
         for expert in range(ffn.count):
             ffn.read(expert)
+    units.conclude(index, reader.read_attention(index))
 
 
 def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:

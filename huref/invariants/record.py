@@ -17,6 +17,7 @@ from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
 from huref.recipe import Recipe, parse_recipe
@@ -24,6 +25,7 @@ from huref.recipe import Recipe, parse_recipe
 LATENT = 512
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
+RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Record:
         units: what the hidden units do, or None (a picture, or a record of an older huref).
         barcodes: numbers that identify some of them without tokens, or None (likewise).
         traits: plain facts, or None (likewise).
+        relations: how a sample of the units lie to each other, or None (likewise).
     """
 
     model: str
@@ -53,6 +56,7 @@ class Record:
     units: UnitFeatures | None = None
     barcodes: Barcodes | None = None
     traits: Traits | None = None
+    relations: Relations | None = None
 
     def with_latent(self, latent: np.ndarray) -> "Record":
         """The same record with a latent."""
@@ -78,7 +82,8 @@ class Record:
         if self.traits is not None:
             metadata["traits"] = json.dumps(self.traits.to_json())
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
-        for name, held in (("units", self.units), ("barcodes", self.barcodes)):
+        parts = {"units": self.units, "barcodes": self.barcodes, "relations": self.relations}
+        for name, held in parts.items():
             if held is not None:
                 tensors |= {f"{name}.{f.name}": getattr(held, f.name) for f in fields(held)}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -97,17 +102,20 @@ def load_record(path: Path) -> Record:
             metadata = file.metadata() or {}
             recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            optional = {*UNITS, *BARCODES, *RELATIONS}
             expected = {"terms": (len(recipe.layers), 3, recipe.m, recipe.m), "latent": (LATENT,)}
-            held = {n: shape for n, shape in shapes.items() if n not in {*UNITS, *BARCODES}}
+            held = {n: shape for n, shape in shapes.items() if n not in optional}
             if held != expected:
                 raise RecordError(f"{path}: a record holds {expected}, this file {held}")
             terms = file.get_tensor("terms").float()
             latent = file.get_tensor("latent").float().numpy()
-            units = barcodes = None
+            units = barcodes = relations = None
             if set(UNITS) & set(shapes):
                 units = UnitFeatures(*map(file.get_tensor, UNITS))
             if set(BARCODES) & set(shapes):
                 barcodes = Barcodes(*map(file.get_tensor, BARCODES))
+            if set(RELATIONS) & set(shapes):
+                relations = Relations(*map(file.get_tensor, RELATIONS))
         rows = [
             (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
         ]
@@ -121,6 +129,8 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError(f"{path}: the record's anchors or numbers are damaged; make it again")
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(held is None or held.fits() for held in (units, barcodes)):
+    if not all(held is None or held.fits() for held in (units, barcodes, relations)):
         raise RecordError(f"{path}: the record's units are damaged; make it again")
-    return Record(model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits)
+    return Record(
+        model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits, relations
+    )

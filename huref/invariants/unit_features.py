@@ -22,6 +22,7 @@ from torch import Tensor
 from huref.architecture.block import FeedForward, Mixture, SelfAttention
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes, UnitVectors, standard_barcodes
+from huref.invariants.relations import Relations, measure_relations
 
 PROJECTIONS = 64
 ROLES = ("gate", "up", "down")
@@ -60,6 +61,10 @@ class UnitFeatures:
     def in_layer(self, layer: int) -> list[int]:
         """Which networks belong to a block."""
         return [i for i, block in enumerate(self.networks[:, 0].tolist()) if block == layer]
+
+    def is_idle(self, layer: int) -> bool:
+        """Whether a block's networks write nothing."""
+        return not any(self.scales[i].any() for i in self.in_layer(layer))
 
     def key(self, network: int) -> tuple[int, int]:
         """The block and the expert of a network."""
@@ -128,15 +133,15 @@ class UnitCollector:
 
     Args:
         S: sketch rows (PROJECTIONS, d).
-        whole: whether barcodes are made of all units, not of some.
     """
 
-    def __init__(self, S: Tensor, whole: bool = False):
+    def __init__(self, S: Tensor):
         self._S = S
-        self._whole = whole
+        self._whole: dict[int, bool] = {}
         self._blocks: dict[int, list[NetworkFeatures]] = {}
         self._vectors: dict[int, list[UnitVectors]] = {}
-        self._barcodes: list[tuple[int, UnitVectors, Tensor]] = []
+        self._barcodes: list[tuple[int, int, int, Tensor]] = []
+        self._relations: list[tuple[int, int, int, int, Tensor]] = []
 
     def observe(self, layer: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
         """The same network; its units are taken now, those of experts as they are read."""
@@ -157,26 +162,32 @@ class UnitCollector:
         features = network_features(network, self._S, expert)
         self._blocks.setdefault(layer, []).append(features)
         if layer in self._vectors and expert < EXPERTS_KEPT:
-            self._vectors[layer].append(UnitVectors(network, expert, self._whole))
+            self._vectors[layer].append(UnitVectors(network, expert, self._whole[layer]))
 
-    def expect(self, layer: int) -> None:
-        """Make barcodes of this block's units: its attention will follow."""
-        self._vectors[layer] = []
+    def expect(self, layer: int, whole: bool = False) -> None:
+        """Make barcodes of this block's units, all or some: its attention will follow."""
+        self._vectors[layer], self._whole[layer] = [], whole
 
     def conclude(self, layer: int, attention: SelfAttention) -> None:
         """The barcodes of a block whose networks were observed, from its attention."""
         for vectors in self._vectors.pop(layer):
-            self._barcodes.append((layer, vectors, vectors.barcodes(attention)))
+            key, numbers = (layer, vectors.expert, vectors.units), vectors.barcodes(attention)
+            self._barcodes.append((*key, standard_barcodes(numbers).half()))
+            self._relations.append((*key, len(vectors.sample), measure_relations(vectors.sample)))
 
     def barcodes(self) -> Barcodes:
         """All barcodes that were made."""
-        networks = [
-            [layer, vectors.expert, vectors.units, len(numbers)]
-            for layer, vectors, numbers in self._barcodes
-        ]
+        networks = [[*key, len(numbers)] for *key, numbers in self._barcodes]
         return Barcodes(
-            torch.cat([standard_barcodes(numbers).half() for *_, numbers in self._barcodes]),
+            torch.cat([numbers for *_, numbers in self._barcodes]),
             torch.tensor(networks, dtype=torch.int32),
+        )
+
+    def relations(self) -> Relations:
+        """How the sampled units of the same networks lie to each other."""
+        return Relations(
+            torch.cat([cosines for *_, cosines in self._relations]),
+            torch.tensor([key for *key, _ in self._relations], dtype=torch.int32),
         )
 
     def collected(self) -> UnitFeatures:

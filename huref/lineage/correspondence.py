@@ -1,14 +1,14 @@
 """The unit tests of two records: every pair of networks that could correspond, and one p-value."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from huref.invariants.barcodes import Barcodes, sampled_units
+from huref.invariants.barcodes import sampled_units
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import Test, UnitCount
@@ -19,6 +19,7 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
+from huref.lineage.retention import Retention, mean_retention, measure_retention
 from huref.lineage.training import Inheritance, average, measure_inheritance
 from huref.lineage.units import Matching, agreement, match_networks, match_twice
 
@@ -36,14 +37,16 @@ class Correspondence:
         log10_p: multiplied by the number of tests that could have been made (Bonferroni).
         test: "order" (exact) or "agreement" (calibrated).
         how: what the counted units do, in words.
-        inherited: see `lineage.training`, the mean over the pairs of networks that correspond.
-        likeness: see `lineage.likeness`, the mean over the same.
+        retention: see `lineage.retention`, the mean over the pairs of networks that correspond.
+        inherited: see `lineage.training`, likewise.
+        likeness: see `lineage.likeness`, likewise.
     """
 
     units: UnitCount
     log10_p: float
     test: Test
     how: str
+    retention: Retention | None = None
     inherited: Inheritance | None = None
     likeness: float | None = None
 
@@ -81,17 +84,27 @@ def compare_units(
     tried: list[Correspondence] = []
     for group in (aligned, crossed, found):
         for pair in group:
-            tried.extend(_test_layers(a.units, b.units, a.barcodes, b.barcodes, pair))
+            tried.extend(_test_layers(a, b, a.units, b.units, pair))
         if any(t.log10_p + correction <= SIGNIFICANT for t in tried):
             break
+    return summarise(tried, correction)
+
+
+def summarise(tried: Iterable[Correspondence], correction: float) -> Correspondence:
+    """The best of some tests, corrected, with the means over all that are clear.
+
+    Args:
+        tried: tests of pairs of networks, not corrected; at least one.
+        correction: log10 of the number of tests that were possible.
+    """
     best = min(tried, key=lambda t: t.log10_p)
     clear = [t for t in tried if t.log10_p + correction <= SIGNIFICANT]
-    inherited = average([t.inherited for t in clear if t.inherited is not None])
     alike = [t.likeness for t in clear if t.likeness is not None]
     return replace(
         best,
         log10_p=min(best.log10_p + correction, 0.0),
-        inherited=inherited,
+        retention=mean_retention([t.retention for t in clear if t.retention is not None]),
+        inherited=average([t.inherited for t in clear if t.inherited is not None]),
         likeness=sum(alike) / len(alike) if alike else None,
     )
 
@@ -103,28 +116,31 @@ def _network_pairs(
 
 
 def _test_layers(
-    a: UnitFeatures,
-    b: UnitFeatures,
-    a_codes: Barcodes | None,
-    b_codes: Barcodes | None,
+    a: Record,
+    b: Record,
+    a_units: UnitFeatures,
+    b_units: UnitFeatures,
     layers: tuple[int, int],
 ) -> Iterator[Correspondence]:
     """The better test of each pair of networks of two blocks, not yet corrected."""
-    pairs = _network_pairs(a, b, *layers)
-    for first, second in pairs:
-        x, y = a.of_network(first), b.of_network(second)
+    for first, second in _network_pairs(a_units, b_units, *layers):
+        x, y = a_units.of_network(first), b_units.of_network(second)
         rows = _sample(len(x))
         matching = _renumber(match_networks(x[rows], y), rows)
         tested = _test_networks(x, y, rows, matching, layers[0])
         if tested.log10_p > SIGNIFICANT:
             yield tested
             continue
-        likeness = None
-        if a_codes is not None and b_codes is not None:
-            networks = (a.key(first), b.key(second))
-            likeness = likeness_of_matched(a_codes, b_codes, networks, matching)
+        networks = (a_units.key(first), b_units.key(second))
+        retention = likeness = None
+        if a.relations is not None and b.relations is not None:
+            in_order = tested.test == "order" and len(x) == len(y)
+            same = Matching.in_place(rows, matching.of, len(y)) if in_order else matching
+            retention = measure_retention(a.relations, b.relations, networks, same)
+        if a.barcodes is not None and b.barcodes is not None:
+            likeness = likeness_of_matched(a.barcodes, b.barcodes, networks, matching)
         inherited = measure_inheritance(x, y, matching)
-        yield replace(tested, inherited=inherited, likeness=likeness)
+        yield replace(tested, retention=retention, inherited=inherited, likeness=likeness)
 
 
 def _sample(units: int) -> Tensor:

@@ -1,9 +1,11 @@
 """Which of two relatives stands nearer their root, where a change that has a direction shows.
 
 Quantising, pruning, stacking, upcycling and extending a vocabulary happen to a model that was
-there before; none is undone by training. Where two such signs contradict each other, or there is
-none, nothing is said. A sign tells which side changed, not that nothing lies between: a sibling of
-the parent shows the same.
+there before; none is undone by training. And training adds: what a parent learned its child holds,
+what the child learned in addition the parent does not (see `lineage.retention`). Where two such
+signs contradict each other, or there is none, nothing is said. A sign tells which side changed, not
+that nothing lies between: a sibling of the parent shows the same, and a merge, being a mean, lies
+nearer to the root than what it was merged from.
 """
 
 from collections.abc import Iterator
@@ -12,22 +14,32 @@ from typing import Literal
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import Direction, LayerMap
+from huref.lineage.retention import Retention
 
 Side = Literal["a", "b"]
 GRID = 16.5  # distinct values among 32 neighbours that four bits allow
 OFF_GRID = 24.0  # and that weights of eight bits and more exceed
+LEARNED = 0.008  # of what one learned, that the other holds less of it than the other way round
 SAME_IDS = 0.99  # of the shared anchors, for one vocabulary to extend the other
 
 
-def find_direction(a: Record, b: Record, layer_map: LayerMap | None) -> Direction | None:
+def find_direction(
+    a: Record, b: Record, layer_map: LayerMap | None, retention: Retention | None = None
+) -> Direction | None:
     """Which of two models that share training stands nearer their root.
 
     Args:
         a: record of one.
         b: record of the other.
         layer_map: which block of b comes from which of a, where all blocks were read.
+        retention: of what each learned in the other.
     """
-    signs = [*_signs(a, b, "a", "b"), *_signs(b, a, "b", "a"), *_layer_signs(a, b, layer_map)]
+    signs = [
+        *_signs(a, b, "a", "b"),
+        *_signs(b, a, "b", "a"),
+        *_layer_signs(a, b, layer_map),
+        *([] if retention is None or _is_coarse(a) or _is_coarse(b) else _learned(retention)),
+    ]
     children = {child for child, _ in signs}
     if len(children) != 1:
         return None
@@ -76,6 +88,21 @@ def _same_ids(one: Record, other: Record) -> bool:
     return bool(shared) and same >= SAME_IDS * len(shared)
 
 
+def _is_coarse(record: Record) -> bool:
+    """Whether the weights lie on a grid; its noise looks like something that was learned."""
+    levels = None if record.traits is None else record.traits.levels
+    return levels is not None and levels < OFF_GRID
+
+
+def _learned(retention: Retention) -> Iterator[tuple[Side, str]]:
+    """A sign from what one has learned that the other does not hold."""
+    figures = f"({retention.of_a:.2f} of what a learned is in b, {retention.of_b:.2f} of b's in a)"
+    if retention.of_a - retention.of_b >= LEARNED:
+        yield "b", f"b holds what a learned and more {figures}"
+    elif retention.of_b - retention.of_a >= LEARNED:
+        yield "a", f"a holds what b learned and more {figures}"
+
+
 def _layer_signs(a: Record, b: Record, layer_map: LayerMap | None) -> Iterator[tuple[Side, str]]:
     """Signs from which block comes from which."""
     if layer_map is None or a.units is None or b.units is None:
@@ -103,9 +130,7 @@ def _layer_signs(a: Record, b: Record, layer_map: LayerMap | None) -> Iterator[t
 
 def _idle(units: UnitFeatures) -> int:
     """Number of blocks whose networks write nothing."""
-    return sum(
-        not any(units.scales[i].any() for i in units.in_layer(layer)) for layer in units.layers
-    )
+    return sum(units.is_idle(layer) for layer in units.layers)
 
 
 def _copies(layer_map: LayerMap) -> int:

@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from huref.lineage.retention import Retention
+
 Verdict = Literal["descends", "shared initialisation", "unrelated", "inconclusive"]
 Test = Literal["order", "agreement"]
 
@@ -68,6 +70,7 @@ class Evidence:
         test: which of the two it is.
         verdict: one of four, or None where nothing was tested.
         why: one sentence for the verdict, or for its absence.
+        retention: how much of what each learned the other holds, where units correspond.
         direction: which model stands nearer their root, where that can be told.
         layer_map: which block comes from which, where all blocks were read.
     """
@@ -79,6 +82,7 @@ class Evidence:
     why: str = ""
     direction: Direction | None = None
     layer_map: LayerMap | None = None
+    retention: Retention | None = None
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ the order of blocks, so dropped, duplicated, stacked and spliced layers all show
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from huref.invariants.barcodes import Barcodes
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import LayerMap
 from huref.lineage.order import (
@@ -18,26 +20,62 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
+from huref.lineage.token_free import comparable, test_barcodes
 from huref.lineage.units import agreement, match_networks, match_twice
 
 SAMPLE = 256  # hidden units of a block of A that are looked for in a block of B
 CLEAR = -9.0  # log10 p from which one block is said to come from another
 
 
-def map_layers(a: UnitFeatures, b: UnitFeatures) -> LayerMap:
+def map_layers(
+    a: UnitFeatures,
+    b: UnitFeatures,
+    a_codes: Barcodes | None = None,
+    b_codes: Barcodes | None = None,
+) -> LayerMap:
     """Compare every block of A with every block of B.
 
     Units are first taken to have kept their order. Where that shows nothing anywhere, they are
     looked for wherever they are; that takes longer, and its p-values are calibrated, not exact.
+    A block of B for which nothing was found, as where it was grafted under another model's
+    embeddings, is compared by barcodes, which mean the same under any.
+
+    Args:
+        a: features of all of A's units.
+        b: likewise of B's.
+        a_codes: barcodes of A's units, of all blocks.
+        b_codes: likewise of B's.
     """
     share, log10_p = _compare(a, b, in_order=True)
     if log10_p.min(initial=0.0) > CLEAR:
         share, log10_p = _compare(a, b, in_order=False)
+    if a_codes is not None and b_codes is not None:
+        # A block that writes nothing may still read as the one that it was copied from.
+        rows = {layer: i for i, layer in enumerate(a.layers) if not a.is_idle(layer)}
+        columns = {
+            layer: j
+            for j, layer in enumerate(b.layers)
+            if log10_p[:, j].min() > CLEAR and not b.is_idle(layer)
+        }
+        for i, j, count, p in _by_barcodes(a_codes, b_codes, rows, columns):
+            if p <= min(log10_p[i, j], CLEAR):
+                share[i, j], log10_p[i, j] = max(share[i, j], count), p
     source = tuple(
         a.layers[int(share[:, j].argmax())] if log10_p[:, j].min() <= CLEAR else None
         for j in range(len(b.layers))
     )
     return LayerMap(a.layers, b.layers, share, source)
+
+
+def _by_barcodes(
+    a: Barcodes, b: Barcodes, rows: dict[int, int], columns: dict[int, int]
+) -> Iterator[tuple[int, int, float, float]]:
+    """Row, column, share of units and log10 p of the blocks that have a row and a column."""
+    for first, second in comparable(a, b):
+        i, j = rows.get(a.key(first)[0]), columns.get(b.key(second)[0])
+        if i is not None and j is not None:
+            tested, _ = test_barcodes(a, b, first, second)
+            yield i, j, tested.units.matched / tested.units.of, tested.log10_p
 
 
 def _compare(a: UnitFeatures, b: UnitFeatures, in_order: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -51,15 +51,6 @@ def likeness_of_matched(
     places = [codes.find(*network) for codes, network in zip((a, b), networks, strict=True)]
     if places[0] is None or places[1] is None:
         return None
-    position = {unit: i for i, unit in enumerate(b.units_of(places[1]).tolist())}
-    partner = dict(zip(matching.a.tolist(), matching.b.tolist(), strict=True))
-    both = [
-        (i, position[partner[unit]])
-        for i, unit in enumerate(a.units_of(places[0]).tolist())
-        if partner.get(unit) in position
-    ]
-    if len(both) < MIN_UNITS:
-        return None
-    mine, theirs = torch.tensor(both).T
+    mine, theirs = matching.among(a.units_of(places[0]), b.units_of(places[1]))
     x, y = a.of_network(places[0])[mine], b.of_network(places[1])[theirs]
     return mean_likeness(x.float(), y.float())

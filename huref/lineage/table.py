@@ -1,21 +1,17 @@
 """The table of all pairs of some models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 from huref.errors import RecipeError
-from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
-from huref.lineage.correspondence import compare_units
-from huref.lineage.direction import find_direction
-from huref.lineage.evidence import Evidence, Mixing
-from huref.lineage.layers import map_layers
+from huref.lineage.evidence import Direction, Evidence, Mixing
+from huref.lineage.finding import find_evidence
 from huref.lineage.mixing import find_mixings
+from huref.lineage.screening import screen_pairs
 from huref.lineage.similarity import Similarity, compare_all
-from huref.lineage.token_free import compare_barcodes
-from huref.lineage.verdict import judge
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ class Pair:
     def to_json(self) -> dict[str, Any]:
         """The pair as the design's `compare --json` has it; figures not measured are null.
 
-        Beyond the design: `older`, and `blocks`, which block of a each block of b comes from.
+        Beyond the design: `retained`, how much of what a learned b holds and the other way round,
+        `older`, and `blocks`, which block of a each block of b comes from.
         """
         s, e = self.similarity, self.evidence
         units = None
@@ -60,6 +57,7 @@ class Pair:
             "latent_cosine": s.latent_cosine,
             "verdict": e.verdict,
             "why": self.why,
+            "retained": None if e.retention is None else [e.retention.of_a, e.retention.of_b],
             "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
         }
@@ -116,10 +114,9 @@ class LineageTable:
         }
 
 
-MANY_PAIRS = 3000  # beyond it units are compared only where the ICS leaves a question open
-OPEN = (0.02, 0.8)  # that range of the ICS
-# Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
-NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
+MANY_PAIRS = 3000  # beyond it units are compared only where there is a question
+OPEN = (0.02, 0.8)  # range of the ICS that leaves one; below it, what the barcodes bring up is one
+UNTESTED = "units not compared in a table of this size"
 
 
 def build_table(records: Sequence[Record]) -> LineageTable:
@@ -132,40 +129,40 @@ def build_table(records: Sequence[Record]) -> LineageTable:
         raise RecipeError("a comparison needs at least two models")
     similarities = _compare_all(records)
     large = len(similarities) > MANY_PAIRS
-    pairs = [
-        Pair(
-            records[i].model, records[j].model, s, _find_evidence(records[i], records[j], s, large)
-        )
-        for (i, j), s in sorted(similarities.items())
-    ]
+    suspected = screen_pairs(records) if large else set()
+    pairs = []
+    for (i, j), s in sorted(similarities.items()):
+        skip = large and not _is_open(s.ics, (i, j) in suspected)
+        evidence = find_evidence(records[i], records[j], s, UNTESTED if skip else "")
+        pairs.append(Pair(records[i].model, records[j].model, s, evidence))
     table = LineageTable(tuple(records), tuple(pairs))
     families = [[records[i] for i in family] for family in table.families]
-    return replace(table, mixings=tuple(m for family in families for m in find_mixings(family)))
+    mixings = tuple(m for family in families for m in find_mixings(family))
+    return replace(table, pairs=tuple(_put_parents_first(pairs, mixings)), mixings=mixings)
 
 
-def _find_evidence(a: Record, b: Record, similarity: Similarity, large: bool) -> Evidence:
-    """What the units say of a pair, and the verdict; in a large table only where it is open."""
-    if similarity.ics is not None and a.recipe.terms == PUBLISHED:
-        return Evidence(why=NO_VERDICT)
-    if large and (similarity.ics is None or not OPEN[0] <= similarity.ics <= OPEN[1]):
-        return judge(similarity, None, "units not compared in a table of this size")
-    layer_map = None
-    if all(r.units and r.layers and len(r.units.layers) > len(r.layers) for r in (a, b)):
-        assert a.units is not None
-        assert b.units is not None
-        layer_map = map_layers(a.units, b.units)
-    units = compare_units(a, b, layer_map.pairs if layer_map else ())
-    if units is None:
-        silent = [record.model for record in (a, b) if record.units is None]
-        return judge(similarity, None, f"no unit features in {' and '.join(silent)}")
-    if not units.found:
-        without_tokens = compare_barcodes(a, b)
-        if without_tokens is not None and without_tokens.found:
-            units = without_tokens
-    evidence = replace(judge(similarity, units), layer_map=layer_map)
-    if evidence.verdict == "descends":
-        evidence = replace(evidence, direction=find_direction(a, b, layer_map))
-    return evidence
+def _is_open(ics: float | None, suspected: bool) -> bool:
+    """Whether a pair of a large table has to be looked at more closely."""
+    if ics is None or ics < OPEN[0]:
+        return suspected
+    return ics <= OPEN[1]
+
+
+def _put_parents_first(pairs: Iterable[Pair], mixings: Iterable[Mixing]) -> Iterator[Pair]:
+    """The pairs, with the parents of a mixture as the older ones.
+
+    A mean of models lies nearer to their root than each of them, and looks older by itself.
+    """
+    mixed = {(mixing.child, parent) for mixing in mixings for parent in mixing.parents}
+    for pair in pairs:
+        if (pair.a, pair.b) in mixed:
+            direction = Direction("b", "a is a mixture of b and others")
+        elif (pair.b, pair.a) in mixed:
+            direction = Direction("a", "b is a mixture of a and others")
+        else:
+            yield pair
+            continue
+        yield replace(pair, evidence=replace(pair.evidence, direction=direction))
 
 
 def _compare_all(records: Sequence[Record]) -> dict[tuple[int, int], Similarity]:

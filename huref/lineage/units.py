@@ -38,6 +38,31 @@ class Matching:
         """How many units are matched to their own index."""
         return int((self.a == self.b).sum())
 
+    @classmethod
+    def in_place(cls, units: Tensor, of: int, size: int) -> "Matching":
+        """Each of some units with the one of its own index, as after a passed order test."""
+        return cls(units, units, of, size)
+
+    def among(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Where partners stand in a choice of A's units and in one of B's.
+
+        Args:
+            a: indices of some of A's units, each once.
+            b: likewise of B.
+
+        Returns:
+            Positions in `a` and in `b` of those whose partner was chosen as well, (n,) each.
+        """
+        position = {unit: i for i, unit in enumerate(b.tolist())}
+        partner = dict(zip(self.a.tolist(), self.b.tolist(), strict=True))
+        both = [
+            (i, position[partner[unit]])
+            for i, unit in enumerate(a.tolist())
+            if partner.get(unit) in position
+        ]
+        mine, theirs = torch.tensor(both, dtype=torch.int64).view(-1, 2).T
+        return mine, theirs
+
 
 def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
     """Match units by mutual nearest neighbours in cosine similarity.

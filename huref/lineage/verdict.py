@@ -1,25 +1,25 @@
 """From figures to one of four words: descends, shared initialisation, unrelated, inconclusive.
 
 Matched units say that two models share an origin. Whether they share training as well is told by
-how alike their barcodes are beside their features (see `lineage.likeness`), or by what they
-inherited of the leading directions (see `lineage.training`) where there are no barcodes to
-compare. The terms' similarity (ICS) decides where units cannot be compared.
+how much of what one of them learned is in the other (see `lineage.retention`). The terms'
+similarity (ICS) decides where units cannot be compared.
 
-Every threshold lies in a gap that was measured on the shipped zoo and on parts of the larger one
-(configs/lineage-zoo.yaml); scripts/evaluate_lineage.py measures the rate of errors:
+The thresholds of the retention are the quartiles of the gap between the twins and the relatives of
+the larger zoo (configs/lineage-zoo.yaml); scripts/evaluate_lineage.py measures the rate of errors,
+also with the gap of one half of the base families on the other half:
 
-                                        units p    ICS          features     barcodes
-    fine-tunes, LoRA, merges, pruned    < 1e-300   0.96 - 1.00  0.98 - 1.00  0.98 - 1.00
-    long continued pretraining          < 1e-300   0.80         0.91         0.92
-    trained on as long and as hot       < 1e-300   0.39 - 0.53  0.67 - 0.76  0.69 - 0.75
-    longer and hotter than the first    < 1e-300   0.33         0.61         0.57
-    a quarter of the stream pruned      < 1e-300   0.63 - 0.67  0.84 - 0.86  0.80 - 0.82
-    twins, trained for as long          < 1e-300   0.25 - 0.50  0.54 - 0.73  0.39 - 0.59
-    twins, trained for a fifth of it    < 1e-300   0.72         0.88         0.78
-    independent, same text and order    > 1e-2     up to 0.05   -            -
+                                        units p    ICS          retention, the larger
+    fine-tunes, LoRA, merges, pruned    < 1e-300   0.96 - 1.00  0.98 - 1.00
+    long continued pretraining          < 1e-300   0.80         1.00
+    trained on as long and as hot       < 1e-300   0.33 - 0.53  1.02
+    longer and hotter than the first    < 1e-100   0.05 - 0.33  1.07 - 1.25
+    twins from one initialisation       < 1e-300   0.25 - 0.62  0.75 - 0.95
+    independent, same text and order    > 1e-2     up to 0.05   -
 
-Twins that left their initialisation a moment ago differ in nothing but noise: they look like one
-model, and are called so.
+Records of an older huref hold no relations of units. Those are judged as they were, by how alike
+barcodes are beside features (see `lineage.likeness`), or by what was inherited of the leading
+directions (see `lineage.training`). Twins that left their initialisation a moment ago differ in
+nothing but noise: they look like one model, and are called so.
 """
 
 import math
@@ -28,6 +28,8 @@ from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.similarity import Similarity
 
+DESCENT_RETENTION = 0.972  # of what one learned in the other, of shared training
+TWIN_RETENTION = 0.955  # and of a shared draw alone
 DESCENT_RATIO = 0.91  # likeness of barcodes to correlation of features, of shared training
 TWIN_RATIO = 0.89  # and of a shared draw alone
 DESCENT_LIKENESS = 0.6  # of barcodes, where there are no features to compare it with
@@ -53,7 +55,8 @@ def judge(similarity: Similarity, units: Correspondence | None, missing: str = "
         verdict, why = _by_units(similarity, units)
     else:
         verdict, why = _by_terms(similarity, f"units do not correspond ({_units(units)})")
-    return Evidence(units.units, units.log10_p, units.test, verdict, why)
+    retention = units.retention if units.found else None
+    return Evidence(units.units, units.log10_p, units.test, verdict, why, retention=retention)
 
 
 def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, str]:
@@ -74,6 +77,10 @@ def _training(
 ) -> tuple[float | None, float, float, str]:
     """The best figure for shared training, its two thresholds, and what it is in words."""
     inherited, likeness = units.inherited, units.likeness
+    if units.retention is not None:
+        figure = units.retention.larger
+        what = f"{figure:.2f} of what one learned is in the other"
+        return figure, TWIN_RETENTION, DESCENT_RETENTION, what
     if inherited is not None and likeness is not None:
         what = f"barcodes alike by {likeness:.2f}, features by {inherited.correlation:.2f}"
         return likeness / inherited.correlation, TWIN_RATIO, DESCENT_RATIO, what

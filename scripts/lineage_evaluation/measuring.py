@@ -34,7 +34,7 @@ RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
     "AWM": awm_score,
     "intrinsic": intrinsic_score,
 }
-MANY_MODELS = ("tree", "newick", "joining", "growing", "mixing")
+MANY_MODELS = ("tree", "newick", "joining", "growing", "mixing", "screening")
 Rows = dict[str, Any]
 
 

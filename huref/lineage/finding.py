@@ -1,0 +1,55 @@
+"""The evidence of one pair of records: every test that they allow, and what follows from it."""
+
+from dataclasses import replace
+
+from huref.invariants.published import PUBLISHED
+from huref.invariants.record import Record
+from huref.lineage.correspondence import compare_units
+from huref.lineage.direction import find_direction
+from huref.lineage.evidence import Evidence, LayerMap
+from huref.lineage.layers import map_layers
+from huref.lineage.similarity import Similarity
+from huref.lineage.token_free import compare_barcodes
+from huref.lineage.verdict import judge
+
+# Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
+NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
+
+
+def find_evidence(a: Record, b: Record, similarity: Similarity, untested: str = "") -> Evidence:
+    """What is known of a pair beyond its similarity, and the verdict.
+
+    Args:
+        a: record of one model.
+        b: record of the other.
+        similarity: of their terms.
+        untested: why the units shall not be compared, where they shall not.
+    """
+    if similarity.ics is not None and a.recipe.terms == PUBLISHED:
+        return Evidence(why=NO_VERDICT)
+    if untested:
+        return judge(similarity, None, untested)
+    layer_map = _map(a, b)
+    found = layer_map.pairs if layer_map else ()
+    units = compare_units(a, b, found)
+    if units is None:
+        silent = [record.model for record in (a, b) if record.units is None]
+        return judge(similarity, None, f"no unit features in {' and '.join(silent)}")
+    if not units.found:
+        without_tokens = compare_barcodes(a, b, found)
+        if without_tokens is not None and without_tokens.found:
+            units = without_tokens
+    evidence = replace(judge(similarity, units), layer_map=layer_map)
+    if evidence.verdict == "descends":
+        direction = find_direction(a, b, layer_map, units.retention)
+        evidence = replace(evidence, direction=direction)
+    return evidence
+
+
+def _map(a: Record, b: Record) -> LayerMap | None:
+    """Which block comes from which, where both records hold more blocks than the recipe's."""
+    if a.units is None or b.units is None:
+        return None
+    if any(len(r.units.layers) <= len(r.layers or ()) for r in (a, b) if r.units is not None):
+        return None
+    return map_layers(a.units, b.units, a.barcodes, b.barcodes)
