@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 LIMITS = {"api": (80, 10), "resolvers": (1200, 10)}  # requests, seconds
-ROUNDING = 1 / 127  # one step of a sketch's codes: threads may add up in another order
+ROUNDING = 1e-3  # of a latent, and as a share of a sketch's bits: threads add up in another order
+SAMPLED = 2.0  # seconds between looks at the workers' processor time
 FAULTS = {"429": 0.01, "503": 0.01, "cut": 0.02}  # shares of answers
 
 
@@ -70,14 +72,22 @@ def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]
 
 
 def difference(truth: np.ndarray, latent: np.ndarray, sketch: np.ndarray) -> float:
-    """The largest error, in units of a latent's spread and of a sketch's full scale."""
-    codes = truth[len(latent) :] - sketch.ravel().astype(np.float64)
-    return float(max(np.abs(truth[: len(latent)] - latent).max(), np.abs(codes).max() / 127))
+    """The larger of a latent's largest error, in its spread, and the share of bits that differ."""
+    bits = np.unpackbits(truth[len(latent) :].astype(np.uint8) ^ sketch.ravel())
+    return float(max(np.abs(truth[: len(latent)] - latent).max(), bits.mean()))
 
 
-def own_workers() -> list[int]:
-    """Ray workers at work whose ancestor is this process."""
-    parents, busy = {}, []
+@dataclass(frozen=True)
+class Process:
+    """One of this process's descendants, or itself."""
+
+    title: bytes
+    seconds: float  # of processor time so far
+
+
+def own_processes() -> dict[int, Process]:
+    """This process and its descendants, by their ids."""
+    parents, found = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -85,16 +95,46 @@ def own_workers() -> list[int]:
                 title = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
+            ticks = int(stat[11]) + int(stat[12])
             parents[int(entry.name)] = int(stat[1])
-            if title.startswith(b"ray::_run"):
-                busy.append(int(entry.name))
+            found[int(entry.name)] = Process(title, ticks / os.sysconf("SC_CLK_TCK"))
 
     def is_own(pid: int) -> bool:
         while pid > 1 and pid != os.getpid():
             pid = parents.get(pid, 0)
         return pid == os.getpid()
 
-    return [pid for pid in busy if is_own(pid)]
+    return {pid: process for pid, process in found.items() if is_own(pid)}
+
+
+def own_workers() -> list[int]:
+    """Ray workers at work whose ancestor is this process."""
+    return [pid for pid, p in own_processes().items() if p.title.startswith(b"ray::_run")]
+
+
+class Clock:
+    """Processor time of this process and all its descendants, and the machine's load meanwhile."""
+
+    def __init__(self, without: int):
+        self._without = without  # the hub's process
+        self._seconds: dict[int, float] = {}
+        self._loads: list[float] = []
+        self._before = self._sample()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self._sample()
+            self._loads.append(os.getloadavg()[0])
+            time.sleep(SAMPLED)
+
+    def _sample(self) -> float:
+        self._seconds |= {pid: process.seconds for pid, process in own_processes().items()}
+        return sum(s for pid, s in self._seconds.items() if pid != self._without)
+
+    def read(self) -> tuple[float, float]:
+        """Processor seconds since it was made, and the mean load."""
+        return self._sample() - self._before, sum(self._loads) / max(len(self._loads), 1)
 
 
 def kill_some(count: int, hub_requests: float, killed: list[int]) -> None:
@@ -133,7 +173,7 @@ def main() -> None:
         try:
             truth = measure_truth(folders, work)
             if arguments.engine != "none":
-                run(folders, arguments, Path(temporary), truth)
+                run(folders, arguments, Path(temporary), truth, Clock(server.pid or 0))
         finally:
             pipe.send("end")
             requests, sent, seen = pipe.recv()
@@ -158,6 +198,7 @@ def run(
     arguments: argparse.Namespace,
     temporary: Path,
     truth: dict[str, np.ndarray],
+    clock: Clock,
 ) -> None:
     """One fleet, and whether it is right."""
     from huref.recipe import load_recipe
@@ -170,6 +211,7 @@ def run(
     if arguments.kill:
         threading.Thread(target=kill_some, args=(arguments.kill, 15.0, killed), daemon=True).start()
     report = fleet(folders, store, engine=arguments.engine, workers=arguments.workers)
+    busy, load = clock.read()
     entries = list(store.entries())
     names = Counter(entry.model for entry in entries)
     off = [difference(truth[e.model], e.latent, e.sketch) for e in entries]
@@ -186,7 +228,9 @@ def run(
         f"differs     by {max(off, default=0):.1e} at most from what was measured without a network"
     )
     print(f"throughput  {len(done) / report.seconds:.2f} models a second, "
-          f"{report.seconds:.0f} s in all")  # fmt: skip
+          f"{report.seconds:.0f} s in all, load {load:.1f}")  # fmt: skip
+    print(f"processor   {busy:.0f} s, {busy / max(len(done), 1):.2f} s a model, workers' start "
+          "and the driver included")  # fmt: skip
     print(f"repeated    {sum(line.attempts - 1 for line in report.lines)} models by the driver")
 
 

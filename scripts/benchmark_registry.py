@@ -5,7 +5,7 @@
     python scripts/benchmark_registry.py strangers identify's false positives among strangers
 
 Each prints Markdown and keeps what it made in --work, so that a run can be taken up again. The
-store's needs scikit-learn, faiss-cpu and lancedb beside huref, and 6 GB of disk.
+store's needs scikit-learn, faiss-cpu and lancedb beside huref, and 4 GB of disk.
 """
 
 import argparse
@@ -25,16 +25,16 @@ def main() -> None:
     sketch = parts.add_parser("sketch")
     sketch.add_argument("--families", type=int, default=24)
     sketch.add_argument("--zoo", type=Path, default=Path("checkpoints/zoo"))
+    sketch.add_argument("--picture", type=Path, metavar="PNG", help="draw the error curve, too")
     store = parts.add_parser("store")
     store.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    kinds = ["sketches", "latents"]
-    store.add_argument("--what", nargs="+", choices=kinds, default=kinds)
+    store.add_argument("--what", nargs="+", choices=engines.KINDS, default=engines.KINDS)
     known = parts.add_parser("strangers")
     known.add_argument("--bases", type=int, default=1_000)
     known.add_argument("--strangers", type=int, default=10_000)
     one = parts.add_parser("one", help="a single measurement, for store's own use")
     one.add_argument("engine", choices=engines.ENGINES)
-    one.add_argument("what", choices=kinds)
+    one.add_argument("what", choices=engines.KINDS)
     one.add_argument("count", type=int)
     for part in (sketch, store, known, one):
         part.add_argument("--work", type=Path, default=Path("runs/registry"), help="a folder")
@@ -43,7 +43,7 @@ def main() -> None:
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     if options.part == "sketch":
-        print(errors.report(work, options.families, options.zoo))
+        print(errors.report(work, options.families, options.zoo, options.picture))
     elif options.part == "store":
         print(engines.report(work, options.counts, options.what))
     elif options.part == "strangers":

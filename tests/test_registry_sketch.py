@@ -144,8 +144,9 @@ def test_partly_shared_anchors_are_compared_as_the_terms_are(rho: float, uneven:
     ):
         _, terms, deviations = Ranking(asked)(from_entries([entry]))
         assert terms is not None
-        assert 1.4 < deviations[0] / spread(6 * KEPT, measured=measured) < 2.4
-        tolerance = 4 * deviations[0] + (0.1 * rho if uneven else 0)
+        assert 1.3 < deviations[0] / spread(6 * KEPT, measured=measured) < 2.4
+        # Only from the model's own terms is it known how strong the shared rows are.
+        tolerance = 4 * deviations[0] + (0.1 * rho if uneven and not measured else 0)
         assert terms.mean() == pytest.approx(exact.ics, abs=tolerance)
 
 

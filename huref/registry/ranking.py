@@ -1,7 +1,10 @@
 """How alike a model and the entries of a registry are, and in which order they are shown."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from huref.lineage.similarity import MIN_SHARED
 from huref.registry.entry import Query
@@ -10,6 +13,7 @@ from huref.registry.sketch import (
     AnchorCodes,
     Codes,
     Floats,
+    Mask,
     correlate_sketches,
     correlate_terms,
     count_shared,
@@ -18,6 +22,7 @@ from huref.registry.sketch import (
     reach,
     shared_anchors,
     spread,
+    strengthen,
 )
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]
@@ -28,7 +33,7 @@ class Ranking:
 
     def __init__(self, query: Query):
         self._query = query
-        self._projections: dict[bytes, Floats] = {}  # of its terms, by the anchors that count
+        self._projections: dict[bytes, tuple[Floats, NDArray[Any]]] = {}  # by the anchors shared
 
     def __call__(self, models: Matrices) -> Scores:
         """Rank, ICS by term and its deviation of each row; the rank is NaN where it cannot be."""
@@ -56,15 +61,20 @@ class Ranking:
         assert query.sketch is not None
         assert query.anchors is not None
         shared = shared_anchors(query.anchors, anchors)
-        held, measured = [int(np.count_nonzero(anchors))], query.terms is not None
         if query.terms is not None:
-            key = shared.tobytes()
-            if key not in self._projections:
-                self._projections[key] = project(query.terms, shared, query.sketch.shape[1] * 8)
-            found = correlate_terms(self._projections[key], sketches)
+            own, factor = self._project(query.terms, shared, query.anchors != 0)
+            found = correlate_terms(own, sketches)
         else:
-            held.append(int(np.count_nonzero(query.anchors)))
+            held = (int(np.count_nonzero(codes)) for codes in (anchors, query.anchors))
+            factor = np.array(reach(int(shared.sum()), *held))
             found = correlate_sketches(query.sketch, sketches)
-        factor = reach(int(np.count_nonzero(shared)), *held)
-        deviation = factor * spread(query.sketch.size * 8, measured=measured)
-        return np.clip(factor * found, -1, 1), deviation
+        deviation = spread(query.sketch.size * 8, measured=query.terms is not None)
+        return np.clip(factor * found, -1, 1), float(np.sqrt(np.mean(factor**2))) * deviation
+
+    def _project(self, terms: Tensor, shared: Mask, held: Mask) -> tuple[Floats, NDArray[Any]]:
+        """The query's coefficients on some anchors, and what correlations by them are times."""
+        key = shared.tobytes()
+        if key not in self._projections:
+            own = project(terms, shared), strengthen(terms, shared, held)
+            self._projections[key] = own
+        return self._projections[key]

@@ -15,8 +15,9 @@ of Pearson correlation rho are jointly so. From n of them rho follows in two way
   (Goemans and Williamson, 1995; Charikar, 2002); the deviation is (pi / 2) / sqrt(n).
 
 The first also serves models that share only some anchors: the rows and columns that the other
-lacks are left out of the model's own term before it is turned, exactly as `compare_records` does;
-what the other holds beside adds to the deviation alone. docs/registry.md has the measured errors.
+lacks are left out of the model's own term before it is turned, exactly as `compare_records` does.
+What the other holds beside adds to the deviation; how strong it is beside the shared part cannot be
+seen, and is taken to be as in the model itself (`strengthen`). docs/registry.md has the errors.
 
 What it gives away of the weights: the signs of 49,152 sums over all entries of products of weights
 and embeddings, without any scale. No weight follows from them. But whoever has the weights of a
@@ -188,8 +189,24 @@ def _count(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.asarray(np.bitwise_count(words).sum(axis=-1, dtype=np.uint32), np.float64)
 
 
+def strengthen(terms: Tensor, shared: Mask, held: Mask) -> NDArray[np.float64]:
+    """Norm of each term over the anchors a model holds, by that over the shared ones, (terms,).
+
+    By so much a correlation is to be stretched that was divided by the other's whole norm.
+    """
+    flat = terms.reshape(-1, len(held), len(held)).float().numpy()
+    if np.array_equal(shared, held):
+        return np.ones(len(flat))
+    whole, part = ([_norm(term[np.ix_(used, used)]) for term in flat] for used in (held, shared))
+    return np.divide(whole, part, out=np.ones(len(flat)), where=np.array(part) > 0)
+
+
+def _norm(part: Floats) -> float:
+    return float(part.std(dtype=np.float64)) * math.sqrt(part.size)
+
+
 def reach(shared: int, *held: int) -> float:
-    """By how much a correlation over whole terms is to be stretched for the shared anchors alone.
+    """The same for terms that cannot be seen, as if all rows and columns were equally strong.
 
     Args:
         shared: anchors that both models hold.

@@ -1,53 +1,52 @@
 """How far a sketch's ICS lies from that of the full terms, by its size."""
 
-from itertools import combinations
+import math
+from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct
 from torch import Tensor
 
-from huref.encoder.synthetic import ics
 from huref.lineage.similarity import compare_records
 from huref.models import open_record
-from huref.registry.entry import make_entry
-from huref.registry.sketch import DIAGONALS, correlate_sketches, make_sketch, shared_entries
+from huref.registry.entry import make_entry, make_query
+from huref.registry.matrices import from_entries
+from huref.registry.ranking import Ranking
+from huref.registry.sketch import (
+    KEPT,
+    correlate_sketches,
+    correlate_terms,
+    pack,
+    project,
+    reach,
+    spread,
+    strengthen,
+)
 from registry_benchmark.families import RHOS, M, draw_families, load_family, reorder
 
-SIZES = (2, 4, 6, 12)  # diagonals of each term
-ORDERS = 6  # samples of entries for each pair
-EVEN = 0.3  # the zoo's models stay below
-KINDS = ("even", "uneven")
-PROJECTED = "projections"
-METHODS = (*map(str, SIZES), PROJECTED)
-Errors = dict[str, dict[float, list[float]]]
+SIZES = (1024, 2048, 4096, 8192, 16384)  # projections of each term
+ORDERS = 3  # of the anchors: as many samples of the projections for each pair
+EVEN = 0.3  # by how much the strengths of a term's rows differ at most; the zoo's models stay below
+LIMIT = 0.02  # what a sketch is to keep within
+PARTLY = 342  # shared anchors where not all are: two in three, as of tokenizers trained apart
+SHARED = (M, PARTLY)
+METHODS = ("model against sketch", "two sketches", "float32 in the same bytes")
+STRANGERS = 0.0  # stands for pairs of different families
 
 
-def sketch_ics(a: Tensor, b: Tensor, diagonals: int) -> float:
-    """The ICS of two models' terms (2, 3, m, m) by sketches of a size."""
-    everything = np.ones((6, diagonals * M), bool)
-    x, y = make_sketch(a, diagonals), make_sketch(b, diagonals)
-    return float(correlate_sketches(x, y[None], everything).mean())
+@dataclass(frozen=True)
+class Error:
+    """One estimate's error, and what it was an estimate of."""
 
-
-def projected_ics(a: Tensor, b: Tensor, signs: NDArray[np.int8], kept: NDArray[np.int64]) -> float:
-    """The same by seeded projections of all entries: signs, a cosine transform, a few of it.
-
-    Args:
-        a: terms (2, 3, m, m).
-        b: likewise.
-        signs: (m * m,), each +1 or -1.
-        kept: which coefficients are kept.
-    """
-    rows = []
-    for terms in (a, b):
-        x = terms.reshape(6, -1).numpy()
-        x = (x - x.mean(axis=1, keepdims=True)) * signs
-        x = dct(x, norm="ortho")[:, kept]
-        rows.append(x / np.linalg.norm(x, axis=1, keepdims=True))
-    return float((rows[0] * rows[1]).sum(axis=1).mean())
+    even: bool
+    shared: int
+    rho: float
+    kept: int
+    method: str
+    error: float
 
 
 def unevenness(terms: Tensor) -> float:
@@ -56,89 +55,142 @@ def unevenness(terms: Tensor) -> float:
     return float((strengths.std(dim=-1) / strengths.mean(dim=-1)).max())
 
 
-def measure_synthetic(folder: Path, families: int) -> tuple[dict[str, Errors], dict[str, int]]:
-    """Errors by kind of family, method and nominal correlation, and how many families of a kind.
+def exact_ics(a: Tensor, b: Tensor, used: NDArray[np.bool_]) -> float:
+    """The ICS of terms (2, 3, m, m) over some anchors, in float64."""
+    flat = [t[:, :, used][:, :, :, used].reshape(6, -1).double() for t in (a, b)]
+    x, y = (t - t.mean(dim=1, keepdim=True) for t in flat)
+    return float(((x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1))).mean())
 
-    The correlation 0.0 stands for pairs of different families.
-    """
-    errors: dict[str, Errors] = {
-        kind: {name: {rho: [] for rho in (0.0, *RHOS)} for name in METHODS} for kind in KINDS
-    }
-    counts = dict.fromkeys(KINDS, 0)
-    before: dict[str, Tensor] = {}
-    generator, seeded = torch.Generator().manual_seed(1), np.random.default_rng(1)
-    signs = seeded.choice(np.array([-1, 1], np.int8), M * M)
-    kept = seeded.choice(M * M, DIAGONALS * M, replace=False)
+
+def estimate(a: Tensor, b: Tensor, used: NDArray[np.bool_]) -> dict[tuple[int, str], float]:
+    """ICS of two models (2, 3, m, m) that share the used anchors, by size and method."""
+    everything = np.ones(M, bool)
+    count, largest = int(used.sum()), SIZES[-1]
+    own, mine, theirs = (
+        project(t, anchors, largest) for t, anchors in ((a, used), (a, everything), (b, everything))
+    )
+    factor, found = strengthen(a, used, everything), {}
+    for kept in SIZES:
+        part = own[:, :kept] / np.linalg.norm(own[:, :kept], axis=1, keepdims=True)
+        signs = pack(theirs[:, :kept])
+        by_terms = (factor * correlate_terms(part, signs[None])).mean()
+        by_signs = reach(count, M, M) * correlate_sketches(pack(mine[:, :kept]), signs[None]).mean()
+        few = kept // 32
+        x, y = mine[:, :few], theirs[:, :few]
+        products = (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+        by_floats = reach(count, M, M) * products.mean()
+        for method, value in zip(METHODS, (by_terms, by_signs, by_floats), strict=True):
+            found[kept, method] = float(np.clip(value, -1, 1))
+    return found
+
+
+def measure_synthetic(folder: Path, families: int) -> list[Error]:
+    """Errors over synthetic families, each base with its relatives and with another family's."""
+    errors = []
+    before: dict[bool, Tensor] = {}
+    generator = torch.Generator().manual_seed(1)
     for path in draw_families(folder, families, relatives=True):
         terms = load_family(path)
-        kind = KINDS[unevenness(terms[0]) > EVEN]
-        counts[kind] += 1
-        pairs = [(rho, terms[0], other) for rho, other in zip(RHOS, terms[1:], strict=True)]
-        if kind in before:
-            pairs.append((0.0, before[kind], terms[0]))
-        before[kind] = terms[0]
-        for rho, a, b in pairs:
-            exact, found = float(ics(a, b)), errors[kind]
-            for _ in range(ORDERS):
-                both = reorder(torch.stack([a, b]), generator)
-                for size in SIZES:
-                    found[str(size)][rho].append(sketch_ics(both[0], both[1], size) - exact)
-            found[PROJECTED][rho].append(projected_ics(a, b, signs, kept) - exact)
-    return errors, counts
+        even = unevenness(terms[0]) <= EVEN
+        pairs = list(zip(RHOS, terms[1:], strict=True))
+        if even in before:
+            pairs.append((STRANGERS, before[even]))
+            for rho, other in pairs:
+                for _ in range(ORDERS):
+                    a, b = reorder(torch.stack([terms[0], other]), generator)
+                    for shared in SHARED:
+                        errors += _errors(a, b, shared, even, rho)
+        before[even] = terms[0]
+    return errors
+
+
+def _errors(a: Tensor, b: Tensor, shared: int, even: bool, rho: float) -> list[Error]:
+    """Errors of a pair; where the anchors are not shared, b has others of its tokens than a."""
+    used = np.arange(M) < shared
+    place = torch.arange(M)
+    place[shared:] = place[shared:].roll(1)
+    b = b[..., place[:, None], place]
+    exact = exact_ics(a, b, used)
+    return [
+        Error(even, shared, rho, kept, method, value - exact)
+        for (kept, method), value in estimate(a, b, used).items()
+    ]
 
 
 def measure_zoo(zoo: Path) -> list[tuple[str, str, int, float, float]]:
-    """Names, shared anchors, ICS and sketch's ICS of every pair of the zoo's models."""
+    """Names, shared anchors, ICS and sketch's ICS of every pair of the zoo's models, both ways."""
     folders = [p.parent for p in sorted(zoo.glob("*/*config.json")) if p.name != "manifest.json"]
     records = [open_record(str(folder)) for folder in dict.fromkeys(folders)]
-    rows = []
-    for a, b in combinations(records, 2):
-        exact = compare_records(a, b)
-        one, other = make_entry(a), make_entry(b)
-        shared = shared_entries(one.anchors, other.anchors, len(one.sketch))
-        estimate = correlate_sketches(one.sketch, other.sketch[None], shared)
-        if exact.ics is not None and exact.shared_anchors is not None:
-            names = Path(a.model).name, Path(b.model).name
-            rows.append((*names, exact.shared_anchors, exact.ics, float(estimate.mean())))
+    entries, rows = [make_entry(record) for record in records], []
+    for i, j in permutations(range(len(records)), 2):
+        exact = compare_records(records[i], records[j])
+        found = Ranking(make_query(records[i]))(from_entries([entries[j]]))[1]
+        if exact.ics is not None and exact.shared_anchors is not None and found is not None:
+            names = Path(records[i].model).name, Path(records[j].model).name
+            rows.append((*names, exact.shared_anchors, exact.ics, float(found.mean())))
     return rows
 
 
-def report(folder: Path, families: int, zoo: Path) -> str:
-    """Both measurements as Markdown."""
-    errors, counts = measure_synthetic(folder, families)
+def theory(kept: int, method: str) -> float:
+    """Standard deviation of a stranger's ICS over so many projections of each term."""
+    if method == METHODS[2]:
+        return 1 / math.sqrt(6 * kept // 32)
+    return spread(6 * kept, measured=method == METHODS[0])
+
+
+def tabulate(errors: list[Error], shared: int) -> list[str]:
+    """The error curve as Markdown."""
+    head = ["bytes", "projections", "compared", "rows", "theory, rho 0"]
+    head += [f"rho {rho:g}" for rho in (STRANGERS, *RHOS)]
+    head += ["95 %", "99 %", "largest", f"above {LIMIT}"]
+    lines = ["| " + " | ".join(head) + " |", "| ---: | ---: | --- | --- |" + " ---: |" * 11]
+    for kept in SIZES:
+        for method in METHODS:
+            for even in (True, False):
+                key = (kept, method, even, shared)
+                chosen = [e for e in errors if (e.kept, e.method, e.even, e.shared) == key]
+                away = np.abs([e.error for e in chosen])
+                rms = [
+                    math.sqrt(np.mean([e.error**2 for e in chosen if e.rho == rho]))
+                    for rho in (STRANGERS, *RHOS)
+                ]
+                size = f"{6 * kept // 8:,}"
+                expected = theory(kept, method) * (M / shared) ** (1 + (method != METHODS[0]))
+                cells = [
+                    f"**{size}**" if kept == KEPT else size,
+                    f"{6 * kept // (32 if method == METHODS[2] else 1):,}",
+                    method,
+                    "even" if even else "uneven",
+                    f"{expected:.4f}",
+                    *(f"{value:.4f}" for value in rms),
+                    *(f"{np.quantile(away, q):.4f}" for q in (0.95, 0.99, 1)),
+                    f"{100 * np.mean(away > LIMIT):.1f} %",
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
+    """Both measurements as Markdown; the curve also as a picture."""
+    errors = measure_synthetic(folder, families)
     lines = []
-    for kind in KINDS:
-        lines += [
-            f"{counts[kind]} synthetic families whose terms' rows are {kind} in strength, in "
-            f"{ORDERS} orders of the anchors, int8 codes: root mean square error of the ICS by its "
-            "nominal value, the largest error, and the share above 0.02.",
-            "",
-            "| numbers | "
-            + " | ".join(f"rho {rho}" for rho in (0.0, *RHOS))
-            + " | largest | above 0.02 |",
-            "|" + " ---: |" * (4 + len(RHOS)),
-        ]
-        for name in METHODS:
-            columns = [np.array(errors[kind][name][rho]) for rho in (0.0, *RHOS)]
-            everything = np.abs(np.concatenate(columns))
-            if not everything.size:
-                continue
-            numbers = f"{6 * (DIAGONALS if name == PROJECTED else int(name)) * M:,}"
-            label = f"{numbers} {PROJECTED}" if name == PROJECTED else numbers
-            label = f"**{label}**" if name == str(DIAGONALS) else label
-            cells = [f"{np.sqrt(np.mean(c**2)):.4f}" if c.size else "-" for c in columns]
-            share = f"{100 * np.mean(everything > 0.02):.2f} %"
-            lines.append(f"| {' | '.join([label, *cells, f'{everything.max():.4f}', share])} |")
-        lines.append("")
+    for shared in SHARED:
+        pairs = sum((e.kept, e.method, e.shared) == (KEPT, METHODS[0], shared) for e in errors)
+        lines += [f"{shared} of {M} anchors shared, {pairs} pairs, root mean square error by the "
+                  "nominal ICS:", "", *tabulate(errors, shared), ""]  # fmt: skip
+    if picture is not None:
+        from registry_benchmark.error_curve import draw
+
+        draw(errors, picture)
     rows = measure_zoo(zoo)
-    away = np.array([estimate - exact for *_, exact, estimate in rows])
+    away = np.array([found - exact for *_, exact, found in rows])
     lines += [
-        f"The zoo ({len(rows)} pairs, {6 * DIAGONALS * M:,} numbers): root mean square error "
-        f"{np.sqrt(np.mean(away**2)):.4f}, largest {np.abs(away).max():.4f}.",
+        f"The zoo ({len(rows)} pairs, model against sketch, {6 * KEPT // 8:,} bytes): root mean "
+        f"square error {np.sqrt(np.mean(away**2)):.4f}, largest {np.abs(away).max():.4f}.",
         "",
-        "| a | b | shared anchors | ICS | by sketch |",
+        "| model | sketch of | shared anchors | ICS | by sketch |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for a, b, shared_anchors, exact, estimate in rows:
-        lines.append(f"| {a} | {b} | {shared_anchors} | {exact:+.4f} | {estimate:+.4f} |")
+    for a, b, shared_anchors, exact, found in rows:
+        lines.append(f"| {a} | {b} | {shared_anchors} | {exact:+.4f} | {found:+.4f} |")
     return "\n".join(lines)
