@@ -68,7 +68,7 @@ def main() -> None:
     with replacing(options.table) as temporary:
         temporary.write_text(render(evaluation), "utf-8")
     with replacing(options.calibration) as temporary:
-        content = calibration_file(evaluation.null)
+        content = calibration_file(evaluation)
         temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 

@@ -10,6 +10,13 @@ pytest.importorskip("scipy")
 pytest.importorskip("peft")  # of the `make` extra
 
 from lineage_evaluation.calibrating import Null
+from lineage_evaluation.holding_out import (
+    choose_thresholds,
+    families_of,
+    halves,
+    hold_out,
+    rate_of,
+)
 from lineage_evaluation.report import METHODS, Evaluation, render
 from lineage_evaluation.statistics import (
     Rate,
@@ -18,7 +25,7 @@ from lineage_evaluation.statistics import (
     tpr_at_fpr,
     uniformity,
 )
-from lineage_evaluation.truth import all_pairs, groups
+from lineage_evaluation.truth import Truth, all_pairs, groups
 from rivals.awm import align, unbiased_cka
 from rivals.intrinsic import intrinsic_score
 from rivals.plain import parameter_cosine
@@ -162,6 +169,43 @@ def test_unbiased_cka_has_no_bias():
     assert unbiased_cka(draws[0][0], draws[0][0]) == pytest.approx(1)
 
 
+def kin(a, b, kinship):
+    return Truth(a, b, kinship, kinship, False)
+
+
+def test_thresholds_are_the_quartiles_of_the_gap():
+    figures = [(kin("a", "b", "descends"), 1.0), (kin("a", "c", "siblings"), 0.96)]
+    twins = [(kin("a", "t", "shared initialisation"), value) for value in (0.5, 0.88)]
+    found = choose_thresholds(figures + twins)
+    assert (found.twin, found.descent) == pytest.approx((0.90, 0.94))
+    verdicts = [found.judge(value) for value in (0.89, 0.92, 0.95)]
+    assert verdicts == ["shared initialisation", "inconclusive", "descends"]
+
+
+def test_a_family_is_judged_by_thresholds_of_the_others():
+    models, pairs, found = {}, [], {}
+    for name, relative, twin in (("x", 1.0, 0.9), ("y", 0.98, 0.5), ("z", 0.85, 0.7)):
+        models |= {
+            f"{name}1": entry(initialisation=name), f"{name}2": entry(initialisation=name),
+            f"{name}3": entry(f"{name}1", initialisation=name),
+        }  # fmt: skip
+        pairs += [kin(f"{name}1", f"{name}3", "descends"),
+                  kin(f"{name}1", f"{name}2", "shared initialisation")]  # fmt: skip
+        for pair, value in zip(pairs[-2:], (relative, twin), strict=True):
+            key = " ".join(sorted((pair.a, pair.b)))
+            found[key] = {"verdict": "descends", "retained": [0.1, value]}
+    assert families_of(models, pairs) == ["x", "y", "z"]
+    assert halves(["x", "y", "z"]) == [["x", "z"], ["y"]]
+    folds = hold_out(models, pairs, found, [["x"], ["y"], ["z"]])
+    # Without x the gap is 0.7 to 0.85, without z 0.9 to 0.98.
+    assert [fold.thresholds.gap for fold in folds] == [(0.7, 0.85), (0.9, 0.85), (0.9, 0.98)]
+    rate, wrong = rate_of(folds, "descends")
+    assert (rate.k, rate.n) == (2, 3)
+    assert [(pair.a, verdict) for pair, verdict in wrong] == [("z1", "shared initialisation")]
+    rate, wrong = rate_of(folds, "shared initialisation")
+    assert [(pair.a, verdict) for pair, verdict in wrong] == [("x1", "descends")]
+
+
 def test_the_report_names_what_falls_short():
     pairs = all_pairs(MODELS)
     found, rivals = {}, {}
@@ -171,6 +215,8 @@ def test_the_report_names_what_falls_short():
         found[key] = {
             "verdict": "descends" if wrong else pair.expected, "why": "for a test",
             "ics": 0.5, "log10_p": -1.0, "parent": pair.a if pair.kinship == "descends" else None,
+            "retained": {"descends": [1, 0.9], "siblings": [0.98, 0.97],
+                         "shared initialisation": [0.9, 0.8]}.get(pair.kinship),
         }  # fmt: skip
         rivals[key] = dict.fromkeys(METHODS, 0.0)
     mixing = {"child": "merge", "parents": ["a", "tuned"], "shares": [0.32, 0.68],

@@ -14,7 +14,7 @@ from torch import Tensor
 from huref.invariants.barcodes import find_network, sampled_units
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relations:
     """Cosines between vectors of the sampled units of some networks (see `sampled_units`).
 

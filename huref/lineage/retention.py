@@ -20,6 +20,7 @@ stream nor the scale of a unit matter.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ LEADING = 8
 MIN_UNITS = 48  # corresponding ones in both samples; fewer have too few directions to tell apart
 GATED = 3  # roles
 Network = tuple[int, int]  # block, and expert or EVERY_TOKEN
+Spectrum = tuple[Tensor, Tensor]
+_KEPT: WeakKeyDictionary[Relations, dict[int, Spectrum]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,20 @@ def measure_retention(
     x, y = a.of_network(places[0]), b.of_network(places[1])
     if len(mine) < MIN_UNITS or len(x) != len(y):
         return None
+    strong_x, strong_y = _strongest(a, places[0], x, mine), _strongest(b, places[1], y, theirs)
     x, y = x[:, mine][..., mine], y[:, theirs][..., theirs]
     if len(x) == GATED:
-        y = _same_signs(x, y)
+        signs = _signs(x, y)
+        y = y * signs[:, :, None, None] * signs
+        strong_y = strong_y[0], strong_y[1] * signs.flatten()[:, None]
     x, y = (cosines.flatten(2).flatten(0, 1) for cosines in (x, y))
     inner = float((x * y).sum())
     if inner <= 0:
         return None
-    return Retention(_retain(x, y), _retain(y, x), inner / float(x.norm() * y.norm()))
+    norms = float(x.norm()), float(y.norm())
+    of_a = _retain(strong_x, y, inner, norms[0] ** 2)
+    of_b = _retain(strong_y, x, inner, norms[1] ** 2)
+    return Retention(of_a, of_b, inner / (norms[0] * norms[1]))
 
 
 def mean_retention(parts: Sequence[Retention]) -> Retention | None:
@@ -96,23 +105,53 @@ def _values(part: Retention) -> tuple[float, float, float]:
     return part.of_a, part.of_b, part.carried
 
 
-def _same_signs(x: Tensor, y: Tensor) -> Tensor:
-    """Y with the up and down of each unit negated where that suits its gates better.
+def _signs(x: Tensor, y: Tensor) -> Tensor:
+    """Signs (3, units) of Y's vectors: up and down negated where that suits the gates better.
 
     Negating both changes nothing in a gated network, so their sign is a matter of convention.
     """
     agree = (x[0, :, 1:] * y[0, :, 1:]).sum(dim=(0, 1))
-    signs = torch.stack([torch.ones_like(agree), *[torch.where(agree < 0, -1.0, 1.0)] * 2])
-    return y * signs[:, :, None, None] * signs
+    return torch.stack([torch.ones_like(agree), *[torch.where(agree < 0, -1.0, 1.0)] * 2])
 
 
-def _retain(x: Tensor, y: Tensor) -> float:
-    """The retention of X in Y, (n, n) each, symmetric with a zero diagonal."""
-    values, vectors = torch.linalg.eigh(x)
+def _strongest(held: Relations, network: int, cosines: Tensor, chosen: Tensor) -> Spectrum:
+    """The leading eigenvalues (LEADING,) and eigenvectors (roles * units, LEADING) of some units.
+
+    Those of a whole sample are kept for the next pair, in whatever order its units come.
+
+    Args:
+        held: what the network belongs to.
+        network: which one.
+        cosines: of its whole sample, (roles, units, roles, units).
+        chosen: positions of the units in the sample, each once.
+    """
+    if len(chosen) < cosines.shape[1]:
+        return _decompose(cosines[:, chosen][..., chosen])
+    kept = _KEPT.setdefault(held, {})
+    if network not in kept:
+        kept[network] = _decompose(cosines)
+    values, vectors = kept[network]
+    by_unit = vectors.view(len(cosines), -1, vectors.shape[1])
+    return values, by_unit[:, chosen].flatten(0, 1)
+
+
+def _decompose(cosines: Tensor) -> Spectrum:
+    values, vectors = torch.linalg.eigh(cosines.flatten(2).flatten(0, 1))
     strongest = values.abs().argsort(descending=True)[:LEADING]
-    values, vectors = values[strongest], vectors[:, strongest]
-    in_y = ((vectors.T @ y) * vectors.T).sum(dim=1)
-    kept = float((in_y * values.sign()).sum() / values.abs().sum())
-    rest = x - (vectors * values) @ vectors.T
-    carried = float((rest * y).sum() / (rest * x).sum())
+    return values[strongest], vectors[:, strongest]
+
+
+def _retain(leading: Spectrum, other: Tensor, inner: float, square: float) -> float:
+    """The retention of X in Y.
+
+    Args:
+        leading: of X.
+        other: Y, (n, n), zero on the diagonal, so that it sees nothing of the diagonal of R_X.
+        inner: <X, Y>.
+        square: <X, X>.
+    """
+    values, vectors = leading
+    in_other = (vectors * (other @ vectors)).sum(dim=0)
+    kept = float((in_other * values.sign()).sum() / values.abs().sum())
+    carried = (inner - float(values @ in_other)) / (square - float(values @ values))
     return kept / max(carried, 1e-6)

@@ -171,8 +171,9 @@ def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -
     to_a = torch.zeros(len(in_b), dtype=torch.int64)
     for start in range(0, len(in_a), CHUNK):
         chunk = similarity(slice(start, start + CHUNK))
-        to_b[start : start + CHUNK] = chunk.argmax(dim=1)
-        values, rows = chunk.max(dim=0)
+        # numpy finds the largest of a few hundred several times as fast.
+        to_b[start : start + CHUNK] = torch.from_numpy(chunk.numpy().argmax(axis=1))
+        values, rows = chunk.amax(dim=0), torch.from_numpy(chunk.numpy().argmax(axis=0))
         better = values > best_for_b
         best_for_b[better] = values[better]
         to_a[better] = rows[better] + start
