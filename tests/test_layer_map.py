@@ -112,6 +112,12 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
 
 
+def test_strangers_of_a_few_blocks_are_said_to_be_that() -> None:
+    pair = huref.compare([ZOO / "llama-a", ZOO / "llama-b"]).pairs[0]
+    assert pair.evidence.verdict == "unrelated"
+    assert pair.why.endswith("; 2 of 5 blocks were compared, --depth full compares all")
+
+
 def test_width_pruning_and_permutation_do_not_hide_it(parent: UnitFeatures) -> None:
     torch.manual_seed(0)
     kept = torch.randperm(192)[:150].sort().values

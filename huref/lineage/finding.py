@@ -40,10 +40,22 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, untested: str = 
         if without_tokens is not None and without_tokens.found:
             units = without_tokens
     evidence = replace(judge(similarity, units), layer_map=layer_map)
+    if evidence.verdict == "unrelated":
+        evidence = replace(evidence, why=evidence.why + _unread(a, b))
     if evidence.verdict == "descends":
         direction = find_direction(a, b, layer_map, units.retention)
         evidence = replace(evidence, direction=direction)
     return evidence
+
+
+def _unread(a: Record, b: Record) -> str:
+    """What a search of all blocks might still find, as in a splice, to be added to a reason."""
+    for record in (a, b):
+        if record.units is not None and record.traits is not None:
+            read, blocks = len(record.units.layers), record.traits.blocks
+            if read < blocks:
+                return f"; {read} of {blocks} blocks were compared, --depth full compares all"
+    return ""
 
 
 def _map(a: Record, b: Record) -> LayerMap | None:
