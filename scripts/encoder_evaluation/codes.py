@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from huref.encoder import load_encoder
+from huref.encoder.batches import permute_anchors
 from huref.encoder.network import FingerprintCNN, Network, build_network
 from huref.invariants.terms import standardise
 
@@ -27,7 +28,8 @@ class Code:
     families: on how many of them. orders: of their anchors, on the grid and elsewhere.
     strangers: orders in which it is given the unrelated models; 0 for not at all.
     mixtures: orders in which it is given inputs of exact correlation. linear: the latent of a sum
-    is the sum of the latents, so these need not be encoded one by one.
+    is the sum of the latents, so these need not be encoded one by one. reorder: what was prepared,
+    put into an order of the anchors.
     """
 
     prepare: Callable[[Tensor], Tensor]
@@ -37,6 +39,7 @@ class Code:
     strangers: int = 0
     mixtures: int = 0
     linear: bool = False
+    reorder: Callable[[Tensor, Tensor], Tensor] = permute_anchors
 
     def __call__(self, terms: Tensor) -> Tensor:
         """Terms (n, 2, 3, m, m) to latents (n, 512)."""
@@ -74,16 +77,28 @@ class OrthogonalProjection:
         return latents / math.sqrt(planes.shape[1])
 
 
-def mean_pooling(terms: Tensor) -> Tensor:
+def row_means(terms: Tensor) -> Tensor:
+    """The mean of every row, (n, 6, m, 1), of terms (n, 2, 3, m, m)."""
+    return terms.flatten(1, 2).mean(dim=-1, keepdim=True)
+
+
+def reorder_rows(means: Tensor, order: Tensor) -> Tensor:
+    """Rows (..., m, any) of a model whose anchors stand in another order."""
+    return means[..., order, :]
+
+
+def mean_pooling(means: Tensor) -> Tensor:
     """HuRef's other feature: the flattened terms in 512 equal parts, each part's mean.
 
+    Not linear in practice: rows of whitened terms sum to zero, so that their means are rounding.
+
     Args:
-        terms: (n, 2, 3, m, m).
+        means: of the rows, (n, 6, m, 1); a part is some of the rows.
 
     Returns:
         (n, 512), centred. HuRef also divides by the standard deviation, which no cosine feels.
     """
-    parts = terms.reshape(len(terms), LATENT, -1).mean(dim=2)
+    parts = means.reshape(len(means), LATENT, -1).mean(dim=2)
     return parts - parts.mean(dim=1, keepdim=True)
 
 
@@ -128,7 +143,9 @@ def make_codes(
     stacked, added = OrthogonalProjection(6), OrthogonalProjection(3)
     part = min(4, strangers)
     return {
-        "encoder": _network(made.network, families, (orders, some[0]), strangers, mixtures),
+        "encoder": _network(
+            made.network, families, (orders, some[0]), strangers, mixtures // 5
+        ),
         "projection": Code(_stacked, stacked, families, some, part, mixtures, linear=True),
         "projection of the added blocks": Code(
             _added, added, families, few, mixtures=mixtures, linear=True
@@ -137,8 +154,7 @@ def make_codes(
         "encoder without temper": _network(_without(path, "temper"), half, few),
         "encoder without bend": _network(_without(path, "bend"), half, few),
         "mean pooling": Code(
-            lambda terms: terms.flatten(1, 2), mean_pooling, half, few,
-            mixtures=mixtures, linear=True,
+            row_means, mean_pooling, half, few, mixtures=mixtures, reorder=reorder_rows
         ),
     }  # fmt: skip
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from encoder_evaluation.codes import Code
-from huref.encoder.batches import permute_anchors
 from huref.encoder.embeddings import EmbeddingPool
 from huref.encoder.synthetic import ACCIDENTS, Family, ics
 from huref.files import replacing
@@ -68,7 +67,7 @@ def encode(code: Code, terms: Tensor, orders: list[Tensor]) -> Tensor:
     prepared = code.prepare(terms[None])[0]
     return torch.cat(
         [
-            code.finish(torch.stack([permute_anchors(prepared, order) for order in some]))
+            code.finish(torch.stack([code.reorder(prepared, order) for order in some]))
             for some in (orders[i : i + 8] for i in range(0, len(orders), 8))
         ]
     )
