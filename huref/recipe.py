@@ -100,39 +100,41 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
 def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:
     """A recipe by name or YAML file, with the paths of its encoder and decoder checkpoints.
 
-    The file names the checkpoints; the recipe holds their digests instead.
+    The file names the checkpoints, which lie beside it or ship with huref; the recipe holds their
+    digests instead. `decoder` is one that was imported, or a file.
 
     Raises:
         RecipeError: no such recipe, or a file that is not one.
     """
-    path = Path(name)
+    known = sorted(p.stem for p in locate("configs/recipes/default.yaml").parent.glob("*.yaml"))
+    path = locate(f"configs/recipes/{name}.yaml") if name in known else Path(name)
     if not path.is_file():
-        known = sorted(p.stem for p in locate("configs/recipes/default.yaml").parent.glob("*.yaml"))
-        if name not in known:
-            raise RecipeError(f"there is no recipe '{name}'; known: {', '.join(known)}, or a file")
-        path = locate(f"configs/recipes/{name}.yaml")
+        raise RecipeError(f"there is no recipe '{name}'; known: {', '.join(known)}, or a file")
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file") from error
     recipe = parse_recipe(data, str(path))
-    paths = [_find(recipe.encoder, path), _find_decoder(decoder or recipe.decoder, path)]
+    if decoder is not None and Path(decoder).is_file():
+        drawn_by = Path(decoder)
+    else:
+        drawn_by = _find_decoder(decoder or recipe.decoder, path)
+    paths = [_find(recipe.encoder, path), drawn_by]
     digests = [_digest_of(asset) for asset in paths]
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
 
 
 def _find(asset: str, recipe_file: Path) -> Path:
-    for candidate in (Path(asset), recipe_file.parent / asset):
-        if candidate.is_file():
-            return candidate
-    return locate(asset)
+    # Never in the current folder, which may well hold a checkpoints folder of its own.
+    beside = recipe_file.parent / asset
+    return beside if beside.is_file() else locate(asset)
 
 
 def _find_decoder(name: str, recipe_file: Path) -> Path:
-    """A decoder by file, or by the name under which it was imported."""
+    """A decoder by the name under which it was imported, or by file."""
     imported = imported_decoder(name)
-    if not Path(name).is_file() and "/" not in name and imported.is_file():
+    if "/" not in name and imported.is_file():
         return imported
     try:
         return _find(name, recipe_file)

@@ -48,6 +48,16 @@ def bases(records: dict[str, Record], tmp_path: Path) -> Store:
     return store
 
 
+def test_files_in_the_current_folder_take_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("default", "checkpoints/encoder.safetensors", "checkpoints/decoder.safetensors"):
+        (tmp_path / name).write_text("not huref's")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe()[0] == NOW
+
+
 @pytest.mark.parametrize(
     "changes",
     [
