@@ -12,6 +12,7 @@ from huref.errors import HurefError
 from huref.lineage.table import Pair, build_table
 from huref.loader.adapters import CONFIG as ADAPTER_CONFIG
 from huref.loader.adapters import AdapterModel
+from huref.loader.checkpoint import open_checkpoint
 from huref.loader.repository import open_repository
 from huref.models import kind_of_file, open_record
 
@@ -135,8 +136,11 @@ def check(
     if bases:
         notes += [f"{', '.join(d.sources)} names {d.base}; {GIVEN} replaces it" for d in declared]
         declared = [Declaration(str(base), (GIVEN,), str(base)) for base in bases]
+    # What is wrong with the model itself is said here.
     if not bases and any(one.model for one in declared):
-        open_record(name, recipe, cache=cache)  # what is wrong with the model itself is said here
+        open_record(name, recipe, cache=cache)
+    elif not bases and not declared and not notes:
+        _ = open_checkpoint(name).names
     findings = [
         _measure(name, one, is_adapter, recipe, cache)
         for one in tqdm(declared, desc="declared bases", delay=2, disable=None)

@@ -76,7 +76,8 @@ def fingerprint(
 ) -> None:
     """Make a model's picture: one lineage, one dog."""
     out = out or _default_picture(model)
-    require_folder(out, record)
+    require_kind(out, (".png",))
+    require_folder(record)
     from huref.portrait import fingerprint as make
 
     result = make(
@@ -142,7 +143,9 @@ def compare(
 @click.option("--resume", is_flag=True, help="Go on from the last saved step.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.  [default: auto]")
 @click.option("-o", "--out", type=as_file, help="Where the trained encoder goes.")
-@click.option("--steps", type=int, help="Train for so many steps instead of the config's.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Train for so many steps instead of the config's."
+)
 def train_encoder(
     config: Path, resume: bool, device: str, out: Path | None, steps: int | None
 ) -> None:

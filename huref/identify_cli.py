@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from huref.errors import RegistryError
-from huref.files import require_folder
+from huref.lineage_cli import require_kind
 from huref.registry_cli import json_option, print_json, recipe_option
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def identify(
             f"there are no known bases at {default_uri()}; give --registry URI, or make them: "
             f"huref registry init {default_uri()}, then huref registry add {default_uri()} MODEL"
         )
-    require_folder(out)
+    require_kind(out, (".png",))
     found = find(model, open_store(uri or default_uri()), recipe=recipe, read=read, every=every)
     if out is not None:
         from huref.decoder.picture import write_png

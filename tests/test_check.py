@@ -98,6 +98,12 @@ def test_nothing_declared_is_no_failure() -> None:
     assert "No base is declared" in result.stdout
 
 
+def test_a_folder_without_a_model_is_a_failure(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "no weights" in result.stderr
+
+
 def test_a_broken_model_is_one_line(bases: LoopbackHub, model: Path) -> None:
     write_card(model, "base_model: org/llama-a")
     (model / "model.safetensors").unlink()

@@ -16,6 +16,9 @@ from PIL import Image
 
 import huref
 from huref.cli import main
+from huref.errors import HurefError
+from huref.files import replacing
+from huref.recipe import load_recipe
 
 MakeModel = Callable[..., Path]
 
@@ -57,7 +60,7 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert data["bytes_read"] < data["bytes_total"]
     with Image.open(out) as image:
         assert image.text["huref:model"] == str(folder)
-        assert image.text["huref:recipe"] == data["recipe"]
+        assert image.text["huref:recipe"] == load_recipe()[0].picture_digest
         assert min(image.size) >= 64
     again = run("fingerprint", folder, "-o", tmp_path / "again.png", "--json")
     assert json.loads(again.stdout)["latent"] == data["latent"]
@@ -218,10 +221,30 @@ def test_an_output_folder_that_is_missing_is_said_first(tmp_path: Path) -> None:
     assert "no folder" in result.stderr
 
 
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "dog.png"
+    with pytest.raises(HurefError, match=r"dog\.png: cannot be written"), replacing(out):
+        raise AssertionError("not reached")
+
+
+def test_no_name_is_not_the_current_folder(
+    make_llama: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_llama("model"))
+    result = run("fingerprint", "", "-o", tmp_path / "dog.png")
+    assert result.exit_code == 1
+    assert "'' is no file" in result.stderr
+    assert run("fingerprint", ".", "-o", tmp_path / "dog.png").exit_code == 0
+
+
 def test_usage_errors_exit_with_two() -> None:
     assert run("compare", "one").exit_code == 2
     assert run("fingerprint").exit_code == 2
     assert run("train-encoder").exit_code == 2
+    assert run("train-encoder", "--config", "configs/encoder.yaml", "--steps", -1).exit_code == 2
+    assert run("fingerprint", "org/name", "-o", "dog.jpg").exit_code == 2
+    assert run("identify", "org/name", "--registry", ".", "-o", "dogs.jpg").exit_code == 2
 
 
 def test_the_api_is_the_commands(make_llama: MakeModel, tmp_path: Path) -> None:

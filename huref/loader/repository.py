@@ -137,7 +137,7 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
     """
     meter = meter or Meter()
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() and model:  # no name at all is no name for the current folder
         return LocalFolder(path, model, meter)
     if path.is_file():
         return LocalFolder(path.parent, model, meter, chosen=path.name)
