@@ -95,7 +95,8 @@ def add(
         for model in known:
             click.echo(f"known    {model}")
     for failure in failed:
-        click.echo(f"huref: {failure['model']}: {failure['why']}", err=True)
+        why = failure["why"].removeprefix(f"{failure['model']}: ")
+        click.echo(f"huref: {failure['model']}: {why}", err=True)
     if failed:
         sys.exit(1)
 

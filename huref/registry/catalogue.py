@@ -69,4 +69,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise RegistryError(
                 f"{folder}: no space left on the disk; nothing was changed"
             ) from error
-        raise
+        raise RegistryError(
+            f"{error.filename or folder}: {error.strerror or error}; if it was lost, restore the "
+            "registry from a copy, or make it again"
+        ) from error

@@ -74,8 +74,13 @@ def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
     Raises:
         RegistryError: it is not such a file, or (when the line is reached) damaged.
     """
-    with path.open(encoding="utf-8") as file:
-        first = file.readline()
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline()
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"{path}: not what 'huref registry export' wrote") from error
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         head = json.loads(first)
         recipe, version = parse_recipe(head["recipe"], str(path)), head["sketch"]
@@ -88,7 +93,7 @@ def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
 
 def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
     terms = len(recipe.layers) * 3
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:  # garbled bytes are no JSON
         next(file)
         for number, line in enumerate(file, start=2):
             try:

@@ -253,6 +253,6 @@ class FolderStore(Store):
         """Remove files that no transaction names. Only the holder of the lock may."""
         named = {f"{name}.safetensors" for (name,) in db.execute("SELECT name FROM segments")}
         for path in self._segments.iterdir():
-            if path.name not in named:
+            if path.is_file() and path.name not in named:
                 with suppress(PermissionError):  # Windows: a reader has it open; the next one will
                     path.unlink(missing_ok=True)

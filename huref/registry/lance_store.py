@@ -183,5 +183,8 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RegistryError(f"{uri}: LanceDB failed: {reason}") from error
+        reason = str(error).strip().partition("\n")[0].partition(", /")[0]  # without its sources
+        raise RegistryError(
+            f"{uri}: damaged, or cannot be reached ({reason}); restore the registry from a copy, "
+            "or make it again"
+        ) from error

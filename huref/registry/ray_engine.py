@@ -6,6 +6,7 @@ only the driver writes to the registry, so whatever dies, a model is counted onc
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -22,6 +23,7 @@ except ImportError as error:
     raise FleetError("this engine needs Ray: pip install 'huref[ray]'") from error
 
 RETRIES = 3  # of a task whose worker died
+PATIENCE = 15.0  # seconds for a machine to answer
 STATED = ("ratelimit", "ratelimit-policy", "retry-after")  # headers that the limiter reads
 
 
@@ -33,16 +35,19 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
     """
     is_own = False
     if not ray.is_initialized():
-        address = None if name == "ray" else name
+        is_local = name == "ray"
+        # Without "local" Ray would join whatever cluster was started on this machine before.
+        address = "local" if is_local else name
         if name.startswith("ray:") and not name.startswith("ray://"):
             address = name.removeprefix("ray:")
-        count = (workers or os.cpu_count()) if address is None else None
+        _require_listener(name, address)
+        count = (workers or os.cpu_count()) if is_local else None
         is_own = True
         try:
             ray.init(
                 address=address,
                 num_cpus=count,
-                include_dashboard=False if address is None else None,
+                include_dashboard=False if is_local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -54,6 +59,17 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
             ) from error
     count = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     return partial(RayExecutor, is_own), count
+
+
+def _require_listener(name: str, address: str) -> None:
+    """Raise FleetError where nobody listens; Ray itself would try for minutes and then abort."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # local, or auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise FleetError(f"no Ray cluster answers at {name} ({error})") from error
 
 
 class RayExecutor(Executor):

@@ -131,7 +131,8 @@ def _recipe(task: Task) -> tuple[Recipe, Path]:
     if recipe.digest != task.digest:
         raise RecipeError(
             f"the recipe '{task.recipe}' is {recipe.digest} here, the registry holds "
-            f"{task.digest}; use the same version of huref everywhere"
+            f"{task.digest}; name the registry's own with --recipe, or use the version of huref "
+            "that made it"
         )
     return recipe, encoder
 
