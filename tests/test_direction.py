@@ -1,11 +1,14 @@
 """Which of two relatives came first, where something says so."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ZOO
+from safetensors.torch import load_file, save_file
 
 from huref.attacks import attack
 from huref.invariants.record import Record
@@ -60,6 +63,32 @@ def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why
     assert found is not None
     assert found.older == "a"
     assert why in found.why
+
+
+@pytest.mark.parametrize("kind", ["padded", "widened"])
+def test_a_network_that_was_padded_or_widened_is_younger(
+    parent: Record, tmp_path: Path, kind: str
+) -> None:
+    copy = Path(shutil.copytree(ZOO / "llama-a", tmp_path / "copy"))
+    tensors = load_file(copy / "model.safetensors")
+    for name, weight in tensors.items():
+        if "mlp" not in name:
+            continue
+        rows = weight.T if "down" in name else weight.clone()  # (units, d)
+        if kind == "padded":
+            rows = torch.cat([rows, torch.zeros(64, rows.shape[1], dtype=rows.dtype)])
+        else:
+            rows[:64] *= 0.5 if "down" in name else 1.0
+            rows = torch.cat([rows, rows[:64]])
+        tensors[name] = (rows.T if "down" in name else rows).contiguous()
+        units = len(rows)
+    save_file(tensors, copy / "model.safetensors")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"intermediate_size": units}))
+    found = direction(parent, full(copy))
+    assert found is not None
+    assert found.older == "a"
+    assert "empty or copies" in found.why
 
 
 def test_nothing_is_said_without_a_sign(parent: Record, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from huref.invariants.record import Record
-from huref.invariants.unit_features import UnitFeatures
+from huref.invariants.unit_features import DOWN, UP, UnitFeatures
 from huref.lineage.evidence import Direction, LayerMap
 from huref.lineage.retention import Retention
 
@@ -20,6 +20,8 @@ Side = Literal["a", "b"]
 GRID = 16.5  # distinct values among 32 neighbours that four bits allow
 OFF_GRID = 24.0  # and that weights of eight bits and more exceed
 LEARNED = 0.008  # of what one learned, that the other holds less of it than the other way round
+SAMPLE = 512  # units of a network that are looked up among all
+COPY = 0.995  # cosine of a unit and its copy; their features are float16
 SAME_IDS = 0.99  # of the shared anchors, for one vocabulary to extend the other
 
 
@@ -65,7 +67,12 @@ def _signs(
         if len(sizes[0]) == len(sizes[1]) and all(
             len(x) == len(y) == 1 and y[0] < x[0] for x, y in zip(*sizes, strict=True)
         ):
-            yield other_side, f"{other_side} has {sizes[1][0][0]} of {sizes[0][0][0]} units left"
+            kept, of = sizes[1][0][0], sizes[0][0][0]
+            added = _added_units(one, of - kept)
+            if added:
+                yield one_side, f"about {added} of {of} units of {one_side} are empty or copies"
+            else:
+                yield other_side, f"{other_side} has {kept} of {of} units left"
         if all(len(x) == 1 for x in sizes[0]) and all(len(y) > 1 for y in sizes[1]):
             yield other_side, f"the experts of {other_side} come from one network of {one_side}"
 
@@ -77,6 +84,25 @@ def _network_sizes(record: Record) -> list[list[int]]:
         [record.units.size(i) for i in record.units.in_layer(layer)]
         for layer in record.layers or ()
     ]
+
+
+def _added_units(record: Record, surplus: int) -> int:
+    """About how many units of each network write nothing or repeat another one, if many.
+
+    Exports pad networks with zeros, and a network is widened by duplicating units: neither is a
+    sign that the smaller one was pruned. Less than half the surplus is taken for nothing.
+    """
+    assert record.units is not None
+    network = record.units.in_layer((record.layers or record.units.layers)[0])[0]
+    rows = record.units.of_network(network).float()
+    lengths = rows.norm(dim=2, keepdim=True)
+    empty = (lengths[:, UP] * lengths[:, DOWN] == 0).flatten()
+    rows = (rows / lengths.clamp(min=1e-6)).flatten(1)[~empty]
+    sample = rows[:: max(1, len(rows) // SAMPLE)]
+    alike = (sample @ rows.T) / rows.square().sum(1).clamp(min=1) > COPY
+    repeated = (alike.sum(1) > 1).float().mean().item() if len(rows) else 0.0
+    added = int(empty.sum()) + round(repeated * len(rows) / 2)
+    return added if 2 * added >= surplus else 0
 
 
 def _same_ids(one: Record, other: Record) -> bool:
