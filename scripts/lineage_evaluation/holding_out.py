@@ -2,10 +2,11 @@
 
 What tells descent from a shared initialisation is one figure, the larger retention of a pair (see
 `huref.lineage.retention`), and two thresholds: the quartiles of the gap between twins and
-relatives. A family is an untrained draw and all that goes back to it, so that no model, and no
-draw, stands on both sides.
+relatives, the outermost hundredth of each left aside. A family is an untrained draw and all that
+goes back to it, so that no model, and no draw, stands on both sides.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from lineage_evaluation.measuring import Rows, key_of
 from lineage_evaluation.statistics import Rate
 from lineage_evaluation.truth import Truth
 
+TAIL = 0.01  # of the pairs of a kind, that may lie on the wrong side
 KIN = ("descends", "siblings", "shared initialisation")
 
 
@@ -26,7 +28,7 @@ class Thresholds:
     Attributes:
         twin: lower quartile of the gap.
         descent: upper quartile.
-        gap: highest of a twin and lowest of a relative; the other way round where they overlap.
+        gap: what one in a hundred twins exceeds, and one in a hundred relatives falls below.
     """
 
     twin: float
@@ -70,8 +72,10 @@ def choose_thresholds(figures: Sequence[tuple[Truth, float]]) -> Thresholds:
     Args:
         figures: pairs whose units correspond, and their larger retention.
     """
-    twin = max(value for pair, value in figures if pair.kinship == "shared initialisation")
-    relative = min(value for pair, value in figures if pair.kinship != "shared initialisation")
+    twins = sorted(value for pair, value in figures if pair.kinship == "shared initialisation")
+    relatives = sorted(value for pair, value in figures if pair.kinship != "shared initialisation")
+    twin = twins[-1 - math.floor(TAIL * len(twins))]
+    relative = relatives[math.floor(TAIL * len(relatives))]
     low, high = min(twin, relative), max(twin, relative)
     quarter = (high - low) / 4
     return Thresholds(low + quarter, high - quarter, (twin, relative))
