@@ -165,6 +165,7 @@ def main() -> None:
         pipe, end = context.Pipe()
         server = context.Process(target=serve, args=(folders, arguments.latency, end))
         server.start()
+        end.close()  # so that a hub that died is missed
         os.environ |= {
             "HF_ENDPOINT": pipe.recv(),
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -174,11 +175,16 @@ def main() -> None:
             truth = measure_truth(folders, work)
             if arguments.engine != "none":
                 run(folders, arguments, Path(temporary), truth, Clock(server.pid or 0))
-        finally:
+        except BaseException:
+            server.terminate()  # Ray, when it is left, may have ended it already
+            raise
+        try:
             pipe.send("end")
             requests, sent, seen = pipe.recv()
-            server.join()
-        print(f"hub         {requests:,} requests, {sent:,} bytes sent; faults {seen}")
+            print(f"hub         {requests:,} requests, {sent:,} bytes sent; faults {seen}")
+        except (EOFError, BrokenPipeError):
+            print("hub         ended before it was asked")
+        server.join()
 
 
 def make_models(work: Path, count: int) -> dict[str, Path]:

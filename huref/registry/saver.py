@@ -7,7 +7,7 @@ from huref.registry.entry import Entry
 from huref.registry.journal import Journal, Line
 from huref.registry.store import Store
 
-MOST_PENDING = 256  # entries of 20 kB
+MOST_PENDING = 256  # entries of 9 kB
 LONGEST_PENDING = 30.0  # seconds
 LARGEST_SHARE = 0.05  # of the time may go into saving
 

@@ -1,6 +1,7 @@
 """How far a sketch's ICS lies from that of the full terms, by its size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -138,13 +139,13 @@ def theory(kept: int, method: str) -> float:
     return spread(6 * kept, measured=method == METHODS[0])
 
 
-def tabulate(errors: list[Error], shared: int) -> list[str]:
+def tabulate(errors: list[Error], shared: int, sizes: Sequence[int]) -> list[str]:
     """The error curve as Markdown."""
     head = ["bytes", "projections", "compared", "rows", "theory, rho 0"]
     head += [f"rho {rho:g}" for rho in (STRANGERS, *RHOS)]
     head += ["95 %", "99 %", "largest", f"above {LIMIT}"]
     lines = ["| " + " | ".join(head) + " |", "| ---: | ---: | --- | --- |" + " ---: |" * 11]
-    for kept in SIZES:
+    for kept in sizes:
         for method in METHODS:
             for even in (True, False):
                 key = (kept, method, even, shared)
@@ -176,8 +177,9 @@ def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
     lines = []
     for shared in SHARED:
         pairs = sum((e.kept, e.method, e.shared) == (KEPT, METHODS[0], shared) for e in errors)
+        sizes = SIZES if shared == M else (KEPT,)
         lines += [f"{shared} of {M} anchors shared, {pairs} pairs, root mean square error by the "
-                  "nominal ICS:", "", *tabulate(errors, shared), ""]  # fmt: skip
+                  "nominal ICS:", "", *tabulate(errors, shared, sizes), ""]  # fmt: skip
     if picture is not None:
         from registry_benchmark.error_curve import draw
 
