@@ -178,7 +178,9 @@ def to_markdown(
         *_mixtures(at_mixtures(mixtures, "encoder")),
         "",
         "The same for every code: mean cos z at each rho. Of few pairs the largest gap is mostly "
-        "chance, about 0.1 / sqrt(pairs).",
+        "chance, about 0.1 / sqrt(pairs). Projections are linear: latents are summed. "
+        "Mean pooling only seems to follow: it reads the rounding of the base's terms, which a sum "
+        "inherits but a relative with weights of its own does not (Every code).",
         *_means(mixtures),
         "",
         "## Weights of correlation rho",
