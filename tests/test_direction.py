@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import ZOO
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from huref.attacks import attack
 from huref.invariants.record import Record
@@ -89,6 +91,47 @@ def test_a_network_that_was_padded_or_widened_is_younger(
     assert found is not None
     assert found.older == "a"
     assert "empty or copies" in found.why
+
+
+def damage(source: Path, copy: Path, change: Callable[[Tensor], Tensor]) -> Record:
+    """A copy whose matrices, embeddings aside, were changed."""
+    shutil.copytree(source, copy)
+    tensors = load_file(copy / "model.safetensors")
+    changed = {
+        name: change(weight.float()).to(weight.dtype).contiguous() if "proj" in name else weight
+        for name, weight in tensors.items()
+    }
+    save_file(changed, copy / "model.safetensors")
+    return full(copy)
+
+
+def test_noise_and_coarse_weights_leave_the_verdict_and_name_no_wrong_parent(
+    parent: Record, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    noisy = damage(ZOO / "llama-a", tmp_path / "n", lambda w: w + w.std() * torch.randn_like(w) / 2)
+    ternary = damage(
+        ZOO / "llama-a", tmp_path / "t", lambda w: (w / w.abs().mean()).round().clip(-1, 1)
+    )
+    for copy in (noisy, ternary):
+        assert build_table((parent, copy)).pairs[0].evidence.verdict == "descends"
+    assert direction(parent, noisy) is None
+    coarse = direction(parent, ternary)
+    assert coarse is not None
+    assert coarse.older == "a"
+
+
+def test_a_twin_of_an_eighth_of_its_rank_is_no_descendant(parent: Record, tmp_path: Path) -> None:
+    def lower_rank(weight: Tensor) -> Tensor:
+        u, s, v = torch.linalg.svd(weight, full_matrices=False)
+        rank = len(s) // 8
+        return u[:, :rank] * s[:rank] @ v[:rank]
+
+    twin = damage(ZOO / "llama-a-twin", tmp_path / "twin", lower_rank)
+    evidence = build_table((parent, twin)).pairs[0].evidence
+    assert evidence.verdict == "inconclusive"
+    assert "too damaged" in evidence.why
+    assert evidence.direction is None
 
 
 def test_nothing_is_said_without_a_sign(parent: Record, tmp_path: Path) -> None:

@@ -121,7 +121,13 @@ def _is_coarse(record: Record) -> bool:
 
 
 def _learned(retention: Retention) -> Iterator[tuple[Side, str]]:
-    """A sign from what one has learned that the other does not hold."""
+    """A sign from what one has learned that the other does not hold.
+
+    Noise that was added to a model's weights raises the retention of what it learned. Where the
+    larger exceeds 1 by more than the smaller falls short of it, that may be all that parts them.
+    """
+    if retention.larger - 1 > 1 - retention.smaller:
+        return
     figures = f"({retention.of_a:.2f} of what a learned is in b, {retention.of_b:.2f} of b's in a)"
     if retention.of_a - retention.of_b >= LEARNED:
         yield "b", f"b holds what a learned and more {figures}"

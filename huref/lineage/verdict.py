@@ -28,9 +28,11 @@ import math
 
 from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
+from huref.lineage.retention import Retention
 from huref.lineage.similarity import Similarity
 
 DESCENT_RETENTION = 0.975  # of what one learned in the other, of shared training
+LARGEST_RETENTION = 1.3  # of an ancestor in the hottest child of the larger zoo: 1.26
 TWIN_RETENTION = 0.955  # and of a shared draw alone
 DESCENT_RATIO = 0.91  # likeness of barcodes to correlation of features, of shared training
 TWIN_RATIO = 0.89  # and of a shared draw alone
@@ -67,11 +69,21 @@ def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, s
     if figure is None:
         return "inconclusive", f"one origin, but too few units to tell which: {common}"
     said = f"{common}; {what}"
+    if units.retention is not None and _is_damaged(units.retention):
+        return "inconclusive", f"one origin, but weights too damaged to tell which: {said}"
     if figure >= descent:
         return "descends", f"one training lies behind both: {said}"
     if figure <= twin:
         return "shared initialisation", f"one draw, trained apart: {said}"
     return "inconclusive", f"one origin, but neither clearly descent nor not: {said}"
+
+
+def _is_damaged(retention: Retention) -> bool:
+    """Whether noise, not training, must have raised the larger retention.
+
+    A descendant that kept all has both at 1 or above, however coarse or noisy it was made.
+    """
+    return retention.larger > LARGEST_RETENTION and retention.smaller < DESCENT_RETENTION
 
 
 def _training(
