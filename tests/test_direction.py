@@ -125,7 +125,8 @@ def test_a_twin_of_an_eighth_of_its_rank_is_no_descendant(parent: Record, tmp_pa
     def lower_rank(weight: Tensor) -> Tensor:
         u, s, v = torch.linalg.svd(weight, full_matrices=False)
         rank = len(s) // 8
-        return u[:, :rank] * s[:rank] @ v[:rank]
+        lower: Tensor = u[:, :rank] * s[:rank] @ v[:rank]
+        return lower
 
     twin = damage(ZOO / "llama-a-twin", tmp_path / "twin", lower_rank)
     evidence = build_table((parent, twin)).pairs[0].evidence
