@@ -63,7 +63,8 @@ def family_of(models: Models, pair: Truth) -> str:
         {models[n]["initialisation"] for n in ancestors(models, name) if not models[n]["parents"]}
         for name in (pair.a, pair.b)
     ]
-    return min(roots[0] & roots[1])
+    family: str = min(roots[0] & roots[1])
+    return family
 
 
 def choose_thresholds(figures: Sequence[tuple[Truth, float]]) -> Thresholds:
