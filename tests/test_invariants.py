@@ -1,6 +1,7 @@
 """Terms and anchors under what must not change them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from huref.architecture.block import Attention, Block, FeedForward
 from huref.errors import AnchorError
 from huref.invariants.anchors import choose_anchors, is_eligible
+from huref.invariants.extract import extract_terms
 from huref.invariants.terms import block_terms, pearson, standardise, whiten
+from huref.loader.checkpoint import open_checkpoint
 from huref.loader.vocabulary import Token
+from huref.recipe import load_recipe
 
 
 def random_block(d: int, heads: int, kv_heads: int, head_dim: int, hidden: int) -> Block:
@@ -195,3 +199,12 @@ def test_too_small_a_vocabulary_is_an_error() -> None:
 
     with pytest.raises(AnchorError, match=r"fills only \d+ of 256"):
         choose_anchors(few(), 256)
+
+
+def test_terms_alone_are_the_same_terms(make_llama: Callable[..., Path]) -> None:
+    checkpoint, recipe = open_checkpoint(str(make_llama("model"))), load_recipe()[0]
+    alone, whole = extract_terms(checkpoint, recipe, "terms"), extract_terms(checkpoint, recipe)
+    assert torch.equal(alone.terms, whole.terms)
+    assert alone.traits == whole.traits
+    assert (alone.units, alone.barcodes, alone.relations) == (None, None, None)
+    assert whole.units is not None

@@ -23,7 +23,7 @@ from huref.recipe import Recipe
 
 NOOP = 1e-4  # a block writing less than this share of the residual stream does nothing
 NOOP_ROWS = 32  # anchors on which that share is measured
-Depth = Literal["recipe", "full"]
+Depth = Literal["terms", "recipe", "full"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Extract:
 def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
     """Read what the recipe names and multiply it into terms.
 
+    The depth "terms" gives no units, barcodes and relations, which take longer than the terms.
     With the depth "full" every block is read, not only the recipe's: its units, and the barcodes
     of a sample of them, as of the recipe's blocks of all.
 
@@ -82,7 +83,7 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
         recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
     chosen = tuple(working[position] for position in recipe.layers)
-    units = UnitCollector(sketch_rows(anchors, whitened))
+    units = None if depth == "terms" else UnitCollector(sketch_rows(anchors, whitened))
     # A shallow model may have to give one block twice.
     whole = depth == "full"
     measured = {i: _terms(reader, i, whitened, units, whole) for i in dict.fromkeys(chosen)}
@@ -92,7 +93,7 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
             f"{checkpoint.model}: the blocks {list(chosen)} give no terms that can be compared; "
             "the anchors' embeddings are all alike, or products of the weights overflow"
         )
-    if depth == "full":
+    if units is not None and depth == "full":
         for index in reader.attention_blocks:
             if index not in chosen:
                 _observe(reader, index, units)
@@ -102,15 +103,11 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         width=rows.shape[1],
         levels=measured[chosen[0]][1],
     )
-    return Extract(
-        flat,
-        anchors,
-        chosen,
-        recipe,
-        units.collected(),
-        units.barcodes(),
-        traits,
-        units.relations(),
+    extract = Extract(flat, anchors, chosen, recipe, traits=traits)
+    if units is None:
+        return extract
+    return replace(
+        extract, units=units.collected(), barcodes=units.barcodes(), relations=units.relations()
     )
 
 
@@ -128,16 +125,20 @@ def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
 
 
 def _terms(
-    reader: ModelReader, index: int, E: Tensor, units: UnitCollector, whole: bool
+    reader: ModelReader, index: int, E: Tensor, units: UnitCollector | None, whole: bool
 ) -> tuple[Tensor, float | None]:
     """The terms (3, m, m) of a block and its weights' levels; its units go to the collector.
 
     Attention and feed-forward network are in memory one after the other.
     """
-    units.expect(index, whole)
-    ffn = ffn_term(units.observe(index, reader.read_ffn(index)), E)
+    network = reader.read_ffn(index)
+    if units is not None:
+        units.expect(index, whole)
+        network = units.observe(index, network)
+    ffn = ffn_term(network, E)
     attention = reader.read_attention(index)
-    units.conclude(index, attention)
+    if units is not None:
+        units.conclude(index, attention)
     qk, vo = attention_terms(attention, E)
     return torch.stack([qk, vo, ffn]), count_levels(attention.o)
 

@@ -122,7 +122,8 @@ def _names(repository: Repository) -> tuple[str, str | None]:
 def _read(repository: Repository, model: str, task: Task) -> Record:
     recipe, encoder = _recipe(task)
     checkpoint = Checkpoint(repository)
-    record = make_record(checkpoint, extract_terms(checkpoint, recipe), encoder)
+    # A registry keeps no units; `identify` reads those of the few that it compares in full.
+    record = make_record(checkpoint, extract_terms(checkpoint, recipe, "terms"), encoder)
     return replace(record, model=model)
 
 
