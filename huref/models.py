@@ -107,7 +107,7 @@ def _measure_weights(
         desc=checkpoint.model, unit="B", unit_scale=True, leave=False, delay=2, disable=None
     ) as bar:
         meter.bar = bar
-        blocks = len(recipe.layers) if depth == "recipe" else ALL_BLOCKS
+        blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
         bar.total = checkpoint.estimate_bytes(blocks)
         extract = extract_terms(checkpoint, recipe, depth)
         meter.bar = None
@@ -144,14 +144,17 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
 def picture_text(record: Record) -> dict[str, str]:
     """What a fingerprint PNG says of itself, as text chunks.
 
+    Of a folder or file only its own name: where it lay is nobody's business.
+
     Raises:
         RecordError: the record has no latent.
     """
     if record.latent is None:
         raise RecordError(f"{record.model}: the record has no latent")
     latent = np.ascontiguousarray(record.latent, dtype="<f4").tobytes()
+    place = Path(record.model)
     return {
-        "huref:model": record.model,
+        "huref:model": place.resolve().name if place.exists() else record.model,
         "huref:revision": record.revision or "",
         "huref:recipe": record.recipe.picture_digest,
         "huref:recipe.json": record.recipe.to_json(),

@@ -59,7 +59,7 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert len(data["latent"]) == 512
     assert data["bytes_read"] < data["bytes_total"]
     with Image.open(out) as image:
-        assert image.text["huref:model"] == str(folder)
+        assert image.text["huref:model"] == folder.name
         assert image.text["huref:recipe"] == load_recipe()[0].picture_digest
         assert min(image.size) >= 64
     again = run("fingerprint", folder, "-o", tmp_path / "again.png", "--json")
