@@ -112,8 +112,8 @@ class Training:
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step(part * stage.matrix_lr, part * stage.lr)
-        # Early on the average must not remember the random beginning for long.
-        half_life = min(self.config["ema_images"], 100 + self.seen / 4)
+        # Early in a stage the average must not remember the new block's beginning for long.
+        half_life = min(self.config["ema_images"], 100 + self.seen_in_stage / 4)
         average(self.mean, self.model, 0.5 ** (stage.batch / half_life))
         self.seen_in_stage += stage.batch
         self.seen += stage.batch
