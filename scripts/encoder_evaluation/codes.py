@@ -143,20 +143,18 @@ def make_codes(
     stacked, added = OrthogonalProjection(6), OrthogonalProjection(3)
     part = min(4, strangers)
     return {
-        "encoder": _network(
-            made.network, families, (orders, some[0]), strangers, mixtures // 5
-        ),
+        "encoder": _network(made.network, families, (orders, some[0]), strangers, mixtures),
         "projection": Code(_stacked, stacked, families, some, part, mixtures, linear=True),
         "projection of the added blocks": Code(
             _added, added, families, few, mixtures=mixtures, linear=True
         ),
-        "encoder, untrained": _network(untrained, families, few, mixtures=mixtures // 5),
+        "encoder, untrained": _network(untrained, families, few, mixtures=mixtures),
         "encoder without temper": _network(_without(path, "temper"), half, few),
         "encoder without bend": _network(_without(path, "bend"), half, few),
         "mean pooling": Code(
             row_means, mean_pooling, half, few, mixtures=mixtures, reorder=reorder_rows
         ),
-    }  # fmt: skip
+    }
 
 
 def make_late_codes(paper: Path | None, families: int, mixtures: int) -> dict[str, Code]:
