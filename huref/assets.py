@@ -24,7 +24,12 @@ def home() -> Path:
 
 
 def user_cache() -> Path:
-    """Where huref keeps what can be had again: huref in $XDG_CACHE_HOME, or in ~/.cache."""
+    """Where huref keeps what can be had again.
+
+    $HUREF_HOME where it is set, else huref in $XDG_CACHE_HOME, or in ~/.cache.
+    """
+    if os.environ.get("HUREF_HOME"):
+        return home()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huref"
 
 

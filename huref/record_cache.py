@@ -9,13 +9,12 @@ huref/records in the user's cache.
 import contextlib
 import hashlib
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from huref import __version__
-from huref.assets import home, user_cache
+from huref.assets import user_cache
 from huref.errors import RecordError
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record, load_record
@@ -28,8 +27,6 @@ VERSION = 4  # of what a record of one recipe holds; raised when its numbers cha
 
 def cache_folder() -> Path:
     """Where records are kept."""
-    if os.environ.get("HUREF_HOME"):
-        return home() / "records"
     return user_cache() / "records"
 
 

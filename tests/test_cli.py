@@ -77,7 +77,7 @@ def test_compare_takes_folders_records_and_pictures(make_llama: MakeModel, tmp_p
     result = run("compare", a, b, record, png, "--json")
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
-    assert data["models"] == [str(a), str(b), str(a), str(a)]
+    assert data["models"] == [str(a), str(b), str(a), a.name]  # a PNG tells no path
     pairs = data["pairs"]
     assert len(pairs) == 6
     same, stranger, pictured = pairs[1], pairs[0], pairs[2]

@@ -41,7 +41,7 @@ def direction(a: Record, b: Record) -> Direction | None:
 
 @pytest.mark.parametrize(
     ("child", "why"),
-    [("llama-a-extended", "512 more"), ("llama-a-pruned", "1 blocks of a are missing in b")],
+    [("llama-a-extended", "512 more"), ("llama-a-pruned", "blocks of a that are missing in b: 1")],
 )
 def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     found = direction(parent, full(ZOO / child))
@@ -54,8 +54,8 @@ def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     ("kind", "why"),
     [
         ("upcycling", "the experts of b come from one network of a"),
-        ("no-op-layers", "3 blocks of b do nothing"),
-        ("layer-duplication", "b holds 1 blocks of a twice"),
+        ("no-op-layers", "blocks of b that do nothing: 3"),
+        ("layer-duplication", "blocks of a that b holds twice: 1"),
         ("vocabulary-extension", "more"),
     ],
 )

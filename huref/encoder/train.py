@@ -52,9 +52,12 @@ def _write_curves(rows: list[dict[str, float]], path: Path) -> None:
 
 
 def _choose_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    has_gpu = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if device != "cpu" and not (has_gpu and device.partition(":")[0] == "cuda"):
+        raise RecipeError(f"device '{device}': not on this machine; use auto, cpu or cuda")
+    return device
 
 
 def _run(

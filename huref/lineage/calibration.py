@@ -33,7 +33,7 @@ class Calibration:
         low, high = self.interval
         return (
             f"false positives: {self.called_related} of {self.independent_pairs} independent "
-            f"pairs (95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command})"
+            f"pairs (95 % Wilson interval {100 * low:.2g} to {100 * high:.2g} %; {self.command})"
         )
 
 

@@ -143,21 +143,21 @@ def _layer_signs(a: Record, b: Record, layer_map: LayerMap | None) -> Iterator[t
     missing = len(layer_map.a_layers) - len(set(used))
     surplus = len(layer_map.b_layers) - len(set(used))
     if len(used) > len(set(used)) and not missing:
-        yield "b", f"b holds {len(used) - len(set(used))} blocks of a twice"
+        yield "b", f"blocks of a that b holds twice: {len(used) - len(set(used))}"
     elif not used or missing == surplus:
         return
     elif missing and not surplus:
         if idle := _idle(a.units):
-            yield "a", f"{idle} blocks of a do nothing"
+            yield "a", f"blocks of a that do nothing: {idle}"
         elif twice := _copies(layer_map):
-            yield "a", f"a holds {twice} blocks of b twice"
+            yield "a", f"blocks of b that a holds twice: {twice}"
         else:
-            yield "b", f"{missing} blocks of a are missing in b"
+            yield "b", f"blocks of a that are missing in b: {missing}"
     elif surplus and not missing:
         if idle := _idle(b.units):
-            yield "b", f"{idle} blocks of b do nothing"
+            yield "b", f"blocks of b that do nothing: {idle}"
         else:
-            yield "a", f"{surplus} blocks of b are missing in a"
+            yield "a", f"blocks of b that are missing in a: {surplus}"
 
 
 def _idle(units: UnitFeatures) -> int:
