@@ -38,6 +38,12 @@ def find_network(networks: Tensor, layer: int, expert: int) -> int | None:
     return next((i for i, row in enumerate(networks.tolist()) if row[:2] == wanted), None)
 
 
+def network_key(networks: Tensor, network: int) -> tuple[int, int]:
+    """The block and the expert with which a row of such a table begins."""
+    layer, expert, *_ = networks[network].tolist()
+    return layer, expert
+
+
 @dataclass(frozen=True)
 class Barcodes:
     """Standard barcodes of units of some networks.
@@ -62,8 +68,7 @@ class Barcodes:
 
     def key(self, network: int) -> tuple[int, int]:
         """The block and the expert of a network."""
-        layer, expert, *_ = self.networks[network].tolist()
-        return layer, expert
+        return network_key(self.networks, network)
 
     def units_of(self, network: int) -> Tensor:
         """Which units of a network have a barcode, (n,) int64, ascending."""

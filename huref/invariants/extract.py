@@ -93,7 +93,7 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
             f"{checkpoint.model}: the blocks {list(chosen)} give no terms that can be compared; "
             "the anchors' embeddings are all alike, or products of the weights overflow"
         )
-    if units is not None and depth == "full":
+    if units is not None and whole:
         for index in reader.attention_blocks:
             if index not in chosen:
                 _observe(reader, index, units)

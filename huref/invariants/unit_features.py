@@ -21,7 +21,7 @@ from torch import Tensor
 
 from huref.architecture.block import FeedForward, Mixture, SelfAttention
 from huref.invariants.anchors import Anchors
-from huref.invariants.barcodes import Barcodes, UnitVectors, standard_barcodes
+from huref.invariants.barcodes import Barcodes, UnitVectors, network_key, standard_barcodes
 from huref.invariants.relations import Relations, measure_relations
 
 PROJECTIONS = 64
@@ -68,8 +68,7 @@ class UnitFeatures:
 
     def key(self, network: int) -> tuple[int, int]:
         """The block and the expert of a network."""
-        layer, expert, _ = self.networks[network].tolist()
-        return layer, expert
+        return network_key(self.networks, network)
 
     def size(self, network: int) -> int:
         """Number of units of a network."""
