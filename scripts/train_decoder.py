@@ -92,7 +92,7 @@ def train(training: Training, minutes: float, every: float, share: bool) -> None
             if over:
                 break
         bar.close()
-        drawing.terminate()
+        drawing.kill()  # a process that somebody stopped would not hear terminate()
         drawing.join()
 
 

@@ -43,6 +43,8 @@ def address(tmp_path: Path) -> Iterator[str]:
         "--include-dashboard=false",
     ]  # fmt: skip
     environment = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    # With it, Ray 2.60 lost every third client server ("skipping fork() handlers" in its log).
+    environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     head = subprocess.Popen(
         command, env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -59,6 +61,14 @@ def address(tmp_path: Path) -> Iterator[str]:
             os.killpg(head.pid, signal.SIGKILL)
 
 
+def refusal_of_rays_own_client(address: str, environment: dict[str, str]) -> str:
+    """What Ray says when huref has no part in it; empty where it connects."""
+    environment = environment | {"RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1])", address]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return result.stderr.strip().splitlines()[-1] if result.returncode else ""
+
+
 def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
     folders = [write_small_llama(tmp_path / f"model-{i}", i) for i in range(2)]
     listed = tmp_path / "models.txt"
@@ -68,6 +78,10 @@ def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     environment.pop("RAY_AUTH_MODE", None)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    if "client server failed" in result.stderr:
+        refusal = refusal_of_rays_own_client(address, environment)
+        if refusal:
+            pytest.skip(f"Ray cannot start a client server on this machine: {refusal}")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["done"] == 2
     store = open_store(str(tmp_path / "registry"))

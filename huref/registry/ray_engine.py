@@ -7,6 +7,7 @@ only the driver writes to the registry, so whatever dies, a model is counted onc
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -24,6 +25,8 @@ except ImportError as error:
 
 RETRIES = 3  # of a task whose worker died
 PATIENCE = 15.0  # seconds for a machine to answer
+ATTEMPTS = 3  # to have a client server started
+PAUSE = 2.0  # seconds between them
 STATED = ("ratelimit", "ratelimit-policy", "retry-after")  # headers that the limiter reads
 
 
@@ -43,22 +46,38 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
         _require_listener(name, address)
         count = (workers or os.cpu_count()) if is_local else None
         is_own = True
-        try:
-            ray.init(
-                address=address,
-                num_cpus=count,
-                include_dashboard=False if is_local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise FleetError(
-                f"no Ray cluster answers at {name} ({reason}); it may want a token that is not "
-                "here (RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
-            ) from error
+        _join(
+            name,
+            address=address,
+            num_cpus=count,
+            include_dashboard=False if is_local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     count = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     return partial(RayExecutor, is_own), count
+
+
+def _join(name: str, **arguments: Any) -> None:
+    """Call ray.init. A client server that dies while it starts is asked for again.
+
+    Ray starts such a server for every client that comes by ray://, and on a busy machine the first
+    one may not survive it; the client that was refused has to be disconnected before the next try.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            ray.init(**arguments)
+            return
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            if left and any("client server failed" in line for line in lines):
+                ray.shutdown()
+                time.sleep(PAUSE)
+                continue
+            raise FleetError(
+                f"no Ray cluster answers at {name} ({lines[-1] if lines else type(error).__name__}"
+                "); it may want a token that is not here (RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
+            ) from error
 
 
 def _require_listener(name: str, address: str) -> None:
