@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from huref.errors import CheckpointError
 from huref.loader.checkpoint import open_checkpoint
-from huref.loader.unpickle import EndOfPickleError, Name, unpickle
+from huref.loader.pickle_machine import EndOfPickleError
+from huref.loader.tensor_views import Name
+from huref.loader.unpickle import unpickle
 
 MakeModel = Callable[..., Path]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool]

@@ -9,25 +9,15 @@ make a description of where they lie.
 
 import mmap
 import struct
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huref.errors import CheckpointError
 from huref.loader import torch_legacy
-from huref.loader.unpickle import (
-    BUILDERS,
-    OPERATIONS,
-    Builders,
-    EndOfPickleError,
-    Machine,
-    Name,
-    Storage,
-    TensorView,
-    Vocabulary,
-    unpickle,
-)
+from huref.loader.pickle_machine import OPERATIONS, EndOfPickleError, Machine, Operations
+from huref.loader.tensor_views import BUILDERS, Builders, Name, Storage, TensorView
+from huref.loader.unpickle import Allowlist, unpickle
 
 MAX_MODULES = 5_000  # a 1024 px generator has about sixty
 TENSORFLOW = "dnnlib.tflib"
@@ -106,8 +96,8 @@ def _build(machine: Machine) -> None:
         machine.build()
 
 
-def _operations() -> Mapping[bytes, Callable[[Machine], object]]:
-    changed: dict[bytes, Callable[[Machine], object]] = {
+def _operations() -> Operations:
+    changed: Operations = {
         b"C": lambda m: _push_blob(m, m.unpack("<B")),
         b"B": lambda m: _push_blob(m, m.unpack("<I")),
         b"\x8e": lambda m: _push_blob(m, m.unpack("<Q")),
@@ -117,13 +107,14 @@ def _operations() -> Mapping[bytes, Callable[[Machine], object]]:
         b"\x90": lambda m: m.extend(m.since_mark()),
     }
     # Storages come from nested files; outside of them nothing has any to refer to.
-    return {code: operation for code, operation in OPERATIONS.items() if code != b"Q"} | changed
+    kept = {code: operation for code, operation in OPERATIONS.items() if code != b"Q"}
+    return {**kept, **changed}
 
 
 PICKLE_OPERATIONS = _operations()
 # Torch files of whole trainings keep the command line's options beside the tensors; what is in
 # them is dropped.
-TRAININGS = Vocabulary({**BUILDERS, OPTIONS: lambda: {}}, {**OPERATIONS, b"\x81": make_dict})
+TRAININGS = Allowlist({**BUILDERS, OPTIONS: lambda: {}}, {**OPERATIONS, b"\x81": make_dict})
 
 
 @dataclass
@@ -135,7 +126,7 @@ class NetworkPickle:
     places: dict[str, Place] = field(default_factory=dict)
     _storages: dict[Blob, Storage] = field(default_factory=dict)
 
-    def vocabulary(self) -> Vocabulary:
+    def allowed(self) -> Allowlist:
         """What this pickle may apply: none of it does more than describe."""
         builders: Builders = {
             **BUILDERS,
@@ -145,7 +136,7 @@ class NetworkPickle:
             CONSTRUCTOR: describe_module,
             NESTED: self.nested_storage,
         }
-        return Vocabulary(builders, PICKLE_OPERATIONS)
+        return Allowlist(builders, PICKLE_OPERATIONS)
 
     def nested_storage(self, blob: Any = None, *rest: Any) -> Storage:
         """The one storage of a torch file inside the pickle; its bytes are not read yet."""
@@ -199,7 +190,7 @@ def read_network(path: Path, key: str = "G_ema") -> Network:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         pickle = NetworkPickle(data, path.name)
         try:
-            value, _ = unpickle(data, path.name, 0, pickle.vocabulary())
+            value, _ = unpickle(data, path.name, 0, pickle.allowed())
         except EndOfPickleError as error:
             raise CheckpointError(f"{path.name}: its pickle is cut short; {advice}") from error
         except CheckpointError as error:

@@ -12,7 +12,9 @@ from huref.loader import safetensors, torch_legacy, torch_zip
 from huref.loader.ggml import dequantise
 from huref.loader.ranges import ByteSource, Spans, is_plain_name, read_spans
 from huref.loader.repository import Repository, part_names, read_json
+from huref.loader.tensor_views import state_dict
 from huref.loader.tensors import StoredTensor, view_as
+from huref.loader.torch_files import locate
 
 Index = dict[str, StoredTensor]
 INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
@@ -28,16 +30,18 @@ def read_index(source: ByteSource) -> Index:
     """Index a safetensors or torch file by reading its header only.
 
     Raises:
-        CheckpointError: it is neither, or it contradicts itself.
+        CheckpointError: it is neither, contradicts itself, or holds more than tensors.
     """
     if source.name.endswith(".safetensors"):
         return safetensors.read_header(source)
     head = source.read(0, min(source.size, 32))
     if head[:4] == torch_zip.MAGIC:
-        return torch_zip.read_index(source)
-    if torch_legacy.is_legacy(head):
-        return torch_legacy.read_index(source)
-    raise CheckpointError(f"{source.name}: not a torch file; download it again")
+        described, storages = torch_zip.read_contents(source)
+    elif torch_legacy.is_legacy(head):
+        described, storages = torch_legacy.read_contents(source)
+    else:
+        raise CheckpointError(f"{source.name}: not a torch file; download it again")
+    return locate(state_dict(described, source.name), storages, source.name)
 
 
 class StoredTensors:

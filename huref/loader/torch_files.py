@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from huref.errors import CheckpointError
+from huref.loader.tensor_views import Storage, TensorView
 from huref.loader.tensors import StoredTensor, contiguous_stride
-from huref.loader.unpickle import Storage, TensorView
 
 MAX_PICKLE = 16 * 1024 * 1024  # bytes; a state dict of ten thousand tensors takes two million
 

@@ -3,18 +3,11 @@
 from typing import Any
 
 from huref.errors import CheckpointError
+from huref.loader.pickle_machine import EndOfPickleError
 from huref.loader.ranges import ByteSource
-from huref.loader.tensors import StoredTensor
-from huref.loader.torch_files import MAX_PICKLE, locate, storage_bytes
-from huref.loader.unpickle import (
-    STATE_DICTS,
-    EndOfPickleError,
-    Storage,
-    TensorView,
-    Vocabulary,
-    state_dict,
-    unpickle,
-)
+from huref.loader.tensor_views import Storage, TensorView
+from huref.loader.torch_files import MAX_PICKLE, storage_bytes
+from huref.loader.unpickle import STATE_DICTS, Allowlist, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 FIRST_READ = 256 * 1024
@@ -26,18 +19,8 @@ def is_legacy(head: bytes | bytearray) -> bool:
     return MAGIC.to_bytes(10, "little") in head[:32]
 
 
-def read_index(source: ByteSource) -> dict[str, StoredTensor]:
-    """Index a legacy torch file, reading the pickles at its beginning only.
-
-    Raises:
-        CheckpointError: see `read_contents`; or it holds no state dict.
-    """
-    value, storages = read_contents(source)
-    return locate(state_dict(value, source.name), storages, source.name)
-
-
 def read_contents(
-    source: ByteSource, vocabulary: Vocabulary = STATE_DICTS
+    source: ByteSource, allowed: Allowlist = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
     """What a legacy torch file describes, and the byte range of each storage by its key.
 
@@ -48,9 +31,7 @@ def read_contents(
     data = source.read(0, min(size, source.size))
     while True:
         try:
-            (magic, version, system, value, keys), end = _read_pickles(
-                data, source.name, vocabulary
-            )
+            (magic, version, system, value, keys), end = _read_pickles(data, source.name, allowed)
             break
         except EndOfPickleError as error:
             if len(data) >= min(MAX_PICKLE, source.size):
@@ -66,10 +47,10 @@ def read_contents(
     return value, _place(source, _storages(value), keys, end)
 
 
-def _read_pickles(data: bytearray, file: str, vocabulary: Vocabulary) -> tuple[list[Any], int]:
+def _read_pickles(data: bytearray, file: str, allowed: Allowlist) -> tuple[list[Any], int]:
     values, position = [], 0
     for _ in range(5):
-        value, position = unpickle(data, file, position, vocabulary)
+        value, position = unpickle(data, file, position, allowed)
         values.append(value)
     return values, position
 

@@ -11,16 +11,10 @@ import zipfile
 from typing import Any
 
 from huref.errors import CheckpointError
+from huref.loader.pickle_machine import EndOfPickleError
 from huref.loader.ranges import ByteSource, read_spans
-from huref.loader.tensors import StoredTensor
-from huref.loader.torch_files import MAX_PICKLE, locate
-from huref.loader.unpickle import (
-    STATE_DICTS,
-    EndOfPickleError,
-    Vocabulary,
-    state_dict,
-    unpickle,
-)
+from huref.loader.torch_files import MAX_PICKLE
+from huref.loader.unpickle import STATE_DICTS, Allowlist, unpickle
 
 MAGIC = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name: signature, versions, sizes, lengths
@@ -66,18 +60,8 @@ class _Tail(io.RawIOBase):
         return data
 
 
-def read_index(source: ByteSource) -> dict[str, StoredTensor]:
-    """Index a torch zip file, reading its directory and its pickle only.
-
-    Raises:
-        CheckpointError: see `read_contents`; or it holds no state dict.
-    """
-    value, storages = read_contents(source)
-    return locate(state_dict(value, source.name), storages, source.name)
-
-
 def read_contents(
-    source: ByteSource, vocabulary: Vocabulary = STATE_DICTS
+    source: ByteSource, allowed: Allowlist = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
     """What a torch zip file's pickle describes, and the byte range of each storage by its key.
 
@@ -108,7 +92,7 @@ def read_contents(
     places = _place(source, records, directory)
     start, stop = places[pickles[0].filename]
     try:
-        value, _ = unpickle(source.read(start, stop), source.name, vocabulary=vocabulary)
+        value, _ = unpickle(source.read(start, stop), source.name, allowed=allowed)
     except EndOfPickleError as error:
         raise CheckpointError(f"{source.name}: its pickle is cut short") from error
     root = pickles[0].filename.removesuffix("data.pkl")
