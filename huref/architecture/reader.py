@@ -19,8 +19,9 @@ from huref.architecture.block import (
 from huref.architecture.config_values import config_ints, look_up
 from huref.architecture.experts import ExpertSource
 from huref.architecture.folding import Folding
-from huref.architecture.layout import Experts, Layout, Names, Network, Norms, tensor_fields
+from huref.architecture.layout import Experts, Layout
 from huref.architecture.match import find_layout
+from huref.architecture.noop import may_be_noop
 from huref.architecture.resolve import (
     block_start,
     count_blocks,
@@ -33,13 +34,6 @@ from huref.architecture.resolve import (
 from huref.architecture.weights import finite, read_part, read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.checkpoint import Checkpoint
-
-# What a block writes passes through these and no others.
-WRITING_ROLES = ("v", "kv", "qkv", "o", "latent.kv_a", "latent.kv_b")
-PROBED_ROWS = 8  # or columns, of each matrix, to see cheaply whether a block might do nothing
-# Products of root mean squares; trained blocks have about 4e-4 and 1e-5.
-TINY_ATTENTION = 1e-8
-TINY_FFN = 1e-12
 
 
 class ModelReader:
@@ -151,39 +145,8 @@ class ModelReader:
         return block
 
     def may_be_noop(self, index: int) -> bool:
-        """Whether a few rows of a block suggest that both of its halves write nothing.
-
-        Reads some rows only. A block that does nothing, because one of its factors is zero or as
-        good as zero, is always found; one that is found may still turn out to do something. Of
-        experts the first is looked at: they would all have to be zero.
-        """
-        block, other = self._complete(index), self._with_ffn(index)
-        heads = tensor_fields(block.attention)
-        attention = self._size_of([heads[role] for role in WRITING_ROLES if role in heads])
-        ffn = self._size_of(list(tensor_fields(_network(other)).values()))
-        out = self._size_of([block.out])
-        attention, ffn = attention * out, ffn * out
-        attention *= self._size_of_gains(block.norms, "attention")
-        ffn *= self._size_of_gains(other.norms, "ffn")
-        return attention < TINY_ATTENTION and ffn < TINY_FFN
-
-    def _size_of(self, tensors: list[Names]) -> float:
-        """The product of the root mean squares of some matrices' first rows."""
-        product = 1.0
-        for name in (names[0] for names in tensors if names):
-            if len(self.checkpoint.entry(name).shape) == 2:
-                sample = self.checkpoint.read_sample(name, PROBED_ROWS)
-            else:  # a stack: its first expert
-                sample = self.checkpoint.read_rows(name, [0])
-            product *= float(sample.float().square().mean().sqrt())
-        return product
-
-    def _size_of_gains(self, norms: Norms, half: str) -> float:
-        product = 1.0
-        for place, gain in read_part(self.checkpoint, norms).items():
-            if place.startswith(half):
-                product *= float((gain + norms.offset).square().mean().sqrt())
-        return product
+        """Whether a few rows of a block suggest that it does nothing; see `noop.may_be_noop`."""
+        return may_be_noop(self.checkpoint, self._complete(index), self._with_ffn(index))
 
     def read_block(self, index: int) -> Block:
         """One block with its norm gains folded in.
@@ -280,10 +243,3 @@ class ModelReader:
         return Folding(
             block.norms, read_part(self.checkpoint, block.norms), streams, last, self.fold
         )
-
-
-def _network(block: Layout) -> Network | None:
-    """What a block's feed-forward half writes through, without shared experts."""
-    if block.experts is not None and block.experts.down:
-        return replace(block.experts, shared=None, scale=())
-    return block.ffn
