@@ -26,7 +26,7 @@ class Ends:
 
     Attributes:
         norm: the last norm's gain, after the prefix.
-        heads: the output matrix's full name.
+        head: the output matrix's full name.
         positions: learned positions, after the prefix, or "".
         rotary: config keys of the share of a head that RoPE turns; () for no RoPE.
     """

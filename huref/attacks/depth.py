@@ -1,0 +1,37 @@
+"""Attacks on the number of blocks: some that do nothing, or one twice."""
+
+import copy
+
+import torch
+from torch import Generator
+
+from huref.attacks.blocks import WRITERS
+from huref.attacks.editable import Editable
+
+
+def _insert(model: Editable, position: int, source: int, silent: bool) -> None:
+    block = copy.deepcopy(model.blocks[source])
+    if silent:
+        for role in WRITERS:
+            block.weights[role] = torch.zeros_like(block.weights[role])
+            if role in block.biases:
+                block.biases[role] = torch.zeros_like(block.biases[role])
+    model.blocks.insert(position, block)
+    for key in model.layout.layers:
+        if key in model.config:
+            model.config[key] = len(model.blocks)
+    if isinstance(kinds := model.config.get("layer_types"), list):
+        kinds.insert(position, kinds[source])
+
+
+def insert_noops(model: Editable, generator: Generator) -> None:
+    """Layers that write nothing: one first, one last and one in between."""
+    middle = int(torch.randint(1, len(model.blocks) + 1, (1,), generator=generator))
+    for position in (len(model.blocks), middle, 0):
+        _insert(model, position, min(position, len(model.blocks) - 1), silent=True)
+
+
+def duplicate_layer(model: Editable, generator: Generator) -> None:
+    """The last layer but one, twice. Changes the function a little."""
+    source = max(len(model.blocks) - 2, 0)
+    _insert(model, source + 1, source, silent=False)
