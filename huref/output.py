@@ -51,7 +51,7 @@ def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
 
 
 def as_json(table: LineageTable) -> str:
-    """The design's `compare --json`."""
+    """What `huref compare --json` prints."""
     return json.dumps(table.to_json(), indent=2, ensure_ascii=False)
 
 

@@ -13,7 +13,7 @@ from huref.decoder.render import Decoder, load_decoder
 from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
 from huref.invariants.record import Record
-from huref.models import Costs, measure, picture_text
+from huref.models import Costs, measure, picture_text, public_name
 from huref.recipe import imported_with, load_recipe
 
 
@@ -51,14 +51,13 @@ class Fingerprint:
         """Write the PNG with the model, revision, recipe and latent in its text chunks."""
         image = self.image
         if self.caption:
-            name = self.record.model
-            short = Path(name).name if Path(name).exists() else name  # a Hub id stays whole
-            image = captioned(image, short, self.code, colour_strip(self.latent))
+            name = public_name(self.record)
+            image = captioned(image, name, self.code, colour_strip(self.latent))
         write_png(Path(path), image, picture_text(self.record))
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
-        """The fingerprint as the design's `fingerprint --json` has it."""
+        """What `huref fingerprint --json` prints."""
         anchors = self.record.anchors
         return {
             "model": self.record.model,

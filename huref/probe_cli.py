@@ -1,125 +1,23 @@
 """`huref probe`: what can be told of a model from its outputs alone."""
 
 import json
-import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.errors import BudgetError, EndpointError, HurefError
+from huref.errors import HurefError
+from huref.probe_options import (
+    Options,
+    as_file,
+    is_endpoint,
+    open_endpoint,
+    open_source,
+    probe_options,
+)
 
 if TYPE_CHECKING:
     from huref.blackbox.signature import Signature
-    from huref.blackbox.sources import Endpoint, Source
-
-DEFAULT_BUDGET = 20_000  # requests
-as_file = click.Path(dir_okay=False, path_type=Path)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every probe takes."""
-
-    model: str | None
-    budget: int
-    tokens: int | None
-    yes: bool
-    as_json: bool
-    key_env: str | None
-    rate: float | None
-    concurrency: int
-    answers: Path | None
-
-
-def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Options`, as one argument."""
-
-    def run(
-        model: str | None,
-        budget: int,
-        tokens: int | None,
-        yes: bool,
-        as_json: bool,
-        key_env: str | None,
-        rate: float | None,
-        concurrency: int,
-        answers: Path | None,
-        **others: Any,
-    ) -> None:
-        options = Options(model, budget, tokens, yes, as_json, key_env, rate, concurrency, answers)
-        command(options=options, **others)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in (
-        click.option("--answers", type=as_file, help="Where answers are kept.  [default: cache]"),
-        click.option("--concurrency", default=8, show_default=True, help="Requests at a time."),
-        click.option("--rate", type=float, help="Most requests a second.  [default: no limit]"),
-        click.option("--key-env", metavar="NAME", help="Environment variable with the API key."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--yes", is_flag=True, help="Do not ask before sending requests."),
-        click.option(
-            "--tokens",
-            metavar="TOKENS",
-            type=click.IntRange(1),
-            help="Most tokens to pay for.  [default: 25 for each request of the budget]",
-        ),
-        click.option(
-            "--budget",
-            default=DEFAULT_BUDGET,
-            show_default=True,
-            metavar="REQUESTS",
-            type=click.IntRange(1),
-            help="Most requests to send.",
-        ),
-        click.option("--model", metavar="NAME", help="The model's name at the endpoint."),
-    ):
-        run = option(run)
-    return run
-
-
-def is_endpoint(source: str) -> bool:
-    """Whether a name is a base URL."""
-    return source.startswith(("http://", "https://"))
-
-
-def open_source(source: str, options: Options) -> "Source":
-    """A model on this machine, or an endpoint after the user agreed to its budget."""
-    from huref.blackbox.sources import LocalModel
-
-    return open_endpoint(source, options) if is_endpoint(source) else LocalModel(source)
-
-
-def open_endpoint(url: str, options: Options) -> "Endpoint":
-    """An endpoint, after the user agreed to the budget.
-
-    Raises:
-        BudgetError: nobody is there to agree.
-    """
-    from huref.blackbox.answers import AnswerStore
-    from huref.blackbox.client import Client, Limits
-    from huref.blackbox.prompts import TOKENS_PER_PROMPT
-    from huref.blackbox.sources import Endpoint, answers_path
-
-    tokens = options.tokens or options.budget * (TOKENS_PER_PROMPT + 1)
-    question = f"Up to {options.budget:,} requests and {tokens:,} tokens to {url}. Go on?"
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise BudgetError(f"{question} Nobody is there to answer; agree with --yes")
-        click.confirm(question, abort=True, err=True)
-    key = os.environ.get(options.key_env) if options.key_env else None
-    if options.key_env and not key:
-        raise EndpointError(f"the environment variable {options.key_env} holds no key")
-    limits = Limits(options.budget, tokens, options.concurrency, options.rate)
-    store = AnswerStore(options.answers or answers_path(url, options.model))
-    click.echo(f"answers are kept in {store.path}", err=True)
-    endpoint = Endpoint(Client(url, key, limits, store), options.model)
-    click.echo(f"{url}: {endpoint.can.summary}", err=True)
-    return endpoint
 
 
 @click.group()
@@ -135,7 +33,7 @@ def probe() -> None:
 
 @probe.command()
 @click.argument("source")
-@common
+@probe_options
 def size(source: str, options: Options) -> None:
     """Tell the hidden size, the final norm and the precision of a served model."""
     from huref.blackbox.size import measure_size
@@ -159,7 +57,7 @@ def size(source: str, options: Options) -> None:
 @click.option("-o", "--out", type=as_file, required=True, help="Signature file to write.")
 @click.option("--picture", type=as_file, help="Also draw the endpoint's dog (PNG).")
 @click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
-@common
+@probe_options
 def signature(
     source: str, out: Path, picture: Path | None, rank: int | None, options: Options
 ) -> None:
@@ -191,7 +89,7 @@ def signature(
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("-o", "--out", type=as_file, required=True, help="Projection file to write.")
 @click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
-@common
+@probe_options
 def extract(
     source: str, models: tuple[str, ...], out: Path, rank: int | None, options: Options
 ) -> None:
@@ -219,7 +117,7 @@ def extract(
 @click.option(
     "--outputs", default=16, show_default=True, type=click.IntRange(1), help="Prompts to ask."
 )
-@common
+@probe_options
 def match(source: str, models: tuple[str, ...], outputs: int, options: Options) -> None:
     """Tell which open MODEL has the head of SOURCE: a signature, an endpoint or a model.
 
@@ -253,7 +151,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 @click.argument("source")
 @click.argument("models", nargs=-1, metavar="[SIGNATURE]...")
 @click.option("--baseline", type=as_file, required=True, help="Made at the first visit.")
-@common
+@probe_options
 def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
     """Tell whether the model behind SOURCE changed since the baseline was made.
 

@@ -25,13 +25,14 @@ from served_models import KINDS, make_model
 
 from huref.blackbox.client import Client, Limits
 from huref.blackbox.collect import Settings
+from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.extract import extract_projection, projection_error
 from huref.blackbox.heads import read_head
+from huref.blackbox.local_model import LocalModel
 from huref.blackbox.match import Match, match_outputs, match_signature
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.signature import collect_outputs, make_signature
 from huref.blackbox.size import clr, measure_size
-from huref.blackbox.sources import Endpoint, LocalModel
 from huref.blackbox.watch import PROMPTS, REPEATS, compare_visits
 from huref.errors import HurefError
 

@@ -12,8 +12,9 @@ import torch
 from endpoint_server import Stub, Switches
 
 from huref.blackbox.client import Client, Limits
+from huref.blackbox.endpoint import Endpoint
+from huref.blackbox.local_model import LocalModel
 from huref.blackbox.prompts import make_prompts
-from huref.blackbox.sources import Endpoint, LocalModel
 
 V = 640
 FULL = {"top": None, "ids": "token_id"}

@@ -11,10 +11,10 @@ from served_models import FULL, KINDS, V, connect
 
 from huref.blackbox.answers import AnswerStore
 from huref.blackbox.argmax import Differences, next_bias
+from huref.blackbox.local_model import LocalModel
 from huref.blackbox.precision import detect_precision
 from huref.blackbox.prompts import make_prompts, order_ids
 from huref.blackbox.size import clr, find_gap, measure_size
-from huref.blackbox.sources import LocalModel
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
 
 pytest_plugins = ["served_models"]

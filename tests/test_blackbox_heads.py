@@ -13,10 +13,10 @@ from served_models import KINDS, V, connect
 
 from huref.blackbox.extract import extract_projection, projection_error
 from huref.blackbox.heads import Head, read_head
+from huref.blackbox.local_model import LocalModel
 from huref.blackbox.match import match_outputs, match_signature
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.signature import collect_outputs, load_signature, make_signature
-from huref.blackbox.sources import LocalModel
 from huref.blackbox.watch import Baseline, compare_visits, load_baseline
 from huref.errors import SignatureError, UnsupportedModelError
 

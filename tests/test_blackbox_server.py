@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from huref.blackbox.client import Client, Limits
+from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.heads import read_head
 from huref.blackbox.match import match_outputs, require_candidates
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.size import clr, precision_of
-from huref.blackbox.sources import Endpoint
 
 URL, MODEL = os.environ.get("HUREF_PROBE_URL"), os.environ.get("HUREF_PROBE_MODEL")
 pytestmark = pytest.mark.skipif(not (URL and MODEL), reason="no server was named")

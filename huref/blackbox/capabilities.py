@@ -9,15 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from huref.blackbox.answers import Answer
-from huref.blackbox.client import (
-    ATTEMPTS,
-    Client,
-    Dialect,
-    FailedError,
-    Question,
-    RefusedError,
-)
+from huref.blackbox.client import ATTEMPTS, Client, FailedError, RefusedError
 from huref.blackbox.prompts import make_prompts
+from huref.blackbox.question import Dialect, Question
 from huref.errors import EndpointError
 
 Collector = Literal["full", "chosen", "biased", "argmax", "none"]

@@ -5,8 +5,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from huggingface_hub.utils import httpx
@@ -14,9 +14,8 @@ from tqdm.auto import tqdm
 
 from huref.blackbox.answers import Answer, AnswerStore, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
+from huref.blackbox.question import Dialect, Question
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
-
-Dialect = Literal["completions", "chat"]
 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds, whatever a Retry-After asks for
@@ -31,51 +30,6 @@ class RefusedError(EndpointError):
 
 class FailedError(NetworkError):
     """The endpoint is there, but fails at this question again and again (status 500)."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of one prompt.
-
-    Attributes:
-        prompt: the text.
-        top: ask for so many most probable tokens; -1 means all (vLLM), None asks for none.
-        ids: ask for these tokens' log-probabilities (vLLM's logprob_token_ids).
-        bias: token id -> what is added to its logit, within -100..100.
-        greedy: generate the most probable token instead of sampling one.
-        repeat: tells apart answers to the same question; not sent.
-    """
-
-    prompt: str
-    top: int | None = None
-    ids: tuple[int, ...] = ()
-    bias: Mapping[int, float] = field(default_factory=dict)
-    greedy: bool = False
-    repeat: str = ""
-
-    def body(self, dialect: Dialect, model: str) -> dict[str, Any]:
-        """The request's JSON."""
-        body: dict[str, Any] = {
-            "model": model,
-            "max_tokens": 1,
-            "temperature": 0 if self.greedy else 1,
-        }
-        wants = self.top is not None or bool(self.ids)
-        if dialect == "chat":
-            body["messages"] = [{"role": "user", "content": self.prompt}]
-            if wants:
-                body |= {"logprobs": True, "top_logprobs": 1 if self.top is None else self.top}
-        else:
-            body["prompt"] = self.prompt
-            if wants:
-                body["logprobs"] = 1 if self.top is None else self.top
-        if self.ids:
-            body["logprob_token_ids"] = list(self.ids)
-        if wants:
-            body["return_tokens_as_token_ids"] = True
-        if self.bias:
-            body["logit_bias"] = {str(token): value for token, value in self.bias.items()}
-        return body
 
 
 @dataclass

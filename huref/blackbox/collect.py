@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from huref.blackbox.answers import Answer
 from huref.blackbox.argmax import Differences, Method, next_bias
 from huref.blackbox.capabilities import CHOSEN_AT_ONCE, MAX_BIAS, Capabilities
-from huref.blackbox.client import Client, Question
+from huref.blackbox.client import Client
+from huref.blackbox.question import Question
 from huref.errors import EndpointError
 
 Row = NDArray[np.float64]

@@ -49,7 +49,7 @@ class Match:
     overlap: float | None = None
 
     def to_json(self) -> dict[str, object]:
-        """One candidate of the design's `probe match --json`."""
+        """One candidate as `huref probe match --json` prints it."""
         names = ("model", "residual", "verdict", "why")
         return {name: getattr(self, name) for name in names}
 

@@ -52,7 +52,7 @@ class Size:
     ratio: float | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The design's `probe size --json`."""
+        """What `huref probe size --json` prints."""
         names = ("hidden_size", "low", "high", "norm", "precision", "requests", "why")
         return {name: getattr(self, name) for name in names}
 

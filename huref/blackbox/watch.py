@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
-from huref.blackbox.sources import Endpoint, Source
+from huref.blackbox.sources import Source
 from huref.errors import SignatureError
 from huref.files import replacing
 
