@@ -4,15 +4,11 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from huref.errors import HurefError, RecipeError, RegistryError
-
-if TYPE_CHECKING:
-    from huref.registry.entry import Entry
-    from huref.registry.store import Store
+from huref.errors import RecipeError, RegistryError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 recipe_option = click.option(
@@ -67,60 +63,22 @@ def add(
     A picture has no sketch and is refused. Models that the registry holds at the same commit are
     left as they are. Exits with 1 when one of them failed; the others are added all the same.
     """
-    from tqdm.auto import tqdm
-
+    from huref.registry.additions import add_models
     from huref.registry.store import open_store
 
-    store = open_store(uri)
-    added: list[str] = []
-    known: list[str] = []
-    failed: list[dict[str, str]] = []
-    for model in tqdm(models, unit="model", delay=2, disable=None):
-        try:
-            if model.endswith(".jsonl"):
-                count = _add_exported(store, Path(model))
-                added += [f"{model} ({count} models)"]
-                continue
-            entry = _measure(store, model, recipe, measured_by)
-            if base is not None:
-                entry = dataclasses.replace(entry, base=base)
-            (added if store.add([entry]) else known).append(entry.model)
-        except HurefError as error:
-            failed.append({"model": model, "why": " ".join(str(error).split())})
+    done = add_models(open_store(uri), models, recipe, base, measured_by)
     if as_json:
-        print_json({"added": added, "known": known, "failed": failed})
+        print_json(dataclasses.asdict(done))
     else:
-        for model in added:
+        for model in done.added:
             click.echo(f"added    {model}")
-        for model in known:
+        for model in done.known:
             click.echo(f"known    {model}")
-    for failure in failed:
+    for failure in done.failed:
         why = failure["why"].removeprefix(f"{failure['model']}: ")
         click.echo(f"huref: {failure['model']}: {why}", err=True)
-    if failed:
+    if done.failed:
         sys.exit(1)
-
-
-def _add_exported(store: "Store", path: Path) -> int:
-    from huref.registry.exchange import read_jsonl
-
-    recipe, entries = read_jsonl(path)
-    if recipe.digest != store.recipe.digest:
-        raise RecipeError(
-            f"{path}: made by the recipe {recipe.digest}, but {store.uri} holds "
-            f"{store.recipe.digest}"
-        )
-    return store.add(entries)
-
-
-def _measure(store: "Store", model: str, recipe: str, measured_by: str | None) -> "Entry":
-    from huref.registry.work import Task, measure_task
-
-    task = Task(model, recipe, store.recipe.digest, measured_by=measured_by)
-    outcome = measure_task(task)
-    if outcome.entry is None:
-        raise RegistryError(outcome.reason)
-    return outcome.entry
 
 
 @registry.command("list")
