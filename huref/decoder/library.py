@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from huref.assets import imported_decoder, locate, read_metadata
-from huref.decoder.dialects import Converted, State, convert
+from huref.decoder.dialects import convert
+from huref.decoder.dialects.converted import Converted, State
 from huref.decoder.files import open_source
 from huref.decoder.render import (
     ARCHITECTURES,

@@ -1,0 +1,46 @@
+"""NVIDIA's generators: stylegan2-ada-pytorch's, and the StyleGAN2 configurations of stylegan3."""
+
+import math
+from typing import Any
+
+from huref.decoder.dialects.converted import Converted, refuse, require_symmetric
+from huref.decoder.files import Source
+
+NVIDIA_LICENCE = "NVIDIA Source Code License, non-commercial use only"
+
+
+def convert_nvidia(source: Source) -> Converted:
+    """Take stylegan2-ada-pytorch's and stylegan3's StyleGAN2 as they are, after a look at both."""
+    names = source.entries
+    if any(name.startswith("mapping.embed.") for name in names):
+        raise refuse(source, "it needs labels (c_dim > 0)")
+    if any(".skip." in name for name in names):
+        raise refuse(source, "its architecture is 'resnet'")
+    if "synthesis.b4.torgb.weight" not in names:
+        raise refuse(source, "its architecture is 'orig', without colours at every resolution")
+    state = source.read(name for name in names if not name.startswith("num_batches"))
+    require_symmetric(source, state)
+    layers = {name: module.state for name, module in source.modules.items()}
+    for layer in layers.values():
+        if layer.get("activation", "lrelu") not in ("lrelu", "linear"):
+            raise refuse(source, "its activation is not the usual 'lrelu'")
+        if layer.get("use_noise", True) is not True:
+            raise refuse(source, "it has no noise inputs")
+    rates = [m.get("bias_gain") for name, m in layers.items() if name.startswith("mapping.fc")]
+    clamps = [m["conv_clamp"] for m in layers.values() if "conv_clamp" in m]
+    notes = [] if source.modules else ["lr_mul 0.01 and no clamp are NVIDIA's defaults"]
+    lr_mul = _setting(source, rates, "learning rate") or 0.01
+    settings = {"lr_mul": lr_mul, "clamp": _setting(source, clamps, "clamping")}
+    return Converted("stylegan2", state, settings, NVIDIA_LICENCE, notes)
+
+
+def _setting(source: Source, values: list[Any], what: str) -> float | None:
+    """The one positive number that all layers have; None where none has one."""
+    for value in values:
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise refuse(source, f"its {what} is no positive number")
+    if len(set(values)) > 1:
+        raise refuse(source, f"its layers differ in {what}")
+    return float(values[0]) if values and values[0] is not None else None
