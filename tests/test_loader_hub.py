@@ -9,9 +9,9 @@ import torch
 from hub_server import LoopbackHub
 
 from huref.errors import CheckpointError, NetworkError
-from huref.loader import hub as hub_module
 from huref.loader import ranges
 from huref.loader.checkpoint import open_checkpoint
+from huref.loader.hub_file import HubFile
 
 MakeModel = Callable[..., Path]
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -38,7 +38,7 @@ def test_tokens_go_to_the_hub_alone_and_redirects_are_followed_once(
     checkpoint, local = open_checkpoint("org/tiny"), open_checkpoint(str(folder))
     rows = list(range(0, 8192, 1000))
     name = "model.embed_tokens.weight"
-    monkeypatch.setattr(hub_module.HubFile, "merge_gap", 0)
+    monkeypatch.setattr(HubFile, "merge_gap", 0)
     assert torch.equal(checkpoint.read([UP])[UP], local.read([UP])[UP])
     assert torch.equal(checkpoint.read_rows(name, rows), local.read_rows(name, rows))
     assert set(hub.tokens) == {"Bearer hf_secret"}

@@ -46,7 +46,7 @@ def _download(repository: Repository, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
-    from huref.loader.hub import explain
+    from huref.loader.hub_errors import explain
 
     if isinstance(repository, LocalFolder):  # offline: it is in the cache already
         return repository.path

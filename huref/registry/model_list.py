@@ -92,7 +92,7 @@ def list_hub(filters: Mapping[str, Sequence[str]]) -> ModelList:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
-    from huref.loader.hub import explain
+    from huref.loader.hub_errors import explain
     from huref.loader.rate import limited_session
 
     arguments = {name: _argument(name, values) for name, values in filters.items()}
