@@ -48,12 +48,12 @@ def small(**attributes: Any) -> Persisted:
 
 
 def refused(path: Path, match: str | None = None) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(CheckpointError, match=match) as caught:
         open_source(path)
     assert path.name in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 class Call:
