@@ -297,6 +297,10 @@ def test_the_loss_sees_every_kind_of_error() -> None:
     off_eye[:, :, 25, 25] += 0.5
     pixels = {"contrast": 4.0, "detail": 0.0, "edges": 0.0}
     assert distance(on_eye, target, **pixels) > 2 * distance(off_eye, target, **pixels)
+    missing = {"contrast": 0.0, "detail": 0.0, "edges": 0.0, "squares": 1.0}
+    little, much = (distance(target + error, target, **missing) for error in (0.1, 0.5))
+    assert little.item() == pytest.approx(0.1 + 0.01)
+    assert much.item() == pytest.approx(0.5 + 0.25)
     assert psnr(target + 0.2, target - 0.0) > psnr(target - 0.5, target)
     assert psnr(target - 0.2, target) == pytest.approx(10 * math.log10(4 / 0.04), abs=1e-4)
 
