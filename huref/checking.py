@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from huref.declared import Declaration, read_declarations
-from huref.errors import HurefError
+from huref.errors import HurefError, one_line
 from huref.lineage.table import Pair, build_table
 from huref.loader.adapters import CONFIG as ADAPTER_CONFIG
 from huref.loader.adapters import AdapterModel
@@ -167,7 +167,7 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
         record = open_record(model, recipe, base=under, cache=cache)
         pair = build_table([record, open_record(one.model, recipe, cache=cache)]).pairs[0]
     except (HurefError, OSError) as error:
-        return Finding(one, "unreachable", " ".join(str(error).split()))
+        return Finding(one, "unreachable", one_line(error))
     status, why = _judge(pair, is_merge=one.relation == "merge")
     if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
         # It has no weights but this base's and its own small change, so it cannot but agree.

@@ -4,17 +4,19 @@ Results go to stdout, everything else to stderr. What is heavy is imported insid
 so that `huref --help` answers at once.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
 from huref import __version__
 from huref.decoder_cli import decoder
-from huref.errors import HurefError
+from huref.errors import HurefError, one_line
 from huref.files import require_folder
 from huref.fleet_cli import fleet
 from huref.identify_cli import identify
@@ -26,15 +28,34 @@ from huref.registry_cli import registry
 class _Huref(click.Group):
     """Shows a known failure as one line; HUREF_DEBUG=1 shows where it came from."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError:  # neither JSON, nor a record, nor SQLite could hold it
+                click.echo(f"huref: {one_line(word)}: not valid Unicode; rename it", err=True)
+                ctx.exit(1)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # in a thread, where no signal arrives
+                signal.signal(signal.SIGTERM, _leave)
         try:
             return super().invoke(ctx)
         except (HurefError, OSError) as error:
             if os.environ.get("HUREF_DEBUG") == "1" or isinstance(error, BrokenPipeError):
                 raise
-            message = " ".join(str(error).split())
-            click.echo(f"huref: {message}", err=True)
+            click.echo(f"huref: {one_line(error)}", err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("huref: stopped", err=True)
+            ctx.exit(128 + signal.SIGINT)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """End as the signal would, but remove temporary files on the way."""
+    sys.exit(128 + number)
 
 
 @click.group(cls=_Huref, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,14 @@ class HurefError(Exception):
     """A failure that a user can understand and act on."""
 
 
+def one_line(message: object) -> str:
+    """A message as one line that no terminal obeys: names in a damaged file may hold anything."""
+    words = " ".join(str(message).split())
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words
+    )
+
+
 class ModelNotFoundError(HurefError):
     """Nothing is there under the name that was given."""
 

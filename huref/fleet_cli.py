@@ -135,8 +135,9 @@ def _open(uri: str, recipe: str) -> "Store":
     path = Path(uri).expanduser()
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if "://" not in uri and is_new:
+        created = create_store(uri, wanted)
         click.echo(f"created the registry {uri}", err=True)
-        return create_store(uri, wanted)
+        return created
     store = open_store(uri)
     if store.recipe.digest != wanted.digest:
         raise FleetError(

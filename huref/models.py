@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 import numpy as np
@@ -144,7 +144,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
 def picture_text(record: Record) -> dict[str, str]:
     """What a fingerprint PNG says of itself, as text chunks.
 
-    Of a folder or file only its own name: where it lay is nobody's business.
+    Of a folder or file, which has no commit, only its own name: where it lay is nobody's business.
 
     Raises:
         RecordError: the record has no latent.
@@ -152,14 +152,23 @@ def picture_text(record: Record) -> dict[str, str]:
     if record.latent is None:
         raise RecordError(f"{record.model}: the record has no latent")
     latent = np.ascontiguousarray(record.latent, dtype="<f4").tobytes()
-    place = Path(record.model)
     return {
-        "huref:model": place.resolve().name if place.exists() else record.model,
+        "huref:model": public_name(record),
         "huref:revision": record.revision or "",
         "huref:recipe": record.recipe.picture_digest,
         "huref:recipe.json": record.recipe.to_json(),
         "huref:latent": base64.b64encode(latent).decode("ascii"),
     }
+
+
+def public_name(record: Record) -> str:
+    """A Hub id as it is; of a folder or file on this machine or another only its own name."""
+    place = Path(record.model)
+    if place.exists() and not record.revision:
+        return place.resolve().name
+    windows = PureWindowsPath(record.model)
+    is_path = place.is_absolute() or bool(windows.drive) or record.model[:1] in ("~", ".")
+    return windows.name if is_path else record.model
 
 
 def read_picture(path: Path) -> Record:

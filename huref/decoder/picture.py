@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
-from huref.errors import RecordError
+from huref.errors import RecordError, one_line
 from huref.files import replacing
 
 Picture = NDArray[np.uint8]
@@ -97,6 +97,7 @@ def captioned(
     line = _line_height(font)
     band = Image.new("RGB", (side, strip + margin // 2 + 2 * line + margin // 2), PAPER)
     pen = ImageDraw.Draw(band)
+    name = one_line(name)
     edges = [round(i * side / len(colours)) for i in range(len(colours) + 1)]
     for left, right, colour in zip(edges, edges[1:], colours, strict=False):
         pen.rectangle((left, 0, right - 1, strip - 1), fill=tuple(map(int, colour)))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 
 LFS_POINTER = b"version https://git-lfs"  # what git leaves where a large file was not fetched
 LONGEST_POINTER = 1024  # bytes, by its specification
+MOST_FILES = 20_000  # in a folder; the largest models have a few hundred
 MAX_TEXT = 256 * 1024 * 1024  # bytes; the largest tokenizer.json known is a tenth of this
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){0,9}(@[\w./-]+)?")
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
@@ -61,7 +63,7 @@ class LocalFolder:
         self.revision = revision
         self.meter = meter
         self.chosen = chosen
-        found = sorted(path.rglob("*")) if chosen is None else self._around(chosen)
+        found = _everything_in(path) if chosen is None else self._around(chosen)
         self.files = {
             str(file.relative_to(path)): file.stat().st_size for file in found if file.is_file()
         }
@@ -94,6 +96,21 @@ class LocalFolder:
                 "'git lfs pull' in the folder, or download it again"
             )
         return LocalFile(path, name, self.meter)
+
+
+def _everything_in(folder: Path) -> list[Path]:
+    """What is in a folder and its folders, sorted.
+
+    Raises:
+        ModelNotFoundError: too much, so it is a home folder or a whole disk.
+    """
+    found = list(islice(folder.rglob("*"), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise ModelNotFoundError(
+            f"'{folder}' holds more than {MOST_FILES:,} files, which no model does; give the "
+            "model's own folder"
+        )
+    return sorted(found)
 
 
 def _same_parts(name: str, other: str) -> bool:

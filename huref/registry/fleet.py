@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from huref.errors import FleetError
+from huref.errors import FleetError, one_line
 from huref.loader.rate import RateLimiter, share
 from huref.registry import work
 from huref.registry.engines import Crew
@@ -245,5 +245,5 @@ def _outcome_of(future: "Future[Outcome]", job: _Job) -> Outcome:
     kind = "WorkerDied" if lost else type(error).__name__
     reason = f"the worker died {job.attempts} times, perhaps for want of memory"
     if not lost:
-        reason = f"an error in huref, please report it: {' '.join(str(error).split())[:300]}"
+        reason = f"an error in huref, please report it: {one_line(error)[:300]}"
     return Outcome(job.task.name.partition("@")[0], None, FAILED, kind=kind, reason=reason)

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.decoder.picture import contact_sheet
-from huref.errors import HurefError, RecipeError
+from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
@@ -51,7 +51,7 @@ class Candidate:
         return self.match.entry.model
 
     def to_json(self) -> dict[str, Any]:
-        """The candidate as in the design's `identify --json`, and what it rests on."""
+        """The candidate as `huref identify --json` prints it."""
         return {
             "model": self.model,
             "revision": self.match.entry.revision,
@@ -106,7 +106,7 @@ class Identification:
         return next(iter([*named, *self.candidates]), None)
 
     def to_json(self) -> dict[str, Any]:
-        """The design's `identify --json`, with the chance of a stranger."""
+        """What `huref identify --json` prints."""
         chosen = self.chosen
         return {
             "model": self.record.model,
@@ -206,7 +206,7 @@ def _consider(record: Record, match: Match, of: int, recipe: str | None) -> Cand
             base = open_record(_address(match.entry), recipe)
             pair = build_table([record, base]).pairs[0]
         except (HurefError, OSError) as error:
-            reason = f"its weights cannot be read ({' '.join(str(error).split())})"
+            reason = f"its weights cannot be read ({one_line(error)})"
         else:
             if pair.similarity.ics is not None:
                 return Candidate(match, chance, pair.similarity, pair.evidence)
@@ -225,7 +225,16 @@ def _judge_by_score(score: float, match: Match, reason: str) -> Evidence:
 
 
 def _address(entry: Entry) -> str:
-    return f"{entry.model}@{entry.revision}" if entry.revision else entry.model
+    """Where an entry's weights are. Without a commit it was a folder or a file, never a Hub id.
+
+    Raises:
+        ModelNotFoundError: it was one, and is not here.
+    """
+    if entry.revision:
+        return f"{entry.model}@{entry.revision}"
+    if not Path(entry.model).expanduser().exists():
+        raise ModelNotFoundError(f"'{entry.model}' is no file or folder here")
+    return entry.model
 
 
 def _as_record(entry: Entry, like: Record) -> Record:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huref.declared import read_declarations
-from huref.errors import HurefError, NetworkError, RecipeError
+from huref.errors import HurefError, NetworkError, RecipeError, one_line
 from huref.invariants.extract import extract_terms
 from huref.invariants.record import Record
 from huref.loader.adapters import CONFIG as ADAPTER_CONFIG
@@ -97,7 +97,7 @@ def measure_task(task: Task) -> Outcome:
         entry = _entry(record, base, task)
     except (HurefError, OSError, MemoryError) as error:
         status, kind = FAILED, type(error).__name__
-        reason = " ".join(str(error).split()) or "out of memory; use fewer workers"
+        reason = one_line(error) or "out of memory; use fewer workers"
     seconds = time.perf_counter() - began
     return Outcome(model, revision, status, entry, kind, reason, seconds, meter.bytes_read)
 
