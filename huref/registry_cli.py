@@ -211,7 +211,8 @@ def map_registry(uri: str, out: Path, decoder: str | None) -> None:
 
     The page can be searched and opens from disk; it needs no server and sends no requests.
     """
-    from huref.registry.map import draw_map, require_writable, save_map
+    from huref.registry.map import draw_map
+    from huref.registry.map_files import require_writable, save_map
     from huref.registry.store import open_store
 
     require_writable(out)

@@ -20,7 +20,8 @@ from huref.recipe import load_recipe
 from huref.registry.entry import Entry, Query
 from huref.registry.kinship import Kinship, compare_all, find_kin
 from huref.registry.layout import LEAST_GAP, lay_out
-from huref.registry.map import draw_map, save_map
+from huref.registry.map import draw_map
+from huref.registry.map_files import save_map
 from huref.registry.matrices import from_entries
 from huref.registry.sketch import KEPT, pack
 from huref.registry.store import Store, create_store

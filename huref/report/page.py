@@ -1,17 +1,13 @@
-"""The report of a comparison: one HTML file that needs nothing else, not even scripts."""
+"""The report of a comparison: one HTML file that needs nothing else."""
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from huref import __version__
 from huref.files import replacing
 from huref.lineage.calibration import load_calibration
 from huref.lineage.evidence import LayerMap
@@ -20,9 +16,10 @@ from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM
 from huref.report import wording
 from huref.report.heatmap import draw_heatmap
+from huref.report.html import render_html
 from huref.report.layermap import describe_sources, draw_layer_map
 from huref.report.lettering import printable
-from huref.report.palette import VERDICT_PAINTS, stylesheet
+from huref.report.palette import VERDICT_PAINTS
 from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits
 from huref.report.svg import as_inline_svg
 from huref.report.tree_drawing import draw_forest
@@ -77,16 +74,6 @@ def write_report(
 
 def render_report(table: LineageTable, portraits: Portraits) -> str:
     """The report as HTML. Every name in it is escaped, and its policy forbids all requests."""
-    loader = PackageLoader("huref.report", "templates")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    source = loader.get_source(environment, "report.js")[0]
-    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode("ascii")
     forest = build_forest(table)
     pairs = zip(combinations(range(len(table.records)), 2), table.pairs, strict=True)
     rows = sorted((Row(a, b, pair) for (a, b), pair in pairs), key=_rank)
@@ -94,8 +81,8 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
     strangers = [row for row in rows if not wording.is_notable(row.pair)]
     labels = [printable(label) for label in table.labels]
     maps = list(_layer_maps(notable, labels, portraits))
-    return environment.get_template("report.html").render(
-        version=__version__,
+    return render_html(
+        "report",
         labels=labels,
         records=table.records,
         recipe=table.records[0].recipe,
@@ -118,10 +105,6 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         rounding=ROUNDING,
         wording=wording,
         printable=printable,
-        # Both are files of this package; nothing of a model's is in them.
-        script=Markup(source),
-        script_digest=digest,
-        style=Markup(stylesheet()),
     )
 
 
