@@ -1,6 +1,7 @@
 """Which block comes from which, on models whose making is known."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,18 +84,23 @@ def test_a_graft_outside_the_recipes_layers_is_a_relation(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def spliced(tmp_path_factory: pytest.TempPathFactory) -> Record:
     """llama-a with the last two blocks of llama-b, a stranger, under llama-a's embeddings."""
-    folder = tmp_path_factory.mktemp("splice") / "spliced"
+    return open_record(
+        str(splice(tmp_path_factory.mktemp("splice") / "spliced", (3, 4))), depth="full"
+    )
+
+
+def splice(folder: Path, blocks: Sequence[int]) -> Path:
+    """llama-a with some blocks of llama-b."""
     shutil.copytree(ZOO / "llama-a", folder)
     [file] = folder.glob("*.safetensors")
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     tensors, grafted = load_file(file), load_file(ZOO / "llama-b" / file.name)
-    from_b = {
-        n: t for n, t in grafted.items() if n.startswith(("model.layers.3.", "model.layers.4."))
-    }
-    assert len(from_b) == 18
+    wanted = tuple(f"model.layers.{block}." for block in blocks)
+    from_b = {n: t for n, t in grafted.items() if n.startswith(wanted)}
+    assert len(from_b) == 9 * len(blocks)
     save_file(tensors | from_b, file, metadata)
-    return open_record(str(folder), depth="full")
+    return folder
 
 
 def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
@@ -110,6 +116,31 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
     assert "barcodes" in pairs[1].why
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
+    halves = "; without a counterpart: 2 of 5 blocks of a, 2 of 5 blocks of b"
+    assert pairs[0].why.endswith(halves)
+    assert pairs[1].why.endswith(halves.replace("2 of", "3 of"))
+
+
+def test_a_splice_between_the_blocks_read_asks_for_all(tmp_path: Path) -> None:
+    path = splice(tmp_path / "spliced", (2, 3, 4))
+    parents = [ZOO / "llama-a", ZOO / "llama-b"]
+    for parent in parents:
+        for models in ([parent, path], [path, parent]):
+            [pair] = huref.compare(models).pairs
+            asked = "in 1 of 2 blocks compared no unit corresponds, --depth full"
+            if parent is parents[0]:
+                assert pair.evidence.verdict == "descends"
+                assert asked in pair.why
+            else:
+                assert "--depth full" in pair.why
+
+
+@pytest.mark.parametrize("child", ["llama-a-finetune", "llama-a-twin", "llama-a-pruned"])
+def test_relatives_that_are_no_splice_are_not_said_to_be(child: str) -> None:
+    a, b = (open_record(str(ZOO / name), depth="full", cache=True) for name in ("llama-a", child))
+    assert "counterpart" not in build_table([a, b]).pairs[0].why
+    if child != "llama-a-pruned":
+        assert "--depth" not in huref.compare([ZOO / "llama-a", ZOO / child]).pairs[0].why
 
 
 def test_strangers_of_a_few_blocks_are_said_to_be_that() -> None:

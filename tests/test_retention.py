@@ -10,7 +10,7 @@ from torch import Tensor
 from huref.architecture.block import FeedForward
 from huref.invariants.barcodes import UnitVectors
 from huref.invariants.relations import Relations, measure_relations
-from huref.lineage.retention import Retention, mean_retention, measure_retention
+from huref.lineage.retention import Retention, in_words, mean_retention, measure_retention
 from huref.lineage.units import Matching
 
 WIDTH, HIDDEN = 64, 192
@@ -122,6 +122,13 @@ def test_damage_is_noticed() -> None:
     assert not replace(held, networks=held.networks[:, :3]).fits()
     roles = torch.tensor([[1, -1, HIDDEN, 4]], dtype=torch.int32)
     assert not replace(held, networks=roles).fits()
+
+
+@pytest.mark.parametrize(
+    ("retention", "words"), [(1.24, "all"), (1, "all"), (0.986, "98.6 %"), (-0.1, "0.0 %")]
+)
+def test_nothing_keeps_more_than_all(retention: float, words: str) -> None:
+    assert in_words(retention) == words
 
 
 def test_the_mean_of_some() -> None:

@@ -5,15 +5,16 @@
 """
 
 import json
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+
+from scipy.special import betaincinv
 
 from huref.assets import locate
 from huref.errors import CheckpointDigestError
 
 FILE = "configs/lineage.json"
-Z = 1.959964  # of a 95 % interval
+TAIL = 0.025  # of a 95 % interval, on either side
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,26 @@ class Calibration:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the false-positive rate (Wilson)."""
-        return wilson_interval(self.called_related, self.independent_pairs)
+        """95 % interval of the false-positive rate."""
+        return exact_interval(self.called_related, self.independent_pairs)
 
     def __str__(self) -> str:
         low, high = self.interval
         return (
             f"false positives: {self.called_related} of {self.independent_pairs} independent "
-            f"pairs (95 % Wilson interval {100 * low:.2g} to {100 * high:.2g} %; {self.command})"
+            f"pairs (exact 95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command})"
         )
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22); (0, 1) without trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share, square = successes / trials, Z * Z / trials
-    centre = share + square / 2
-    spread = math.sqrt(square * (share * (1 - share) + square / 4))
-    low, high = ((centre + sign * spread) / (1 + square) for sign in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)
+def exact_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a share (Clopper and Pearson 1934, Biometrika 26); (0, 1) without trials.
+
+    Quantiles of beta distributions: it covers the true share in at least 95 of 100 cases.
+    """
+    failures = trials - successes
+    low = float(betaincinv(successes, failures + 1, TAIL)) if successes else 0.0
+    high = float(betaincinv(successes + 1, failures, 1 - TAIL)) if failures else 1.0
+    return low, high
 
 
 @lru_cache(maxsize=1)

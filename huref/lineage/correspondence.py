@@ -1,7 +1,7 @@
 """The unit tests of two records: every pair of networks that could correspond, and one p-value."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -40,6 +40,8 @@ class Correspondence:
         retention: see `lineage.retention`, the mean over the pairs of networks that correspond.
         inherited: see `lineage.training`, likewise.
         likeness: see `lineage.likeness`, likewise.
+        compared: blocks of the first model that were looked at.
+        silent: of these, in how many no unit corresponds to one of the other model's.
     """
 
     units: UnitCount
@@ -49,6 +51,8 @@ class Correspondence:
     retention: Retention | None = None
     inherited: Inheritance | None = None
     likeness: float | None = None
+    compared: int = 1
+    silent: int = 0
 
     @property
     def found(self) -> bool:
@@ -90,7 +94,7 @@ def compare_units(
     return summarise(tried, correction)
 
 
-def summarise(tried: Iterable[Correspondence], correction: float) -> Correspondence:
+def summarise(tried: Sequence[Correspondence], correction: float) -> Correspondence:
     """The best of some tests, corrected, with the means over all that are clear.
 
     Args:
@@ -100,12 +104,15 @@ def summarise(tried: Iterable[Correspondence], correction: float) -> Corresponde
     best = min(tried, key=lambda t: t.log10_p)
     clear = [t for t in tried if t.log10_p + correction <= SIGNIFICANT]
     alike = [t.likeness for t in clear if t.likeness is not None]
+    layers, speaking = ({t.units.layer for t in some} for some in (tried, clear))
     return replace(
         best,
         log10_p=min(best.log10_p + correction, 0.0),
         retention=mean_retention([t.retention for t in clear if t.retention is not None]),
         inherited=average([t.inherited for t in clear if t.inherited is not None]),
         likeness=sum(alike) / len(alike) if alike else None,
+        compared=len(layers),
+        silent=len(layers - speaking),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from huref.invariants.record import Record
 from huref.invariants.unit_features import DOWN, UP, UnitFeatures
 from huref.lineage.evidence import Direction, LayerMap
-from huref.lineage.retention import Retention
+from huref.lineage.retention import Retention, in_words
 
 Side = Literal["a", "b"]
 GRID = 16.5  # distinct values among 32 neighbours that four bits allow
@@ -128,11 +128,11 @@ def _learned(retention: Retention) -> Iterator[tuple[Side, str]]:
     """
     if retention.larger - 1 > 1 - retention.smaller:
         return
-    figures = f"({retention.of_a:.2f} of what a learned is in b, {retention.of_b:.2f} of b's in a)"
+    of_a, of_b = in_words(retention.of_a), in_words(retention.of_b)
     if retention.of_a - retention.of_b >= LEARNED:
-        yield "b", f"b holds what a learned and more {figures}"
+        yield "b", f"b holds {of_a} of what a learned, a {of_b} of what b learned"
     elif retention.of_b - retention.of_a >= LEARNED:
-        yield "a", f"a holds what b learned and more {figures}"
+        yield "a", f"a holds {of_b} of what b learned, b {of_a} of what a learned"
 
 
 def _layer_signs(a: Record, b: Record, layer_map: LayerMap | None) -> Iterator[tuple[Side, str]]:

@@ -1,10 +1,11 @@
 """The evidence of one pair of records: every test that they allow, and what follows from it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
-from huref.lineage.correspondence import compare_units
+from huref.lineage.correspondence import Correspondence, compare_units
 from huref.lineage.direction import find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layers import map_layers
@@ -42,6 +43,8 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, untested: str = 
     evidence = replace(judge(similarity, units), layer_map=layer_map)
     if evidence.verdict == "unrelated":
         evidence = replace(evidence, why=evidence.why + _unread(a, b))
+    elif units.found:
+        evidence = replace(evidence, why=evidence.why + _elsewhere(a, b, units, layer_map))
     if evidence.verdict == "descends":
         direction = find_direction(a, b, layer_map, units.retention)
         evidence = replace(evidence, direction=direction)
@@ -56,6 +59,33 @@ def _unread(a: Record, b: Record) -> str:
             if read < blocks:
                 return f"; {read} of {blocks} blocks were compared, --depth full compares all"
     return ""
+
+
+def _elsewhere(a: Record, b: Record, units: Correspondence, layer_map: LayerMap | None) -> str:
+    """Where some blocks of relatives are strangers, as in a splice, that, to be added to a reason.
+
+    A model that lost blocks or grew some lacks a counterpart on one side only.
+    """
+    if layer_map is None:
+        if not units.silent:
+            return ""
+        blocks = f"{units.silent} of {units.compared} blocks compared"
+        return f"; in {blocks} no unit corresponds, --depth full shows which come from elsewhere"
+    assert a.units is not None
+    assert b.units is not None
+    sources = set(layer_map.source)
+    gone = [x for x in layer_map.a_layers if x not in sources and not a.units.is_idle(x)]
+    both = zip(layer_map.b_layers, layer_map.source, strict=True)
+    new = [y for y, source in both if source is None and not b.units.is_idle(y)]
+    if not gone or not new:
+        return ""
+    return f"; without a counterpart: {_blocks(gone, layer_map.a_layers)} of a, " + (
+        f"{_blocks(new, layer_map.b_layers)} of b"
+    )
+
+
+def _blocks(some: Sequence[int], of: Sequence[int]) -> str:
+    return f"{len(some)} of {len(of)} blocks"
 
 
 def _map(a: Record, b: Record) -> LayerMap | None:

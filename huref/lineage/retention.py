@@ -20,7 +20,8 @@ stream nor the scale of a unit matter.
 Noise (a mask, coarse levels) in the weights of A lowers what B carries of A's rest, but hardly what
 it keeps of A's leading directions: the retention of A rises, to 1.6 where half of A's weights are
 masked. That of B in A stays what it was. So a twin under noise as large as its weights can pass for
-a descendant.
+a descendant. These figures cannot tell: fresh noise is to them as a fresh draw is, and a long and
+hot continuation has a retention of its child below that of a twin and one of its ancestor above 1.
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from huref.lineage.units import Matching
 LEADING = 8
 MIN_UNITS = 48  # corresponding ones in both samples; fewer have too few directions to tell apart
 GATED = 3  # roles
+ALL = 0.9995  # retention that rounds to 100.0 %
 Network = tuple[int, int]  # block, and expert or EVERY_TOKEN
 Spectrum = tuple[Tensor, Tensor]
 _KEPT: WeakKeyDictionary[Relations, dict[int, Spectrum]] = WeakKeyDictionary()
@@ -64,6 +66,14 @@ class Retention:
     def smaller(self) -> float:
         """Of the one that stands further from the root."""
         return min(self.of_a, self.of_b)
+
+
+def in_words(retention: float) -> str:
+    """How much of what was learned is kept: a share, or all of it.
+
+    What a descendant keeps it may have made stronger; more than all there is not.
+    """
+    return "all" if retention >= ALL else f"{100 * max(retention, 0.0):.1f} %"
 
 
 def measure_retention(

@@ -28,7 +28,7 @@ import math
 
 from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
-from huref.lineage.retention import Retention
+from huref.lineage.retention import Retention, in_words
 from huref.lineage.similarity import Similarity
 
 DESCENT_RETENTION = 0.975  # of what one learned in the other, of shared training
@@ -70,7 +70,11 @@ def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, s
         return "inconclusive", f"one origin, but too few units to tell which: {common}"
     said = f"{common}; {what}"
     if units.retention is not None and _is_damaged(units.retention):
-        return "inconclusive", f"one origin, but weights too damaged to tell which: {said}"
+        noisy = f"retention {units.retention.larger:.2f}, which only noise explains"
+        return (
+            "inconclusive",
+            f"one origin, but weights too damaged to tell which: {common}; {noisy}",
+        )
     if figure >= descent:
         return "descends", f"one training lies behind both: {said}"
     if figure <= twin:
@@ -93,7 +97,7 @@ def _training(
     inherited, likeness = units.inherited, units.likeness
     if units.retention is not None:
         figure = units.retention.larger
-        what = f"{figure:.2f} of what one learned is in the other"
+        what = f"{in_words(figure)} of what one learned is in the other"
         return figure, TWIN_RETENTION, DESCENT_RETENTION, what
     if inherited is not None and likeness is not None:
         what = f"barcodes alike by {likeness:.2f}, features by {inherited.correlation:.2f}"

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, kstest, rankdata
+from scipy.stats import kstest, rankdata
+
+from huref.lineage.calibration import exact_interval
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,7 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end."""
-        low = float(beta.ppf(0.025, self.k, self.n - self.k + 1)) if self.k else 0.0
-        high = float(beta.ppf(0.975, self.k + 1, self.n - self.k)) if self.k < self.n else 1.0
-        return low, high
+        return exact_interval(self.k, self.n)
 
     def __str__(self) -> str:
         low, high = self.interval
