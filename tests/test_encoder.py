@@ -1,6 +1,7 @@
 """The encoder: its synthetic data, its training and the checkpoint that ships."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -97,17 +98,19 @@ def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert load_encoder(first).digest == load_encoder(second).digest
 
 
+@pytest.mark.parametrize("interrupted_at", [1, 2, 5])  # every second step is saved
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    interrupted_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = write_config(tmp_path)
+    loss = {"robust": 0.1, "moments": 0.02, "adversarial": 0.01, "memory": 2}
+    config = write_config(tmp_path, loss=loss)
     whole = train(config, device="cpu", out=tmp_path / "whole.safetensors")
     broken = tmp_path / "broken.safetensors"
     with monkeypatch.context() as patch:
         draw = FamilyPool.draw
 
         def interrupted(pool: FamilyPool, step: int) -> Batch:
-            if step == 5:
+            if step == interrupted_at:
                 raise KeyboardInterrupt
             return draw(pool, step)
 
@@ -115,12 +118,25 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         with pytest.raises(KeyboardInterrupt):
             train(config, device="cpu", out=broken)
     assert not broken.exists()
-    assert broken.with_suffix(".state.pt").exists()
+    assert broken.with_suffix(".state.pt").exists() == (interrupted_at >= 2)
     train(config, resume=True, device="cpu", out=broken)
     for name, tensor in load_file(whole).items():
         assert torch.equal(tensor, load_file(broken)[name]), name
     assert whole.with_suffix(".csv").read_text() == broken.with_suffix(".csv").read_text()
     assert not broken.with_suffix(".state.pt").exists()
+
+
+def test_strangers_are_taken_across_batches_as_far_back_as_memory_goes(tmp_path: Path) -> None:
+    kept = {}
+    for memory in (0, 1, 5):
+        loss = {"graded": 0.0, "strangers": 1.0, "memory": memory}
+        config = write_config(tmp_path, loss=loss)
+        path = train(config, device="cpu", out=tmp_path / f"{memory}.safetensors", steps=3)
+        rows = path.with_suffix(".csv").read_text().splitlines()[1:]
+        kept[memory] = [float(row.split(",")[1]) for row in rows]
+    assert kept[0][0] == kept[1][0] == kept[5][0]  # nothing to remember yet
+    assert kept[0][1] != kept[1][1] == kept[5][1]
+    assert kept[1][2] != kept[5][2]
 
 
 def test_the_published_network_and_loss_can_be_trained(tmp_path: Path) -> None:
@@ -201,6 +217,12 @@ def test_latents_are_float32_of_the_right_shape(encoder: Encoder, bases: torch.T
     torch.testing.assert_close(one, several[1, 1], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="shape"):
         encoder.encode(bases[:, 0])
+
+
+def test_a_latent_takes_less_than_a_second(encoder: Encoder, bases: torch.Tensor) -> None:
+    began = time.process_time()  # of all cores together, however busy they are
+    encoder.encode(bases[0])
+    assert time.process_time() - began < 1.0
 
 
 def test_the_scale_of_a_term_does_not_matter(encoder: Encoder, bases: torch.Tensor) -> None:

@@ -30,7 +30,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the loss's parts; `paper` alone replaces graded, robust and strangers."""
+    """Weights of the loss's parts; `paper` alone replaces graded, robust and strangers.
+
+    memory: batches whose latents stay as further strangers; 0 takes strangers within a batch only.
+    """
 
     graded: float = 1.0
     robust: float = 0.0
@@ -38,6 +41,7 @@ class Loss:
     moments: float = 0.0
     adversarial: float = 0.0
     paper: list[float] | None = None
+    memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def strangers(latents: Tensor, families: int) -> Tensor:
     return cosines
 
 
+def across(latents: Tensor, earlier: Tensor) -> Tensor:
+    """Cosines (n * k,) of latents (n, 512) with those of earlier batches (k, 512)."""
+    unit, others = (z / z.norm(dim=1, keepdim=True) for z in (latents, earlier))
+    cosines: Tensor = (unit @ others.T).flatten()
+    return cosines
+
+
 def moments(latents: Tensor) -> Tensor:
     """Departure of a batch (n, 512) from standard normal norms and kurtosis."""
     square = latents.square()

@@ -1,6 +1,7 @@
 """The networks and optimisers of a training run, and one step of it."""
 
 import math
+from collections import deque
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.opponent = torch.optim.Adam(self.discriminator.parameters(), lr=1e-4)
         self.figures = FiguresOfMerit()
+        self._memory: deque[Tensor] = deque(maxlen=config.loss.memory)
         self.step = 0
 
     def state(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "opponent": self.opponent.state_dict(),
             "figures": self.figures.state(),
+            "memory": list(self._memory),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -56,6 +59,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.opponent.load_state_dict(state["opponent"])
         self.figures.restore(state["figures"])
+        self._memory.extend(state["memory"])
 
     def advance(self, batch: Batch) -> dict[str, float]:
         """One step: the discriminator's, then the encoder's. Returns the curves' values."""
@@ -67,6 +71,7 @@ class Trainer:
         latents = self._encode(torch.cat(parts))
         base, relative, *accident = torch.split(latents, len(batch.base))
         unrelated = losses.strangers(latents, families=len(batch.base))
+        negatives = [unrelated, *(losses.across(latents, earlier) for earlier in self._memory)]
         zero = latents.new_zeros(())
         adversarial = self._adversarial(latents) if weight.adversarial else zero
         robust = (1 - cosine_similarity(base, accident[0])).mean() if accident else zero
@@ -78,7 +83,7 @@ class Trainer:
             loss = (
                 weight.graded * graded
                 + weight.robust * robust
-                + weight.strangers * unrelated.square().mean()
+                + weight.strangers * torch.cat(negatives).square().mean()
                 + weight.moments * losses.moments(latents)
             )
         loss = loss + weight.adversarial * adversarial
@@ -87,6 +92,7 @@ class Trainer:
         torch.autograd.backward(loss)
         self.optimiser.step()
         self.step += 1
+        self._memory.append(latents.detach())
         self.figures.add(batch.rho, cosine_similarity(base, relative), unrelated)
         return {
             "step": self.step,
