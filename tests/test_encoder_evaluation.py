@@ -1,20 +1,28 @@
 """The statistics by which the encoder is judged."""
 
+import argparse
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from encoder_evaluation.codes import (
     Code,
     OrthogonalProjection,
+    make_codes,
     mean_pooling,
     reorder_rows,
     row_means,
 )
 from encoder_evaluation.figures import gaussianity, kolmogorov, strangers
 from encoder_evaluation.pieces import GRID, encode, encode_mixtures
+from evaluate_encoder import COUNTS, claim, complete_command
 
 from huref.encoder.batches import permute_anchors
+from huref.encoder.checkpoint import save_encoder
+from huref.encoder.network import PaperCNN
+
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "encoder.safetensors"
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,9 +68,10 @@ def test_strangers_takes_every_pair_of_different_draws() -> None:
     assert more["mean |cos| (0.0353 of N(0, I))"] == pytest.approx(0.0353, abs=0.001)
 
 
-def test_the_projection_has_orthonormal_rows() -> None:
-    project = OrthogonalProjection(2)
-    probe = torch.zeros(1, 2, 512, 512, requires_grad=True)
+@pytest.mark.parametrize("anchors", [128, 512])
+def test_the_projection_has_orthonormal_rows(anchors: int) -> None:
+    project = OrthogonalProjection(2, anchors)
+    probe = torch.zeros(1, 2, anchors, anchors, requires_grad=True)
     with torch.enable_grad():
         latents = project(probe)[0]
     rows = [torch.autograd.grad(latents[i], probe, retain_graph=True)[0] for i in (0, 1, 4, 511)]
@@ -71,13 +80,14 @@ def test_the_projection_has_orthonormal_rows() -> None:
 
 
 def test_every_order_of_the_anchors_is_encoded() -> None:
-    code = Code(row_means, mean_pooling, families=1, orders=(2, 2), reorder=reorder_rows)
+    code = Code(row_means, mean_pooling, orders=(2, 2), reorder=reorder_rows)
     terms = normal(2, 3, 512, 512)
     orders = [torch.arange(512), torch.arange(512).flip(0)]
     latents = encode(code, terms, orders)
     for order, latent in zip(orders, latents, strict=True):
         parts = permute_anchors(terms, order).reshape(512, -1).mean(dim=1)
-        torch.testing.assert_close(latent, parts - parts.mean(), rtol=1e-3, atol=1e-5)
+        standard = (parts - parts.mean()) / parts.std(correction=0)
+        torch.testing.assert_close(latent, standard, rtol=1e-3, atol=1e-3)
 
 
 def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() -> None:
@@ -85,9 +95,7 @@ def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() 
     orders = [torch.arange(512), torch.arange(512).flip(0)]
     planes, project = (lambda terms: terms.flatten(1, 2)), OrthogonalProjection(6)
     quick, slow = (
-        encode_mixtures(
-            Code(planes, project, families=1, orders=(2, 2), linear=linear), base, other, orders
-        )
+        encode_mixtures(Code(planes, project, orders=(2, 2), linear=linear), base, other, orders)
         for linear in (True, False)
     )
     assert list(quick) == ["base", *map(str, GRID)]
@@ -96,3 +104,35 @@ def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() 
     assert float(torch.cosine_similarity(quick["base"], quick["0.7"]).mean()) == pytest.approx(
         0.7, abs=0.1
     )
+
+
+def test_every_baseline_is_given_the_unrelated_models_and_the_exact_inputs(tmp_path: Path) -> None:
+    paper = save_encoder(
+        PaperCNN(256, (2, 2, 2)),
+        tmp_path / "paper.safetensors",
+        {"config": {"architecture": {"kind": "paper", "anchors": 256, "channels": [2, 2, 2]}}},
+    )
+    codes = make_codes(SHIPPED, tmp_path / "paper.safetensors", (5, 3), strangers=4, mixtures=6)
+    for name in ("encoder", "projection", "mean pooling", "paper CNN"):
+        assert (codes[name].strangers, codes[name].mixtures) == (4, 6), name
+    assert codes["encoder"].orders == (5, 3)
+    assert codes["paper CNN"].orders == (3, 3)
+    terms = normal(1, 2, 3, 512, 512)
+    with torch.no_grad():
+        direct, alone = codes["paper CNN"](terms), paper.network(terms)
+    assert float(torch.cosine_similarity(direct, alone)) > 0.999
+
+
+def test_the_printed_command_holds_every_number() -> None:
+    given = argparse.Namespace(paper=Path("p"), **{k.replace("-", "_"): 7 for k in COUNTS})
+    command = complete_command(given)
+    assert "--paper" in command
+    for name in COUNTS:
+        assert f"--{name} 7" in command
+
+
+def test_pieces_of_other_networks_are_not_mixed_in(tmp_path: Path) -> None:
+    claim(tmp_path, {"encoder": "a", "orders": 3})
+    claim(tmp_path, {"encoder": "a", "orders": 3})
+    with pytest.raises(SystemExit, match="other networks"):
+        claim(tmp_path, {"encoder": "a", "orders": 4})

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from huref.encoder import load_encoder
 from huref.encoder.batches import permute_anchors
-from huref.encoder.network import FingerprintCNN, Network, build_network
+from huref.encoder.network import FingerprintCNN, build_network
 from huref.invariants.terms import standardise
 
 LATENT = 512
@@ -25,16 +26,14 @@ class Code:
     """From terms to latents, and how much of the data it is measured on.
 
     prepare: terms (n, 2, 3, m, m) to (n, channels, m, m). finish: these to latents (n, 512).
-    families: on how many of them. orders: of their anchors, on the grid and elsewhere.
-    strangers: orders in which it is given the unrelated models; 0 for not at all.
-    mixtures: orders in which it is given inputs of exact correlation. linear: the latent of a sum
-    is the sum of the latents, so these need not be encoded one by one. reorder: what was prepared,
-    put into an order of the anchors.
+    orders: of a family's anchors, on the grid and elsewhere. strangers: orders in which it is
+    given the unrelated models; 0 for not at all. mixtures: orders in which it is given inputs of
+    exact correlation. linear: the latent of a sum is the sum of the latents, so these need not be
+    encoded one by one. reorder: what was prepared, put into an order of the anchors.
     """
 
     prepare: Callable[[Tensor], Tensor]
     finish: Callable[[Tensor], Tensor]
-    families: int
     orders: tuple[int, int]
     strangers: int = 0
     mixtures: int = 0
@@ -51,7 +50,7 @@ class OrthogonalProjection:
 
     Each entry's sign is flipped at random; then every latent is a random row of a Hadamard matrix
     on the left times another on the right, no pair twice, summed over the planes. (A dense matrix
-    of this size would hold 805 million numbers.)
+    of this size would hold 805 million numbers.) m is a power of two and 128 at least.
     """
 
     def __init__(self, channels: int, anchors: int = 512, seed: int = 0) -> None:
@@ -68,7 +67,8 @@ class OrthogonalProjection:
             for _ in range(2)
         )
         self._left = hadamard[left[:, : LATENT // 4]]
-        self._right = hadamard[right[:, :LATENT]].view(channels, LATENT // 4, 4, anchors)
+        right = right.repeat(1, -(-LATENT // anchors))[:, :LATENT]
+        self._right = hadamard[right].view(channels, LATENT // 4, 4, anchors)
 
     def __call__(self, planes: Tensor) -> Tensor:
         """Planes (n, channels, m, m) of unit variance to latents (n, 512)."""
@@ -96,10 +96,12 @@ def mean_pooling(means: Tensor) -> Tensor:
         means: of the rows, (n, 6, m, 1); a part is some of the rows.
 
     Returns:
-        (n, 512), centred. HuRef also divides by the standard deviation, which no cosine feels.
+        (n, 512), standardised.
     """
     parts = means.reshape(len(means), LATENT, -1).mean(dim=2)
-    return parts - parts.mean(dim=1, keepdim=True)
+    parts = parts - parts.mean(dim=1, keepdim=True)
+    latents: Tensor = parts / parts.square().mean(dim=1, keepdim=True).sqrt()
+    return latents
 
 
 def _stacked(terms: Tensor) -> Tensor:
@@ -114,12 +116,6 @@ def _added(terms: Tensor) -> Tensor:
     return planes
 
 
-def _network(
-    network: Network, families: int, orders: tuple[int, int], strangers: int = 0, mixtures: int = 0
-) -> Code:
-    return Code(network.prepare, network.finish, families, orders, strangers, mixtures)
-
-
 def _without(path: Path, part: str) -> FingerprintCNN:
     """An encoder with a kind of its layers taken out."""
     network = load_encoder(path).network
@@ -132,41 +128,42 @@ def _without(path: Path, part: str) -> FingerprintCNN:
     return network
 
 
+def _paper(path: Path, **amount: Any) -> Code:
+    """The published CNN; it reads the first anchors, which orders of all of them put there."""
+    made = load_encoder(path)
+    read, network = made.anchors, made.network
+    return Code(_stacked, lambda planes: network.finish(planes[..., :read, :read]), **amount)
+
+
 def make_codes(
-    path: Path, families: int, orders: int, strangers: int, mixtures: int
+    path: Path, paper: Path | None, orders: tuple[int, int], strangers: int, mixtures: int
 ) -> dict[str, Code]:
-    """The encoder on everything, and by name what it is compared with, on a part."""
-    some, few, half = (min(10, orders),) * 2, (min(4, orders),) * 2, max(1, families // 2)
+    """The encoder and by name what it is compared with.
+
+    Args:
+        path: the encoder.
+        paper: an encoder of the published architecture, if there is one.
+        orders: of a family's anchors, for the encoder on the grid and for everything else.
+        strangers: orders of the unrelated models' anchors.
+        mixtures: orders of the anchors in inputs of exact correlation.
+    """
     made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
-    stacked, added = OrthogonalProjection(6), OrthogonalProjection(3)
-    part = min(4, strangers)
-    return {
-        "encoder": _network(made.network, families, (orders, some[0]), strangers, mixtures),
-        "projection": Code(_stacked, stacked, families, some, part, mixtures, linear=True),
+    few: dict[str, Any] = {"orders": (orders[1], orders[1])}
+    full = few | {"strangers": strangers, "mixtures": mixtures}
+    codes = {
+        "encoder": Code(made.network.prepare, made.network.finish, **(full | {"orders": orders})),
+        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **full),
         "projection of the added blocks": Code(
-            _added, added, families, few, mixtures=mixtures, linear=True
+            _added, OrthogonalProjection(3), linear=True, mixtures=mixtures, **few
         ),
-        "encoder, untrained": _network(untrained, families, few, mixtures=mixtures),
-        "encoder without temper": _network(_without(path, "temper"), half, few),
-        "encoder without bend": _network(_without(path, "bend"), half, few),
-        "mean pooling": Code(
-            row_means, mean_pooling, half, few, mixtures=mixtures, reorder=reorder_rows
-        ),
+        "encoder, untrained": Code(untrained.prepare, untrained.finish, mixtures=mixtures, **few),
     }
-
-
-def make_late_codes(paper: Path | None, families: int, mixtures: int) -> dict[str, Code]:
-    """The paper's CNN."""
-    codes: dict[str, Code] = {}
+    for part in ("temper", "bend"):
+        network = _without(path, part)
+        codes[f"encoder without {part}"] = Code(network.prepare, network.finish, **few)
+    codes["mean pooling"] = Code(row_means, mean_pooling, reorder=reorder_rows, **full)
     if paper is not None:
-        made = load_encoder(paper)
-        read, finish = made.anchors, made.network.finish
-
-        def finish_first(planes: Tensor) -> Tensor:
-            """It reads the first anchors, which orders of all of them put there."""
-            return finish(planes[..., :read, :read])
-
-        codes["paper CNN"] = Code(_stacked, finish_first, families, (2, 2), mixtures=mixtures)
+        codes["paper CNN"] = _paper(paper, **full)
     return codes

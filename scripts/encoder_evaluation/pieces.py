@@ -89,7 +89,7 @@ def with_common_directions(
 
 @torch.no_grad()
 def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
-    """One family at every point, by every code that takes part so far.
+    """One family at every point, by every code.
 
     Returns:
         "habits"; "ics": point -> measured ICS with the base; "latents": code -> point ->
@@ -114,7 +114,6 @@ def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
             for point, terms in points.items()
         }
         for name, code in codes.items()
-        if index < code.families
     }
     return {"habits": habits(family, base), "ics": measured, "latents": latents}
 

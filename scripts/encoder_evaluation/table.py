@@ -15,6 +15,7 @@ from encoder_evaluation.figures import (
 from encoder_evaluation.pieces import AFTER, FREQUENT, GRID
 
 MILLION = 1_000_000
+PAPER = "huref train-encoder --config configs/encoder-paper.yaml --out PAPER"
 APART = ("encoder", "mean pooling", "paper CNN")  # no table of differences from these
 
 
@@ -26,16 +27,20 @@ def _head(*names: str) -> list[str]:
     return ["", _row(*names), "|" + " --- |" * len(names)]
 
 
-def _mixtures(points: dict[float, dict[str, float]]) -> list[str]:
+def _mixtures(
+    points: dict[float, dict[str, float]], projected: dict[float, dict[str, float]]
+) -> list[str]:
     lines = _head(
         "rho", "mean cos z", "cos z - rho", "± between families", "spread of cos z",
-        "(1 - rho²)/√512", "pairs",
+        "(1 - rho²)/√512", "pairs", "projection: mean cos z", "its spread",
     )  # fmt: skip
     for rho, p in points.items():
+        q = projected[rho]
         lines.append(
             _row(
                 rho, f"{p['cos']:.3f}", f"{p['cos'] - rho:+.3f}", f"{p['error']:.4f}",
                 f"{p['spread']:.4f}", f"{(1 - rho**2) / math.sqrt(512):.4f}", int(p["pairs"]),
+                f"{q['cos']:.3f}", f"{q['spread']:.4f}",
             )
         )  # fmt: skip
     return lines
@@ -52,19 +57,20 @@ def _means(mixtures: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _grid(points: dict[str, dict[str, float]]) -> list[str]:
+def _grid(points: dict[str, dict[str, float]], projected: dict[str, dict[str, float]]) -> list[str]:
     lines = _head(
         "rho aimed at", "measured ICS", "mean cos z", "± between families", "cos z - rho",
         "cos z - ICS", "spread of cos z - ICS", "(1 - ICS²)/√512", "pairs",
+        "projection: cos z - ICS", "its pairs",
     )  # fmt: skip
     for rho in GRID:
-        p = points[f"{rho}"]
+        p, q = points[f"{rho}"], projected[f"{rho}"]
         limit = (1 - p["ics"] ** 2) / math.sqrt(512)
         lines.append(
             _row(
                 rho, f"{p['ics']:.3f}", f"{p['cos']:.3f}", f"{p['error']:.4f}",
                 f"{p['cos'] - rho:+.3f}", f"{p['cos'] - p['ics']:+.3f}", f"{p['spread']:.4f}",
-                f"{limit:.4f}", int(p["pairs"]),
+                f"{limit:.4f}", int(p["pairs"]), f"{q['cos'] - q['ics']:+.3f}", int(q["pairs"]),
             )
         )  # fmt: skip
     return lines
@@ -151,7 +157,7 @@ def to_markdown(
     """The whole report.
 
     Args:
-        about: "command" and "digest" of what was measured.
+        about: "command" and "digest" of what was measured; "paper", which published CNN.
         mixtures: pieces of `measure_mixtures`.
         families: pieces of `measure_family`.
         unrelated: code -> latents (models, orders, 512) of independent draws.
@@ -159,23 +165,23 @@ def to_markdown(
     """
     names = list(dict.fromkeys(name for family in families for name in family["latents"]))
     draws, orders, _ = unrelated["encoder"].shape
-    most = [len(family["latents"]["encoder"]["base"]) for family in families]
-    turns = f"{min(most)} to {max(most)}" if min(most) < max(most) else f"{most[0]}"
-    whole = [one for one in mixtures if "encoder" in one]
+    turns = len(families[0]["latents"]["encoder"]["base"])
+    paper = f"; PAPER is {about['paper']}, by `{PAPER}`" if "paper" in about else ""
     lines = [
         "# The encoder, measured",
         "",
-        f"`{about['command']}`; encoder `{about['digest'][:12]}`. Synthetic models of seeds, and "
-        "mostly of widths, that training does not use; most are not ideal, see By habit.",
+        f"`{about['command']}`; encoder `{about['digest'][:12]}`{paper}. Synthetic models of "
+        "seeds, and mostly of widths, that training does not use; most are not ideal, see By "
+        "habit.",
         "",
         "## Inputs of correlation rho",
         "",
-        f"{len(whole)} families. An input of correlation rho is rho times the base's terms and "
+        f"{len(mixtures)} families. An input of correlation rho is rho times the base's terms and "
         "sqrt(1 - rho²) times those of a model of the same sizes and habits, drawn independently. "
         "Each family is read with its anchors in many random orders, which a convolution reads as "
         "so many models; they are not independent ones, so errors are taken between families. The "
         "last column but one is the least possible spread.",
-        *_mixtures(at_mixtures(mixtures, "encoder")),
+        *_mixtures(*(at_mixtures(mixtures, name) for name in ("encoder", "projection"))),
         "",
         "The same for every code: mean cos z at each rho. Of few pairs the largest gap is mostly "
         "chance, about 0.1 / sqrt(pairs). Projections are linear: latents are summed. "
@@ -189,14 +195,14 @@ def to_markdown(
         "weights and embeddings, aiming at rho; whitening noisy embeddings and flattening take "
         "some of the correlation before any code reads the terms. What is left is the measured "
         "ICS. So cos z - rho holds two losses: ICS - rho is the terms', cos z - ICS the encoder's.",
-        *_grid(at_points(families, "encoder")),
+        *_grid(*(at_points(families, name) for name in ("encoder", "projection"))),
         "",
         "## Every code",
         "",
         "gap: the largest |mean cos z - mean ICS| on the grid; of few pairs most of it is chance, "
         "about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z with the base "
         "after an accident, in brackets the worst family's. Last: two strangers that were given "
-        "eight strong directions in common. Codes with fewer pairs saw fewer families.",
+        "eight strong directions in common. All codes on the same families and accidents.",
         *_every_code(families, names),
         "",
         "The encoder less another code, on the same pairs, ± its standard error:",
@@ -209,10 +215,11 @@ def to_markdown(
         "",
         "## Normality and look-alikes",
         "",
-        f"Normality over all latents: {draws} independent draws, the encoder in {orders} orders of "
-        "the anchors each. Pairs: every model with every other of another draw; a model takes part "
-        "in many pairs and a draw in several models, so pairs are not independent. (The last line "
-        "but one says how alike two orders of one draw are: like strangers.)",
+        f"Normality over all latents: {draws} independent draws, each in {orders} orders of the "
+        "anchors. Mean pooling and the published CNN divide a latent by its own spread, so all "
+        "their norms are equal. Pairs: every model with every other of another draw; a model "
+        "takes part in many pairs and a draw in several models, so pairs are not independent. (The "
+        "last line but one says how alike two orders of one draw are.)",
         *_normality(unrelated),
     ]
     if zoo:
