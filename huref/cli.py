@@ -115,8 +115,9 @@ def fingerprint(
     if result.record.revision:
         click.echo(f"commit   {result.record.revision}")
     click.echo(f"recipe   {result.record.recipe.name} {result.record.recipe.digest}")
-    share = 100 * costs.bytes_read / max(costs.bytes_total, 1)
-    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({share:.1f} %)")
+    share = costs.bytes_read / max(costs.bytes_total, 1)
+    part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
+    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
 
 
 @main.command()

@@ -87,22 +87,23 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
 
     Raises:
         BudgetError: nobody is there to agree.
-        EndpointError: no key where one was named, or it speaks no API that is known.
+        EndpointError: no URL, no key where one was named, or it speaks no API that is known.
     """
     from huref.blackbox.answers import AnswerStore
-    from huref.blackbox.client import Client, Limits
+    from huref.blackbox.client import Client, Limits, require_base_url
     from huref.blackbox.endpoint import Endpoint, answers_path
     from huref.blackbox.prompts import TOKENS_PER_PROMPT
 
+    require_base_url(url)
+    key = os.environ.get(options.key_env) if options.key_env else None
+    if options.key_env and not key:
+        raise EndpointError(f"the environment variable {options.key_env} holds no key")
     tokens = options.tokens or options.budget * (TOKENS_PER_PROMPT + 1)
     question = f"Up to {options.budget:,} requests and {tokens:,} tokens to {url}. Go on?"
     if not options.yes:
         if not sys.stdin.isatty():
             raise BudgetError(f"{question} Nobody is there to answer; agree with --yes")
         click.confirm(question, abort=True, err=True)
-    key = os.environ.get(options.key_env) if options.key_env else None
-    if options.key_env and not key:
-        raise EndpointError(f"the environment variable {options.key_env} holds no key")
     limits = Limits(options.budget, tokens, options.concurrency, options.rate)
     store = AnswerStore(options.answers or answers_path(url, options.model))
     click.echo(f"answers are kept in {store.path}", err=True)

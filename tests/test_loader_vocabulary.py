@@ -235,3 +235,12 @@ def test_damaged_sentencepiece_models_are_refused_or_read(
 def test_tiktoken_is_told_from_sentencepiece(sentencepiece_model: bytes) -> None:
     assert looks_like_tiktoken(b"IQ== 0\nIg== 1\n")
     assert not looks_like_tiktoken(sentencepiece_model[:1024])
+
+
+@pytest.mark.parametrize(("model", "space"), [("gpt2", "Ġ"), ("llama", "▁")])
+def test_a_gguf_vocabulary_of_unknown_kind_is_told_by_its_spaces(model: str, space: str) -> None:
+    pieces = {"tokenizer.ggml.tokens": [f"{space}the", "ing", f"{space}model", "é"]}
+    known = parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": model}, "m.gguf")
+    assert [token.text for token in known][:3] == [b" the", b"ing", b" model"]
+    assert parse_gguf_vocabulary(pieces, "m.gguf") == known
+    assert parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": "new"}, "m.gguf") == known

@@ -25,14 +25,14 @@ logger = logging.getLogger("huref")
 # Of no use to the terms in any family: biases, positions, buffers that old files carry.
 ALWAYS_IGNORED = ("*.bias", "*inv_freq", "*.masked_bias", "*_bias", "*.sinks")
 UNSUPPORTED_KINDS = {
-    "state-space or linear-attention model, which has no softmax attention": (
+    "a state-space or linear-attention model, which has no softmax attention": (
         "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "minimax_linear",
     ),
-    "encoder, not a decoder-only language model": (
+    "an encoder, not a decoder-only language model": (
         "bert", "roberta", "albert", "electra", "deberta", "deberta-v2", "distilbert", "mpnet",
         "xlm-roberta", "xlm", "camembert", "modernbert", "nomic_bert",
     ),
-    "encoder-decoder, not a decoder-only language model": (
+    "an encoder-decoder, not a decoder-only language model": (
         "t5", "mt5", "umt5", "bart", "mbart", "pegasus", "marian", "blenderbot", "whisper", "led",
         "m2m_100", "prophetnet",
     ),
@@ -94,9 +94,7 @@ def find_layout(config: Mapping[str, Any], known: Collection[str], model: str) -
         return of_type[0]
     for kind, types in UNSUPPORTED_KINDS.items():
         if model_type in types:
-            raise UnsupportedModelError(
-                f"{model}: not supported, because '{model_type}' is a {kind}"
-            )
+            raise UnsupportedModelError(f"{model}: not supported, because '{model_type}' is {kind}")
     candidates = of_type or layouts
     fitting = [layout for layout in candidates if not _misfit(layout, config, known)]
     if len({_outcome(layout, known) for layout in fitting}) == 1:

@@ -51,6 +51,17 @@ class Limits:
     timeout: float = 120.0
 
 
+def require_base_url(url: str) -> None:
+    """Raise EndpointError when requests cannot be sent below an address."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        is_one = False
+    if not is_one:
+        raise EndpointError(f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1")
+
+
 class Client:
     """Asks one endpoint, within limits.
 
@@ -70,11 +81,7 @@ class Client:
         store: AnswerStore | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EndpointError(
-                f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1"
-            )
+        require_base_url(url)
         self.url = url.rstrip("/")
         self.limits = limits or Limits()
         self.store = store or AnswerStore()

@@ -13,6 +13,7 @@ from huref.loader.vocabulary.spelling import (
 )
 
 BYTE_LEVEL = "gpt2"  # what GGUF calls every byte-level BPE
+OTHERS = ("llama", "bert", "t5", "rwkv", "plamo2")  # llama.cpp's other kinds, spelled as text
 
 
 def parse_gguf_vocabulary(metadata: Mapping[str, Any], name: str) -> list[Token]:
@@ -27,7 +28,10 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any], name: str) -> list[Token]
         raise CheckpointError(f"{name}: there is no vocabulary in the GGUF file")
     if not isinstance(types, list) or len(types) != len(pieces):
         types = [1] * len(pieces)
-    byte_level = metadata.get("tokenizer.ggml.model") == BYTE_LEVEL
+    kind_of_model = metadata.get("tokenizer.ggml.model")
+    byte_level = kind_of_model == BYTE_LEVEL
+    if not byte_level and kind_of_model not in OTHERS:
+        byte_level = _looks_byte_level(pieces)
     tokens = []
     for number, (piece, type_number) in enumerate(zip(pieces, types, strict=True)):
         kind: Kind = KINDS.get(type_number, "special")
@@ -42,3 +46,8 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any], name: str) -> list[Token]
             text = piece.replace("▁", " ").encode("utf-8", "surrogateescape")
         tokens.append(Token(number, text, kind))
     return tokens
+
+
+def _looks_byte_level(pieces: list[str]) -> bool:
+    """Whether words begin with the byte-level alphabet's space rather than SentencePiece's."""
+    return sum(p.startswith("Ġ") for p in pieces) > sum(p.startswith("▁") for p in pieces)
