@@ -10,7 +10,11 @@ from huref.errors import CheckpointDigestError
 
 
 def locate(name: str) -> Path:
-    """The path of a shipped file such as "checkpoints/encoder.safetensors"."""
+    """The path of a shipped file such as "checkpoints/encoder.safetensors".
+
+    Raises:
+        CheckpointDigestError: the installation lacks it.
+    """
     package = Path(str(resources.files("huref")))
     for root in (package / "_data", package.parent):
         if (root / name).is_file():

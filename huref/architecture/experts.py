@@ -23,7 +23,14 @@ class ExpertSource:
             self._scales = read_tensors(checkpoint, {"scale": experts.scale[0]})["scale"]
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one expert, by role, what scales its output multiplied in."""
+        """The tensors of one expert, by role, float32, as one expert's would be stored.
+
+        What scales its output is multiplied into down.
+
+        Raises:
+            CheckpointError: one is missing.
+            WeightsError: one holds NaN or infinite values.
+        """
         tensors = self._read(index)
         if self._scales is not None:
             tensors["down"] = tensors["down"] * self._scales[index]

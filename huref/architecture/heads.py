@@ -37,7 +37,19 @@ def split_heads(
 def join_heads(
     spec: Heads, q: Tensor, k: Tensor, v: Tensor, *, heads: int, kv_heads: int
 ) -> Tensor:
-    """The inverse of `split_heads`, for contiguous tensors and groups."""
+    """The inverse of `split_heads`, for contiguous tensors and groups.
+
+    Args:
+        spec: how the fused matrix is cut.
+        q: (in, heads * head_dim).
+        k: (in, kv_heads * head_dim).
+        v: the same shape.
+        heads: query heads.
+        kv_heads: key-value heads.
+
+    Raises:
+        ValueError: another way of cutting, which no layout that is written back has.
+    """
     if spec.split == "contiguous":
         return torch.cat([q, k, v], dim=1)
     if spec.split != "groups":
@@ -52,7 +64,11 @@ def gated_head_dim(columns: int, heads: int, kv_heads: int) -> int:
 
 
 def ungated(q: Tensor, heads: int, head_dim: int | None = None) -> Tensor:
-    """The queries of a matrix in which each head's output gate follows its queries."""
+    """The queries of a matrix in which each head's output gate follows its queries.
+
+    (in, heads * (head_dim + gate)) -> (in, heads * head_dim); the gate has a head's size where
+    `head_dim` is not given.
+    """
     by_head = q.reshape(len(q), heads, -1)
     return by_head[:, :, : head_dim or by_head.shape[2] // 2].flatten(1)
 
@@ -68,7 +84,10 @@ def join_o(first: Tensor, second: Tensor) -> Tensor:
 
 
 def reorder_o(o: Tensor, heads: int) -> Tensor:
-    """Put the heads of o in order, where it reads head j of the first and second half in turn."""
+    """Put the heads of o in order, where it reads head j of the first and second half in turn.
+
+    (heads * head_dim, d), rows reordered.
+    """
     return o.reshape(heads // 2, 2, -1, o.shape[1]).transpose(0, 1).flatten(0, 2)
 
 

@@ -78,7 +78,11 @@ class ModelReader:
 
     @cached_property
     def attention_blocks(self) -> list[int]:
-        """Indices of the layers with softmax attention, all of them but in hybrid families."""
+        """Indices of the layers with softmax attention, all of them but in hybrid families.
+
+        Raises:
+            UnsupportedModelError: there are none, as in a pure state-space model.
+        """
         reuse = [v for k in self.layout.last_reuse_keys if (v := look_up(self.config, k))]
         count = self.block_count - (reuse[0] if reuse and isinstance(reuse[0], int) else 0)
         if self.layout.block_without_attention == "error":

@@ -13,20 +13,33 @@ def finite(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor:
     values = tensor.float()
     if not torch.isfinite(values).all():
         file = checkpoint.entry(name).file
-        raise WeightsError(f"{file}: tensor '{name}' holds NaN or infinite values")
+        raise WeightsError(
+            f"{file}: tensor '{name}' holds NaN or infinite values; download the file again, or "
+            "convert it again from weights that are whole"
+        )
     return values
 
 
 def read_tensors(checkpoint: Checkpoint, names: dict[str, str]) -> dict[str, Tensor]:
-    """Tensors by role, from their names by role."""
+    """Tensors by role, float32 in their stored shapes, from their names by role.
+
+    Raises:
+        CheckpointError: one is missing.
+        WeightsError: one holds NaN or infinite values.
+    """
     raw = checkpoint.read(names.values())
     return {role: finite(checkpoint, name, raw[name]) for role, name in names.items()}
 
 
 def read_part(checkpoint: Checkpoint, part: object) -> dict[str, Tensor]:
-    """The tensors that a resolved part of a layout names, by role.
+    """The tensors that a resolved part of a layout names, by role, float32 in stored shapes.
 
-    A role of several is stacked; of an adapter's two it is the product.
+    A role of several is stacked along a new first axis; of an adapter's two, (rank, in) and
+    (out, rank), it is the product (out, in).
+
+    Raises:
+        CheckpointError: one is missing.
+        WeightsError: one holds NaN or infinite values.
     """
     pairs = {role: names for role, names in tensor_fields(part).items() if names}
     raw = checkpoint.read(name for names in pairs.values() for name in names)

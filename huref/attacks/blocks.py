@@ -48,7 +48,11 @@ def bias_of(name: str) -> str:
 
 
 def take_block(reader: ModelReader, index: int, tensors: dict[str, Tensor]) -> EditableBlock:
-    """Take a block's tensors out of a mapping of all."""
+    """Take a block's tensors out of a mapping of all.
+
+    Raises:
+        AttackError: it is a mixture of experts, or holds a tensor that no attack knows.
+    """
     layout = reader.layout
     start = reader.prefix + layout.block.format(i=index)
     block = resolve_block(layout, reader.prefix, index, frozenset(tensors), reader.block_count)
@@ -109,7 +113,7 @@ def take_block(reader: ModelReader, index: int, tensors: dict[str, Tensor]) -> E
 def store_block(
     layout: Layout, prefix: str, index: int, block: EditableBlock, heads: int
 ) -> dict[str, Tensor]:
-    """A block's tensors under the names that they came with."""
+    """A block's tensors under the names, and in the shapes, that they came with."""
     start = prefix + layout.block.format(i=index)
     weights, biases = dict(block.weights), dict(block.biases)
     attention, ffn = layout.attention, layout.ffn

@@ -58,7 +58,10 @@ class Size:
 
 
 def clr(values: Matrix) -> Matrix:
-    """Remove each row's mean: logits and log-probabilities become the same."""
+    """Rows (n, tokens) less their means: logits and log-probabilities become the same.
+
+    It is the centred log-ratio transform of the probabilities (Aitchison 1982).
+    """
     centred: Matrix = values - values.mean(axis=-1, keepdims=True)
     return centred
 

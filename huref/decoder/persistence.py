@@ -64,7 +64,7 @@ UNUSED = (
 
 
 def describe_module(meta: Any = None, *rest: Any) -> Module:
-    """What stands for a call of the constructor."""
+    """What stands for a call of the constructor. Raises ValueError on any other call."""
     if rest or not isinstance(meta, dict) or meta.get("type") != "class":
         raise ValueError("a module that is described in an unknown way")
     state, kind = meta.get("state"), meta.get("class_name")
@@ -82,7 +82,7 @@ def _push_blob(machine: Machine, length: int) -> None:
 
 
 def make_dict(machine: Machine) -> None:
-    """NEWOBJ, for classes that stand for dicts: an empty one."""
+    """NEWOBJ, for classes that stand for dicts: an empty one. Raises ValueError for others."""
     arguments, kind = machine.stack.pop(), machine.stack.pop()
     if kind not in DICTS or arguments != ():
         raise ValueError("it makes an object")
@@ -139,7 +139,11 @@ class NetworkPickle:
         return Allowlist(builders, PICKLE_OPERATIONS)
 
     def nested_storage(self, blob: Any = None, *rest: Any) -> Storage:
-        """The one storage of a torch file inside the pickle; its bytes are not read yet."""
+        """The one storage of a torch file inside the pickle; its bytes are not read yet.
+
+        Raises:
+            ValueError: the bytes are no such file, or hold more than a storage.
+        """
         if rest or not isinstance(blob, Blob):
             raise ValueError("a nested file that is none")
         if blob not in self._storages:  # a blob from the memo is parsed once, however often used

@@ -101,7 +101,7 @@ def standardise(terms: Tensor) -> Tensor:
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation over the last two axes of two tensors of one shape, in float64.
+    """Pearson correlation over the last two axes, (..., m, m) twice -> (...) float64.
 
     A term without variation correlates with nothing: the result is 0 there.
     """

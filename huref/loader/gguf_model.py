@@ -208,7 +208,8 @@ def published_name(name: str, names: Mapping[str, str]) -> str | None:
 def fused_rows(rows: int, heads: int, groups: int) -> Tensor:
     """Where the rows of q, k, v fused by head lie when q, k and v are stored one after another.
 
-    Each of `groups` key-value heads is published as its query heads, then its key, its value.
+    (rows,) int64: row i of the published matrix is stored at the i-th of these. Each of `groups`
+    key-value heads is published as its query heads, then its key, its value.
     """
     size = rows // (heads + 2 * groups)
     queries = torch.arange(heads * size).view(groups, -1)

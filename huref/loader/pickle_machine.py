@@ -31,6 +31,9 @@ _MARK = _Mark()
 class Machine:
     """The pickle machine, cut down to what builds plain data.
 
+    A method raises ValueError, whose message is part of a sentence, where the pickle contradicts
+    itself or asks for more than it may, and EndOfPickleError where its bytes end too soon.
+
     Attributes:
         data: the file's bytes, the pickle's somewhere among them.
         position: of the next instruction or argument, in bytes.

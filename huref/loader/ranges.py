@@ -3,6 +3,7 @@
 A source reads byte ranges and nothing else. What passes through is counted once, here.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,16 +35,16 @@ class Meter:
             self.bar.update(length)
 
 
-class ByteSource:
+class ByteSource(ABC):
     """A named run of bytes of known size that can be read in ranges."""
 
     name: str
     size: int
     merge_gap: int  # ranges closer than this are cheaper to read as one
 
+    @abstractmethod
     def read_into(self, start: int, view: memoryview) -> None:
         """Fill `view` with the bytes from `start` on; the range lies inside the file."""
-        raise NotImplementedError
 
     def read(self, start: int, stop: int) -> bytearray:
         """The bytes [start, stop). Raises CheckpointError when the file is shorter."""
@@ -54,7 +55,7 @@ class ByteSource:
         return data
 
     def require_inside(self, start: int, stop: int) -> None:
-        """Refuse a range that does not lie inside the file."""
+        """Raise CheckpointError for a range that does not lie inside the file."""
         if not 0 <= start <= stop <= self.size:
             raise CheckpointError(
                 f"{self.name}: bytes {start} to {stop} were asked for, but the file has "

@@ -110,5 +110,7 @@ def refuse_overlaps(file: str, entries: dict[str, StoredTensor]) -> None:
     last_stop, last_name = 0, ""
     for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
         if entry.start < last_stop:
-            raise CheckpointError(f"{file}: tensors '{last_name}' and '{entry.name}' overlap")
+            raise CheckpointError(
+                f"{file}: tensors '{last_name}' and '{entry.name}' overlap; download it again"
+            )
         last_stop, last_name = entry.stop, entry.name

@@ -122,7 +122,7 @@ class StoredTensors:
         return view_as(data, entry.dtype, shape)
 
     def read_sample(self, name: str, lines: int) -> Tensor:
-        """The first rows."""
+        """The first rows, (lines, ...)."""
         shape = self.entry(name).shape
         return (
             self.read_rows(name, range(min(lines, shape[0]))) if shape else self.read([name])[name]

@@ -68,7 +68,7 @@ def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def view_as(data: bytearray | memoryview, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    """Bytes as a tensor, without a copy where their alignment allows it."""
+    """Bytes as a tensor (shape) of a dtype, row-major; not copied where they are aligned."""
     if not len(data):
         return torch.empty(tuple(shape), dtype=dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8)
@@ -90,7 +90,7 @@ class TensorStore(Protocol):
         ...
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Whole tensors; neighbours in a file share one range."""
+        """Whole tensors in their stored shapes and dtypes; neighbours in a file share one range."""
         ...
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
@@ -219,6 +219,8 @@ def reordered(info: TensorInfo, source: str, order: Tensor) -> Derived:
 
 def rotary_halves(rows: int, heads: int) -> Tensor:
     """Where the rows of a q or k projection lie that is stored in interleaved rotary pairs.
+
+    (rows,) int64: row i of the published matrix is stored at the i-th of these.
 
     Published checkpoints keep a head's first rotary coordinates in its first half and the second
     ones in the other; Meta's and GGUF's keep each pair side by side.

@@ -50,7 +50,7 @@ def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[Non
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """SQLite's and the disk's errors, as the user can act on them."""
+    """SQLite's and the disk's errors inside the block become RegistryErrors to act on."""
     try:
         yield
     except sqlite3.DatabaseError as error:

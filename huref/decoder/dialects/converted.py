@@ -38,7 +38,11 @@ def refuse(source: Source, what: str) -> CheckpointError:
 
 
 def require_symmetric(source: Source, state: State) -> None:
-    """Refuse filters of another size, and those that would have to be turned round."""
+    """Check the resampling filters, which convolution and correlation must apply alike.
+
+    Raises:
+        CheckpointError: one is not (4, 4), or would have to be turned round.
+    """
     for name, kernel in state.items():
         if name.endswith("resample_filter"):
             if kernel.shape != (4, 4):
@@ -48,7 +52,11 @@ def require_symmetric(source: Source, state: State) -> None:
 
 
 def without_axes(source: Source, name: str, value: Tensor, left: int) -> Tensor:
-    """A tensor without its first axes, which have length one, until so many are left."""
+    """A tensor without its first axes, which have length one, until `left` axes are left.
+
+    Raises:
+        CheckpointError: one of them is longer.
+    """
     gone = value.shape[: value.dim() - left]
     if value.dim() < left or any(length != 1 for length in gone):
         raise refuse(source, f"a tensor of shape {tuple(value.shape)} for {name}")

@@ -19,7 +19,11 @@ from huref.errors import CheckpointError
 
 
 def convert_lucidrains(source: Source) -> Converted:
-    """Take the averaged mapping SE and generator GE; constants are folded into the weights."""
+    """Take the averaged mapping SE and generator GE; constants are folded into the weights.
+
+    Raises:
+        CheckpointError: a tensor is missing, or a variant that cannot be rendered.
+    """
     for theirs, what in (
         (r"GE\.attns\.\d+\..*", "it has attention layers"),
         (r"GE\.to_initial_block\..*", "its first block is computed from the style (no_const)"),

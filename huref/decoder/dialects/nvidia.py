@@ -10,7 +10,11 @@ NVIDIA_LICENCE = "NVIDIA Source Code License, non-commercial use only"
 
 
 def convert_nvidia(source: Source) -> Converted:
-    """Take stylegan2-ada-pytorch's and stylegan3's StyleGAN2 as they are, after a look at both."""
+    """Take the tensors as they are, after a look at the settings that their modules state.
+
+    Raises:
+        CheckpointError: a variant that `huref.decoder.stylegan2` does not render.
+    """
     names = source.entries
     if any(name.startswith("mapping.embed.") for name in names):
         raise refuse(source, "it needs labels (c_dim > 0)")

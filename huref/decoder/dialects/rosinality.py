@@ -19,7 +19,11 @@ from huref.decoder.stylegan2 import LARGEST_SIDE, resample_filter
 
 
 def convert_rosinality(source: Source) -> Converted:
-    """Rename; the gain of its convolutions goes into their weights, so that eps counts alike."""
+    """Rename; the gain of its convolutions goes into their weights, so that eps counts alike.
+
+    Raises:
+        CheckpointError: a variant that `huref.decoder.stylegan2` does not render.
+    """
     depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in source.entries)
     count = sum(bool(re.fullmatch(r"convs\.\d+\.conv\.weight", name)) for name in source.entries)
     if count % 2 or not depth or 4 << (count // 2) > LARGEST_SIDE:

@@ -52,5 +52,5 @@ def decode_nibbles(data: Tensor, table: Tensor, low_first: bool) -> Tensor:
 
 
 def exponents(scale: Tensor) -> Tensor:
-    """E8M0 scales, powers of two stored as their exponent plus 127, as float32."""
+    """E8M0 scales, powers of two stored as their exponent plus 127: uint8 -> float32."""
     return torch.exp2(scale.float() - 127)

@@ -22,7 +22,14 @@ BLOCK = (128, 128)
 
 
 def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
-    """A scale so that it multiplies a matrix of some shape: repeated for its blocks if need be."""
+    """A scale so that it multiplies a matrix of some shape: repeated for its blocks if need be.
+
+    Args:
+        scale: of one number, (out), or with the axes of the matrix, each of length one, the
+            matrix's own, or its number of blocks.
+        shape: of the matrix.
+        block: elements of the matrix to one of the scale, by axis.
+    """
     if scale.numel() == 1:
         return scale.reshape((1,) * len(shape))
     if scale.dim() == 1 and len(shape) == 2:

@@ -18,6 +18,8 @@ class Plain:
     parts: frozenset[str]
 
 
+# Given a store and the config's `quantization_config`; a scheme that is not the store's finds
+# nothing. Raises CheckpointError where tensors and settings contradict it.
 Scheme = Callable[[TensorStore, Mapping[str, Any]], Plain]
 
 
