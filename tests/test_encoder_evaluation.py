@@ -15,7 +15,7 @@ from encoder_evaluation.codes import (
     row_means,
 )
 from encoder_evaluation.figures import gaussianity, kolmogorov, strangers
-from encoder_evaluation.pieces import GRID, encode, encode_mixtures
+from encoder_evaluation.pieces import GRID, encode, encode_mixtures, orders_at
 from evaluate_encoder import COUNTS, claim, complete_command
 
 from huref.encoder.batches import permute_anchors
@@ -112,11 +112,11 @@ def test_every_baseline_is_given_the_unrelated_models_and_the_exact_inputs(tmp_p
         tmp_path / "paper.safetensors",
         {"config": {"architecture": {"kind": "paper", "anchors": 256, "channels": [2, 2, 2]}}},
     )
-    codes = make_codes(SHIPPED, tmp_path / "paper.safetensors", (5, 3), strangers=4, mixtures=6)
+    codes = make_codes(SHIPPED, tmp_path / "paper.safetensors", (9, 5), strangers=4, mixtures=6)
     for name in ("encoder", "projection", "mean pooling", "paper CNN"):
         assert (codes[name].strangers, codes[name].mixtures) == (4, 6), name
-    assert codes["encoder"].orders == (5, 3)
-    assert codes["paper CNN"].orders == (3, 3)
+    assert [orders_at(point, codes["encoder"]) for point in ("base", "0.5", "moved")] == [9, 9, 5]
+    assert [orders_at(point, codes["paper CNN"]) for point in ("base", "0.5", "moved")] == [5, 4, 5]
     terms = normal(1, 2, 3, 512, 512)
     with torch.no_grad():
         direct, alone = codes["paper CNN"](terms), paper.network(terms)

@@ -19,6 +19,7 @@ from huref.encoder.network import FingerprintCNN, build_network
 from huref.invariants.terms import standardise
 
 LATENT = 512
+FEW = 4  # orders on the grid of a code that is there for what happens after accidents
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,19 @@ def make_codes(
     Args:
         path: the encoder.
         paper: an encoder of the published architecture, if there is one.
-        orders: of a family's anchors, for the encoder on the grid and for everything else.
+        orders: of a family's anchors, for the encoder on the grid and for all after accidents.
         strangers: orders of the unrelated models' anchors.
         mixtures: orders of the anchors in inputs of exact correlation.
     """
     made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
-    few: dict[str, Any] = {"orders": (orders[1], orders[1])}
+    few: dict[str, Any] = {"orders": (min(FEW, orders[1]), orders[1])}
     full = few | {"strangers": strangers, "mixtures": mixtures}
+    projected = full | {"orders": (orders[1], orders[1])}
     codes = {
         "encoder": Code(made.network.prepare, made.network.finish, **(full | {"orders": orders})),
-        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **full),
+        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **projected),
         "projection of the added blocks": Code(
             _added, OrthogonalProjection(3), linear=True, mixtures=mixtures, **few
         ),

@@ -87,6 +87,13 @@ def with_common_directions(
     return there[0], there[1]
 
 
+def orders_at(point: str, code: Code) -> int:
+    """In how many orders a code is given a point; the base is compared with all of them."""
+    if point == "base":
+        return max(code.orders)
+    return code.orders[point not in map(str, GRID)]
+
+
 @torch.no_grad()
 def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
     """One family at every point, by every code.
@@ -107,10 +114,9 @@ def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
     measured[FREQUENT[1]] = float(ics(*frequent))
     most = max(max(code.orders) for code in codes.values())
     orders = [torch.randperm(512, generator=generator) for _ in range(most)]
-    on_grid = {"base", *map(str, GRID)}
     latents = {
         name: {
-            point: encode(code, terms, orders[: code.orders[point not in on_grid]])
+            point: encode(code, terms, orders[: orders_at(point, code)])
             for point, terms in points.items()
         }
         for name, code in codes.items()
