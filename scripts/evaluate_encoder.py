@@ -36,7 +36,7 @@ COUNTS = {  # what a table is made of, with the numbers that the committed one h
     "mixture-orders": (100, "of each one's anchors"),
     "families": (16, "other families, at correlated weights and accidents"),
     "orders": (160, "of each one's anchors, for the encoder at correlated weights"),
-    "other-orders": (10, "the same for all codes after accidents"),
+    "other-orders": (10, "after accidents, and for codes that cost little"),
     "strangers": (360, "independent models"),
     "stranger-orders": (14, "of each one's anchors"),
 }

@@ -19,7 +19,7 @@ from huref.encoder.network import FingerprintCNN, build_network
 from huref.invariants.terms import standardise
 
 LATENT = 512
-FEW = 4  # orders on the grid of a code that is there for what happens after accidents
+FEW = 4  # orders of a family's anchors for a code that costs much or differs little
 
 
 @dataclass(frozen=True)
@@ -144,19 +144,20 @@ def make_codes(
     Args:
         path: the encoder.
         paper: an encoder of the published architecture, if there is one.
-        orders: of a family's anchors, for the encoder on the grid and for all after accidents.
+        orders: of a family's anchors, for the encoder on the grid and for what takes most of
+            them elsewhere.
         strangers: orders of the unrelated models' anchors.
         mixtures: orders of the anchors in inputs of exact correlation.
     """
     made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
-    few: dict[str, Any] = {"orders": (min(FEW, orders[1]), orders[1])}
-    full = few | {"strangers": strangers, "mixtures": mixtures}
-    projected = full | {"orders": (orders[1], orders[1])}
+    few: dict[str, Any] = {"orders": (min(FEW, orders[1]),) * 2}
+    every = {"strangers": strangers, "mixtures": mixtures}
+    many = every | {"orders": (orders[1], orders[1])}
     codes = {
-        "encoder": Code(made.network.prepare, made.network.finish, **(full | {"orders": orders})),
-        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **projected),
+        "encoder": Code(made.network.prepare, made.network.finish, orders=orders, **every),
+        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **many),
         "projection of the added blocks": Code(
             _added, OrthogonalProjection(3), linear=True, mixtures=mixtures, **few
         ),
@@ -165,7 +166,7 @@ def make_codes(
     for part in ("temper", "bend"):
         network = _without(path, part)
         codes[f"encoder without {part}"] = Code(network.prepare, network.finish, **few)
-    codes["mean pooling"] = Code(row_means, mean_pooling, reorder=reorder_rows, **full)
+    codes["mean pooling"] = Code(row_means, mean_pooling, reorder=reorder_rows, **many)
     if paper is not None:
-        codes["paper CNN"] = _paper(paper, **full)
+        codes["paper CNN"] = _paper(paper, **few, **every)
     return codes
