@@ -73,7 +73,7 @@ class Stub:
         self.switches = switches or Switches()
         self.name = name
         self.requests = 0
-        self._logits = logits
+        self.logits = logits
         self._cache: dict[str, np.ndarray] = {}
         self._noise = np.random.default_rng(0)
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Stub:
     def _served(self, prompt: str) -> np.ndarray:
         s = self.switches
         if prompt not in self._cache:
-            logits = self._logits(prompt)[: s.truncate]
+            logits = self.logits(prompt)[: s.truncate]
             if s.defence:
                 seed = np.random.default_rng(abs(hash(prompt)))
                 logits = logits + s.defence * seed.standard_normal(len(logits))
@@ -215,10 +215,9 @@ class Stub:
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    top = logits.max()
-    return (logits - top - np.log(np.exp((logits - top).astype(np.float64)).sum())).astype(
-        np.float32
-    )
+    centred = logits - logits.max()
+    normalised: np.ndarray = centred - np.log(np.exp(centred.astype(np.float64)).sum())
+    return normalised.astype(np.float32)
 
 
 class LoopbackEndpoint:

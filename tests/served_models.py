@@ -5,6 +5,7 @@ A plugin: a test module that wants the fixtures says `pytest_plugins = ["served_
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def served(models: Callable[..., Path]) -> Callable[..., Stub]:
     tables: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     sources: dict[tuple[str, int], LocalModel] = {}
 
-    def serve(kind: str = "llama", seed: int = 0, **switches: object) -> Stub:
+    def serve(kind: str = "llama", seed: int = 0, **switches: Any) -> Stub:
         key = (kind, seed)
         if key not in sources:
             sources[key] = LocalModel(str(models(kind, seed)))
@@ -106,14 +107,12 @@ def served(models: Callable[..., Path]) -> Callable[..., Stub]:
                 tables[key][prompt] = sources[key].outputs([prompt], np.arange(V))[0]
             return tables[key][prompt]
 
-        stub = Stub(logits, Switches(**switches))
-        stub.truth = logits
-        return stub
+        return Stub(logits, Switches(**switches))
 
     return serve
 
 
-def connect(stub: Stub, budget: int = 100_000, **options: object) -> Endpoint:
+def connect(stub: Stub, budget: int = 100_000, **options: Any) -> Endpoint:
     """An endpoint in this process, without a socket."""
     client = Client(
         "http://127.0.0.1:1/v1",
