@@ -116,7 +116,7 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
     assert "barcodes" in pairs[1].why
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
-    halves = "; without a counterpart: 2 of 5 blocks of a, 2 of 5 blocks of b"
+    halves = "; 2 of 5 blocks of the first and 2 of 5 of the second have no counterpart"
     assert pairs[0].why.endswith(halves)
     assert pairs[1].why.endswith(halves.replace("2 of", "3 of"))
 

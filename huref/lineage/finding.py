@@ -1,6 +1,5 @@
 """The evidence of one pair of records: every test that they allow, and what follows from it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from huref.invariants.published import PUBLISHED
@@ -79,13 +78,11 @@ def _elsewhere(a: Record, b: Record, units: Correspondence, layer_map: LayerMap 
     new = [y for y, source in both if source is None and not b.units.is_idle(y)]
     if not gone or not new:
         return ""
-    return f"; without a counterpart: {_blocks(gone, layer_map.a_layers)} of a, " + (
-        f"{_blocks(new, layer_map.b_layers)} of b"
+    first, second = (
+        f"{len(lone)} of {len(blocks)}"
+        for lone, blocks in ((gone, layer_map.a_layers), (new, layer_map.b_layers))
     )
-
-
-def _blocks(some: Sequence[int], of: Sequence[int]) -> str:
-    return f"{len(some)} of {len(of)} blocks"
+    return f"; {first} blocks of the first and {second} of the second have no counterpart"
 
 
 def _map(a: Record, b: Record) -> LayerMap | None:

@@ -124,7 +124,7 @@ def _by_terms(similarity: Similarity, units: str) -> tuple[Verdict | None, str]:
 def _ics(similarity: Similarity) -> str:
     if similarity.ics is None:
         return "no ICS"
-    return f"ICS {similarity.ics + 0.0:.2f} on {similarity.shared_anchors} anchors"
+    return f"ICS {round(similarity.ics, 2) + 0.0:.2f} on {similarity.shared_anchors} anchors"
 
 
 def _units(units: Correspondence) -> str:

@@ -119,6 +119,7 @@ def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline
     known = read_json(path)
     stamps = {key_of(p): f"{code} {made[p.a]} {made[p.b]}" for p in pairs}
     missing = [p for p in pairs if known.get(key_of(p), {}).get("stamp") != stamps[key_of(p)]]
+    missing.sort(key=lambda pair: pair.kinship == "unrelated")  # strangers, who are many, come last
     records = {n: load_record(paths[n]) for n in {n for p in missing for n in (p.a, p.b)}}
     for done, pair in enumerate(tqdm(missing, desc="evidence", disable=None), start=1):
         [found] = build_table([records[pair.a], records[pair.b]]).pairs
