@@ -1,4 +1,4 @@
-"""Trains the encoder with one part of its loss off at a time, and from a start that knows nothing.
+"""Trains the encoder with a part of its loss off or added, and from a start that knows nothing.
 
     python scripts/ablate_encoder.py --work /tmp/ablation --minutes 7
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from encoder_evaluation.ablation import ModelPairs, draw_test, measure, to_table
+from encoder_evaluation.codes import OrthogonalProjection, stacked
 from tqdm import tqdm
 
 from huref.encoder.batches import FamilyPool
@@ -23,6 +24,7 @@ from huref.encoder.config import Loss, TrainingConfig, read_config
 from huref.encoder.network import FingerprintCNN
 from huref.encoder.trainer import Trainer
 
+MEMORY = 8  # earlier batches whose latents are strangers too
 NEUTRAL_FLOOR, NEUTRAL_LIMIT = 1.5, 3.0  # logarithms: rows above 4.5 times the mean, entries 20
 
 
@@ -45,6 +47,7 @@ def variants(loss: Loss) -> dict[str, Variant]:
         "no adversarial": Variant(replace(loss, adversarial=0.0)),
         "no decorrelation": Variant(replace(loss, strangers=0.0)),
         "no robust": Variant(no_robust),
+        "strangers across batches": Variant(replace(loss, memory=MEMORY)),
         "neutral, untrained": Variant(loss, neutral=True, trained=False),
         "neutral, whole": Variant(loss, neutral=True),
         "neutral, no robust": Variant(no_robust, neutral=True),
@@ -116,7 +119,9 @@ def main() -> None:
             run_variant(config, runs[name], pool, paths[name])
     test = load_test(options.work, options, config.data.widths)
     networks = {name: load_encoder(path).network for name, path in paths.items()}
-    found = {name: measure(network, test) for name, network in networks.items()}
+    projection = OrthogonalProjection(6, options.anchors)
+    found = {"projection": measure(lambda terms: projection(stacked(terms)), test)}
+    found |= {name: measure(network, test) for name, network in networks.items()}
     tempers = {
         name: [
             round(float(value), 2)

@@ -12,5 +12,8 @@ def test_the_ablation_measures_every_run_on_the_same_pairs() -> None:
     network = FingerprintCNN(32, (16,), (8, 4))
     found = {name: measure(network, test) for name in ("whole", "untrained")}
     assert found["whole"]["anchors"].shape == (3,)
-    table = to_table("`command`", found, {name: [0.0, 0.0, 0.0] for name in found}, test)
+    found["projection"] = found["whole"]
+    table = to_table("`command`", found, {"whole": [0.5, 0.0, 0.0], "untrained": []}, test)
+    assert "| 0.5 0.0 0.0 |" in table
+    assert table.count("| projection |") == 1
     assert "| whole less untrained | +0.0000 ± 0.0000 |" in table

@@ -1,5 +1,6 @@
 """What runs of the ablation are measured on, and their table."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -8,7 +9,6 @@ from tqdm import tqdm
 
 from encoder_evaluation.pieces import SEED, with_common_directions
 from huref.encoder.embeddings import EmbeddingPool
-from huref.encoder.network import Network
 from huref.encoder.synthetic import Family, ics
 
 GRID = (0.3, 0.6, 0.9)
@@ -48,7 +48,7 @@ def draw_test(families: int, anchors: int, widths: list[int]) -> dict[str, dict[
 
 
 @torch.no_grad()
-def measure(network: Network, test: ModelPairs) -> dict[str, Tensor]:
+def measure(network: Callable[[Tensor], Tensor], test: ModelPairs) -> dict[str, Tensor]:
     """Cos z (families,) of the pairs at every point."""
     found = {}
     for point, first in test.first.items():
@@ -83,7 +83,7 @@ def to_table(
     Args:
         about: the command.
         found: run -> point -> cos z (families,).
-        floors: run -> the learned floors' logarithms, by term.
+        floors: run -> the learned floors' logarithms, by term, where it has some.
         test: what they were measured on.
     """
     points = list(test.ics)
@@ -110,7 +110,7 @@ def to_table(
                 cells.append(_cell(cosines[point], test.ics[point]))
             else:
                 cells.append(f"{mean:.4f}")
-        cells += [f"{_low(cosines['anchors']):.3f}", " ".join(map(str, floors[run]))]
+        cells += [f"{_low(cosines['anchors']):.3f}", " ".join(map(str, floors.get(run, [])))]
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
     measured = [f"{float(test.ics[point].mean()):.4f}" for point in points]
     lines.append(

@@ -105,7 +105,8 @@ def mean_pooling(means: Tensor) -> Tensor:
     return latents
 
 
-def _stacked(terms: Tensor) -> Tensor:
+def stacked(terms: Tensor) -> Tensor:
+    """Terms (n, 2, 3, m, m), standardised, as planes (n, 6, m, m)."""
     return standardise(terms).flatten(1, 2)
 
 
@@ -133,7 +134,7 @@ def _paper(path: Path, **amount: Any) -> Code:
     """The published CNN; it reads the first anchors, which orders of all of them put there."""
     made = load_encoder(path)
     read, network = made.anchors, made.network
-    return Code(_stacked, lambda planes: network.finish(planes[..., :read, :read]), **amount)
+    return Code(stacked, lambda planes: network.finish(planes[..., :read, :read]), **amount)
 
 
 def make_codes(
@@ -157,7 +158,7 @@ def make_codes(
     many = every | {"orders": (orders[1], orders[1])}
     codes = {
         "encoder": Code(made.network.prepare, made.network.finish, orders=orders, **every),
-        "projection": Code(_stacked, OrthogonalProjection(6), linear=True, **many),
+        "projection": Code(stacked, OrthogonalProjection(6), linear=True, **many),
         "projection of the added blocks": Code(
             _added, OrthogonalProjection(3), linear=True, mixtures=mixtures, **few
         ),

@@ -179,8 +179,8 @@ def to_markdown(
         f"{len(mixtures)} families. An input of correlation rho is rho times the base's terms and "
         "sqrt(1 - rho²) times those of a model of the same sizes and habits, drawn independently. "
         "Each family is read with its anchors in many random orders, which a convolution reads as "
-        "so many models; they are not independent ones, so errors are taken between families. The "
-        "last column but one is the least possible spread.",
+        "so many models; they are not independent ones, so errors are taken between families. "
+        "(1 - rho²)/√512 is the least possible spread.",
         *_mixtures(*(at_mixtures(mixtures, name) for name in ("encoder", "projection"))),
         "",
         "The same for every code: mean cos z at each rho. Of few pairs the largest gap is mostly "
