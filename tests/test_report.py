@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import ZOO
-from lineage_samples import NASTY, lineage_table, make_table, many, verdict
+from lineage_samples import NASTY, descends, lineage_table, make_table, many, verdict
 from PIL import Image
 
 from huref.cli import main
 from huref.lineage.evidence import Evidence, LayerMap
+from huref.lineage.growing import build_forest
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import LineageTable
 from huref.output import FORMATS
@@ -26,7 +27,7 @@ from huref.report.layermap import describe_sources
 from huref.report.page import render_report
 from huref.report.portraits import Portraits, draw_portraits
 from huref.report.sheet import draw_table
-from huref.report.wording import figure, probability
+from huref.report.wording import figure, probability, spans, summary
 
 VOID = {"meta", "link", "input", "br", "image", "rect", "use"}
 
@@ -107,6 +108,27 @@ def test_the_page_says_who_is_who(page: Page) -> None:
     assert "base, tuned and tuned-more are one family." in page.text
     assert "twin began from the same random numbers as base but was trained apart." in page.text
     assert "nearer their root than" in page.text
+
+
+def test_a_splice_makes_no_kin_of_its_parents() -> None:
+    """Its family is one only through it, and the summary says so."""
+    first = LayerMap((0, 1), (0, 1), np.eye(2), (0, None))
+    second = LayerMap((0, 1), (0, 1), np.eye(2), (None, 1))
+    alike = {(0, 1): 0.9, (1, 2): 0.4}
+    for found, is_spliced in ((first, False), (second, True)):
+        kin = {
+            (0, 1): replace(descends(), layer_map=first),
+            (0, 2): verdict("unrelated"),
+            (1, 2): replace(descends(), layer_map=found),
+        }
+        said = summary(build_forest(make_table(["one", "spliced", "other"], alike, kin)))
+        sentence = "spliced has blocks of one and of other, which are unrelated."
+        assert said.endswith(sentence) == is_spliced
+
+
+def test_blocks_are_named_by_their_spans() -> None:
+    assert spans((0, 1, 2, 3, 4, 7)) == "0-4, 7"
+    assert spans((2,)) == "2"
 
 
 def test_the_page_asks_for_nothing(page: Page) -> None:

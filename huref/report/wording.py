@@ -1,10 +1,12 @@
 """Figures and findings in words, as the report's tables show them."""
 
 import math
+from collections.abc import Iterable
+from itertools import combinations
 
 from huref.lineage.evidence import Mixing
 from huref.lineage.growing import likeness
-from huref.lineage.table import Pair
+from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
 from huref.report.lettering import printable
 
@@ -57,6 +59,10 @@ def summary(forest: Forest) -> str:
         sentences = [f"There are {len(related)} families, of {sizes} models."]
     else:
         sentences = [f"{join(family, 6)} are one family." for family in related]
+    sentences += [
+        f"{labels[child]} has blocks of {labels[a]} and of {labels[b]}, which are unrelated."
+        for child, a, b in joiners(forest.table)
+    ]
     for first, *others in (tree for tree in named if len(tree) > 1):
         apart = [name for family in others for name in family]
         began = f"began from the same random numbers as {first[0]} but"
@@ -68,6 +74,29 @@ def summary(forest: Forest) -> str:
         verb = "has" if len(alone) == 1 else "have"
         sentences.append(f"{join(alone, 6)} {verb} no relatives among them.")
     return " ".join(sentences)
+
+
+def joiners(table: LineageTable) -> list[tuple[int, int, int]]:
+    """Models that hold blocks of two unrelated ones, as a splice does, and one such two of each.
+
+    Families that hold both are families only through them. Needs layer maps.
+    """
+    held: dict[int, dict[int, set[int]]] = {}
+    strangers = set()
+    for (i, j), pair in zip(combinations(range(len(table.records)), 2), table.pairs, strict=True):
+        found = pair.evidence.layer_map
+        if pair.evidence.verdict == "unrelated":
+            strangers.add((i, j))
+        elif pair.evidence.verdict == "descends" and found is not None:
+            held.setdefault(i, {})[j] = {a for a, _ in found.pairs}
+            held.setdefault(j, {})[i] = {b for _, b in found.pairs}
+    spliced = []
+    for child, blocks in sorted(held.items()):
+        for a, b in combinations(sorted(blocks), 2):
+            if (a, b) in strangers and blocks[a].isdisjoint(blocks[b]):
+                spliced.append((child, a, b))
+                break
+    return spliced
 
 
 def groups(forest: Forest) -> list[tuple[str, tuple[int, ...]]]:
@@ -93,6 +122,17 @@ def join(names: list[str], most: int) -> str:
         rest = len(names) - most + 1
         return f"{', '.join(names[: most - 1])} and {rest} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Ascending numbers, those that follow each other as a span: "0-4, 7"."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
 def shares(mixing: Mixing) -> list[tuple[str, float, str]]:
