@@ -197,10 +197,10 @@ main.add_command(fleet)
     "--check", is_flag=True, help="Run both models and print how far their logits differ."
 )
 def attack(model: str, kind: str, out: Path, seed: int, check: bool) -> None:
-    """Write a copy of a model that computes the same with other weights, for your own audits.
+    """Write a copy that computes the same with other weights.
 
-    MODEL is a folder, a file of weights beside its config.json, or a Hub id, which is downloaded
-    whole into your cache; it takes eight bytes of memory for each weight.
+    For audits of your own. MODEL is a folder, a file of weights beside its config.json, or a Hub
+    id, which is downloaded whole into your cache; it takes eight bytes of memory for each weight.
 
     Kinds: ffn-permutation, ffn-scaling, head-maps, head-permutation, gain-absorption, rotation,
     sign-flips, mean-shift, vocabulary-permutation, vocabulary-extension, no-op-layers, upcycling;

@@ -8,7 +8,10 @@ import click
 
 @click.group()
 def decoder() -> None:
-    """Use a StyleGAN2 network of your own for the pictures, such as NVIDIA's AFHQ-dog."""
+    """Draw with a StyleGAN2 network of your own.
+
+    NVIDIA's AFHQ-dog, for instance: import it, then name it with --decoder.
+    """
 
 
 @decoder.command("import")
@@ -28,10 +31,11 @@ def import_file(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Convert a checkpoint and keep it under a name; nothing in the file is executed.
+    """Convert a checkpoint and keep it under a name.
 
-    FILE is a .pkl of NVIDIA's stylegan2-ada-pytorch or stylegan3 (StyleGAN2 networks), a .pt of
-    rosinality's or lucidrains' code, or a .safetensors of any of these.
+    Nothing in the file is executed. FILE is a .pkl of NVIDIA's stylegan2-ada-pytorch or stylegan3
+    (StyleGAN2 networks), a .pt of rosinality's or lucidrains' code, or a .safetensors of any of
+    these.
     """
     from huref.decoder.library import import_decoder
 
@@ -53,7 +57,7 @@ def import_file(
 @decoder.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_all(as_json: bool) -> None:
-    """Show the decoder that ships with huref and those that were imported."""
+    """Show the decoder that ships, and those imported."""
     from huref.decoder.library import list_decoders
     from huref.output import align
 

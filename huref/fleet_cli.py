@@ -62,7 +62,7 @@ def fleet(
     measured_by: str | None,
     as_json: bool,
 ) -> None:
-    """Measure all models of lists, or of the Hub, into a registry.
+    """Measure lists of models, or the Hub's, into a registry.
 
     A list has one model a line; - reads it from stdin. The same command goes on where it stopped:
     models that the registry holds are not read again. Exits with 1 when no model could be

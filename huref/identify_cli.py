@@ -34,7 +34,7 @@ def identify(
     recipe: str,
     as_json: bool,
 ) -> None:
-    """Say which known base MODEL was built from, or that it is none of them.
+    """Say which known base MODEL was built from, if any.
 
     The nearest bases are found by their sketches and then compared by their weights, where these
     can be read.

@@ -39,10 +39,10 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
 @click.option("--no-cache", is_flag=True, help="Read the weights again; keep no records.")
 @recipe_option
 def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> None:
-    """Draw the lineage tree of two or more MODELS, dogs at its leaves.
+    """Draw the lineage tree of two or more MODELS.
 
-    Unrelated models stand in trees of their own. Branch lengths are -ln ICS, which adds up along
-    a line of descent; an arrow says that the direction was measured.
+    Dogs stand at its leaves. Unrelated models stand in trees of their own. Branch lengths are -ln
+    ICS, which adds up along a line of descent; an arrow says that the direction was measured.
     """
     if len(models) < 2:
         raise click.UsageError("give at least two models")

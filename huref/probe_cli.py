@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def probe() -> None:
-    """Probe a model by its outputs alone, for endpoints that you own or may test.
+    """Probe a served model by its outputs alone.
 
-    SOURCE is the base URL of an OpenAI-compatible endpoint (http://127.0.0.1:8000/v1), or a
-    model's folder or Hub id, whose outputs are then computed here. Requests are capped by
-    --budget, which is shown and asked for before the first one. Many providers' terms forbid
-    probing of this kind: ask them first.
+    For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
+    (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
+    Requests are capped by --budget, which is shown and asked for before the first one. Many
+    providers' terms forbid probing of this kind: ask them first.
     """
 
 
@@ -35,7 +35,7 @@ def probe() -> None:
 @click.argument("source")
 @probe_options
 def size(source: str, options: Options) -> None:
-    """Tell the hidden size, the final norm and the precision of a served model."""
+    """Tell hidden size, final norm and precision of a served model."""
     from huref.blackbox.size import measure_size
 
     opened = open_source(source, options)
@@ -61,7 +61,7 @@ def size(source: str, options: Options) -> None:
 def signature(
     source: str, out: Path, picture: Path | None, rank: int | None, options: Options
 ) -> None:
-    """Save the signature of SOURCE: a basis of the logits it can produce."""
+    """Save a basis of the logits that SOURCE can produce."""
     made = _signature_of(source, rank, options)
     made.save(out)
     if picture is not None:
@@ -93,7 +93,7 @@ def signature(
 def extract(
     source: str, models: tuple[str, ...], out: Path, rank: int | None, options: Options
 ) -> None:
-    """Extract the output projection of SOURCE, up to an invertible map.
+    """Extract the output projection, up to an invertible map.
 
     With open MODELs, also tell how far it is from their heads.
     """
@@ -119,9 +119,10 @@ def extract(
 )
 @probe_options
 def match(source: str, models: tuple[str, ...], outputs: int, options: Options) -> None:
-    """Tell which open MODEL has the head of SOURCE: a signature, an endpoint or a model.
+    """Tell which open MODEL has the head of SOURCE.
 
-    One output can tell the same head from any other; a signature also tells kin from strangers.
+    SOURCE is a signature, an endpoint or a model. One output can tell the same head from any other;
+    a signature also tells kin from strangers.
     """
     from huref.blackbox.heads import read_head
     from huref.blackbox.match import match_outputs, match_signature, require_candidates
@@ -153,9 +154,10 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 @click.option("--baseline", type=as_file, required=True, help="Made at the first visit.")
 @probe_options
 def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
-    """Tell whether the model behind SOURCE changed since the baseline was made.
+    """Tell whether the model behind SOURCE has changed.
 
-    The first call makes the baseline. Named SIGNATUREs of the same endpoint are also compared.
+    The first call makes the baseline, and later ones compare with it. Named SIGNATUREs of the same
+    endpoint are also compared.
     """
     from huref.blackbox.watch import revisit
 

@@ -18,7 +18,7 @@ recipe_option = click.option(
 
 @click.group()
 def registry() -> None:
-    """Keep what was measured of many models, to look others up among them.
+    """Keep measured models, to look others up among them.
 
     A URI is a folder, or a LanceDB whose name ends in .lance (pip install 'huref[lance]').
     Nothing in a registry needs to be kept private: a model's latent, and a sketch of its terms, the
@@ -139,7 +139,10 @@ def remove(uri: str, models: tuple[str, ...], as_json: bool) -> None:
 @recipe_option
 @json_option
 def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: bool) -> None:
-    """Show what in the registry at URI is most like MODEL, by the sketches alone."""
+    """Show what in the registry at URI is most like MODEL.
+
+    By the sketches alone; no weights but MODEL's are read.
+    """
     from huref.models import open_record
     from huref.output import align
     from huref.registry.entry import make_query
@@ -182,7 +185,7 @@ def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: 
 @click.option("-o", "--out", required=True, help="A .jsonl or .csv file, or another URI to create.")
 @json_option
 def export(uri: str, out: str, as_json: bool) -> None:
-    """Write the registry at URI to a file, or copy it into a new registry.
+    """Write the registry to a file, or copy it into a new one.
 
     A .jsonl holds everything and can be added to another registry; a .csv only the names.
     """
@@ -207,9 +210,10 @@ def export(uri: str, out: str, as_json: bool) -> None:
 )
 @click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the registry's.")
 def map_registry(uri: str, out: Path, decoder: str | None) -> None:
-    """Draw the registry at URI as a map: kin stand together, each family with its tree.
+    """Draw the registry at URI as a map.
 
-    The page can be searched and opens from disk; it needs no server and sends no requests.
+    Kin stand together, each family with its tree. The page can be searched and opens from disk; it
+    needs no server and sends no requests.
     """
     from huref.registry.map import draw_map
     from huref.registry.map_files import require_writable, save_map
