@@ -10,6 +10,7 @@ from huref.report.portraits import Portraits, draw_portraits
 from huref.report.raster import SCALE, rasterise
 
 FEW = 12  # models up to which the dogs are large
+SMALLEST = 1.25  # scale of the heat map
 
 
 def draw_table(
@@ -29,12 +30,14 @@ def draw_table(
     few = len(table.records) <= FEW
     blank = np.full((8, 8, 3), PAPER, dtype=np.uint8)
     dogs = [blank if image is None else image for image in portraits.images]
-    columns, cell = (4, 256) if few else (10, 128)
+    cell = 256 if few else 128
+    across = round(SMALLEST * canvas.width) // (cell + cell // 16)
+    columns = 4 if few else max(10, across)
     if len(dogs) == 2:
         sheet = pair_view(dogs, table.labels, _figures(table))
     else:
         sheet = contact_sheet(dogs, table.labels, min(columns, len(dogs)), cell)
-    scale = min(max(sheet.shape[1] / canvas.width, 1.25), SCALE)
+    scale = min(max(sheet.shape[1] / canvas.width, SMALLEST), SCALE)
     heatmap = rasterise(canvas, portraits, scale)
     width = max(sheet.shape[1], heatmap.shape[1])
     both = Image.new("RGB", (width, sheet.shape[0] + heatmap.shape[0]), PAPER)
