@@ -154,7 +154,7 @@ def make_codes(
     torch.manual_seed(made.metadata["seed"])
     untrained = build_network(made.metadata["config"]["architecture"]).eval()
     few: dict[str, Any] = {"orders": (min(FEW, orders[1]),) * 2}
-    every = {"strangers": strangers, "mixtures": mixtures}
+    every: dict[str, Any] = {"strangers": strangers, "mixtures": mixtures}
     many = every | {"orders": (orders[1], orders[1])}
     codes = {
         "encoder": Code(made.network.prepare, made.network.finish, orders=orders, **every),
