@@ -32,7 +32,10 @@ def _matrix(spec: Heads, role: str, tensors: Tensors, model: str) -> Tensor:
     stacked = spec.mixture and role in ("q", "o")
     if weight.dim() != (3 if stacked else 2):
         name = getattr(spec, role)[0]
-        raise CheckpointError(f"{model}: '{name}' is not a matrix: {list(weight.shape)}")
+        raise CheckpointError(
+            f"{model}: '{name}' is not a matrix: {list(weight.shape)}; config and weights do not "
+            "belong together"
+        )
     matrix = as_linear(weight.mean(dim=0) if stacked else weight, spec.stored)
     adapter = tensors.get(f"{role}_adapter")
     return matrix if adapter is None else matrix + as_linear(adapter, spec.stored)
@@ -156,7 +159,7 @@ def _check_gain(
         name = getattr(spec, role)[0]
         raise CheckpointError(
             f"{model}: '{name}' has shape {list(norm.gain.shape)}, but {heads} heads have "
-            f"{width} features"
+            f"{width} features; config and weights do not belong together"
         )
 
 

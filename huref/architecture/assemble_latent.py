@@ -61,7 +61,8 @@ def assemble_latent(
             name = (getattr(latent, what, ()) or getattr(spec, what, ()) or spec.q)[0]
             raise CheckpointError(
                 f"{model}: '{name}' has shape {list(matrix.shape)} (in, out), but config.json "
-                f"({heads} heads of {nope} + {rope}) asks for {list(expected)}"
+                f"({heads} heads of {nope} + {rope}) asks for {list(expected)}; config and weights "
+                "do not belong together"
             )
     per_head = kv_b.reshape(rank, heads, -1)
     q_b = ungated(q_b, heads, nope + rope) if spec.q_gated else q_b

@@ -37,8 +37,12 @@ def config_ints(config: Mapping[str, Any], keys: Names, model: str, index: int =
         if value is None or value is False:
             continue
         if type(value) is not int or value <= 0:
-            raise CheckpointError(f"{model}: config.json has {key} = {value!r}")
+            raise CheckpointError(
+                f"{model}: config.json has {key} = {value!r}, not a positive integer"
+            )
         found.append(value)
     if not found:
-        raise CheckpointError(f"{model}: config.json has none of {', '.join(keys)}")
+        raise CheckpointError(
+            f"{model}: config.json has none of {', '.join(keys)}; is it the model's own?"
+        )
     return found

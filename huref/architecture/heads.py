@@ -136,7 +136,8 @@ class HeadCounts:
         counts = " or ".join(dict.fromkeys(map(str, self._candidates)))
         raise CheckpointError(
             f"{self._model}: '{name}' has shape {list(shape)} (in, out), which does not go with "
-            f"config.json ({self.heads} heads of {size}, {counts} key-value heads, width {width})"
+            f"config.json ({self.heads} heads of {size}, {counts} key-value heads, width {width}); "
+            "config and weights do not belong together"
         )
 
     def check(self, name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
@@ -144,5 +145,6 @@ class HeadCounts:
         if tuple(shape) != tuple(expected):
             raise CheckpointError(
                 f"{self._model}: '{name}' has shape {list(shape)} (in, out), but config.json "
-                f"({self.heads} heads) asks for {list(expected)}"
+                f"({self.heads} heads) asks for {list(expected)}; config and weights do not belong "
+                "together"
             )

@@ -57,7 +57,8 @@ class ModelReader:
             raise UnsupportedModelError(
                 f"{checkpoint.model}: config.json says model_type "
                 f"{self.config.get('model_type')!r}, but the weights hold no "
-                f"'{self.layout.embedding.weight[0]}'; found for instance {example}"
+                f"'{self.layout.embedding.weight[0]}' (found for instance {example}); config and "
+                "weights do not belong together, or its layout is not known yet"
             )
         self.prefix = prefix
 
@@ -72,7 +73,7 @@ class ModelReader:
         if count > len(self._known):
             raise CheckpointError(
                 f"{self.checkpoint.model}: config.json says {count} blocks, but the weights hold "
-                f"{len(self._known)} tensors"
+                f"{len(self._known)} tensors; config and weights do not belong together"
             )
         return count
 
@@ -118,7 +119,10 @@ class ModelReader:
     def _outer(self, names: Iterable[str], required: bool = True) -> str:
         found = next((self.prefix + n for n in names if self.prefix + n in self._known), "")
         if required and not found:
-            raise CheckpointError(f"{self.checkpoint.model}: no tensor {' or '.join(names)}")
+            wanted = " or ".join(names)
+            raise CheckpointError(
+                f"{self.checkpoint.model}: no tensor {wanted}; is a file missing?"
+            )
         return found
 
     def _block(self, index: int) -> Layout:
@@ -132,7 +136,8 @@ class ModelReader:
             start, _ = block_start(self.layout, self.prefix, index, self.block_count)
             name = missing[0] if missing else self.layout.attention.o[0]
             raise CheckpointError(
-                f"{self.checkpoint.model}: there is no tensor '{start}{name}' in the weights"
+                f"{self.checkpoint.model}: there is no tensor '{start}{name}' in the weights; is a "
+                "file missing, or the config another model's?"
             )
         return block
 
@@ -234,7 +239,7 @@ class ModelReader:
         if held != count:
             raise CheckpointError(
                 f"{self.checkpoint.model}: config.json says {count} experts, but there are {held} "
-                f"of '{experts.down[0]}'"
+                f"of '{experts.down[0]}'; config and weights do not belong together"
             )
         return count
 

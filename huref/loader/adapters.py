@@ -105,7 +105,8 @@ class AdapterModel:
         stored = StoredTensors(self.repository, [file])
         both = _Both(self.base.tensors, stored)
         deltas = {
-            self._target(module, delta): delta for module, delta in _deltas(stored.names).items()
+            self._target(module, delta): delta
+            for module, delta in _deltas(stored.names, file).items()
         }
         return DerivedTensors(
             both, self.base.tensors.names, lambda name: self._derive(both, name, deltas.get(name))
@@ -134,7 +135,9 @@ class AdapterModel:
             if module.endswith(str(pattern).removeprefix("^")):
                 alpha = value
         if not isinstance(alpha, int | float) or rank <= 0:
-            raise CheckpointError(f"{self.repository.model}: {CONFIG} has lora_alpha = {alpha!r}")
+            raise CheckpointError(
+                f"{self.repository.model}: {CONFIG} has lora_alpha = {alpha!r}, which is no number"
+            )
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
     def _derive(self, both: "_Both", name: str, delta: Delta | None) -> Derived:
@@ -181,7 +184,7 @@ def declared_base(repository: Repository) -> object:
     return name
 
 
-def _deltas(names: Any) -> dict[str, Delta]:
+def _deltas(names: Any, file: str) -> dict[str, Delta]:
     """What the adapter changes: module -> parts; for a replacement, tensor -> part."""
     names = set(names)
     found: dict[str, Delta] = {}
@@ -191,7 +194,9 @@ def _deltas(names: Any) -> dict[str, Delta]:
             stem = a.removesuffix(end_a)
             b = stem + end_b
             if b not in names:
-                raise CheckpointError(f"the adapter holds '{a}' but no '{b}'")
+                raise CheckpointError(
+                    f"{file}: the adapter holds '{a}' but no '{b}'; download it again"
+                )
             magnitude = next((stem + m for m in MAGNITUDES if stem + m in names), None)
             found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
             used |= {a, b, magnitude or a}

@@ -45,7 +45,8 @@ class HuggingFaceModel:
     def _outer_config(self) -> dict[str, Any]:
         if "config.json" not in self.repository.files:
             raise CheckpointError(
-                f"{self.repository.model}: there is no config.json, so no architecture"
+                f"{self.repository.model}: there is no config.json, so no architecture; put the "
+                "model's own beside the weights"
             )
         return read_json(self.repository, "config.json")
 

@@ -59,5 +59,8 @@ def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, .
                 first = start // size * elements
                 values[first : first + decoded.size] = torch.from_numpy(decoded[0])
     except NotImplementedError as error:
-        raise CheckpointError(f"GGUF tensors of type {kind.name} cannot be decoded") from error
+        raise CheckpointError(
+            f"GGUF tensors of type {kind.name} cannot be decoded; update the gguf package, or take "
+            "another quantisation of the model"
+        ) from error
     return values.view(shape)

@@ -94,7 +94,9 @@ class _Cursor:
         if kind == STRING:
             return self.string()
         if kind != ARRAY or depth >= MAX_DEPTH:
-            raise CheckpointError(f"{self.source.name}: metadata of unknown type {kind}")
+            raise CheckpointError(
+                f"{self.source.name}: metadata of unknown type {kind}; download the file again"
+            )
         inner, count = self.unpack("IQ")
         least = struct.calcsize("<" + SCALARS[inner]) if inner in SCALARS else 8
         if count * least > min(self.source.size, MAX_HEADER):
@@ -141,13 +143,17 @@ def read_header(source: ByteSource) -> Header:
     described = [_describe(cursor) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 2**20:
-        raise CheckpointError(f"{source.name}: general.alignment is {alignment!r}")
+        raise CheckpointError(
+            f"{source.name}: general.alignment is {alignment!r}; download the file again"
+        )
     base = -(-cursor.position // alignment) * alignment
     tensors: dict[str, StoredTensor] = {}
     for name, shape, kind, offset in described:
         entry = _locate(source, name, shape, kind, base + offset)
         if name in tensors:
-            raise CheckpointError(f"{source.name}: there are two tensors '{name[:200]}'")
+            raise CheckpointError(
+                f"{source.name}: there are two tensors '{name[:200]}'; download the file again"
+            )
         tensors[name] = entry
     refuse_overlaps(source.name, tensors)
     split = {n: t for entry in tensors.values() for n, t in _split_experts(entry).items()}
@@ -158,7 +164,9 @@ def _describe(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name = cursor.string()
     axes = cursor.unpack("I")
     if not 0 <= axes <= MAX_AXES:
-        raise CheckpointError(f"{cursor.source.name}: tensor '{name[:200]}' has {axes} axes")
+        raise CheckpointError(
+            f"{cursor.source.name}: tensor '{name[:200]}' has {axes} axes; download the file again"
+        )
     reversed_shape = [cursor.unpack("Q") for _ in range(axes)]  # GGUF counts axes from the last
     kind, offset = cursor.unpack("IQ")
     return name, tuple(reversed(reversed_shape)), kind, offset
@@ -174,7 +182,9 @@ def _locate(
     elements, size = block
     count = prod(shape)
     if shape and shape[-1] % elements:
-        raise CheckpointError(f"{where}: rows of {shape[-1]} do not divide into blocks")
+        raise CheckpointError(
+            f"{where}: rows of {shape[-1]} do not divide into blocks; download the file again"
+        )
     stop = start + count // elements * size
     if stop > source.size:
         raise CheckpointError(

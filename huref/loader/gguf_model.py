@@ -182,14 +182,16 @@ class GgufModel:
         value = self.config.get(key or "num_key_value_heads")
         value = value if value is not None else self.config.get("num_attention_heads")
         if type(value) is not int or value <= 0:
-            raise CheckpointError(f"{self.files[0]}: the metadata gives {value!r} as head count")
+            raise CheckpointError(
+                f"{self.files[0]}: the metadata gives {value!r} as head count; convert it again"
+            )
         return value
 
     def _require_heads(self, stored: TensorInfo, heads: int, multiple: int) -> None:
         if not stored.shape or stored.shape[0] % (heads * multiple):
             raise CheckpointError(
                 f"{stored.file}: tensor '{stored.name}' of shape {list(stored.shape)} does not "
-                f"divide into {heads} heads"
+                f"divide into {heads} heads, as the metadata says; convert the model again"
             )
 
 

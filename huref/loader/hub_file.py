@@ -82,14 +82,16 @@ class HubFile(ByteSource):
                 if status != 206 and (start, stop) != (0, self.size):
                     raise NetworkError(
                         f"{self._repo}: the server ignores range requests (status {status}), so "
-                        f"'{self.name}' cannot be read in part"
+                        f"'{self.name}' cannot be read in part; download it and give its folder"
                     )
                 if url != self._url:
                     self._direct = url
                 self._meter.count(0, requests=1)
                 yield from _exactly(stop - start, response)
                 return
-        raise NetworkError(f"{self._repo}: '{self.name}' is redirected in circles")
+        raise NetworkError(
+            f"{self._repo}: '{self.name}' is redirected in circles; is HF_ENDPOINT right?"
+        )
 
 
 def _exactly(missing: int, response: "httpx.Response") -> Iterator[bytes]:

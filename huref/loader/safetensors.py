@@ -44,7 +44,9 @@ def _parse_json(text: bytes, name: str) -> dict[str, object]:
             f"{name}: the safetensors header is not valid JSON; download the file again"
         ) from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{name}: the safetensors header is not a JSON object")
+        raise CheckpointError(
+            f"{name}: the safetensors header is not a JSON object; download the file again"
+        )
     return header
 
 
@@ -55,7 +57,9 @@ def read_header(source: ByteSource) -> dict[str, StoredTensor]:
         CheckpointError: the file is truncated, or the header contradicts the file or itself.
     """
     if source.size < 8:
-        raise CheckpointError(f"{source.name}: {source.size} bytes are not a safetensors file")
+        raise CheckpointError(
+            f"{source.name}: {source.size} bytes are not a safetensors file; download it again"
+        )
     head = source.read(0, min(source.size, FIRST_READ))
     length = int.from_bytes(head[:8], "little")
     if length > min(MAX_HEADER, source.size - 8):
@@ -77,12 +81,17 @@ def read_header(source: ByteSource) -> dict[str, StoredTensor]:
 def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> StoredTensor:
     where = f"{source.name}: tensor '{name[:200]}'"
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} has no description in the header")
+        raise CheckpointError(f"{where} has no description in the header; download it again")
     dtype_name, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if dtype_name not in DTYPES:
-        raise CheckpointError(f"{where} has the dtype {dtype_name!r}, which huref cannot read")
+        raise CheckpointError(
+            f"{where} has the dtype {dtype_name!r}, which huref cannot read; "
+            f"known: {', '.join(DTYPES)}"
+        )
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
-        raise CheckpointError(f"{where} has a shape or offsets that are not sizes")
+        raise CheckpointError(
+            f"{where} has a shape or offsets that are not sizes; download it again"
+        )
     dtype = DTYPES[dtype_name]
     count = 1
     for size in shape:
@@ -91,7 +100,7 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
     if stop - start != count * dtype.itemsize:
         raise CheckpointError(
             f"{where}: shape {shape} of {dtype_name} needs {count * dtype.itemsize} bytes, "
-            f"the header gives it {stop - start}"
+            f"the header gives it {stop - start}; download the file again"
         )
     if stop > source.size:
         raise CheckpointError(

@@ -87,7 +87,10 @@ class StoredTensors:
         entry = self._index(file).get(name) if file else None
         if entry is None:
             where = file or self.repository.model
-            raise CheckpointError(f"{where}: there is no tensor '{name}' in the weights")
+            raise CheckpointError(
+                f"{where}: there is no tensor '{name}' in the weights; download the index and its "
+                "files again"
+            )
         return entry
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -179,12 +182,14 @@ def _without_duplicates(weights: list[str]) -> list[str]:
 def _read_weight_map(repository: Repository, index: str) -> dict[str, str]:
     weight_map = read_json(repository, index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{repository.model}: {index} has no weight_map")
+        raise CheckpointError(f"{repository.model}: {index} has no weight_map; download it again")
     for file in set(map(str, weight_map.values())):
         if not is_plain_name(file):
             raise CheckpointError(f"{repository.model}: {index} names '{file}', outside the folder")
         if file not in repository.files:
-            raise CheckpointError(f"{repository.model}: {index} names '{file}', which is missing")
+            raise CheckpointError(
+                f"{repository.model}: {index} names '{file}', which is missing; download it, too"
+            )
     return {str(name): str(file) for name, file in weight_map.items()}
 
 

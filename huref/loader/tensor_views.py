@@ -131,7 +131,7 @@ def state_dict(value: Any, file: str) -> dict[str, TensorView]:
             tensors = {str(k): v for k, v in candidate.items() if isinstance(v, TensorView)}
             if tensors:
                 return tensors
-    raise CheckpointError(f"{file}: it holds no tensors by name")
+    raise CheckpointError(f"{file}: it holds no tensors by name; save the model's state dict")
 
 
 def _child(value: Any, key: str) -> Any:

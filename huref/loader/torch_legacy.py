@@ -41,9 +41,13 @@ def read_contents(
             size *= 4
             data += source.read(len(data), min(size, source.size))
     if magic != MAGIC or version != 1001 or not isinstance(system, dict):
-        raise CheckpointError(f"{source.name}: not a torch file of a known version")
+        raise CheckpointError(
+            f"{source.name}: not a torch file of a known version; save it again with a recent torch"
+        )
     if system.get("little_endian") is False:
-        raise CheckpointError(f"{source.name}: it was written on a big-endian machine")
+        raise CheckpointError(
+            f"{source.name}: it was written on a big-endian machine; save it as safetensors"
+        )
     return value, _place(source, _storages(value), keys, end)
 
 
@@ -75,7 +79,9 @@ def _place(
 ) -> dict[str, tuple[int, int]]:
     """Byte range of each storage; they follow the pickles in the order of the keys."""
     if not isinstance(keys, list) or not set(map(str, keys)) <= set(storages):
-        raise CheckpointError(f"{source.name}: it holds storages that belong to no tensor")
+        raise CheckpointError(
+            f"{source.name}: it holds storages that belong to no tensor; save the state dict alone"
+        )
     places = {}
     for key in map(str, keys):
         start = position + LENGTH

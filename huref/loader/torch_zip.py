@@ -80,21 +80,28 @@ def read_contents(
     pickles = [r for r in records if r.filename.rsplit("/", 1)[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"{source.name}: a zip without one data.pkl (a TorchScript archive, or no torch file)"
+            f"{source.name}: a zip without one data.pkl (a TorchScript archive, or no torch file); "
+            "save the state dict with torch.save, or as safetensors"
         )
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED:
             raise CheckpointError(
-                f"{source.name}: '{record.filename[:100]}' is compressed, which torch never does"
+                f"{source.name}: '{record.filename[:100]}' is compressed, which torch never does; "
+                "download the file again"
             )
     if pickles[0].file_size > MAX_PICKLE:
-        raise CheckpointError(f"{source.name}: a data.pkl of {pickles[0].file_size} bytes")
+        raise CheckpointError(
+            f"{source.name}: a data.pkl of {pickles[0].file_size} bytes is more than tensors need; "
+            "save the state dict alone, or as safetensors"
+        )
     places = _place(source, records, directory)
     start, stop = places[pickles[0].filename]
     try:
         value, _ = unpickle(source.read(start, stop), source.name, allowed=allowed)
     except EndOfPickleError as error:
-        raise CheckpointError(f"{source.name}: its pickle is cut short") from error
+        raise CheckpointError(
+            f"{source.name}: its pickle is cut short; download the file again"
+        ) from error
     root = pickles[0].filename.removesuffix("data.pkl")
     data = root + "data/"
     storages = {n.removeprefix(data): place for n, place in places.items() if n.startswith(data)}
@@ -150,5 +157,7 @@ def _refuse_overlaps(
     for name, (start, stop) in sorted(places.items(), key=lambda item: item[1]):
         if start < end or stop > directory:
             other = f"'{last[:100]}'" if start < end else "the zip's directory"
-            raise CheckpointError(f"{source.name}: '{name[:100]}' overlaps {other}")
+            raise CheckpointError(
+                f"{source.name}: '{name[:100]}' overlaps {other}; download the file again"
+            )
         end, last = stop, name

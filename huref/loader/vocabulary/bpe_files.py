@@ -28,7 +28,9 @@ def parse_vocab_json(data: bytes, added: dict[str, Kind], name: str) -> list[Tok
     try:
         ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{name}: not a mapping of tokens to ids") from error
+        raise CheckpointError(
+            f"{name}: not a mapping of tokens to ids; download it again"
+        ) from error
     is_metaspace = any(piece.startswith("▁") for piece in ids)
     tokens = []
     for piece, number in sorted(ids.items(), key=lambda item: item[1]):
@@ -51,7 +53,7 @@ def parse_vocab_txt(data: bytes, name: str) -> list[Token]:
     try:
         pieces = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{name}: not UTF-8 text") from error
+        raise CheckpointError(f"{name}: not UTF-8 text; download it again") from error
     if pieces and not pieces[-1]:
         pieces.pop()
     tokens = []

@@ -72,7 +72,7 @@ def parse_sentencepiece(data: bytes, name: str) -> list[Token]:
             f"{name}: not a SentencePiece model ({error}); download it again"
         ) from error
     if not tokens:
-        raise CheckpointError(f"{name}: a SentencePiece model without pieces")
+        raise CheckpointError(f"{name}: a SentencePiece model without pieces; download it again")
     return tokens
 
 

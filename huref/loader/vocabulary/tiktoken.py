@@ -32,7 +32,7 @@ def parse_tiktoken(data: bytes, name: str) -> list[Token]:
     except (ValueError, binascii.Error) as error:
         raise CheckpointError(f"{name}: not a tiktoken file; download it again") from error
     if not tokens:
-        raise CheckpointError(f"{name}: a tiktoken file without tokens")
+        raise CheckpointError(f"{name}: a tiktoken file without tokens; download it again")
     return sorted(tokens, key=lambda token: token.id)
 
 
@@ -52,4 +52,6 @@ def parse_tekken(data: bytes, name: str) -> list[Token]:
             for entry in content["vocab"][: size - specials]
         ]
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
-        raise CheckpointError(f"{name}: not a tekken.json that huref can read") from error
+        raise CheckpointError(
+            f"{name}: not a tekken.json that huref can read; download it again"
+        ) from error

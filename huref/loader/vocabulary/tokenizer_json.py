@@ -51,7 +51,8 @@ def parse_tokenizer_json(text: bytes, name: str) -> list[Token]:
         added = {int(entry["id"]): entry for entry in data.get("added_tokens") or []}
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CheckpointError(
-            f"{name}: not a tokenizer.json that huref can read ({type(error).__name__})"
+            f"{name}: not a tokenizer.json that huref can read ({type(error).__name__}); download "
+            "it again"
         ) from error
     byte_level = any(_mentions(data.get(k), "ByteLevel") for k in ("pre_tokenizer", "decoder"))
     # Files from before 2020 leave the model's type out; all of those are BPE.
