@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decoder_emphasis import emphasis
 from draw_dogs import ATTRIBUTES, draw, latent_basis
 from torch import Tensor
 from torch.nn import functional
@@ -67,17 +68,30 @@ def draw_forever(folder: Path, size: int, capacity: int, basis_seed: int, nicene
 
 
 class Gallery:
-    """All drawings made so far, reduced to the resolution in training and held in memory."""
+    """All drawings made so far, reduced to the resolution in training and held in memory.
+
+    Args:
+        between: how much more often than others a dog is taken whose ears are neither pricked nor
+            hanging; see `decoder_emphasis`.
+    """
 
     def __init__(
-        self, root: Path, size: int, capacity: int, basis_seed: int, device: torch.device
+        self,
+        root: Path,
+        size: int,
+        capacity: int,
+        basis_seed: int,
+        device: torch.device,
+        between: float = 0.0,
     ) -> None:
+        self.between = between
         self.root, self.usual_size, self.capacity, self.device = root, size, capacity, device
         self.basis_seed, self.basis = basis_seed, latent_basis(basis_seed)
         self.names = tuple(ATTRIBUTES)
         self.resolution = size
         self.loaded = 0  # the resolution of the shards in memory
         self.shards: dict[int, tuple[Tensor, Tensor]] = {}  # number -> attributes, images
+        self.weights: dict[int, Tensor] = {}  # number -> how often each is taken, relatively
 
     @property
     def size(self) -> int:
@@ -112,12 +126,14 @@ class Gallery:
         """Read the shards that are new, forget those that are gone; return how many there are."""
         present = {int(path.stem): path for path in self.folder.glob("[0-9]*.npy")}
         for number in set(self.shards) - set(present):
-            del self.shards[number]
+            del self.shards[number], self.weights[number]
         for number in sorted(set(present) - set(self.shards)):
             try:
                 self.shards[number] = self.read(present[number], number)
             except FileNotFoundError:
                 continue  # the drawing process has just replaced it
+            attributes = self.shards[number][0].numpy()
+            self.weights[number] = torch.from_numpy(emphasis(attributes, self.between))
         return len(self.shards)
 
     def set_resolution(self, resolution: int, at_least: int) -> None:
@@ -125,14 +141,16 @@ class Gallery:
         if resolution != self.loaded:
             self.resolution = self.loaded = resolution
             self.shards.clear()
+            self.weights.clear()
         while self.refresh() < at_least:
             time.sleep(2)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a random batch: attributes (batch, k), colours (batch, 3, r, r) in [-1, 1]."""
         shards = list(self.shards.values())
-        which = torch.randint(len(shards), (batch,), generator=generator).tolist()
-        where = torch.randint(SHARD, (batch,), generator=generator).tolist()
+        weights = torch.cat(list(self.weights.values()))
+        places = weights.multinomial(batch, replacement=True, generator=generator)
+        which, where = (places // SHARD).tolist(), (places % SHARD).tolist()
         attributes = torch.stack([shards[s][0][i] for s, i in zip(which, where, strict=True)])
         images = torch.stack([shards[s][1][i] for s, i in zip(which, where, strict=True)])
         return attributes.to(self.device), to_colours(images.to(self.device))

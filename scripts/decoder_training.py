@@ -63,7 +63,12 @@ class Training:
         self.stages = [Stage(**stage) for stage in config["stages"]]
         folder.mkdir(parents=True, exist_ok=True)
         self.gallery = Gallery(
-            folder, config["size"], config["shards"], config["basis_seed"], device
+            folder,
+            config["size"],
+            config["shards"],
+            config["basis_seed"],
+            device,
+            config["between_ears"],
         )
         self.basis = torch.from_numpy(self.gallery.basis)
         self.stage, self.seen_in_stage, self.seen, self.seconds = 0, 0, 0, 0.0

@@ -325,7 +325,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "name": "squares", "licence": "none", "seed": 3, "size": 16, "basis_seed": 0,
         "w_dim": 32, "mapping_layers": 2, "lr_mul": 1.0, "channels": {4: 16, 8: 16, 16: 16, 32: 8},
         "compile": False,
-        "psi": 1.0, "cutoff": None, "shards": 4, "ema_images": 64,
+        "psi": 1.0, "cutoff": None, "shards": 4, "ema_images": 64, "between_ears": 4.0,
         "loss": {"contrast": 0.5, "detail": 1.0, "edges": 1.0},
         "stages": [
             {"resolution": 8, "images": 160, "batch": 8, "lr": 3e-3, "matrix_lr": 3e-3,
@@ -347,6 +347,26 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     yield make
     torch.set_num_threads(threads)
+
+
+def test_ears_between_two_kinds_are_seen_more_often(training) -> None:
+    from decoder_emphasis import between_ears, emphasis
+
+    gallery = training("run").gallery
+    found = np.array([between_ears(a.numpy()) for a, _ in gallery.shards.values() for a in a])
+    assert 0 <= found.min() < 0.01
+    assert 0.8 < found.max() <= 1
+    sampler = torch.Generator().manual_seed(0)
+    attributes, images = gallery.sample(4000, sampler)
+    seen = np.mean([between_ears(a.numpy()) for a in attributes])
+    expected = (found * (1 + 4 * found)).sum() / (1 + 4 * found).sum()
+    assert seen == pytest.approx(expected, abs=0.02)
+    assert seen > 1.5 * found.mean()
+    # A picture comes with its own attributes: its square is as bright as the fourth says.
+    bright = 100 * torch.tanh(attributes[:, 3])
+    shown = (images[:, :, 2, 2] * 127.5).mean(1)
+    assert torch.allclose(shown[:50], bright[:50], atol=2)
+    assert emphasis(attributes.numpy()[:3], 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_resumed_training_goes_on_exactly_where_it_was(training) -> None:
