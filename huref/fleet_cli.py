@@ -148,11 +148,11 @@ def _open(uri: str, recipe: str) -> "Store":
 
 
 def _text(report: "FleetReport", journal: Path) -> str:
-    from huref.output import align
+    from huref.output import align, counted
 
     figures = report.to_json()
     lines = [
-        f"measured   {figures['done']:,} models in {_duration(report.seconds)}, "
+        f"measured   {counted(figures['done'], 'model')} in {_duration(report.seconds)}, "
         f"{figures['bytes_read']:,} bytes read",
         f"known      {figures['known']:,} in the registry already",
         f"failed     {figures['failed']:,}",

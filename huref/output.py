@@ -70,6 +70,11 @@ def as_csv(table: LineageTable) -> str:
     return buffer.getvalue().rstrip("\n")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts: "1 model", "1,234 models"; `plural` where no s makes it one."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def as_markdown(table: LineageTable) -> str:
     """One row a pair."""
     rows = [list(COLUMNS), ["---" if name in LEFT else "---:" for name in COLUMNS]]

@@ -86,7 +86,7 @@ def add(
 @json_option
 def list_entries(uri: str, as_json: bool) -> None:
     """List the models of the registry at URI."""
-    from huref.output import align
+    from huref.output import align, counted
     from huref.registry.store import open_store
 
     store = open_store(uri)
@@ -102,7 +102,8 @@ def list_entries(uri: str, as_json: bool) -> None:
             [label.model, commit, label.base or "-", label.measured_at, label.measured_by or "-"]
         )
     click.echo("\n".join(align(rows, left=5)))
-    click.echo(f"{len(labels)} models, recipe {store.recipe.name} {store.recipe.digest}", err=True)
+    models = counted(len(labels), "model")
+    click.echo(f"{models}, recipe {store.recipe.name} {store.recipe.digest}", err=True)
 
 
 @registry.command()
@@ -189,6 +190,7 @@ def export(uri: str, out: str, as_json: bool) -> None:
 
     A .jsonl holds everything and can be added to another registry; a .csv only the names.
     """
+    from huref.output import counted
     from huref.registry.exchange import export as write
     from huref.registry.store import open_store
 
@@ -196,7 +198,7 @@ def export(uri: str, out: str, as_json: bool) -> None:
     if as_json:
         print_json({"out": out, "models": count})
     else:
-        click.echo(f"wrote {out}: {count} models")
+        click.echo(f"wrote {out}: {counted(count, 'model')}")
 
 
 @registry.command("map")
@@ -215,6 +217,7 @@ def map_registry(uri: str, out: Path, decoder: str | None) -> None:
     Kin stand together, each family with its tree. The page can be searched and opens from disk; it
     needs no server and sends no requests.
     """
+    from huref.output import counted
     from huref.registry.map import draw_map
     from huref.registry.map_files import require_writable, save_map
     from huref.registry.store import open_store
@@ -223,7 +226,8 @@ def map_registry(uri: str, out: Path, decoder: str | None) -> None:
     drawn = draw_map(open_store(uri), decoder)
     save_map(drawn, out)
     families = sum(len(family) > 1 for family in drawn.kinship.families)
-    click.echo(f"wrote {out}: {len(drawn.points)} models, {families} families", err=True)
+    models, kin = counted(len(drawn.points), "model"), counted(families, "family", "families")
+    click.echo(f"wrote {out}: {models}, {kin}", err=True)
 
 
 def print_json(data: dict[str, Any]) -> None:

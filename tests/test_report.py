@@ -21,7 +21,7 @@ from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.growing import build_forest
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import LineageTable
-from huref.output import FORMATS
+from huref.output import FORMATS, counted
 from huref.report.heatmap import cluster, draw_heatmap, verdict_marks
 from huref.report.layermap import describe_sources
 from huref.report.page import render_report
@@ -225,6 +225,17 @@ def test_a_table_without_dogs_is_its_heat_map() -> None:
 def test_layer_maps_are_told_in_words() -> None:
     found = LayerMap((0, 1, 2, 3, 4), (0, 1, 2, 3), np.zeros((5, 4)), (0, 1, 4, None))
     assert describe_sources(found) == "0-1 with 0-1, 2 with 4, 3 with none"
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "model") for n in (0, 1, 2, 1234)] == [
+        "0 models",
+        "1 model",
+        "2 models",
+        "1,234 models",
+    ]
+    assert counted(1, "family", "families") == "1 family"
+    assert counted(2, "family", "families") == "2 families"
 
 
 def test_figures_in_words() -> None:

@@ -43,7 +43,7 @@ def add_models(
     for model in tqdm(models, unit="model", delay=2, disable=None):
         try:
             if model.endswith(".jsonl"):
-                done.added.append(f"{model} ({_add_exported(store, Path(model))} models)")
+                done.added.append(f"{model} (models: {_add_exported(store, Path(model))})")
                 continue
             entry = _measure(store, model, recipe, measured_by)
             if base is not None:

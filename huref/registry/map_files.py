@@ -47,7 +47,7 @@ def save_map(drawn: RegistryMap, path: Path) -> None:
 def draw_canvas(drawn: RegistryMap) -> Canvas:
     """The map as a drawing."""
     width, height = drawn.size
-    canvas = Canvas(width, height, f"{len(drawn.points)} models of a registry")
+    canvas = Canvas(width, height, f"Models of a registry: {len(drawn.points)}")
     for link in drawn.kinship.links:
         ends = tuple((float(x), float(y)) for x, y in drawn.points[[link.parent, link.child]])
         canvas.add(Line(ends, "branch", 0.6 + 1.6 * link.ics))

@@ -52,8 +52,8 @@ class Saver:
         except (HurefError, OSError) as error:
             self._broken = True
             raise FleetError(
-                f"{error}; {len(self._entries)} models measured in the last seconds could not be "
-                "saved and will be measured again when you run the same command"
+                f"{error}; what was measured in the last seconds (models: {len(self._entries)}) "
+                "could not be saved and will be measured again when you run the same command"
             ) from error
         self._lines, self._entries = [], []
         self._saved_at = time.monotonic()

@@ -190,4 +190,4 @@ def _describe(table: LineageTable, order: list[int]) -> str:
     names = ", ".join(table.labels[model] for model in order[:60])
     known = [likeness(pair) for pair in table.pairs]
     high = sum(value > 0.5 for value in known if not math.isnan(value))
-    return f"Models in the order of the map: {names}. {high} of {len(known)} pairs are above 0.5."
+    return f"Models in the order of the map: {names}. Pairs above 0.5: {high} of {len(known)}."
