@@ -42,7 +42,11 @@ class Fingerprint:
 
     @property
     def latent(self) -> np.ndarray:
-        """The code of the model, (512,) float32."""
+        """The code of the model, (512,) float32.
+
+        Raises:
+            RecordError: there is none, as by the published recipe.
+        """
         if self.record.latent is None:
             raise RecordError(f"{self.record.model}: the record has no latent")
         return self.record.latent

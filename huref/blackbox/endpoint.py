@@ -68,7 +68,11 @@ class Endpoint:
         return self.can.collector == "argmax" or not self.can.ids_given
 
     def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
-        """See Source. Ids whose text is empty or another id's too cannot be told apart."""
+        """See Source. Ids whose text is empty or another id's too cannot be told apart.
+
+        Raises:
+            EndpointError: the endpoint shows too little to see its logits.
+        """
         if self.can.collector == "none":
             raise EndpointError(
                 f"{self.name}: the endpoint gives {self.can.summary}; that is not enough to see "
@@ -93,7 +97,12 @@ class Endpoint:
         return prompts * self.collector.cost(tokens) + names
 
     def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See Source. Answers that came before a failure stay in the store."""
+        """See Source. Answers that came before a failure stay in the store.
+
+        Raises:
+            EndpointError: an answer lacks what it should hold, or the model changed in between.
+            HurefError: another subclass, such as a spent budget or a lost connection.
+        """
         tokens = [int(token) for token in ids]
         with self._progress("outputs"):
             rows = asyncio.run(

@@ -51,7 +51,7 @@ class LocalModel:
         return 0
 
     def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See Source."""
+        """See Source. Raises HurefError when the model gives no finite logits."""
         import torch
 
         words = [prompt.split() for prompt in prompts]

@@ -168,7 +168,11 @@ class _Fit:
 
 
 def require_candidates(heads: list[Head]) -> int:
-    """How many tokens must be measured to judge every candidate."""
+    """How many tokens must be measured to judge every candidate.
+
+    Raises:
+        SignatureError: there is no candidate.
+    """
     if not heads:
         raise SignatureError("name at least one open model to match against")
     width: int = max(head.weight.shape[1] for head in heads)

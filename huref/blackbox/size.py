@@ -102,7 +102,8 @@ def measure_size(source: Source) -> Size:
     a smaller measurement; a drop that is small for the served precision is not believed.
 
     Raises:
-        HurefError: the source fails, or offers too little to see its logits.
+        BudgetError: not even the smallest measurement can be paid for.
+        HurefError: another subclass: the source fails, or offers too little to see its logits.
     """
     before = source.requests
     count = FIRST

@@ -47,7 +47,7 @@ class Source:
         return self.source.name
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Some tensors as contiguous float32.
+        """Some tensors as contiguous float32, in their stored shapes.
 
         Raises:
             CheckpointError: one is missing, or together they are larger than a generator.
@@ -55,7 +55,9 @@ class Source:
         wanted = list(names)
         missing = [name for name in wanted if name not in self.entries]
         if missing:
-            raise CheckpointError(f"{self.name}: the tensor '{missing[0]}' is missing")
+            raise CheckpointError(
+                f"{self.name}: the tensor '{missing[0]}' is missing; download the file again"
+            )
         size = 4 * sum(math.prod(self.entries[name].shape) for name in wanted)
         if size > LARGEST_NETWORK:
             raise CheckpointError(f"{self.name}: {size:,} bytes of tensors; no generator has that")
@@ -81,7 +83,9 @@ def open_source(path: Path) -> Source:
         raise CheckpointError(f"{path}: there is no such file")
     source = LocalFile(path, path.name, Meter())
     if not 32 <= source.size <= LARGEST_FILE:
-        raise CheckpointError(f"{path}: a file of {source.size:,} bytes is no generator")
+        raise CheckpointError(
+            f"{path}: a file of {source.size:,} bytes is no generator; download it again"
+        )
     head = source.read(0, 32)
     if path.suffix == ".safetensors":
         from huref.assets import read_metadata
@@ -103,7 +107,9 @@ def open_source(path: Path) -> Source:
 def _from_torch(source: ByteSource, value: Any, places: dict[str, tuple[int, int]]) -> Source:
     """The generator of a torch file: under one of the usual keys, or the file as a whole."""
     if not isinstance(value, dict):
-        raise CheckpointError(f"{source.name}: it holds no tensors by name")
+        raise CheckpointError(
+            f"{source.name}: it holds no tensors by name; save the generator's state dict"
+        )
     root = next((value[key] for key in NETWORKS if isinstance(value.get(key), dict)), value)
     tensors = {str(k): v for k, v in root.items() if isinstance(v, TensorView)}
     if isinstance(value.get("latent_avg"), TensorView):

@@ -64,7 +64,12 @@ class AdapterModel:
 
     @cached_property
     def base(self) -> Contents:
-        """The model that the adapter was trained on."""
+        """The model that the adapter was trained on.
+
+        Raises:
+            CheckpointError: the adapter names none, or one that is not to be followed.
+            HurefError: another subclass says why the base cannot be opened.
+        """
         name = self._base_name or declared_base(self.repository)
         if not isinstance(name, str) or not name:
             raise CheckpointError(
@@ -95,7 +100,12 @@ class AdapterModel:
 
     @cached_property
     def tensors(self) -> TensorStore:
-        """The base's tensors with the delta added."""
+        """The base's tensors with the delta added; those that it changes are float32.
+
+        Raises:
+            UnsupportedModelError: an adapter of another type than LoRA.
+            CheckpointError: it does not fit its base.
+        """
         kind = self.settings.get("peft_type", "LORA")
         if kind != "LORA":
             raise UnsupportedModelError(

@@ -56,7 +56,7 @@ class GgufModel:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The first file's metadata."""
+        """The first file's metadata. Raises CheckpointError when parts of the model are missing."""
         first = self.repository.open(self.files[0], remember=True)
         metadata = self._header(first).metadata
         count = metadata.get("split.count", 1)
@@ -69,7 +69,7 @@ class GgufModel:
 
     @cached_property
     def dialect(self) -> Dialect:
-        """How this architecture names things."""
+        """How this architecture names things. Raises UnsupportedModelError for one not listed."""
         architecture = self.metadata.get("general.architecture")
         dialect = DIALECTS.get(str(architecture))
         if dialect is None:

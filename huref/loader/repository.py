@@ -125,10 +125,16 @@ def part_names(name: str, files: dict[str, int]) -> list[str]:
 
 
 def read_text(repository: Repository, name: str) -> bytes:
-    """A whole small file, such as a configuration or a tokenizer."""
+    """A whole small file, such as a configuration or a tokenizer.
+
+    Raises:
+        CheckpointError: it is missing, or larger than any such file.
+    """
     source = repository.open(name, remember=True)
     if source.size > MAX_TEXT:
-        raise CheckpointError(f"{source.name}: {source.size} bytes are too many for such a file")
+        raise CheckpointError(
+            f"{source.name}: {source.size} bytes are too many for such a file; download it again"
+        )
     return bytes(source.read(0, source.size))
 
 
@@ -137,9 +143,13 @@ def read_json(repository: Repository, name: str) -> dict[str, Any]:
     try:
         value = json.loads(read_text(repository, name))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{repository.model}: '{name}' is not valid JSON") from error
+        raise CheckpointError(
+            f"{repository.model}: '{name}' is not valid JSON; download it again"
+        ) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{repository.model}: '{name}' does not hold a JSON object")
+        raise CheckpointError(
+            f"{repository.model}: '{name}' does not hold a JSON object; download it again"
+        )
     return value
 
 

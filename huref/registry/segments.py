@@ -64,7 +64,11 @@ class Segment:
         self.rows = rows
 
     def read(self, start: int = 0, stop: int | None = None, *, sketches: bool = True) -> Matrices:
-        """The rows from `start` to `stop`; without `sketches` these are (n, 0, 0)."""
+        """The rows from `start` to `stop`; without `sketches` these are (n, 0, 0).
+
+        Raises:
+            RegistryError: the file is damaged.
+        """
         stop = self.rows if stop is None else min(stop, self.rows)
         try:
             wanted = [name for name in PER_ROW if sketches or name != "sketches"]

@@ -176,7 +176,10 @@ def correlate_sketches(one: Codes, many: Codes) -> NDArray[np.float64]:
 
 
 def from_agreement(agreement: NDArray[Any]) -> NDArray[Any]:
-    """The correlation behind the mean product of signs, each +1 or -1."""
+    """The correlation behind the mean product of signs, each +1 or -1, of any shape.
+
+    For normal x and y of correlation rho, E[sign x sign y] = 2 / pi * arcsin rho (Sheppard 1899).
+    """
     return np.asarray(np.sin(math.pi / 2 * agreement))
 
 

@@ -34,7 +34,10 @@ class Converted:
 
 def refuse(source: Source, what: str) -> CheckpointError:
     """The error for a variant that the networks here do not render."""
-    return CheckpointError(f"{source.name}: {what}, which huref cannot render")
+    return CheckpointError(
+        f"{source.name}: {what}, which huref cannot render; 'huref decoder import --help' says "
+        "what it can"
+    )
 
 
 def require_symmetric(source: Source, state: State) -> None:
