@@ -7,7 +7,6 @@ W'' = m W' / |W'|. Modules that were trained whole replace the base's.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,15 @@ from typing import Any
 from torch import Tensor
 
 from huref.errors import CheckpointError, HurefError, UnsupportedModelError
+from huref.loader.adapter_tensors import Delta, SideBySide, find_deltas
 from huref.loader.contents import Contents
 from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.stored import StoredTensors
-from huref.loader.tensors import Derived, DerivedTensors, TensorInfo, TensorStore, renamed
+from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 from huref.loader.vocabulary import Token
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-ROOT = "base_model.model."
-PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
-MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
-
-
-@dataclass(frozen=True)
-class Delta:
-    """The parts that change one tensor: one that takes its place, and A and B with a magnitude."""
-
-    a: str = ""
-    b: str = ""
-    magnitude: str | None = None
-    replacement: str | None = None
 
 
 class AdapterModel:
@@ -113,10 +100,10 @@ class AdapterModel:
             )
         file = next(name for name in WEIGHTS if name in self.repository.files)
         stored = StoredTensors(self.repository, [file])
-        both = _Both(self.base.tensors, stored)
+        both = SideBySide(self.base.tensors, stored)
         deltas = {
             self._target(module, delta): delta
-            for module, delta in _deltas(stored.names, file).items()
+            for module, delta in find_deltas(stored.names, file).items()
         }
         return DerivedTensors(
             both, self.base.tensors.names, lambda name: self._derive(both, name, deltas.get(name))
@@ -150,7 +137,7 @@ class AdapterModel:
             )
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
-    def _derive(self, both: "_Both", name: str, delta: Delta | None) -> Derived:
+    def _derive(self, both: SideBySide, name: str, delta: Delta | None) -> Derived:
         if delta is None:
             return Derived(both.entry(name), (name,), lambda parts: parts[0], by_rows=(True,))
         start = delta.replacement or name
@@ -192,64 +179,3 @@ def declared_base(repository: Repository) -> object:
         if not Path(name).exists() and beside.exists():
             return str(beside)
     return name
-
-
-def _deltas(names: Any, file: str) -> dict[str, Delta]:
-    """What the adapter changes: module -> parts; for a replacement, tensor -> part."""
-    names = set(names)
-    found: dict[str, Delta] = {}
-    used: set[str] = set()
-    for end_a, end_b in PAIRS:
-        for a in (name for name in names if name.endswith(end_a)):
-            stem = a.removesuffix(end_a)
-            b = stem + end_b
-            if b not in names:
-                raise CheckpointError(
-                    f"{file}: the adapter holds '{a}' but no '{b}'; download it again"
-                )
-            magnitude = next((stem + m for m in MAGNITUDES if stem + m in names), None)
-            found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
-            used |= {a, b, magnitude or a}
-    for name in names - used:
-        target = name.removeprefix(ROOT)
-        for wrapping in (".base_layer.", ".modules_to_save."):
-            target = target.replace(wrapping, ".")
-        module = target.removesuffix(".weight")
-        if module in found:  # an embedding that was resized, with a delta on top
-            found[module] = replace(found[module], replacement=f"+{name}")
-        else:
-            found[target] = Delta(replacement=f"+{name}")
-    return found
-
-
-class _Both:
-    """The base's tensors, and the adapter's under names that begin with "+"."""
-
-    def __init__(self, base: TensorStore, adapter: TensorStore):
-        self.base = base
-        self.adapter = adapter
-
-    @property
-    def names(self) -> list[str]:
-        return [*self.base.names, *(f"+{name}" for name in self.adapter.names)]
-
-    def _split(self, name: str) -> tuple[TensorStore, str]:
-        return (self.adapter, name[1:]) if name.startswith("+") else (self.base, name)
-
-    def entry(self, name: str) -> TensorInfo:
-        store, inner = self._split(name)
-        return store.entry(inner)
-
-    def read(self, names: Any) -> dict[str, Tensor]:
-        wanted = list(names)
-        own = self.adapter.read(name[1:] for name in wanted if name.startswith("+"))
-        tensors = self.base.read(name for name in wanted if not name.startswith("+"))
-        return {**tensors, **{f"+{name}": tensor for name, tensor in own.items()}}
-
-    def read_rows(self, name: str, rows: Any) -> Tensor:
-        store, inner = self._split(name)
-        return store.read_rows(inner, rows)
-
-    def read_sample(self, name: str, lines: int) -> Tensor:
-        store, inner = self._split(name)
-        return store.read_sample(inner, lines)
