@@ -19,9 +19,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import yaml
 from lineage_evaluation.calibrating import measure_null
-from lineage_evaluation.measuring import evidence, make_records, mixings, rival_scores
+from lineage_evaluation.measuring import (
+    digest_of_code,
+    evidence,
+    make_records,
+    mixings,
+    rival_scores,
+)
 from lineage_evaluation.report import Evaluation, calibration_file, render
-from lineage_evaluation.truth import all_pairs
+from lineage_evaluation.truth import all_pairs, known_misses
 from zoo.manifest import read_manifest
 
 from huref.errors import HurefError
@@ -39,13 +45,15 @@ def evaluate(zoo: Path, out: Path, minutes: float, sample: int) -> Evaluation:
         raise SystemExit(f"evaluate_lineage: no zoo in {zoo}; scripts/make_zoo.py makes one")
     pairs = all_pairs(models, sample)
     records = make_records(zoo, models, out)
-    found = evidence(pairs, records, out, deadline)
+    others = known_misses(models, pairs)
+    found = evidence([*pairs, *others], records, out, deadline)
     rivals = rival_scores(zoo, models, pairs, out, deadline)
     null = measure_null(pairs, found, records)
     mixed = mixings(models, records)
     wanted = yaml.safe_load(CONFIG.read_text("utf-8"))["models"]
     missing = [name for name in wanted if name not in models]
-    return Evaluation(models, pairs, sample, found, rivals, mixed, null, missing)
+    code = digest_of_code("lineage")
+    return Evaluation(models, pairs, sample, found, rivals, mixed, null, missing, others, code)
 
 
 def main() -> None:
@@ -58,7 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after these; run again"
     )
-    parser.add_argument("--sample", type=int, default=4, help="one in so many of the other pairs")
+    parser.add_argument("--sample", type=int, default=8, help="one in so many of the other pairs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:

@@ -25,7 +25,7 @@ from lineage_evaluation.statistics import (
     tpr_at_fpr,
     uniformity,
 )
-from lineage_evaluation.truth import Truth, all_pairs, groups
+from lineage_evaluation.truth import Truth, all_pairs, groups, known_misses
 from rivals.awm import align, unbiased_cka
 from rivals.intrinsic import intrinsic_score
 from rivals.plain import parameter_cosine
@@ -75,6 +75,15 @@ def test_pairs_are_what_the_manifest_says():
     bases = {name for name, model in MODELS.items() if not model["parents"]}
     assert sampled == {key for key in pairs if kin[key] == "descends" or key <= bases}
     assert groups(MODELS)[1] == ["a", "twin", "b", "student", "stranger"]
+
+
+def test_known_misses_are_measured_outside_a_sample():
+    models = dict.fromkeys(("llama-1-cpt-5", "llama-1-metaspace"), MODELS["tuned"])
+    models["a"] = MODELS["a"]
+    [missed] = known_misses(models, [])
+    assert {missed.a, missed.b} == {"llama-1-cpt-5", "llama-1-metaspace"}
+    assert missed.kinship == "siblings"
+    assert known_misses(models, [missed]) == []
 
 
 def test_auc_counts_ties_as_halves():
@@ -223,7 +232,12 @@ def test_the_report_names_what_falls_short():
               "low": [0.25, 0.6], "high": [0.4, 0.75]}  # fmt: skip
     values = torch.linspace(0.01, 0.99, 50).numpy()
     null = Null(Rate(1, 10), Rate(0, 10), values, values, values, values)
-    text = render(Evaluation(MODELS, pairs, 1, found, rivals, [mixing], null))
+    text = render(
+        Evaluation(MODELS, pairs, 1, found, rivals, [mixing], null, (), pairs[:1], "c0de")
+    )
+    assert "(digest `c0de`)" in text
+    known = text.partition("Outside the sample")[2].partition("## ")[0]
+    assert known.strip().endswith("None.")  # the first pair is right
     assert "| a | b | unrelated | unrelated | descends | for a test |" in text
     assert "| merge | slerp | tuned 0.70, a 0.30 | 0.68, 0.32 | 0.020 | yes |" in text
     assert "1 of 10 (95 %: 0.25% to 44.50%)" in text
