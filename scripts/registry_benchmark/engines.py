@@ -10,99 +10,37 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from huref.recipe import load_recipe
-from huref.registry.entry import Entry, Query
-from huref.registry.sketch import KEPT, PLANES, Codes, project
+from huref.registry.entry import Query
+from huref.registry.sketch import KEPT, PLANES, project
 from huref.registry.store import create_store, open_store
+from registry_benchmark.random_entries import (
+    RECIPE,
+    M,
+    Vectors,
+    entries,
+    flat,
+    latents_of,
+    make_entry,
+    make_queries,
+    normalised,
+    packed,
+    signs,
+)
 
-QUERIES = 3
 NEIGHBOURS = 10
 BLOCK = 100  # entries turned into numbers at a time
 PART = 5_000  # sketches that scikit-learn is given at a time: 1 GB of float32
-FLIPPED = 0.35  # of a query's bits: the ICS to its entry is 0.45
-M = 512
-# Its own, so that a newer encoder or decoder does not spoil what a run has kept.
-RECIPE = replace(load_recipe()[0], name="benchmark", encoder="-", decoder="-")
-ANCHORS = np.arange(1, M + 1, dtype=np.uint32)
 ENGINES = ("huref folder", "huref LanceDB", "scikit-learn", "FAISS", "LanceDB")
 KINDS = ("sketches", "terms", "latents")  # what is searched by
-Vectors = NDArray[np.float32]
 Scores = NDArray[np.float64]
 Search = Callable[[Query], list[int]]
-
-
-def make_entry(number: int) -> Entry:
-    """A random entry; all have one vocabulary, so that none can be skipped."""
-    g = np.random.default_rng(number)
-    return Entry(
-        model=str(number),
-        revision=None,
-        recipe=RECIPE.digest,
-        base=None,
-        measured_at="2026-11-22",
-        measured_by="benchmark",
-        latent=g.standard_normal(512, np.float32),
-        sketch=np.frombuffer(g.bytes(6 * KEPT // 8), np.uint8).reshape(6, -1),
-        anchors=ANCHORS,
-    )
-
-
-def make_queries(what: str, count: int) -> list[Query]:
-    """A few of the entries under much noise; for "terms", models that resemble none."""
-    queries = []
-    for number in np.linspace(0, count - 1, QUERIES).astype(int).tolist():
-        entry, g = make_entry(number), np.random.default_rng(10**9 + number)
-        flipped = np.packbits(g.random((6, KEPT)) < FLIPPED, axis=-1)
-        latent = entry.latent * 0.3 + g.standard_normal(512, np.float32)
-        terms = None
-        if what == "terms":
-            terms = torch.from_numpy(g.standard_normal((2, 3, M, M), np.float32))
-        queries.append(Query(latent, entry.sketch ^ flipped, entry.anchors, terms))
-    return queries
-
-
-def normalised(latents: Vectors) -> Vectors:
-    """Latents (n, 512) as unit vectors."""
-    unit: Vectors = latents / np.linalg.norm(latents, axis=1, keepdims=True)
-    return unit
-
-
-def signs(sketches: Codes) -> Vectors:
-    """Sketches (n, 6, 1024), or flattened, as +1 and -1, (n, 49152)."""
-    return np.unpackbits(sketches.reshape(len(sketches), -1), axis=1).astype(np.float32) * 2 - 1
-
-
-def entries(count: int) -> Iterator[Entry]:
-    """So many of them."""
-    return map(make_entry, range(count))
-
-
-def packed(count: int) -> Codes:
-    """The sketches of all entries, (n, 6144) uint8."""
-    codes = np.empty((count, 6 * KEPT // 8), np.uint8)
-    for number, entry in enumerate(entries(count)):
-        codes[number] = entry.sketch.reshape(-1)
-    return codes
-
-
-def latents_of(count: int) -> Vectors:
-    """The latents of all entries as unit vectors, (n, 512)."""
-    return normalised(np.stack([entry.latent for entry in entries(count)]))
-
-
-def flat(query: Query) -> Codes:
-    """A query's sketch, (1, 6144)."""
-    assert query.sketch is not None
-    return query.sketch.reshape(1, -1)
 
 
 def build(engine: str, what: str, count: int, place: Path) -> Search:

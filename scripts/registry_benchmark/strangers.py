@@ -29,8 +29,8 @@ from huref.registry.sketch import (
     strengthen,
 )
 from huref.registry.store import Store, create_store
-from registry_benchmark.engines import RECIPE
 from registry_benchmark.families import M, draw_families, load_family, reorder
+from registry_benchmark.random_entries import RECIPE
 
 KNOWN = 40  # families of the bases, as many of the strangers
 SHARED = (512, 300, 90)  # anchors that a stranger has in common with the bases
