@@ -98,6 +98,11 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     key = os.environ.get(options.key_env) if options.key_env else None
     if options.key_env and not key:
         raise EndpointError(f"the environment variable {options.key_env} holds no key")
+    if key and not (key.isascii() and key.isprintable()):
+        raise EndpointError(
+            f"the environment variable {options.key_env} holds no key: it has characters that no "
+            "header can carry"
+        )
     tokens = options.tokens or options.budget * (TOKENS_PER_PROMPT + 1)
     question = f"Up to {options.budget:,} requests and {tokens:,} tokens to {url}. Go on?"
     if not options.yes:

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,51 @@ def test_what_was_read_twice_is_no_share(
     hub.add("org/tiny", make_llama("model", hidden_size=16, head_dim=8))
     result = run("fingerprint", "org/tiny", "-o", tmp_path / "dog.png")
     assert "bytes (some of them twice)" in result.stdout
+
+
+ODD_ANSWERS: dict[str, tuple[dict[str, str], bytes, str]] = {
+    "not what it says it is": ({"Content-Encoding": "gzip"}, b"no gzip", "no answer after 5"),
+    "wait for days": ({"Retry-After": "999999"}, b"slow", "come back in 999,999 s"),
+    "more than certain": (
+        {},
+        b'{"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[1e300],'
+        b'"top_logprobs":[{"token_id:1":1e300}]}}]}',
+        "a log-probability is 1e+300",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ANSWERS)
+def test_an_endpoint_of_odd_answers_gets_one_line(kind: str, tmp_path: Path) -> None:
+    headers, body, wanted = ODD_ANSWERS[kind]
+    status = 429 if "Retry-After" in headers else 200
+
+    class Odd(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        answers = tmp_path / "answers"
+        result = run("probe", "size", url, "--model", "m", "--yes", "--answers", answers)
+        server.shutdown()
+    assert result.exit_code == 1
+    assert wanted in result.stderr.splitlines()[-1]
+
+
+def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "ключ")
+    result = run("probe", "size", "http://127.0.0.1:1/v1", "--yes", "--key-env", "SOME_KEY")
+    assert result.stderr.startswith("huref: the environment variable SOME_KEY holds no key")

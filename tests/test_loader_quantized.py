@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError, UnsupportedModelError
+from huref.architecture.weights import read_tensors
+from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 
 OUT, IN = 64, 96
@@ -320,6 +321,22 @@ BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
         {"x.qweight": WORDS, "x.scales": torch.ones(0, 8), "x.qzeros": WORDS},
         {"quant_method": "gptq", "bits": 4},
     ),
+    "gptq zero points too few": (
+        {"x.qweight": WORDS, "x.scales": torch.ones(4, 8), "x.qzeros": WORDS[:, :0]},
+        {"quant_method": "gptq", "bits": 4},
+    ),
+    "gptq group of an input that is none": (
+        {"x.qweight": WORDS, "x.scales": torch.ones(4, 8), "x.qzeros": WORDS[:, :1],
+         "x.g_idx": torch.full((32,), 99)},
+        {"quant_method": "gptq", "bits": 4},
+    ),
+    "groups are a list": (
+        {"x.weight_packed": WORDS}, {"quant_method": "compressed-tensors", "config_groups": [1]},
+    ),
+    "a block that is a word": (
+        {"x.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "x.weight_scale": torch.ones(2, 2)},
+        {"quant_method": "fp8", "weight_block_size": "no"},
+    ),
     "awq gemv": ({"x.qweight": WORDS}, {"quant_method": "awq", "bits": 4, "version": "gemv"}),
     "awq scales": (
         {"x.qweight": WORDS, "x.scales": torch.ones(1, 9), "x.qzeros": WORDS},
@@ -361,3 +378,9 @@ def test_parts_that_do_not_fit_are_refused(save: Callable[..., Checkpoint], faul
     checkpoint = save(tensors, **settings)
     with pytest.raises(CheckpointError):
         checkpoint.read(checkpoint.names)
+
+
+def test_integers_that_nothing_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
+    checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
+    with pytest.raises(WeightsError, match=r"'x\.weight' holds integers"):
+        read_tensors(checkpoint, {"x": "x.weight"})

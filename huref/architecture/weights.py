@@ -9,7 +9,16 @@ from huref.loader.checkpoint import Checkpoint
 
 
 def finite(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor:
-    """A tensor in float32. Raises WeightsError when it holds NaN or infinite values."""
+    """A tensor in float32.
+
+    Raises:
+        WeightsError: it holds NaN or infinite values, or integers that nothing scales.
+    """
+    if not tensor.dtype.is_floating_point:
+        raise WeightsError(
+            f"{checkpoint.entry(name).file}: tensor '{name}' holds integers, as quantised weights "
+            "do, but no scales were found beside it; save it again with its quantisation config"
+        )
     values = tensor.float()
     if not torch.isfinite(values).all():
         file = checkpoint.entry(name).file
@@ -25,7 +34,7 @@ def read_tensors(checkpoint: Checkpoint, names: dict[str, str]) -> dict[str, Ten
 
     Raises:
         CheckpointError: one is missing.
-        WeightsError: one holds NaN or infinite values.
+        WeightsError: one holds NaN or infinite values, or integers.
     """
     raw = checkpoint.read(names.values())
     return {role: finite(checkpoint, name, raw[name]) for role, name in names.items()}
@@ -39,7 +48,7 @@ def read_part(checkpoint: Checkpoint, part: object) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: one is missing.
-        WeightsError: one holds NaN or infinite values.
+        WeightsError: one holds NaN or infinite values, or integers.
     """
     pairs = {role: names for role, names in tensor_fields(part).items() if names}
     raw = checkpoint.read(name for names in pairs.values() for name in names)

@@ -103,9 +103,12 @@ def _name_text(token: str) -> str | int:
     return int(match.group(1)) if match else token
 
 
+LARGEST = 700.0  # nat; logits passed off as log-probabilities are smaller, and e^x still a number
+
+
 def _number(value: Any, where: str) -> float:
     number = float("nan") if value is None else float(value)
-    if math.isnan(number) or number == math.inf:
+    if math.isnan(number) or number > LARGEST:
         raise EndpointError(
             f"{where}: a log-probability is {number}; the model behind the endpoint is broken"
         )

@@ -19,6 +19,7 @@ from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds, whatever a Retry-After asks for
+TOO_LONG = 600.0  # seconds; who asks for more is not asked again
 EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a prompt and its answer, until the endpoint says
 LARGEST_ANSWER = 256 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -56,7 +57,8 @@ def require_base_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):  # such as a port that is no number
         is_one = False
     if not is_one:
         raise EndpointError(f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1")
@@ -139,7 +141,7 @@ class Client:
                 await self._take_turn(path)
                 try:
                     status, headers, data = await self._send(path, body)
-                except httpx.TransportError as error:
+                except (httpx.TransportError, httpx.DecodingError) as error:
                     failure = f"{type(error).__name__} {error}".strip()
                     wait = 2.0**attempt / 4
                 else:
@@ -147,6 +149,11 @@ class Client:
                         return self._read(path, status, data)
                     failure = f"status {status} {_excerpt(data)}".strip()
                     wait = _retry_after(headers.get("Retry-After"), 2.0**attempt / 4)
+                if wait > TOO_LONG:
+                    raise NetworkError(
+                        f"{self.url}{path}: {failure}; it asks to come back in {wait:,.0f} s; do "
+                        f"so, or ask for less at a time with --rate. {self._kept()}"
+                    )
                 if attempt < attempts - 1:
                     await asyncio.sleep(min(wait, LONGEST_WAIT))
         kind = FailedError if status == 500 else NetworkError

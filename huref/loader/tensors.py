@@ -124,6 +124,16 @@ class Derived:
     by_sample: tuple[bool, ...] | None = None
 
 
+def _combined(derived: Derived, parts: list[Tensor]) -> Tensor:
+    try:
+        return derived.combine(parts)
+    except (RuntimeError, IndexError) as error:  # what torch says of shapes and indices
+        raise CheckpointError(
+            f"{derived.info.file}: what '{derived.info.name}' is made of does not fit together "
+            f"({error}); download it again"
+        ) from error
+
+
 class DerivedTensors:
     """A store whose tensors are derived from another store's."""
 
@@ -155,7 +165,7 @@ class DerivedTensors:
         raw = self.inner.read(uses)
         tensors = {}
         for name, derived in wanted.items():
-            tensors[name] = derived.combine([raw[source] for source in derived.sources])
+            tensors[name] = _combined(derived, [raw[source] for source in derived.sources])
             uses.subtract(derived.sources)
             for source in derived.sources:
                 if not uses[source]:
@@ -168,14 +178,14 @@ class DerivedTensors:
         if derived.locate is not None:
             return self._read_located(derived, derived.locate, rows)
         if derived.by_rows is not None:
-            return derived.combine(self._read_parts(derived, derived.by_rows, rows))
+            return _combined(derived, self._read_parts(derived, derived.by_rows, rows))
         return self.read([name])[name][list(rows)]
 
     def read_sample(self, name: str, lines: int) -> Tensor:
         """See TensorStore."""
         derived = self._derived(name)
         if derived.by_sample is not None:
-            return derived.combine(self._read_parts(derived, derived.by_sample, range(lines)))
+            return _combined(derived, self._read_parts(derived, derived.by_sample, range(lines)))
         return self.read_rows(name, range(min(lines, derived.info.shape[0])))
 
     def _read_parts(

@@ -29,26 +29,34 @@ PARTS = (
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     """See `huref.loader.quantized.scheme.Scheme`."""
-    sparsity = settings.get("sparsity_config") or {}
+    sparsity = _table(settings.get("sparsity_config"))
     if sparsity.get("format", "dense") != "dense":
         raise CheckpointError(
             f"compressed-tensors with sparsity '{sparsity['format']}' cannot be read"
         )
-    groups = [g for g in (settings.get("config_groups") or {}).values() if isinstance(g, dict)]
-    numbers = [(g.get("weights") or {}).get("num_bits") for g in groups]
-    widths = sorted({number for number in numbers if isinstance(number, int)})
-    blocks = [
-        weights.get("block_structure") or (scaled.BLOCK[0], weights["group_size"])
-        for weights in (g.get("weights") or {} for g in groups)
-        if weights.get("block_structure") or (weights.get("group_size") or 0) > 0
-    ]
-    eight_bit = scaled.scheme(store, {"weight_block_size": blocks[0] if blocks else None})
+    groups = _table(settings.get("config_groups")).values()
+    weights = [_table(_table(group).get("weights")) for group in groups]
+    widths = sorted({w["num_bits"] for w in weights if isinstance(w.get("num_bits"), int)})
+    block = next(filter(None, map(_block, weights)), None)
+    eight_bit = scaled.scheme(store, {"weight_block_size": block})
     found = stems(store.names, PACKED)
     if found and len(widths) != 1:
         raise CheckpointError(f"compressed-tensors with widths {widths} cannot be read")
     packed = {stem + ".weight": partial(_packed, store, stem, *widths) for stem in found}
     parts = {stem + part for stem in found for part in PARTS}
     return Plain({**eight_bit.derive, **packed}, eight_bit.parts | parts)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A part of the settings that should be a table; an empty one where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def _block(weights: dict[str, Any]) -> Any:
+    """The block that shares a scale, by the settings of a group; None where they name none."""
+    size = weights.get("group_size")
+    grouped = (scaled.BLOCK[0], size) if isinstance(size, int) and size > 0 else None
+    return weights.get("block_structure") or grouped
 
 
 def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:

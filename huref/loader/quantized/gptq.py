@@ -45,7 +45,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         def combine(parts: list[Tensor]) -> Tensor:
             integers = unpack_words(parts[0], bits)
             if with_order:
-                group_of = parts[3][: len(integers)].long() % groups
+                group_of = parts[3][: len(integers)].long()
             else:
                 group_of = torch.arange(len(integers)) // -(-rows // groups)
             zeros = unpack_words(parts[2].T.contiguous(), bits).T[:, : packed.shape[1]]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huref.errors import CheckpointError
 from huref.loader.quantized.bits import exponents
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
@@ -44,6 +45,12 @@ def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     """See `huref.loader.quantized.scheme.Scheme`."""
     block = settings.get("weight_block_size") or BLOCK
+    if not (
+        isinstance(block, list | tuple)
+        and len(block) >= 2
+        and all(type(size) is int and size > 0 for size in block)
+    ):
+        raise CheckpointError(f"the quantisation config has blocks of size {block!r}")
     derive: dict[str, Any] = {}
     parts: set[str] = set()
     for suffix in SCALES:
