@@ -250,6 +250,19 @@ def test_compressed_records_are_refused(folder: Path) -> None:
         open_checkpoint(str(folder)).read(["t"])
 
 
+@pytest.mark.parametrize("change", [b"", bytes(20)], ids=["lost", "added"])
+def test_legacy_storages_that_moved_are_refused(folder: Path, change: bytes) -> None:
+    path = folder / "pytorch_model.bin"
+    state = {name: torch.randn(30, 30) for name in "abcd"}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    first = len(data) - 4 * (8 + 30 * 30 * 4) + 100  # inside the first storage
+    rest = data[first:] if change else data[first + 20 :] + bytes(20)
+    path.write_bytes(data[:first] + change + rest)
+    with pytest.raises(CheckpointError, match="do not lie where"):
+        open_checkpoint(str(folder)).entry("a")
+
+
 def test_a_zip_with_a_lying_directory_is_refused(folder: Path) -> None:
     write_zip(folder, tensor_pickle(0, (6,), (1,), 6), **{"0": bytes(24)})
     path = folder / "pytorch_model.bin"

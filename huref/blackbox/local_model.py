@@ -1,5 +1,6 @@
 """A model on this machine as a source of outputs."""
 
+import sys
 import zlib
 from collections.abc import Sequence
 
@@ -29,10 +30,13 @@ class LocalModel:
         self.name = model
         try:
             from transformers import AutoModelForCausalLM
+            from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise HurefError(
                 "running a model needs transformers; install it with: pip install 'huref[probe]'"
             ) from error
+        if not sys.stderr.isatty():
+            disable_progress_bar()
         name, _, revision = model.partition("@")
         try:
             self._model = AutoModelForCausalLM.from_pretrained(

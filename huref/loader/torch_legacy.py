@@ -92,4 +92,12 @@ def _place(
                 f"{source.size}; it is truncated; download it again"
             )
         places[key] = (start, position)
+    if keys:
+        last = str(keys[-1])
+        start = places[last][0]
+        count = int.from_bytes(source.read(start - LENGTH, start), "little")
+        if count != storages[last].count:  # bytes were lost or added somewhere before it
+            raise CheckpointError(
+                f"{source.name}: its storages do not lie where its pickles say; download it again"
+            )
     return places
