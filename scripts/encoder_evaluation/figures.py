@@ -101,9 +101,9 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
 
     Orders of one family are not independent models, so errors are taken between families.
     """
-    seen = [f for f in families if code in f["latents"]]
     found = {}
     for point in (*map(str, GRID), *AFTER, FREQUENT[1]):
+        seen = [f for f in families if point in f["latents"].get(code, {})]
         origin = FREQUENT[0] if point == FREQUENT[1] else "base"
         cosines = [cosines_at(f, code, origin, point) for f in seen]
         rho = torch.tensor([f["ics"][point] for f in seen])
@@ -155,7 +155,7 @@ def gain(families: list[dict[str, Any]], code: str, other: str, point: str) -> t
     """Mean of cos z by one code less that by another, on the same pairs, and its error."""
     differences = []
     for family in families:
-        if code in family["latents"] and other in family["latents"]:
+        if all(point in family["latents"].get(name, {}) for name in (code, other)):
             first, second = (cosines_at(family, c, "base", point) for c in (code, other))
             count = min(len(first), len(second))
             differences.append(float((first[:count] - second[:count]).mean()))

@@ -77,7 +77,9 @@ def _grid(points: dict[str, dict[str, float]], projected: dict[str, dict[str, fl
 
 
 def _every_code(families: list[dict[str, Any]], names: list[str]) -> list[str]:
-    lines = _head("code", "pairs", "gap", "strangers", *AFTER, "common directions")
+    lines = _head(
+        "code", "pairs", "gap", "strangers", "pairs after accidents", *AFTER, "common directions"
+    )
     for name in names:
         points = at_points(families, name)
         gap = max(abs(points[f"{r}"]["cos"] - points[f"{r}"]["ics"]) for r in GRID)
@@ -86,14 +88,14 @@ def _every_code(families: list[dict[str, Any]], names: list[str]) -> list[str]:
         apart = f"{zero['cos']:+.3f} ± {zero['spread']:.3f}"
         lines.append(
             _row(
-                name, int(zero["pairs"]), f"{gap:.3f}", apart,
+                name, int(zero["pairs"]), f"{gap:.3f}", apart, int(points["anchors"]["pairs"]),
                 *after, f"{points[FREQUENT[1]]['cos']:+.3f}",
             )
         )  # fmt: skip
     points = at_points(families, names[0])
     measured = [f"{points[k]['ics']:.3f}" for k in AFTER]
     last = f"{points[FREQUENT[1]]['ics']:+.3f}"
-    lines.append(_row(f"(ICS, for {names[0]})", "", "", "", *measured, last))
+    lines.append(_row(f"(ICS, for {names[0]})", "", "", "", "", *measured, last))
     return lines
 
 
@@ -202,7 +204,7 @@ def to_markdown(
         "gap: the largest |mean cos z - mean ICS| on the grid; of few pairs most of it is chance, "
         "about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z with the base "
         "after an accident, in brackets the worst family's. Last: two strangers that were given "
-        "eight strong directions in common. All codes on the same families and accidents.",
+        "eight strong directions in common. All codes meet the same families and accidents.",
         *_every_code(families, names),
         "",
         "The encoder less another code, on the same pairs, ± its standard error:",
