@@ -11,7 +11,7 @@ from zoo.manifest import Models
 from lineage_evaluation.calibrating import Null
 from lineage_evaluation.holding_out import choose_thresholds, retentions
 from lineage_evaluation.measuring import RIVALS, Rows, key_of
-from lineage_evaluation.report_held_out import held_out
+from lineage_evaluation.report_held_out import held_out, noisy_twins
 from lineage_evaluation.statistics import Rate, auc, tpr_at_fpr
 from lineage_evaluation.table import table
 from lineage_evaluation.truth import EXPECTED, Truth
@@ -296,7 +296,8 @@ def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
     yield (
         "What falls short",
         f"{shortfalls(e, e.pairs)}\n\nOutside the sample, known and measured as well; these are "
-        f"not in the figures above:\n\n{shortfalls(e, e.others)}",
+        f"not in the figures above:\n\n{shortfalls(e, e.others)}\n\n"
+        + noisy_twins(e.pairs, e.found),
     )
     yield "Held out", held_out(e.models, e.pairs, e.found)
     yield "By what was done", by_class(e)

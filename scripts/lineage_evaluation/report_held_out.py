@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from zoo.manifest import Models
 
+from huref.lineage.verdict import DESCENT_RETENTION, TWIN_RETENTION
 from lineage_evaluation.holding_out import (
     KIN,
     Fold,
@@ -14,7 +15,7 @@ from lineage_evaluation.holding_out import (
     rate_of,
     retentions,
 )
-from lineage_evaluation.measuring import Rows
+from lineage_evaluation.measuring import Rows, key_of
 from lineage_evaluation.table import table
 from lineage_evaluation.truth import Truth
 
@@ -42,6 +43,21 @@ def held_out(models: Models, pairs: Sequence[Truth], found: Rows) -> str:
         rows = [[p.a, p.b, p.how, p.expected, verdict or "none"] for p, verdict in wrong]
         parts.append(table(["a", "b", "truth", "should be", "is"], rows) if rows else "None wrong.")
     return "\n\n".join(parts)
+
+
+def noisy_twins(pairs: Sequence[Truth], found: Rows) -> str:
+    """The known limit of the retentions, and what a rule against it would cost."""
+    relatives = [p for p in pairs if p.kinship in ("descends", "siblings")]
+    held = [retained for p in relatives if (retained := found[key_of(p)]["retained"]) is not None]
+    alike = [r for r in held if max(r) >= DESCENT_RETENTION and min(r) <= TWIN_RETENTION]
+    return (
+        "A known limit: noise as large as a twin's own weights raises one of the pair's two "
+        f"retentions, and can lift it above {DESCENT_RETENTION}, where descent begins; the other "
+        f"one stays below {TWIN_RETENTION}. So do those of {len(alike)} of {len(relatives)} "
+        "relatives here, long continuations among them: a rule on these figures that doubted the "
+        "noisy twin would doubt them too, and there is none. What noise there is cannot be told "
+        "from a fresh draw."
+    )
 
 
 def _thresholds(folds: Sequence[Fold]) -> str:
