@@ -1,12 +1,31 @@
 """Files that appear whole or not at all, in folders that exist."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from huref.errors import HurefError
+
+# What a disk says that takes no more: full, beyond a quota or a file's largest size, broken.
+DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise a HurefError that names `path` where the disk is full or fails in the block."""
+    try:
+        yield
+    except SafetensorError as error:  # in writing there is no other
+        raise HurefError(f"{path}: cannot be written ({error})") from error
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise HurefError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager
@@ -16,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     It is removed when the block raises. Two processes writing one path do not meet.
 
     Raises:
-        HurefError: the folder takes no files.
+        HurefError: the folder takes no files, or the disk is full.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -25,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with writing(path):
+            yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp's own mode hides the file from others

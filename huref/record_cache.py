@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huref import __version__
 from huref.assets import user_cache
-from huref.errors import RecordError
+from huref.errors import HurefError, RecordError
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import Checkpoint
@@ -74,6 +74,6 @@ def keep(path: Path, record: Record) -> None:
     """Keep a record; a full or read-only disk only means that it is made again."""
     if record.latent is None:
         return  # the published recipe's records cannot be saved
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, HurefError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         record.save(path)

@@ -204,3 +204,28 @@ def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SOME_KEY", "ключ")
     result = run("probe", "size", "http://127.0.0.1:1/v1", "--yes", "--key-env", "SOME_KEY")
     assert result.stderr.startswith("huref: the environment variable SOME_KEY holds no key")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limit for files there")
+def test_a_full_disk_is_one_line_and_costs_a_comparison_only_its_cache(
+    make_llama: MakeModel, tmp_path: Path
+) -> None:
+    folder = str(make_llama("model"))
+    code = (
+        "import resource, signal, sys; from huref.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); main(sys.argv[1:])"
+    )
+    environment = os.environ | {"HUREF_HOME": str(tmp_path / "home")}
+    out, record = tmp_path / "dog.png", tmp_path / "record.safetensors"
+    for arguments, wanted in (
+        (["fingerprint", folder, "-o", str(out), "--record", str(record)], 1),
+        (["compare", folder, folder], 0),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        assert done.returncode == wanted, done.stderr
+        assert len(done.stderr.splitlines()) == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "model"]

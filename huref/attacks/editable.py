@@ -17,6 +17,7 @@ from torch import Tensor
 
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
+from huref.files import writing
 from huref.attacks.blocks import EditableBlock, bias_of, store_block
 
 
@@ -130,5 +131,6 @@ class Editable:
             (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
             (folder / "tokenizer.json").write_text(json.dumps(self.tokenizer), "utf-8")
             kept = {n: t.to(self.dtype).contiguous() for n, t in tensors.items()}
-            save_file(kept, folder / "model.safetensors", {"format": "pt"})
+            with writing(out):
+                save_file(kept, folder / "model.safetensors", {"format": "pt"})
             folder.replace(out)
