@@ -70,7 +70,7 @@ def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, s
         return "inconclusive", f"one origin, but too few units to tell which: {common}"
     said = f"{common}; {what}"
     if units.retention is not None and _is_damaged(units.retention):
-        noisy = f"retention {units.retention.larger:.2f}, which only noise explains"
+        noisy = f"retention {units.retention.larger:.2f}, more than training was seen to leave"
         return (
             "inconclusive",
             f"one origin, but weights too damaged to tell which: {common}; {noisy}",
@@ -83,9 +83,10 @@ def _by_units(similarity: Similarity, units: Correspondence) -> tuple[Verdict, s
 
 
 def _is_damaged(retention: Retention) -> bool:
-    """Whether noise, not training, must have raised the larger retention.
+    """Whether noise, not training, has most likely raised the larger retention.
 
-    A descendant that kept all has both at 1 or above, however coarse or noisy it was made.
+    A descendant that kept all has both at 1 or above, however coarse or noisy it was made. The
+    hottest child of the larger zoo exceeds the bound beside a relative that was cut: 1.32.
     """
     return retention.larger > LARGEST_RETENTION and retention.smaller < DESCENT_RETENTION
 
