@@ -17,8 +17,8 @@ from torch import Tensor
 
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
-from huref.files import writing
 from huref.attacks.blocks import EditableBlock, bias_of, store_block
+from huref.files import writing
 
 
 @dataclass(frozen=True)
