@@ -237,10 +237,10 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_pickle_bombs_are_refused_quickly(folder: Path, bomb: str) -> None:
     write_zip(folder, BOMBS[bomb])
-    began = time.perf_counter()
+    began = time.process_time()  # not of the wall: the machine that tests may be busy
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(str(folder)).read(["t"])
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_compressed_records_are_refused(folder: Path) -> None:
