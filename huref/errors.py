@@ -72,6 +72,10 @@ class AttackError(HurefError):
     """A function-preserving copy cannot be made of this model in this way."""
 
 
+class DiskError(HurefError):
+    """The disk takes no more of a file, or fails: it is full, a quota is met, it broke."""
+
+
 class RegistryError(HurefError):
     """A registry is missing, damaged or full, or does not take what it was given."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from huref.errors import HurefError
+from huref.errors import DiskError, HurefError
 
 # What a disk says that takes no more: full, beyond a quota or a file's largest size, broken.
 DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
@@ -17,15 +17,15 @@ DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise a HurefError that names `path` where the disk is full or fails in the block."""
+    """Raise a DiskError that names `path` where the disk is full or fails in the block."""
     try:
         yield
     except SafetensorError as error:  # in writing there is no other
-        raise HurefError(f"{path}: cannot be written ({error})") from error
+        raise DiskError(f"{path}: cannot be written ({error})") from error
     except OSError as error:
         if error.errno not in DISK:
             raise
-        raise HurefError(f"{path}: cannot be written ({error.strerror})") from error
+        raise DiskError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager
@@ -35,7 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     It is removed when the block raises. Two processes writing one path do not meet.
 
     Raises:
-        HurefError: the folder takes no files, or the disk is full.
+        HurefError: the folder takes no files.
+        DiskError: the disk is full.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -127,8 +127,10 @@ def test_a_folder_in_a_registry_is_never_taken_for_a_hub_id(
 @pytest.mark.skipif(os.name == "nt", reason="signals are of another kind there")
 def test_terminated_in_the_middle_it_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; import huref.comparison;"
+        "import signal, sys, time; from pathlib import Path; import huref.comparison;"
         "from huref.cli import main; from huref.files import replacing\n"
+        # A job in the background of a script has Ctrl-C ignored, and so have its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(*_, **__):\n"
         "    with replacing(Path(sys.argv[-1]) / 'dog.png'):\n"
         "        print('writing', flush=True); time.sleep(60)\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huref.errors import RegistryError
+from huref.errors import DiskError, RegistryError
 
 NAME = "registry.sqlite"
 PATIENCE = 60.0  # seconds to wait for another writer
@@ -64,6 +64,10 @@ def explained(folder: Path) -> Iterator[None]:
             sqlite3.SQLITE_IOERR: "the disk failed; nothing was changed",
         }.get(code, "damaged; restore the registry from a copy, or make it again")
         raise RegistryError(f"{folder}: {reason} ({error})") from error
+    except DiskError as error:
+        broke = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
+        reason = "the disk failed" if broke else "no space left on the disk"
+        raise RegistryError(f"{folder}: {reason}; nothing was changed ({error})") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RegistryError(
