@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 
 from huref.errors import DiskError, HurefError
 
-# What a disk says that takes no more: full, beyond a quota or a file's largest size, broken.
-DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a file's largest size, a quota
+DISK = (*FULL, errno.EIO)  # or the disk broke
 
 
 @contextmanager

@@ -158,8 +158,8 @@ def _text(report: "FleetReport", journal: Path) -> str:
         f"failed     {figures['failed']:,}",
     ]
     if report.duplicates:
-        names = "name" if report.duplicates == 1 else "names"
-        lines.append(f"repeated   {report.duplicates:,} {names} of models listed before")
+        names = counted(report.duplicates, "name")
+        lines.append(f"repeated   {names} of models listed before")
     if report.requests:
         waited = f", waited {_duration(report.seconds_waited)} for its limits"
         lines.append(f"requests   {report.requests:,} to the Hub{waited}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from huref.errors import HurefError, RecipeError, RegistryError
+from huref.errors import HurefError, RecipeError, RegistryError, one_line
 from huref.registry.entry import Entry
 from huref.registry.exchange import read_jsonl
 from huref.registry.store import Store
@@ -50,7 +50,7 @@ def add_models(
                 entry = dataclasses.replace(entry, base=base)
             (done.added if store.add([entry]) else done.known).append(entry.model)
         except HurefError as error:
-            done.failed.append({"model": model, "why": " ".join(str(error).split())})
+            done.failed.append({"model": model, "why": one_line(error)})
     return done
 
 

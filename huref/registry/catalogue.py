@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huref.errors import DiskError, RegistryError
+from huref.files import FULL
 
 NAME = "registry.sqlite"
 PATIENCE = 60.0  # seconds to wait for another writer
@@ -69,7 +70,7 @@ def explained(folder: Path) -> Iterator[None]:
         reason = "the disk failed" if broke else "no space left on the disk"
         raise RegistryError(f"{folder}: {reason}; nothing was changed ({error})") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise RegistryError(
                 f"{folder}: no space left on the disk; nothing was changed"
             ) from error

@@ -61,8 +61,9 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
 def _join(name: str, **arguments: Any) -> None:
     """Call ray.init. A client server that dies while it starts is asked for again.
 
-    Ray starts such a server for every client that comes by ray://, and on a busy machine the first
-    one may not survive it; the client that was refused has to be disconnected before the next try.
+    Ray forks such a server for every client that comes by ray://, which it may not survive while
+    other threads are in gRPC; the client that was refused has to be disconnected before the next
+    try.
     """
     for left in reversed(range(ATTEMPTS)):
         try:
