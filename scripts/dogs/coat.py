@@ -49,7 +49,7 @@ _SPOT_PLACES = np.random.default_rng(21).permutation(
         dtype=np.float64,
     )
 )
-_SPOT_SIZES = np.random.default_rng(22).uniform(3.2, 5.4, SPOTS)
+_SPOT_SIZES = np.random.default_rng(22).uniform(4.0, 5.8, SPOTS)
 
 
 def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
@@ -170,8 +170,8 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     _tan_points(paint, f, b, t, edge)
     spotted = present(t["spots"], 0.42)
     for number, (place, radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
-        shown = present(t[f"spot_{number}"], 0.5) * (0.33 + 0.67 * spotted)
-        paint.spot(f, edge, place, radius * (0.5 + 0.6 * shown), p.mark, 0.95 * shown)
+        shown = present(t[f"spot_{number}"], 0.4) * (0.55 + 0.45 * spotted)
+        paint.spot(f, edge, place, radius * (0.6 + 0.5 * shown), p.mark, 0.95 * shown)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
     paint.cover(_step(ruff + edge, 1.6), _WHITE, 0.92 * present(t["ruff"], 0.3))
     _muzzle_and_blaze(paint, f, b, t, edge)
@@ -233,7 +233,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     socket = np.exp(-(((away - b.eye_gap + 1) / 7.5) ** 2) - ((f.y - EYE_LINE) / 7) ** 2)
     stop = np.exp(-((dx / (1.2 + 0.05 * f.y)) ** 2)) * _step(f.y - 27, 4) * _step(52 - f.y, 5)
     brow = np.exp(-((dx / 13) ** 2) - ((f.y - 36) / 6) ** 2)
-    wrinkle = brow * np.sin((f.y + 0.010 * dx**2) * 1.5)
+    wrinkle = brow * np.sin((f.y + 0.010 * dx**2) * 1.2)
     cheeks = np.exp(-(((away - 22) / 6) ** 2) - ((f.y - 60) / 7) ** 2)
     # The bridge of the nose catches light, its flanks do not, the more the longer the muzzle.
     span = _step(f.y - 45, 5) * _step(b.nose + 3 - f.y, 4)
@@ -242,7 +242,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     shade += np.float32(between(0.05, 0.16, t["muzzle_length"])) * span * (ridge - 1.2 * flank)
     shade = shade + bump - 0.30 * rim - 0.16 * socket
     shade -= np.float32(between(0.0, 0.22, t["stop"])) * stop
-    shade += np.float32(0.26 * present(t["wrinkle"], 0.24)) * wrinkle
+    shade += np.float32(0.42 * present(t["wrinkle"], 0.24)) * wrinkle
     shade += np.float32(0.12 * t["cheek_light"]) * cheeks
     # Short hair on the muzzle and around the eyes.
     calm = 1 - 0.6 * inside - 0.4 * socket

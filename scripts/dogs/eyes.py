@@ -87,8 +87,8 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     """A tuft of hair over each eye."""
     light = ramp(t["brow_light"], 0.0, 0.5)
     colour = mixed(mixed(p.coat * 0.45, INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
-    length = 1.0 + 4.6 * present(t["brow_length"], 0.35)
-    y = EYE_LINE - between(7.0, 11.0, t["brow_height"])
+    length = 1.6 + 5.6 * present(t["brow_length"], 0.35)
+    y = EYE_LINE - between(7.5, 12.5, t["brow_height"])
     for side in (-1, 1):
         points = []
         for number in range(5):
@@ -103,7 +103,7 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
                 ),
             ]
         points.append((50 + side * (b.eye_gap + 5.0), y - 1.0))
-        points.append((50 + side * (b.eye_gap + 1.0), y - 3.6))
+        points.append((50 + side * (b.eye_gap + 1.0), y - 4.2))
         points.append((50 + side * (b.eye_gap - 4.0), y - 2.0))
-        opacity = between(0.4, 0.95, t["brow_length"]) * (0.5 + 0.5 * abs(t["brow_light"]))
+        opacity = between(0.6, 0.95, t["brow_length"]) * (0.7 + 0.3 * abs(t["brow_light"]))
         canvas.drawPath(polygon(np.array(points)), fill(colour, opacity))

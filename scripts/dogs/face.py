@@ -68,11 +68,11 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     )
     canvas.drawPath(lips, pen(line, 1.25, 0.92))
     canvas.drawLine(50, b.nose + 3, 50, b.mouth - 0.2, pen(line, 1.15, 0.9))
-    freckle = fill(line, 0.75 * present(t["freckles"], 0.5))
+    freckle = fill(line, 0.9 * present(t["freckles"], 0.4))
     for side in (-1, 1):
-        for dx, dy in ((6.2, 3.2), (8.6, 5.0), (9.4, 2.2), (6.6, 6.2), (11.4, 4.2)):
+        for dx, dy in ((6.4, 4.4), (9.6, 1.6), (10.4, 5.6)):
             x = 50 + side * dx * (0.4 + b.muzzle / 26)
-            canvas.drawCircle(x, b.nose + dy - 0.6, 0.72, freckle)
+            canvas.drawCircle(x, b.nose + dy - 0.6, 1.15, freckle)
 
 
 def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:

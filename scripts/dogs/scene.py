@@ -58,12 +58,11 @@ def _draw_ear(
     t: dict[str, float],
     opacity: float,
 ) -> None:
-    edge = polygon(ear.edge)
+    flap = polygon(ear.flap)
+    edge = skia.Op(polygon(ear.base), flap, skia.kUnion_PathOp)
     dark = mixed(p.ear * 0.30, np.full(3, 12.0), 0.4)
     texture.setAlphaf(opacity)
-    flap = polygon(ear.flap)
-    canvas.drawPath(polygon(ear.base), texture)
-    canvas.drawPath(flap, texture)
+    canvas.drawPath(edge, texture)
     canvas.save()
     canvas.clipPath(edge, True)
     inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"], 0.0, 0.7))
