@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from huref.decoder.stylegan2 import SQRT2, FullyConnected, Generator
+from huref.decoder.stylegan2 import SQRT2, FullyConnected, Generator, StyledConv
 
 State = dict[str, Tensor]
 FIRST = "mapping.fc0.weight"
@@ -19,9 +19,26 @@ FIRST = "mapping.fc0.weight"
 def build(
     inputs: int, w_dim: int, depth: int, channels: dict[int, int], resolution: int, lr_mul: float
 ) -> Generator:
-    """Make a fresh generator up to a resolution."""
+    """Make a fresh generator up to a resolution, its noise a map to be learned."""
     used = {r: c for r, c in channels.items() if r <= resolution}
-    return Generator(inputs, w_dim, depth, used, lr_mul=lr_mul)
+    generator = Generator(inputs, w_dim, depth, used, lr_mul=lr_mul)
+    learn_noise(generator)
+    return generator
+
+
+@torch.no_grad()
+def learn_noise(generator: Generator) -> None:
+    """Let every layer's fixed noise be trained, from zero, at a strength of one.
+
+    The grain of fur and the places of freckles are the same in all drawings. Convolutions of
+    random noise cannot recall them, and training turned it off; a map of a layer's own can.
+    """
+    for layer in generator.modules():
+        if isinstance(layer, StyledConv):
+            noise = torch.zeros_like(layer.noise_const)
+            del layer.noise_const
+            layer.register_parameter("noise_const", torch.nn.Parameter(noise))
+            layer.noise_strength.fill_(1.0).requires_grad_(False)
 
 
 def trait_directions(names: Sequence[str]) -> Tensor:
@@ -55,8 +72,17 @@ def start_from_traits(generator: Generator, names: Sequence[str]) -> None:
 
 
 def grow(generator: Generator, state: State) -> Generator:
-    """Load a smaller generator's tensors; what is new starts as plain up-sampling of the old."""
+    """Load a smaller generator's tensors; what is new starts as plain up-sampling of the old.
+
+    Strengths of noise other than one become part of the noise, as `learn_noise` has it.
+    """
     own = generator.state_dict()
+    state = state | {
+        name: state[name] * state[name.replace("const", "strength")]
+        for name in state
+        if name.endswith("noise_const")
+    }
+    state |= {n: torch.ones_like(state[n]) for n in state if n.endswith("noise_strength")}
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if set(state) - set(fitting):
         raise ValueError(f"the configuration does not fit {sorted(set(state) - set(fitting))[0]}")

@@ -94,7 +94,8 @@ class Training:
         mean.load_state_dict(model.state_dict())
         if stage.freeze:
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(f".b{resolution}." in name)
+                own = f".b{resolution}." in name
+                parameter.requires_grad_(own and parameter.requires_grad)
         self.loss = torch.compile(self.distance) if c["compile"] else self.distance
         return model, mean, MuonAndAdam(model)
 

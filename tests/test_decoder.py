@@ -281,6 +281,23 @@ def test_a_grown_generator_starts_as_the_smaller_one_enlarged() -> None:
         grow(build(24, 16, 2, {4: 12, 8: 11}, 8, 1.0), small.state_dict())
 
 
+def test_growing_keeps_what_noise_of_another_strength_gave() -> None:
+    from decoder_network import build, grow
+
+    channels = {4: 12, 8: 10}
+    small = Generator(24, 16, 2, channels, lr_mul=1.0)
+    with torch.no_grad():
+        for name, parameter in small.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.7)
+    trained = grow(build(24, 16, 2, channels, 8, 1.0), small.state_dict())
+    z = torch.randn(3, 24)
+    assert torch.allclose(trained(z), small(z), atol=1e-5)
+    assert trained.get_parameter("synthesis.b8.conv1.noise_strength").item() == 1.0
+    fresh = build(24, 16, 2, channels, 8, 1.0)
+    assert not fresh.get_parameter("synthesis.b8.conv1.noise_const").any()
+
+
 def test_the_loss_sees_every_kind_of_error() -> None:
     from decoder_loss import distance, psnr
 
@@ -380,6 +397,8 @@ def test_a_resumed_training_goes_on_exactly_where_it_was(training) -> None:
     assert one.step(100).item() == other.step(100).item()
     for a, b in zip(one.mean.parameters(), other.mean.parameters(), strict=True):
         assert torch.equal(a, b)
+    learned = other.mean.get_parameter("synthesis.b8.conv1.noise_const")
+    assert learned.std() > 0
     assert (other.stage, other.seen_in_stage, other.seen) == (0, 104, 104)
 
 
