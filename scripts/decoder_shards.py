@@ -71,7 +71,7 @@ class Gallery:
     """All drawings made so far, reduced to the resolution in training and held in memory.
 
     Args:
-        between: how much more often than others a dog is taken whose ears are neither pricked nor
+        between: how much more often than others a dog is taken whose ears are neither upright nor
             hanging; see `decoder_emphasis`.
     """
 
