@@ -37,7 +37,7 @@ class Stage:
 
     Attributes:
         lr, matrix_lr: Adam's and Muon's learning rate, held until the part `hold` of the images.
-        freeze: whether only the block of this resolution is trained, the others left as they are.
+        frozen: blocks of up to this resolution, and the mapping, are left as they are; 0: none is.
     """
 
     resolution: int
@@ -46,7 +46,7 @@ class Stage:
     lr: float
     matrix_lr: float
     hold: float
-    freeze: bool = False
+    frozen: int = 0
 
     def part_of_rate(self, seen: int, steps: int) -> float:
         """Part of lr to use after `seen` images of this stage and `steps` steps since a start."""
@@ -92,10 +92,10 @@ class Training:
         model = grow(model, state).to(self.device)
         mean = build(self.basis.shape[1], *shape).to(self.device).requires_grad_(False)
         mean.load_state_dict(model.state_dict())
-        if stage.freeze:
-            for name, parameter in model.named_parameters():
-                own = f".b{resolution}." in name
-                parameter.requires_grad_(own and parameter.requires_grad)
+        trained = [f"synthesis.b{r}." for r in c["channels"] if r > stage.frozen]
+        for name, parameter in model.named_parameters():
+            if stage.frozen and not name.startswith(tuple(trained)):
+                parameter.requires_grad_(False)
         self.loss = torch.compile(self.distance) if c["compile"] else self.distance
         return model, mean, MuonAndAdam(model)
 
@@ -142,7 +142,7 @@ class Training:
         """Grow model and average to the next resolution; the optimiser starts afresh."""
         current, mean = self.model.state_dict(), self.mean.state_dict()
         self.stage, self.seen_in_stage = self.stage + 1, 0
-        if self.stages[self.stage].freeze:
+        if self.stages[self.stage].frozen:
             current = mean
         self.model, self.mean, self.optimiser = self.networks(current)
         self.mean.load_state_dict(self.model.state_dict() | mean)
