@@ -2,7 +2,7 @@
 
 Nothing in a picture changes as much over so few latents as an ear between upright and hanging,
 and only one dog in seven has such ears: taken as often as the others, theirs would be the softest
-(measured, before they were: three times the squared error around such ears as around others).
+(measured on an earlier drawing, in which they passed further: three times the squared error).
 """
 
 import numpy as np

@@ -92,10 +92,11 @@ class Training:
         model = grow(model, state).to(self.device)
         mean = build(self.basis.shape[1], *shape).to(self.device).requires_grad_(False)
         mean.load_state_dict(model.state_dict())
-        trained = [f"synthesis.b{r}." for r in c["channels"] if r > stage.frozen]
-        for name, parameter in model.named_parameters():
-            if stage.frozen and not name.startswith(tuple(trained)):
-                parameter.requires_grad_(False)
+        if stage.frozen:
+            trained = tuple(f"synthesis.b{r}." for r in c["channels"] if r > stage.frozen)
+            for name, parameter in model.named_parameters():
+                if not name.startswith(trained):
+                    parameter.requires_grad_(False)
         self.loss = torch.compile(self.distance) if c["compile"] else self.distance
         return model, mean, MuonAndAdam(model)
 

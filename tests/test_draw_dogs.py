@@ -78,7 +78,7 @@ def test_every_attribute_changes_some_pixel(dogs: np.ndarray) -> None:
 
 def test_ears_pass_from_pricked_to_hanging_without_a_jump(dogs: np.ndarray) -> None:
     drops = [index for index, name in enumerate(ATTRIBUTES) if name.startswith("ear_drop.")]
-    for dog in dogs[:6]:
+    for dog in dogs[:6].copy():
         pictures = []
         for place in np.linspace(-1.0, 1.0, 81):
             dog[drops] = place
