@@ -13,22 +13,24 @@ Everything is imported on first use, so `import huref` costs next to nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from huref.version import __version__
+
 if TYPE_CHECKING:
-    from huref.checking import check
-    from huref.comparison import compare
+    from huref.api.check import check
+    from huref.api.compare import compare
+    from huref.api.fingerprint import Fingerprint, fingerprint
     from huref.errors import HurefError
     from huref.invariants.record import Record
     from huref.lineage.table import LineageTable
-    from huref.portrait import Fingerprint, fingerprint
-    from huref.registry.fleet import fleet
+    from huref.registry.fleet.run import fleet
     from huref.registry.identify import identify
 
-__version__ = "0.1.0"
 __all__ = [
     "Fingerprint",
     "HurefError",
     "LineageTable",
     "Record",
+    "__version__",
     "check",
     "compare",
     "fingerprint",
@@ -37,15 +39,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Fingerprint": "huref.portrait",
+    "Fingerprint": "huref.api.fingerprint",
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
-    "check": "huref.checking",
-    "compare": "huref.comparison",
-    "fingerprint": "huref.portrait",
+    "check": "huref.api.check",
+    "compare": "huref.api.compare",
+    "fingerprint": "huref.api.fingerprint",
     "identify": "huref.registry.identify",
-    "fleet": "huref.registry.fleet",
+    "fleet": "huref.registry.fleet.run",
 }
 
 

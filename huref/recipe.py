@@ -17,6 +17,7 @@ from huref.assets import imported_decoder, locate, read_metadata
 from huref.errors import CheckpointDigestError, RecipeError
 
 DIGEST_LENGTH = 12  # hex digits
+LATENT_SIZE = 512  # numbers of a latent, whichever encoder and decoder a recipe names
 
 
 @dataclass(frozen=True)

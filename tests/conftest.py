@@ -1,4 +1,3 @@
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,30 +9,8 @@ import torch
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ["HUREF_HOME"] = tempfile.mkdtemp(prefix="huref-tests-")  # not the user's own
 
-from hub_server import LoopbackHub
-
-ZOO = Path(__file__).parent.parent / "checkpoints" / "zoo"
-
-
-def write_tokenizer(folder: Path, words: list[str], first_id: int = 0) -> None:
-    """A byte-level BPE tokenizer.json whose vocabulary is a list of words."""
-    vocab = {word: first_id + i for i, word in enumerate(words)}
-    data = {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
-        "decoder": {"type": "ByteLevel"},
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(data), "utf-8")
-
-
-def some_words(count: int) -> list[str]:
-    """Distinct pronounceable strings, every other one with a leading space (Ġ)."""
-    consonants, vowels = "bcdfghklmnprstvz", "aeiou"
-    syllables = [c + v for c in consonants for v in vowels]
-    words = [a + b for a in syllables for b in syllables]
-    return [("Ġ" if i % 2 else "") + word for i, word in enumerate(words[:count])]
+from tests.support.hub_server import LoopbackHub
+from tests.support.small_models import some_words, write_tokenizer
 
 
 @pytest.fixture

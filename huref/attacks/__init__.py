@@ -2,7 +2,7 @@
 
 Each kind changes a model's weights so that its outputs stay what they were (up to rounding), or
 nearly so, where `EXACT` does not list it. They are what an adversary, or a harmless exporter,
-might do; docs/attacks.md has what each does to a fingerprint.
+might do; docs/measured/attacks.md has what each does to a fingerprint.
 """
 
 from collections.abc import Sequence

@@ -10,10 +10,10 @@ from huref.attacks.blocks import bias_of, take_block
 from huref.attacks.editable import ENDS, Editable
 from huref.errors import AttackError
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.model_name import open_repository
 from huref.loader.repository import (
     LocalFolder,
     Repository,
-    open_repository,
     read_json,
     read_text,
 )
@@ -46,7 +46,7 @@ def _download(repository: Repository, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
-    from huref.loader.hub_errors import explain
+    from huref.loader.hub.errors import explain
 
     if isinstance(repository, LocalFolder):  # offline: it is in the cache already
         return repository.path

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from huref.decoder.persistence import TRAININGS, Module, read_network
 from huref.errors import CheckpointError
-from huref.loader import safetensors, torch_legacy, torch_zip
+from huref.loader.formats import safetensors, torch_legacy, torch_zip
+from huref.loader.formats.tensor_views import TensorView
+from huref.loader.formats.torch_files import locate
 from huref.loader.ranges import ByteSource, LocalFile, Meter
-from huref.loader.tensor_views import TensorView
 from huref.loader.tensors import StoredTensor, view_as
-from huref.loader.torch_files import locate
 
 LARGEST_FILE = 4 << 30  # bytes; NVIDIA's 1024 px pickles, with discriminator, have 380 MB
 LARGEST_NETWORK = 1 << 30  # bytes in float32; a 1024 px generator has 120 MB

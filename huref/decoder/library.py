@@ -22,9 +22,9 @@ from huref.decoder.render import (
 )
 from huref.decoder.stylegan2 import Generator
 from huref.errors import CheckpointDigestError, CheckpointError
+from huref.recipe import LATENT_SIZE
 
 SHIPPED = "checkpoints/decoder.safetensors"
-LATENT = 512  # what the encoder gives
 AFHQ = (0.5, 8)  # truncation as in HuRef's paper: psi, and how many layers it reaches
 MEAN_OF = 10_000  # latents, where a file has no mean w
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -199,9 +199,10 @@ def _require_usable(state: State, metadata: dict[str, Any], path: Path) -> None:
         generator = _generator(state, metadata)
     except CheckpointDigestError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
-    if generator.z_dim != LATENT:
+    if generator.z_dim != LATENT_SIZE:
         raise CheckpointError(
-            f"{path.name}: its latents have {generator.z_dim} dimensions, fingerprints {LATENT}"
+            f"{path.name}: its latents have {generator.z_dim} dimensions, "
+            f"fingerprints {LATENT_SIZE}"
         )
     psi, cutoff = metadata["psi"], metadata["cutoff"]
     if not 0 < psi <= 1 or not (cutoff is None or cutoff > 0) or not math.isfinite(psi):

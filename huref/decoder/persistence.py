@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from huref.errors import CheckpointError
-from huref.loader import torch_legacy
-from huref.loader.pickle_machine import OPERATIONS, EndOfPickleError, Machine, Operations
-from huref.loader.tensor_views import BUILDERS, Builders, Name, Storage, TensorView
-from huref.loader.unpickle import Allowlist, unpickle
+from huref.loader.formats import torch_legacy
+from huref.loader.formats.pickle_machine import OPERATIONS, EndOfPickleError, Machine, Operations
+from huref.loader.formats.tensor_views import BUILDERS, Builders, Name, Storage, TensorView
+from huref.loader.formats.unpickle import Allowlist, unpickle
 
 MAX_MODULES = 5_000  # a 1024 px generator has about sixty
 TENSORFLOW = "dnnlib.tflib"

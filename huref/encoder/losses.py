@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
-from huref.encoder.network import LATENT
+from huref.recipe import LATENT_SIZE
 
 
 class Discriminator(nn.Sequential):
@@ -12,7 +12,11 @@ class Discriminator(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Linear(LATENT, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1)
+            nn.Linear(LATENT_SIZE, 256),
+            nn.ReLU(),
+            nn.Linear(256, 128),
+            nn.ReLU(),
+            nn.Linear(128, 1),
         )
 
     def loss(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from huref.errors import RecipeError
 from huref.invariants.terms import standardise
+from huref.recipe import LATENT_SIZE
 
-LATENT = 512
 BLOCKS, TERMS = 2, 3
 
 
@@ -90,7 +90,7 @@ class FingerprintCNN(nn.Module):
             )
         self.share_blocks = share_blocks
         self.temper = Temper() if temper else nn.Identity()
-        widths = [TERMS if share_blocks else BLOCKS * TERMS, *channels, LATENT]
+        widths = [TERMS if share_blocks else BLOCKS * TERMS, *channels, LATENT_SIZE]
         layers: list[nn.Module] = []
         for i, kernel in enumerate(kernels):
             conv = nn.Conv2d(widths[i], widths[i + 1], kernel, stride=kernel, bias=False)
@@ -138,7 +138,7 @@ class PaperCNN(nn.Module):
     def __init__(self, anchors: int = 256, channels: tuple[int, ...] = (8, 64, 256)) -> None:
         super().__init__()
         self.anchors = anchors
-        widths = [BLOCKS * TERMS, *channels, LATENT]
+        widths = [BLOCKS * TERMS, *channels, LATENT_SIZE]
         layers: list[nn.Module] = []
         side = anchors
         for i in range(len(widths) - 1):

@@ -20,9 +20,8 @@ from huref.invariants.barcodes import Barcodes
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
-from huref.recipe import Recipe, parse_recipe
+from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 
-LATENT = 512
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
@@ -103,7 +102,10 @@ def load_record(path: Path) -> Record:
             recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             optional = {*UNITS, *BARCODES, *RELATIONS}
-            expected = {"terms": (len(recipe.layers), 3, recipe.m, recipe.m), "latent": (LATENT,)}
+            expected = {
+                "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
+                "latent": (LATENT_SIZE,),
+            }
             held = {n: shape for n, shape in shapes.items() if n not in optional}
             if held != expected:
                 raise RecordError(f"{path}: a record holds {expected}, this file {held}")

@@ -1,6 +1,6 @@
 """How often the verdicts were wrong on models that are known to be independent.
 
-`scripts/evaluate_lineage.py` measures it and writes `configs/lineage.json`:
+`python -m scripts.evaluate lineage` measures it and writes `configs/lineage.json`:
 {"independent_pairs": pairs, "called_related": of them, "command": what reproduces it}.
 """
 

@@ -6,8 +6,8 @@ similarity (ICS) decides where units cannot be compared.
 
 The thresholds of the retention are the quartiles of the gap between the twins and the relatives of
 the larger zoo (configs/lineage-zoo.yaml), one in a hundred of each left aside;
-scripts/evaluate_lineage.py measures the rate of errors, also with thresholds from other families of
-bases than those it judges:
+`python -m scripts.evaluate lineage` measures the rate of errors, also with thresholds from other
+families of bases than those it judges:
 
                                         units p    ICS          retention, the larger
     fine-tunes, LoRA, merges, pruned    < 1e-300   0.96 - 1.00  0.98 - 1.00

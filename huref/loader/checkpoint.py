@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from huref.errors import CheckpointError
-from huref.loader.adapters import AdapterModel
-from huref.loader.contents import Contents, HuggingFaceModel
-from huref.loader.gguf_model import GgufModel, find_gguf
-from huref.loader.meta import MetaModel
-from huref.loader.repository import Repository, open_repository
+from huref.loader.contents import Contents
+from huref.loader.model_name import open_repository
+from huref.loader.repository import Repository
+from huref.loader.sources.adapters import AdapterModel
+from huref.loader.sources.gguf import GgufModel, find_gguf
+from huref.loader.sources.hugging_face import HuggingFaceModel
+from huref.loader.sources.meta import MetaModel
 from huref.loader.tensors import TensorInfo
 from huref.loader.vocabulary import Token
 

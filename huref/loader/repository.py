@@ -13,7 +13,6 @@ LFS_POINTER = b"version https://git-lfs"  # what git leaves where a large file w
 LONGEST_POINTER = 1024  # bytes, by its specification
 MOST_FILES = 20_000  # in a folder; the largest models have a few hundred
 MAX_TEXT = 256 * 1024 * 1024  # bytes; the largest tokenizer.json known is a tenth of this
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*){0,9}(@[\w./-]+)?")
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 # Beside a single file of weights, the files that belong to it and not to its neighbours.
 COMPANIONS = (
@@ -151,29 +150,3 @@ def read_json(repository: Repository, name: str) -> dict[str, Any]:
             f"{repository.model}: '{name}' does not hold a JSON object; download it again"
         )
     return value
-
-
-def open_repository(model: str, meter: Meter | None = None) -> Repository:
-    """The repository behind a folder's or file's path, or a Hub id.
-
-    A Hub id is `org/name`, with `@revision` where one is meant, and `org/name/file` for one file
-    of a repository that holds several, as those with GGUF files do.
-
-    Raises:
-        ModelNotFoundError: neither a path nor a name that the Hub could know.
-    """
-    meter = meter or Meter()
-    path = Path(model).expanduser()
-    if path.is_dir() and model:  # no name at all is no name for the current folder
-        return LocalFolder(path, model, meter)
-    if path.is_file():
-        return LocalFolder(path.parent, model, meter, chosen=path.name)
-    if path.exists() or not _HUB_ID.fullmatch(model):
-        raise ModelNotFoundError(
-            f"'{model}' is no file, and neither a folder nor a Hub id; give a model's folder or "
-            "file, or org/name, or org/name@revision"
-        )
-    # The Hub's client takes half a second to import; a local model does not need it.
-    from huref.loader.hub import open_hub_repository
-
-    return open_hub_repository(model, meter)

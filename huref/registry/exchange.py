@@ -16,7 +16,8 @@ from huref.files import replacing
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
-from huref.registry.store import Store, create_store
+from huref.registry.store import Store
+from huref.registry.stores import create_store
 
 ARRAYS = {"latent": "<f4", "sketch": "u1", "anchors": "<u4"}
 LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")

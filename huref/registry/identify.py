@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from huref.api.fingerprint import render
+from huref.api.open import open_record
 from huref.decoder.picture import contact_sheet
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
@@ -14,11 +16,10 @@ from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import build_table
 from huref.lineage.verdict import judge
-from huref.models import open_record
-from huref.portrait import render
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
-from huref.registry.store import Match, Store, open_store
+from huref.registry.store import Match, Store
+from huref.registry.stores import open_store
 
 Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
 SHOWN = 3  # candidates, however little they resemble the model

@@ -17,7 +17,8 @@ of Pearson correlation rho are jointly so. From n of them rho follows in two way
 The first also serves models that share only some anchors: the rows and columns that the other
 lacks are left out of the model's own term before it is turned, exactly as `compare_records` does.
 What the other holds beside adds to the deviation; how strong it is beside the shared part cannot be
-seen, and is taken to be as in the model itself (`strengthen`). docs/registry.md has the errors.
+seen, and is taken to be as in the model itself (`strengthen`). docs/measured/registry.md
+has the errors.
 
 What it gives away of the weights: the signs of 49,152 sums over all entries of products of weights
 and embeddings, without any scale. No weight follows from them. But whoever has the weights of a

@@ -11,16 +11,14 @@ Typical use:
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from huref.assets import home
 from huref.errors import RecipeError, RegistryError
-from huref.invariants.record import LATENT
 from huref.lineage.similarity import latent_cosine
-from huref.recipe import Recipe
+from huref.recipe import LATENT_SIZE, Recipe
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
 from huref.registry.ranking import Ranking
@@ -175,54 +173,6 @@ def default_uri() -> str:
     return str(home() / "registry")
 
 
-def create_store(uri: str, recipe: Recipe) -> Store:
-    """Create an empty registry for entries of one recipe.
-
-    Args:
-        uri: a folder that does not exist or is empty; or, with huref[lance], a folder or an
-            address in an object store that ends in ".lance", or "lance://folder".
-        recipe: of all its entries.
-
-    Raises:
-        RegistryError: something is there already, or it cannot be written.
-    """
-    if address := _lance_address(uri):
-        from huref.registry.lance_store import LanceStore
-
-        return LanceStore.create(address, recipe)
-    from huref.registry.folder_store import FolderStore
-
-    return FolderStore.create(Path(uri).expanduser(), recipe)
-
-
-def open_store(uri: str) -> Store:
-    """Open a registry that `create_store` made.
-
-    Raises:
-        RegistryError: there is none, or it is damaged.
-    """
-    if address := _lance_address(uri):
-        from huref.registry.lance_store import LanceStore
-
-        return LanceStore.open(address)
-    from huref.registry.folder_store import FolderStore
-
-    return FolderStore.open(Path(uri).expanduser())
-
-
-def _lance_address(uri: str) -> str | None:
-    """Where a LanceDB lies, or None for a folder of huref's own."""
-    if uri.startswith("lance://"):
-        return uri.removeprefix("lance://")
-    if uri.rstrip("/").endswith(".lance"):
-        return uri
-    if "://" in uri:
-        raise RegistryError(
-            f"{uri}: a registry is a folder, or a LanceDB whose name ends in .lance"
-        )
-    return None
-
-
 def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
     """Raise when an entry cannot be one of a registry.
 
@@ -231,7 +181,7 @@ def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
         RegistryError: its numbers have another size than the recipe's, or are not finite.
     """
     terms, m = len(recipe.layers) * 3, recipe.m
-    expected = (LATENT,), (terms, kept_of(m) // 8), (m,)
+    expected = (LATENT_SIZE,), (terms, kept_of(m) // 8), (m,)
     for entry in entries:
         if entry.recipe != recipe.digest:
             raise RecipeError(

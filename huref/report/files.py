@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from huref import __version__
 from huref.decoder.picture import write_png
 from huref.errors import HurefError
 from huref.files import replacing
@@ -15,6 +14,7 @@ from huref.report.raster import rasterise
 from huref.report.sheet import draw_table
 from huref.report.svg import as_svg
 from huref.report.tree_drawing import draw_forest
+from huref.version import __version__
 
 SOFTWARE = {"Software": f"huref {__version__}"}
 

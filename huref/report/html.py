@@ -6,8 +6,8 @@ import hashlib
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from huref import __version__
 from huref.report.palette import stylesheet
+from huref.version import __version__
 
 
 def render_html(page: str, package: str = "huref.report", **values: object) -> str:

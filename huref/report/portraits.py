@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw
 
+from huref.api.fingerprint import render
 from huref.decoder.picture import Picture
 from huref.errors import RecordError
 from huref.lineage.table import LineageTable
-from huref.portrait import render
 
 SIDE = 128  # pixels of an embedded dog
 COLOURS = 256  # in its palette: nine kilobytes a dog instead of twenty, and no bands to be seen

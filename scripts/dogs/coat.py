@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dogs.attributes import SPOTS, between, present, ramp
-from dogs.shapes import EYE_LINE, Build
-from dogs.textures import Fields
+from scripts.dogs.attributes import SPOTS, between, present, ramp
+from scripts.dogs.shapes import EYE_LINE, Build
+from scripts.dogs.textures import Fields
 
 Colour = np.ndarray  # float64 (3,), 0..255
 

@@ -3,10 +3,10 @@
 import numpy as np
 import skia
 
-from dogs.attributes import between, present, ramp
-from dogs.coat import Palette, mixed
-from dogs.ink import INK, argb, curve, fill, pen
-from dogs.shapes import EYE_LINE, Build, polygon
+from scripts.dogs.attributes import between, present, ramp
+from scripts.dogs.coat import Palette, mixed
+from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.shapes import EYE_LINE, Build, polygon
 
 _AMBER, _BROWN = np.array([205.0, 138.0, 42.0]), np.array([92.0, 50.0, 22.0])
 _BLUE, _GREEN = np.array([108.0, 180.0, 232.0]), np.array([150.0, 172.0, 88.0])

@@ -3,10 +3,10 @@
 import numpy as np
 import skia
 
-from dogs.attributes import between, present, ramp
-from dogs.coat import Palette, mixed
-from dogs.ink import INK, argb, curve, fill, pen
-from dogs.shapes import Build, polygon
+from scripts.dogs.attributes import between, present, ramp
+from scripts.dogs.coat import Palette, mixed
+from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.shapes import Build, polygon
 
 _RNG = np.random.default_rng(31)
 # Locks of the beard: place across the muzzle, length, and lean.

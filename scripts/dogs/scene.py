@@ -3,12 +3,12 @@
 import numpy as np
 import skia
 
-from dogs import coat, eyes, face
-from dogs.attributes import between, present, ramp, traits_of
-from dogs.coat import mixed
-from dogs.ink import argb, fill, pen
-from dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
-from dogs.textures import Fields, fields_for
+from scripts.dogs import coat, eyes, face
+from scripts.dogs.attributes import between, present, ramp, traits_of
+from scripts.dogs.coat import mixed
+from scripts.dogs.ink import argb, fill, pen
+from scripts.dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
+from scripts.dogs.textures import Fields, fields_for
 
 # Directions of the background's hue plane: green against magenta, blue against yellow.
 _GREEN = np.array([-40.0, 24.0, -22.0])

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import skia
 
-from dogs.attributes import between, present, ramp
+from scripts.dogs.attributes import between, present, ramp
 
 EYE_LINE = 46.0
 OUTLINE = 336  # points of the head outline

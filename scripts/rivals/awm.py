@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from rivals.weights import Weights, rows, shared_tokens
+from scripts.rivals.weights import Weights, rows, shared_tokens
 
 
 def align(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

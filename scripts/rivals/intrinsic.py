@@ -6,7 +6,7 @@ the score is the mean. Sequences of different lengths are interpolated to the lo
 
 import numpy as np
 
-from rivals.weights import Weights
+from scripts.rivals.weights import Weights
 
 
 def profile(model: Weights, layers: int) -> np.ndarray:

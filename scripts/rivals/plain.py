@@ -1,6 +1,6 @@
 """Plain parameter cosine: tensors of one name and one shape, as one long vector."""
 
-from rivals.weights import Weights
+from scripts.rivals.weights import Weights
 
 
 def parameter_cosine(a: Weights, b: Weights) -> float:

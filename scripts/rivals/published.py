@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from huref.invariants.published import published_terms
-from rivals.weights import Weights, rows, shared_tokens
+from scripts.rivals.weights import Weights, rows, shared_tokens
 
 TOKENS = 512
 LAYERS = 2

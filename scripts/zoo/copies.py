@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from huref.attacks import attack
-from zoo.order import Order
+from scripts.zoo.order import Order
 
 GROUP = 32  # inputs that share a scale
 BITS = 4

@@ -16,14 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from huref.loader.checkpoint import open_checkpoint
-from zoo.copies import COPIES
-from zoo.corpus import cut_windows, read_texts
-from zoo.objectives import OBJECTIVES
-from zoo.order import Order
-from zoo.relations import RELATIONS, load
-from zoo.surgery import tables_of
-from zoo.training import mean_loss, order_batches, train
-from zoo.vocabulary import save_tokenizer
+from scripts.zoo.copies import COPIES
+from scripts.zoo.corpus import cut_windows, read_texts
+from scripts.zoo.objectives import OBJECTIVES
+from scripts.zoo.order import Order
+from scripts.zoo.relations import RELATIONS, load
+from scripts.zoo.surgery import tables_of
+from scripts.zoo.training import mean_loss, order_batches, train
+from scripts.zoo.vocabulary import save_tokenizer
 
 
 def make(order: Order) -> dict[str, Any]:

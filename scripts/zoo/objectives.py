@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
-from zoo.order import Order
-from zoo.relations import load
-from zoo.training import Loss, token_loss
+from scripts.zoo.order import Order
+from scripts.zoo.relations import load
+from scripts.zoo.training import Loss, token_loss
 
 BETA = 0.1  # of direct preference optimisation
 CORRUPTED = 0.15  # share of a rejected text's tokens that another place of the batch gave

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.corpus import read_texts
+from scripts.zoo.corpus import read_texts
 
 
 @dataclass(frozen=True)

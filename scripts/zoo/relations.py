@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from huref.attacks import attack
-from zoo.merging import METHODS
-from zoo.order import Order, domain_texts
-from zoo.surgery import (
+from scripts.zoo.merging import METHODS
+from scripts.zoo.order import Order, domain_texts
+from scripts.zoo.surgery import (
     keep_groups,
     keep_units,
     keep_width,
@@ -21,7 +21,7 @@ from zoo.surgery import (
     stack_blocks,
     tables_of,
 )
-from zoo.vocabulary import TRAINERS, grow
+from scripts.zoo.vocabulary import TRAINERS, grow
 
 Start = tuple[PreTrainedModel, PreTrainedTokenizerFast]
 

@@ -1,0 +1,5 @@
+"""`python -m huref`: the command line."""
+
+from huref.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""Declared against measured: does a model come from where it says?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from huref.api.open import kind_of_file, open_record
+from huref.errors import HurefError, one_line
+from huref.lineage.table import Pair, build_table
+from huref.loader.checkpoint import open_checkpoint
+from huref.loader.declarations import Declaration, read_declarations
+from huref.loader.model_name import open_repository
+from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
+from huref.loader.sources.adapters import AdapterModel
+
+Status = Literal["confirmed", "contradicted", "undecided", "unreachable"]
+Answer = Literal["confirmed", "contradicted", "undecided", "unreachable", "nothing declared"]
+WORST_FIRST: tuple[Status, ...] = ("contradicted", "unreachable", "undecided", "confirmed")
+GIVEN = "--base"  # the source of what the user named
+
+CLOSING: dict[Answer, str] = {
+    "confirmed": "What is declared agrees with the weights.",
+    "contradicted": "What is declared does not agree with the weights.",
+    "undecided": "The weights neither confirm nor contradict what is declared.",
+    "unreachable": "Not every declared base could be measured.",
+    "nothing declared": "No base is declared; see 'huref identify', or give a --base.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One declared base and what was measured of it; the pair is (model, base), or None."""
+
+    declaration: Declaration
+    status: Status
+    why: str
+    pair: Pair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `check --json`."""
+        one = self.declaration
+        return {
+            "base": one.base,
+            "relation": one.relation,
+            "sources": list(one.sources),
+            "firm": one.firm,
+            "status": self.status,
+            "why": self.why,
+            "measured": self.pair.to_json() if self.pair else None,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a model declares beside what was measured.
+
+    Attributes:
+        model: as the user called it.
+        findings: one for each declared base.
+        notes: declarations that could not be read.
+    """
+
+    model: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> Answer:
+        """The worst of the findings; mere hints count only where they are confirmed."""
+        firm = [f.status for f in self.findings if f.declaration.firm]
+        for status in WORST_FIRST:
+            if status in firm:
+                return status
+        hinted = any(f.status == "confirmed" for f in self.findings)
+        return "confirmed" if hinted else "nothing declared"
+
+    def to_json(self) -> dict[str, Any]:
+        """`check --json`."""
+        return {
+            "model": self.model,
+            "answer": self.answer,
+            "declared": [finding.to_json() for finding in self.findings],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        lines = [self.model]
+        for finding in self.findings:
+            one = finding.declaration
+            kind = one.relation or ("base" if one.firm else "a hint")
+            sources = ", ".join(map(_plain, one.sources))
+            lines += [
+                "",
+                f"  declared  {_plain(one.base)}  ({kind}; {sources})",
+                f"  measured  {_measured(finding)}",
+                f"  so it is  {finding.status}",
+            ]
+        if self.notes:
+            lines += ["", *(f"  note      {_plain(note)}" for note in self.notes)]
+        return "\n".join([*lines, "", CLOSING[self.answer]])
+
+
+def _measured(finding: Finding) -> str:
+    verdict = finding.pair.evidence.verdict if finding.pair else None
+    return _plain(f"{verdict}: {finding.why}" if verdict else finding.why)
+
+
+def _plain(text: str) -> str:
+    """Text that cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def check(
+    model: str | Path,
+    bases: Sequence[str | Path] = (),
+    *,
+    recipe: str = "default",
+    cache: bool = True,
+) -> Check:
+    """Measure a model against the bases that it declares, or against those that are given.
+
+    Args:
+        model: a folder, file, Hub id or adapter; with `bases` also a record.
+        bases: measured instead of what the model declares.
+        recipe: name of a recipe, or a YAML file.
+        cache: whether records that were made before are used again, and new ones kept.
+
+    Raises:
+        HurefError: the model itself cannot be read.
+    """
+    name = str(model)
+    declared, notes, is_adapter = _declarations(name)
+    if bases:
+        notes += [f"{', '.join(d.sources)} names {d.base}; {GIVEN} replaces it" for d in declared]
+        declared = [Declaration(str(base), (GIVEN,), str(base)) for base in bases]
+    # What is wrong with the model itself is said here.
+    if not bases and any(one.model for one in declared):
+        open_record(name, recipe, cache=cache)
+    elif not bases and not declared and not notes:
+        _ = open_checkpoint(name).names
+    findings = [
+        _measure(name, one, is_adapter, recipe, cache)
+        for one in tqdm(declared, desc="declared bases", delay=2, disable=None)
+    ]
+    return Check(name, tuple(findings), tuple(notes))
+
+
+def _declarations(model: str) -> tuple[list[Declaration], list[str], bool]:
+    """What is declared, notes, and whether the model is an adapter."""
+    path = Path(model).expanduser()
+    if path.is_file() and (kind := kind_of_file(path)) != "weights":
+        note = f"a {kind} declares nothing; give the model itself, or a base with {GIVEN}"
+        return [], [note], False
+    repository = open_repository(model)
+    return *read_declarations(repository), AdapterModel.is_in(repository)
+
+
+def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache: bool) -> Finding:
+    if one.model is None:
+        return Finding(one, "unreachable", one.why)
+    given = GIVEN in one.sources
+    try:
+        under = one.model if is_adapter and given else ""
+        record = open_record(model, recipe, base=under, cache=cache)
+        pair = build_table([record, open_record(one.model, recipe, cache=cache)]).pairs[0]
+    except (HurefError, OSError) as error:
+        return Finding(one, "unreachable", one_line(error))
+    status, why = _judge(pair, is_merge=one.relation == "merge")
+    if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
+        # It has no weights but this base's and its own small change, so it cannot but agree.
+        return Finding(
+            one, "undecided", f"it fits this base, which it was measured on: {why}", pair
+        )
+    return Finding(one, status, why, pair)
+
+
+def _judge(pair: Pair, is_merge: bool) -> tuple[Status, str]:
+    """What the evidence of (model, base) says of "base is where model comes from"."""
+    verdict, direction = pair.evidence.verdict, pair.evidence.direction
+    if verdict in ("unrelated", "shared initialisation"):
+        return "contradicted", pair.why
+    if verdict != "descends":
+        return "undecided", pair.why
+    # A mean of models lies nearer to their root than each of them.
+    if direction is not None and direction.older == "a" and not is_merge:
+        # As after training on a quantised copy: the copy was changed, and yet it came first.
+        return "undecided", f"{pair.why}; but the base looks like the later one: {direction.why}"
+    return "confirmed", pair.why

@@ -1,0 +1,46 @@
+"""Compares any mix of models, records and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from huref.api.open import open_record
+from huref.errors import HurefError
+from huref.invariants.extract import Depth
+from huref.invariants.record import Record
+from huref.lineage.table import LineageTable, build_table
+
+
+def compare(
+    models: Sequence[str | Path],
+    *,
+    recipe: str = "default",
+    depth: Depth = "recipe",
+    cache: bool = True,
+) -> LineageTable:
+    """Measure each model once and compare every two.
+
+    Args:
+        models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
+            only the latent can be compared.
+        recipe: name of a recipe, or a YAML file, for the models whose weights are read.
+        depth: "full" reads the feed-forward networks of every block, for layer maps.
+        cache: whether records that were made before are used again, and new ones kept.
+
+    Raises:
+        RecipeError: two of them were made by different recipes.
+        HurefError: another subclass says which model could not be read, and why.
+    """
+    names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
+    return build_table([_open(name, recipe, depth, cache) for name in names])
+
+
+def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:
+    """A model's record. What is wrong in one of its files is said of the model: there are many."""
+    try:
+        return open_record(name, recipe, depth=depth, cache=cache)
+    except HurefError as error:
+        if str(error).startswith((name.partition("@")[0], f"'{name}'")):
+            raise
+        raise type(error)(f"{name}: {error}") from error

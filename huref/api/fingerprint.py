@@ -1,0 +1,168 @@
+"""The whole chain for one model: weights in, a dog out."""
+
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huref.api.open import Costs, measure, picture_text, public_name
+from huref.decoder.picture import captioned, enlarge, write_png
+from huref.decoder.render import Decoder, load_decoder
+from huref.decoder.spoken import colour_strip, spoken_code
+from huref.errors import RecordError
+from huref.invariants.record import Record
+from huref.recipe import imported_with, load_recipe
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A model's picture, and what it was made from.
+
+    Attributes:
+        record: terms and latent; only the latent when it came from a picture.
+        image: (height, width, 3) uint8.
+        costs: bytes read and seconds by stage.
+        path: where the picture was written, or None.
+        caption: whether the PNG says below the dog whose it is, and its code.
+    """
+
+    record: Record
+    image: np.ndarray
+    costs: Costs = field(repr=False)
+    path: Path | None = None
+    caption: bool = False
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Four words to read out, of which relatives share most; see `huref.decoder.spoken`."""
+        return spoken_code(self.latent)
+
+    @property
+    def latent(self) -> np.ndarray:
+        """The code of the model, (512,) float32.
+
+        Raises:
+            RecordError: there is none, as by the published recipe.
+        """
+        if self.record.latent is None:
+            raise RecordError(f"{self.record.model}: the record has no latent")
+        return self.record.latent
+
+    def save(self, path: str | Path) -> Path:
+        """Write the PNG with the model, revision, recipe and latent in its text chunks."""
+        image = self.image
+        if self.caption:
+            name = public_name(self.record)
+            image = captioned(image, name, self.code, colour_strip(self.latent))
+        write_png(Path(path), image, picture_text(self.record))
+        return Path(path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `huref fingerprint --json` prints."""
+        anchors = self.record.anchors
+        return {
+            "model": self.record.model,
+            "revision": self.record.revision,
+            "recipe": self.record.recipe.digest,
+            "image": str(self.path) if self.path else None,
+            "latent": [float(x) for x in self.latent],
+            "anchors": len(anchors.filled) if anchors else None,
+            "bytes_read": self.costs.bytes_read,
+            "bytes_total": self.costs.bytes_total,
+            "seconds": self.costs.seconds,
+        }
+
+
+SHOWN = 256  # pixels on a side at least; people judge these pictures by looking
+
+
+@lru_cache(maxsize=2)
+def cached_decoder(path: Path) -> Decoder:
+    """The decoder of a checkpoint, loaded once."""
+    return load_decoder(path)
+
+
+def render(
+    record: Record,
+    decoder: str | None = None,
+    recipe: str = "default",
+    *,
+    redraw: bool = False,
+) -> np.ndarray:
+    """The picture of a record's latent, (height, width, 3) uint8.
+
+    A record that was made for an imported decoder is drawn with it, unless another is named.
+
+    Args:
+        record: with a latent.
+        decoder: name or file of a decoder; None for the recipe's.
+        recipe: name or file of a recipe.
+        redraw: draw a record that was made for a decoder that is not here with this one. It is
+            another dog, but the same for the same latent, so a sheet of models drawn alike holds.
+
+    Raises:
+        RecordError: the record has no latent, or was made for another decoder, so this one would
+            show another dog.
+    """
+    import torch
+
+    current, _, decoder_path = load_recipe(recipe, decoder)
+    if record.latent is None:
+        raise RecordError(
+            f"{record.model}: the recipe '{record.recipe.name}' gives terms and no picture; use "
+            "'huref compare', or the default recipe"
+        )
+    if record.recipe.decoder != current.decoder:
+        imported = imported_with(record.recipe.decoder) if decoder is None else None
+        if imported is None and not redraw:
+            raise RecordError(
+                f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
+                f"{current.decoder}; name the right one with --decoder"
+            )
+        decoder_path = imported or decoder_path
+    images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
+    return enlarge(images[0], SHOWN)
+
+
+def fingerprint(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    recipe: str = "default",
+    decoder: str | None = None,
+    record: str | Path | None = None,
+    base: str | Path | None = None,
+    caption: bool = False,
+) -> Fingerprint:
+    """Fingerprint a model.
+
+    Args:
+        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), a LoRA
+            adapter, a saved record or a fingerprint PNG.
+        out: where to write the PNG; None writes none.
+        recipe: name of a recipe, or a YAML file.
+        decoder: a decoder to use instead of the recipe's: a file, or the name of an imported one.
+        record: where to save the record (private: it leaks weights); None saves none.
+        base: for a LoRA adapter, the model to apply it to instead of the one that it names.
+        caption: whether the PNG says below the dog whose it is, with four words that stand for
+            the latent and a strip of its colours.
+
+    Returns:
+        The picture, the latent and what they cost.
+
+    Raises:
+        HurefError: a subclass says what is wrong and what to do.
+    """
+    measured, costs = measure(str(model), recipe, decoder, str(base or ""))
+    began = time.perf_counter()
+    image = render(measured, decoder, recipe)
+    costs.seconds["render"] = time.perf_counter() - began
+    result = Fingerprint(measured, image, costs, Path(out) if out else None, caption)
+    if record is not None:
+        measured.save(Path(record))
+    if out is not None:
+        result.save(out)
+    return result

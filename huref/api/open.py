@@ -1,0 +1,193 @@
+"""Whatever a user names, as a record: a folder, a Hub id, a saved record or a fingerprint PNG."""
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+from typing import Literal
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from huref.api.cache import cache_path, keep, recall
+from huref.decoder.picture import read_png_text
+from huref.encoder.checkpoint import Encoder, load_encoder
+from huref.errors import RecordError
+from huref.invariants.extract import Depth, Extract, extract_terms
+from huref.invariants.published import PUBLISHED
+from huref.invariants.record import Record, load_record
+from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+ALL_BLOCKS = 100_000  # more than any model has
+RECORD_HEAD = 1024 * 1024  # bytes; more than the anchors in a record's metadata take
+
+
+@dataclass
+class Costs:
+    """What it took: bytes, and seconds by stage."""
+
+    bytes_read: int = 0
+    bytes_total: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def cached_encoder(path: Path) -> Encoder:
+    """The encoder of a checkpoint, loaded once."""
+    return load_encoder(path)
+
+
+def open_record(
+    model: str,
+    recipe: str = "default",
+    decoder: str | None = None,
+    base: str = "",
+    depth: Depth = "recipe",
+    cache: bool = False,
+) -> Record:
+    """The record behind a name; weights are read when it is neither a record nor a picture.
+
+    `base` is for a LoRA adapter: the model to apply it to instead of the one that it names. With
+    the depth "full" the hidden units of every block are read. With `cache` the record is taken
+    from huref's cache where it is there, and kept there otherwise.
+
+    Raises:
+        HurefError: one of `huref.errors`, saying what is wrong with the model.
+    """
+    return measure(model, recipe, decoder, base, depth, cache)[0]
+
+
+def measure(
+    model: str,
+    recipe: str = "default",
+    decoder: str | None = None,
+    base: str = "",
+    depth: Depth = "recipe",
+    cache: bool = False,
+) -> tuple[Record, Costs]:
+    """Like `open_record`, with what it took."""
+    path = Path(model).expanduser()
+    if path.is_file() and (kind := kind_of_file(path)) != "weights":
+        size = path.stat().st_size
+        return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
+    loaded, encoder_path, _ = load_recipe(recipe, decoder)
+    checkpoint = open_checkpoint(model, base)
+    kept = cache_path(checkpoint, loaded, depth) if cache else None
+    if kept is not None and (record := recall(kept, model, loaded.decoder)):
+        return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+    record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
+    if kept is not None:
+        keep(kept, record)
+    return record, costs
+
+
+def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
+    """What a file is, by its first bytes: anything that is no weights counts as a record."""
+    with path.open("rb") as file:
+        head = file.read(RECORD_HEAD)
+    if head[: len(PNG_MAGIC)] == PNG_MAGIC:
+        return "picture"
+    # A record carries its recipe in the metadata, with which a safetensors header begins.
+    is_record = path.suffix == ".safetensors" and b'"recipe"' in head
+    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+
+
+def _measure_weights(
+    checkpoint: Checkpoint, recipe: Recipe, encoder_path: Path, depth: Depth
+) -> tuple[Record, Costs]:
+    began = time.perf_counter()
+    read_before = checkpoint.seconds_reading
+    meter = checkpoint.repository.meter
+    with tqdm(
+        desc=checkpoint.model, unit="B", unit_scale=True, leave=False, delay=2, disable=None
+    ) as bar:
+        meter.bar = bar
+        blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
+        bar.total = checkpoint.estimate_bytes(blocks)
+        extract = extract_terms(checkpoint, recipe, depth)
+        meter.bar = None
+    extracted = time.perf_counter()
+    record = make_record(checkpoint, extract, encoder_path)
+    seconds = {
+        "read": checkpoint.seconds_reading,
+        "terms": extracted - began - (checkpoint.seconds_reading - read_before),
+        "encode": time.perf_counter() - extracted,
+    }
+    return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total, seconds)
+
+
+def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) -> Record:
+    """The record of what was extracted from a checkpoint, with its latent."""
+    latent = None  # the encoder was not made for the published terms
+    if extract.recipe.terms != PUBLISHED:
+        latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
+    return Record(
+        model=checkpoint.model,
+        revision=checkpoint.revision,
+        recipe=extract.recipe,
+        layers=extract.layers,
+        anchors=extract.anchors,
+        terms=extract.terms,
+        latent=latent,
+        units=extract.units,
+        barcodes=extract.barcodes,
+        traits=extract.traits,
+        relations=extract.relations,
+    )
+
+
+def picture_text(record: Record) -> dict[str, str]:
+    """What a fingerprint PNG says of itself, as text chunks.
+
+    Of a folder or file, which has no commit, only its own name: where it lay is nobody's business.
+
+    Raises:
+        RecordError: the record has no latent.
+    """
+    if record.latent is None:
+        raise RecordError(f"{record.model}: the record has no latent")
+    latent = np.ascontiguousarray(record.latent, dtype="<f4").tobytes()
+    return {
+        "huref:model": public_name(record),
+        "huref:revision": record.revision or "",
+        "huref:recipe": record.recipe.picture_digest,
+        "huref:recipe.json": record.recipe.to_json(),
+        "huref:latent": base64.b64encode(latent).decode("ascii"),
+    }
+
+
+def public_name(record: Record) -> str:
+    """A Hub id as it is; of a folder or file on this machine or another only its own name."""
+    place = Path(record.model)
+    if place.exists() and not record.revision:
+        return place.resolve().name
+    windows = PureWindowsPath(record.model)
+    is_path = place.is_absolute() or bool(windows.drive) or record.model[:1] in ("~", ".")
+    return windows.name if is_path else record.model
+
+
+def read_picture(path: Path) -> Record:
+    """The public part of a record, from a fingerprint PNG.
+
+    Raises:
+        RecordError: the PNG is not a fingerprint, or its text is damaged.
+    """
+    text = read_png_text(path)
+    try:
+        recipe = parse_recipe(json.loads(text["huref:recipe.json"]), str(path))
+        raw = base64.b64decode(text["huref:latent"], validate=True)
+        latent = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+        model, revision, digest = (text[f"huref:{k}"] for k in ("model", "revision", "recipe"))
+    except (KeyError, ValueError, binascii.Error, RecursionError) as error:
+        raise RecordError(
+            f"{path}: not a fingerprint picture (its huref text is missing or damaged)"
+        ) from error
+    fits = latent.shape == (LATENT_SIZE,) and digest == recipe.picture_digest
+    if not fits or not np.isfinite(latent).all():
+        raise RecordError(f"{path}: the picture's latent or recipe is damaged; make it again")
+    return Record(model, revision or None, recipe, None, None, None, latent)

@@ -1,0 +1,74 @@
+"""`huref decoder`: StyleGAN2 checkpoints that the user has, for dogs of another network."""
+
+import json
+from pathlib import Path
+
+import click
+
+from huref.cli.options import json_option
+
+
+@click.group()
+def decoder() -> None:
+    """Draw with a StyleGAN2 network of your own.
+
+    NVIDIA's AFHQ-dog, for instance: import it, then name it with --decoder.
+    """
+
+
+@decoder.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="What to call it, for --decoder.  [default: the file's name]")
+@click.option("--psi", type=float, help="Truncation.  [default: 0.5 for AFHQ, else as shipped]")
+@click.option("--cutoff", type=int, help="Layers it reaches.  [default: 8 for AFHQ, else all]")
+@click.option("--licence", metavar="TEXT", help="The network's terms, where the file says nothing.")
+@click.option("--replace", is_flag=True, help="Overwrite another of that name.")
+@json_option
+def import_file(
+    file: Path,
+    name: str | None,
+    psi: float | None,
+    cutoff: int | None,
+    licence: str | None,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Convert a checkpoint and keep it under a name.
+
+    Nothing in the file is executed. FILE is a .pkl of NVIDIA's stylegan2-ada-pytorch or stylegan3
+    (StyleGAN2 networks), a .pt of rosinality's or lucidrains' code, or a .safetensors of any of
+    these.
+    """
+    from huref.decoder.library import import_decoder
+
+    made, entry = import_decoder(
+        file, name, psi=psi, cutoff=cutoff, licence=licence, replace=replace
+    )
+    if as_json:
+        click.echo(json.dumps(entry.to_json(), ensure_ascii=False))
+        return
+    click.echo(f"decoder  {entry.name}, {entry.resolution} px  ({entry.path})")
+    click.echo(f"licence  {entry.licence}")
+    reach = "all layers" if entry.cutoff is None else f"the first {entry.cutoff} layers"
+    click.echo(f"truncated by psi {entry.psi:g} on {reach}")
+    for note in made.metadata.get("notes", ()):
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"use it: huref fingerprint MODEL --decoder {entry.name}", err=True)
+
+
+@decoder.command("list")
+@json_option
+def list_all(as_json: bool) -> None:
+    """Show the decoder that ships, and those imported."""
+    from huref.cli.tables import align
+    from huref.decoder.library import list_decoders
+
+    entries = list_decoders()
+    if as_json:
+        click.echo(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
+        return
+    rows = [["name", "px", "psi", "cutoff", "digest", "licence"]]
+    for e in entries:
+        cutoff = "all" if e.cutoff is None else str(e.cutoff)
+        rows.append([e.name, str(e.resolution), f"{e.psi:g}", cutoff, e.digest, e.licence])
+    click.echo("\n".join(align(rows, left=6)))

@@ -1,0 +1,58 @@
+"""`huref fingerprint`: one model's picture."""
+
+import json
+from pathlib import Path
+
+import click
+
+from huref.cli.options import as_file, recipe_option, require_kind
+from huref.files import require_folder
+
+
+@click.command()
+@click.argument("model")
+@click.option("-o", "--out", type=as_file, help="Where to write the PNG.  [default: NAME.dog.png]")
+@recipe_option
+@click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the recipe's.")
+@click.option("--record", type=as_file, help="Also save the record (private: it leaks weights).")
+@click.option("--base", metavar="MODEL", help="For an adapter: its base, if not the one it names.")
+@click.option("--caption", is_flag=True, help="Write name, spoken code and colours below the dog.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def fingerprint(
+    model: str,
+    out: Path | None,
+    recipe: str,
+    decoder: str | None,
+    record: Path | None,
+    base: str | None,
+    caption: bool,
+    as_json: bool,
+) -> None:
+    """Make a model's picture: one lineage, one dog."""
+    out = out or _default_picture(model)
+    require_kind(out, (".png",))
+    require_folder(record)
+    from huref.api.fingerprint import fingerprint as make
+
+    result = make(
+        model, out, recipe=recipe, decoder=decoder, record=record, base=base, caption=caption
+    )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        return
+    costs = result.costs
+    click.echo(f"picture  {out}")
+    click.echo(f"code     {' '.join(result.code)}")
+    if record:
+        click.echo(f"record   {record}  (private: it leaks weights)")
+    if result.record.revision:
+        click.echo(f"commit   {result.record.revision}")
+    click.echo(f"recipe   {result.record.recipe.name} {result.record.recipe.digest}")
+    share = costs.bytes_read / max(costs.bytes_total, 1)
+    part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
+    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
+
+
+def _default_picture(model: str) -> Path:
+    name = Path(model.partition("@")[0]).expanduser().resolve().name
+    return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")

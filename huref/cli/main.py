@@ -1,0 +1,77 @@
+"""The command line's entry: all commands, and how a failure is shown.
+
+Results go to stdout, everything else to stderr. What is heavy is imported inside the commands,
+so that `huref --help` answers at once.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from huref.cli.attack import attack
+from huref.cli.check import check
+from huref.cli.compare import compare
+from huref.cli.decoder import decoder
+from huref.cli.fingerprint import fingerprint
+from huref.cli.fleet import fleet
+from huref.cli.identify import identify
+from huref.cli.probe import probe
+from huref.cli.registry import registry
+from huref.cli.train_encoder import train_encoder
+from huref.cli.tree import tree
+from huref.errors import HurefError, one_line
+from huref.version import __version__
+
+
+class _Huref(click.Group):
+    """Shows a known failure as one line; HUREF_DEBUG=1 shows where it came from."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for word in args:
+            try:
+                word.encode()
+            except UnicodeEncodeError:  # neither JSON, nor a record, nor SQLite could hold it
+                click.echo(f"huref: {one_line(word)}: not valid Unicode; rename it", err=True)
+                ctx.exit(1)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # in a thread, where no signal arrives
+                signal.signal(signal.SIGTERM, _leave)
+        try:
+            return super().invoke(ctx)
+        except (HurefError, OSError) as error:
+            if os.environ.get("HUREF_DEBUG") == "1" or isinstance(error, BrokenPipeError):
+                raise
+            click.echo(f"huref: {one_line(error)}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("huref: stopped", err=True)
+            ctx.exit(128 + signal.SIGINT)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """End as the signal would, but remove temporary files on the way."""
+    sys.exit(128 + number)
+
+
+@click.group(cls=_Huref, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="huref")
+def main() -> None:
+    """Which base model does this language model descend from?
+
+    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, or
+    org/name/file for one file), a LoRA adapter, a saved record or a fingerprint PNG, in any mix.
+    """
+
+
+for command in (
+    fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
+    train_encoder,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,37 @@
+"""Options that several commands take, and how commands print JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from huref.files import require_folder
+
+as_file = click.Path(dir_okay=False, path_type=Path)
+recipe_option = click.option(
+    "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+no_cache_option = click.option(
+    "--no-cache", is_flag=True, help="Read the weights again; keep no records."
+)
+
+
+def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
+    """Refuse, before any model is read, an output that could not be written.
+
+    Raises:
+        click.UsageError: the file's name does not end in one of `kinds`.
+        HurefError: there is no such folder.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in kinds:
+        raise click.UsageError(f"{path}: give a name that ends in {', '.join(kinds)}")
+    require_folder(path)
+
+
+def print_json(data: dict[str, Any] | list[Any]) -> None:
+    """Print JSON on stdout."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))

@@ -1,0 +1,184 @@
+"""`huref probe`: what can be told of a model from its outputs alone."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from huref.cli.options import as_file
+from huref.cli.probe_options import (
+    Options,
+    is_endpoint,
+    open_endpoint,
+    open_source,
+    probe_options,
+)
+from huref.errors import HurefError
+
+if TYPE_CHECKING:
+    from huref.blackbox.signature import Signature
+
+
+@click.group()
+def probe() -> None:
+    """Probe a served model by its outputs alone.
+
+    For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
+    (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
+    Requests are capped by --budget, which is shown and asked for before the first one. Many
+    providers' terms forbid probing of this kind: ask them first.
+    """
+
+
+@probe.command()
+@click.argument("source")
+@probe_options
+def size(source: str, options: Options) -> None:
+    """Tell hidden size, final norm and precision of a served model."""
+    from huref.blackbox.size import measure_size
+
+    opened = open_source(source, options)
+    before = opened.requests
+    found = measure_size(opened)
+    if options.as_json:
+        click.echo(json.dumps(found.to_json() | {"requests": before + found.requests}))
+        return
+    interval = f"{found.low} to {found.high or 'unknown'}"
+    click.echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
+    click.echo(f"final norm   {found.norm or 'cannot tell'}")
+    click.echo(f"precision    {found.precision}")
+    click.echo(f"requests     {opened.requests:,}")
+    click.echo(f"why          {found.why}")
+
+
+@probe.command()
+@click.argument("source")
+@click.option("-o", "--out", type=as_file, required=True, help="Signature file to write.")
+@click.option("--picture", type=as_file, help="Also draw the endpoint's dog (PNG).")
+@click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
+@probe_options
+def signature(
+    source: str, out: Path, picture: Path | None, rank: int | None, options: Options
+) -> None:
+    """Save a basis of the logits that SOURCE can produce."""
+    made = _signature_of(source, rank, options)
+    made.save(out)
+    if picture is not None:
+        from huref.api.endpoint_picture import draw_signature
+
+        draw_signature(made, picture)
+    _report(
+        options,
+        {
+            "source": made.source,
+            "rank": made.basis.shape[1],
+            "tokens": made.basis.shape[0],
+            "norm": made.norm,
+            "precision": made.precision,
+            "noise": made.noise,
+            "recipe": made.digest,
+            "file": str(out),
+            "picture": str(picture) if picture else None,
+        },
+    )
+
+
+@probe.command()
+@click.argument("source")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("-o", "--out", type=as_file, required=True, help="Projection file to write.")
+@click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
+@probe_options
+def extract(
+    source: str, models: tuple[str, ...], out: Path, rank: int | None, options: Options
+) -> None:
+    """Extract the output projection, up to an invertible map.
+
+    With open MODELs, also tell how far it is from their heads.
+    """
+    from huref.blackbox.extract import extract_projection, projection_error
+    from huref.blackbox.heads import read_head
+
+    heads = [read_head(model) for model in models]
+    projection = extract_projection(_signature_of(source, rank, options))
+    projection.save(out)
+    errors = {head.model: projection_error(projection, head).to_json() for head in heads}
+    tokens, dimensions = projection.weight.shape
+    _report(
+        options,
+        {"file": str(out), "tokens": tokens, "dimensions": dimensions, "errors": errors},
+    )
+
+
+@probe.command()
+@click.argument("source")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--outputs", default=16, show_default=True, type=click.IntRange(1), help="Prompts to ask."
+)
+@probe_options
+def match(source: str, models: tuple[str, ...], outputs: int, options: Options) -> None:
+    """Tell which open MODEL has the head of SOURCE.
+
+    SOURCE is a signature, an endpoint or a model. One output can tell the same head from any other;
+    a signature also tells kin from strangers.
+    """
+    from huref.blackbox.heads import read_head
+    from huref.blackbox.match import match_outputs, match_signature, require_candidates
+    from huref.blackbox.signature import collect_outputs, load_signature
+    from huref.blackbox.size import precision_of
+
+    heads = [read_head(model) for model in models]
+    requests = 0
+    if not is_endpoint(source) and Path(source).is_file():
+        loaded = load_signature(Path(source))
+        matches = [match_signature(loaded, head) for head in heads]
+    else:
+        opened = open_source(source, options)
+        values, ids = collect_outputs(opened, outputs, require_candidates(heads))
+        noise = precision_of(opened, values).noise
+        matches = [match_outputs(values, ids, noise, head) for head in heads]
+        requests = opened.requests
+    if options.as_json:
+        found = [one.to_json() for one in matches]
+        click.echo(json.dumps({"candidates": found, "requests": requests}, ensure_ascii=False))
+        return
+    for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
+        click.echo(f"{one.model}\t{one.verdict}\t{one.why}")
+
+
+@probe.command()
+@click.argument("source")
+@click.argument("models", nargs=-1, metavar="[SIGNATURE]...")
+@click.option("--baseline", type=as_file, required=True, help="Made at the first visit.")
+@probe_options
+def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
+    """Tell whether the model behind SOURCE has changed.
+
+    The first call makes the baseline, and later ones compare with it. Named SIGNATUREs of the same
+    endpoint are also compared.
+    """
+    from huref.blackbox.watch import revisit
+
+    if not is_endpoint(source):
+        raise HurefError(f"{source}: only an endpoint can be watched; give its base URL")
+    endpoint = open_endpoint(source, options)
+    _report(options, revisit(endpoint, baseline, [Path(model) for model in models]))
+
+
+def _signature_of(source: str, rank: int | None, options: Options) -> "Signature":
+    from huref.blackbox.signature import load_signature, make_signature
+
+    if not is_endpoint(source) and Path(source).is_file():
+        return load_signature(Path(source))
+    return make_signature(open_source(source, options), rank)
+
+
+def _report(options: Options, figures: dict[str, Any]) -> None:
+    if options.as_json:
+        click.echo(json.dumps(figures, ensure_ascii=False))
+        return
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        click.echo(f"{name:<{width}}  {'-' if value is None else value}")

@@ -1,0 +1,224 @@
+"""`huref registry`: measured models under one URI, to look others up among them."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from huref.cli.options import json_option, print_json, recipe_option
+from huref.errors import RecipeError, RegistryError
+
+
+@click.group()
+def registry() -> None:
+    """Keep measured models, to look others up among them.
+
+    A URI is a folder, or a LanceDB whose name ends in .lance (pip install 'huref[lance]').
+    Nothing in a registry needs to be kept private: a model's latent, and a sketch of its terms, the
+    signs of 49,152 random sums, from which no weight follows.
+    """
+
+
+@registry.command()
+@click.argument("uri")
+@recipe_option
+@json_option
+def init(uri: str, recipe: str, as_json: bool) -> None:
+    """Create an empty registry at URI."""
+    from huref.recipe import load_recipe
+    from huref.registry.stores import create_store
+
+    store = create_store(uri, load_recipe(recipe)[0])
+    if as_json:
+        print_json({"uri": store.uri, "recipe": store.recipe.digest})
+    else:
+        click.echo(f"created {store.uri} for the recipe {recipe} {store.recipe.digest}")
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--base", metavar="MODEL", help="Their base.  [default: what the card declares]")
+@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: login name]")
+@recipe_option
+@json_option
+def add(
+    uri: str,
+    models: tuple[str, ...],
+    base: str | None,
+    measured_by: str | None,
+    recipe: str,
+    as_json: bool,
+) -> None:
+    """Measure MODELS and add them to the registry at URI.
+
+    A MODEL is a folder, a Hub id, a record, or a .jsonl file that 'huref registry export' wrote.
+    A picture has no sketch and is refused. Models that the registry holds at the same commit are
+    left as they are. Exits with 1 when one of them failed; the others are added all the same.
+    """
+    from huref.registry.fleet.additions import add_models
+    from huref.registry.stores import open_store
+
+    done = add_models(open_store(uri), models, recipe, base, measured_by)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+    else:
+        for model in done.added:
+            click.echo(f"added    {model}")
+        for model in done.known:
+            click.echo(f"known    {model}")
+    for failure in done.failed:
+        why = failure["why"].removeprefix(f"{failure['model']}: ")
+        click.echo(f"huref: {failure['model']}: {why}", err=True)
+    if done.failed:
+        sys.exit(1)
+
+
+@registry.command("list")
+@click.argument("uri")
+@json_option
+def list_entries(uri: str, as_json: bool) -> None:
+    """List the models of the registry at URI."""
+    from huref.cli.tables import align, counted
+    from huref.registry.stores import open_store
+
+    store = open_store(uri)
+    labels = sorted(store.labels(), key=lambda label: (label.model, label.revision or ""))
+    if as_json:
+        entries = [dataclasses.asdict(label) for label in labels]
+        print_json({"uri": store.uri, "recipe": store.recipe.digest, "models": entries})
+        return
+    rows = [["model", "commit", "base", "measured", "by"]]
+    for label in labels:
+        commit = (label.revision or "-")[:12]
+        rows.append(
+            [label.model, commit, label.base or "-", label.measured_at, label.measured_by or "-"]
+        )
+    click.echo("\n".join(align(rows, left=5)))
+    models = counted(len(labels), "model")
+    click.echo(f"{models}, recipe {store.recipe.name} {store.recipe.digest}", err=True)
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("models", nargs=-1, required=True)
+@json_option
+def remove(uri: str, models: tuple[str, ...], as_json: bool) -> None:
+    """Remove MODELS (a name, or name@commit) from the registry at URI."""
+    from huref.registry.stores import open_store
+
+    store = open_store(uri)
+    gone = {}
+    for model in models:
+        # A local model's own name may hold an @.
+        gone[model] = store.remove(model)
+        name, at, revision = model.rpartition("@")
+        if not gone[model] and at:
+            gone[model] = store.remove(name, revision)
+    if as_json:
+        print_json({"removed": gone})
+    missing = [model for model, count in gone.items() if count == 0]
+    for model, count in gone.items():
+        if count and not as_json:
+            click.echo(f"removed  {model}" + (f" ({count} commits)" if count > 1 else ""))
+    if missing:
+        raise RegistryError(f"{uri}: not there: {', '.join(missing)}")
+
+
+@registry.command()
+@click.argument("uri")
+@click.argument("model")
+@click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(1))
+@click.option("--bases", is_flag=True, help="Only models that declare no base.")
+@recipe_option
+@json_option
+def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: bool) -> None:
+    """Show what in the registry at URI is most like MODEL.
+
+    By the sketches alone; no weights but MODEL's are read.
+    """
+    from huref.api.open import open_record
+    from huref.cli.tables import align
+    from huref.registry.entry import make_query
+    from huref.registry.stores import open_store
+
+    store = open_store(uri)
+    record = open_record(model, recipe)
+    if record.recipe.digest != store.recipe.digest:
+        raise RecipeError(
+            f"{model}: made by the recipe {record.recipe.digest}, but {uri} holds "
+            f"{store.recipe.digest}"
+        )
+    matches = store.search(make_query(record), limit, bases_only=bases)
+    if as_json:
+        found = [
+            {
+                "model": match.entry.model,
+                "revision": match.entry.revision,
+                "base": match.entry.base,
+                "sketch_ics": match.ics,
+                "shared_anchors": match.shared_anchors,
+                "latent_cosine": match.latent_cosine,
+            }
+            for match in matches
+        ]
+        print_json({"model": model, "of": len(store), "found": found})
+        return
+    rows = [["model", "base", "ICS", "anchors", "cos z"]]
+    for match in matches:
+        ics = "-" if match.ics is None else f"{match.ics + 0:.3f}"
+        anchors = "-" if match.shared_anchors is None else str(match.shared_anchors)
+        rows.append(
+            [match.entry.model, match.entry.base or "-", ics, anchors, f"{match.latent_cosine:.3f}"]
+        )
+    click.echo("\n".join(align(rows, left=2)))
+
+
+@registry.command()
+@click.argument("uri")
+@click.option("-o", "--out", required=True, help="A .jsonl or .csv file, or another URI to create.")
+@json_option
+def export(uri: str, out: str, as_json: bool) -> None:
+    """Write the registry to a file, or copy it into a new one.
+
+    A .jsonl holds everything and can be added to another registry; a .csv only the names.
+    """
+    from huref.cli.tables import counted
+    from huref.registry.exchange import export as write
+    from huref.registry.stores import open_store
+
+    count = write(open_store(uri), out)
+    if as_json:
+        print_json({"out": out, "models": count})
+    else:
+        click.echo(f"wrote {out}: {counted(count, 'model')}")
+
+
+@registry.command("map")
+@click.argument("uri")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A page (.html) or a picture (.png).",
+)
+@click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the registry's.")
+def map_registry(uri: str, out: Path, decoder: str | None) -> None:
+    """Draw the registry at URI as a map.
+
+    Kin stand together, each family with its tree. The page can be searched and opens from disk; it
+    needs no server and sends no requests.
+    """
+    from huref.cli.tables import counted
+    from huref.registry.map.draw import draw_map
+    from huref.registry.map.files import require_writable, save_map
+    from huref.registry.stores import open_store
+
+    require_writable(out)
+    drawn = draw_map(open_store(uri), decoder)
+    save_map(drawn, out)
+    families = sum(len(family) > 1 for family in drawn.kinship.families)
+    models, kin = counted(len(drawn.points), "model"), counted(families, "family", "families")
+    click.echo(f"wrote {out}: {models}, {kin}", err=True)

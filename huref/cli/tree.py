@@ -1,0 +1,34 @@
+"""`huref tree`: the lineage forest of some models."""
+
+from pathlib import Path
+
+import click
+
+from huref.cli.options import as_file, no_cache_option, recipe_option, require_kind
+
+TREES = (".png", ".svg", ".nwk", ".json")
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", type=as_file, required=True, help="A file: .png, .svg, .nwk (Newick) or .json."
+)
+@no_cache_option
+@recipe_option
+def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> None:
+    """Draw the lineage tree of two or more MODELS.
+
+    Dogs stand at its leaves. Unrelated models stand in trees of their own. Branch lengths are -ln
+    ICS, which adds up along a line of descent; an arrow says that the direction was measured.
+    """
+    if len(models) < 2:
+        raise click.UsageError("give at least two models")
+    require_kind(out, TREES)
+    from huref.api.compare import compare
+    from huref.lineage.growing import build_forest
+    from huref.report.files import write_forest
+
+    table = compare(models, recipe=recipe, cache=not no_cache)
+    write_forest(build_forest(table), out, recipe=recipe)
+    click.echo(f"wrote {out}", err=True)

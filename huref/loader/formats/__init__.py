@@ -1,0 +1,1 @@
+"""File formats: which tensors a file holds and at which bytes, and GGUF's number types."""

@@ -1,0 +1,182 @@
+"""The pickle machine, cut down to the instructions that torch writes a state dict with.
+
+None of them imports, calls or makes an object: what REDUCE may apply is a list of builders, each of
+which makes a description of its arguments (see `huref.loader.formats.tensor_views`).
+"""
+
+import mmap
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from huref.loader.formats.tensor_views import Builders, Name, describe_storage, is_dtype
+
+Bytes = bytes | bytearray | mmap.mmap
+Operations = Mapping[bytes, Callable[["Machine"], object]]
+
+_SCALARS = (str, int, float, bool, bytes, type(None), Name)
+
+
+class EndOfPickleError(Exception):
+    """The bytes end before the pickle does."""
+
+
+class _Mark:
+    """Where a tuple, list or dict begins on the stack."""
+
+
+_MARK = _Mark()
+
+
+class Machine:
+    """The pickle machine, cut down to what builds plain data.
+
+    A method raises ValueError, whose message is part of a sentence, where the pickle contradicts
+    itself or asks for more than it may, and EndOfPickleError where its bytes end too soon.
+
+    Attributes:
+        data: the file's bytes, the pickle's somewhere among them.
+        position: of the next instruction or argument, in bytes.
+        builders: what the pickle may apply to arguments.
+    """
+
+    def __init__(self, data: Bytes, position: int, builders: Builders):
+        self.data = data
+        self.position = position
+        self.builders = builders
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.copied = 0  # items that calls copied; a list from the memo could be copied forever
+
+    def take(self, count: int) -> bytes:
+        """The next bytes. Raises EndOfPickleError when there are fewer."""
+        if count < 0 or self.position + count > len(self.data):
+            raise EndOfPickleError
+        self.position += count
+        return bytes(self.data[self.position - count : self.position])
+
+    def unpack(self, form: str) -> Any:
+        """The next number, in the form that `struct` calls it."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def line(self) -> str:
+        """The next bytes up to the end of a line, as text."""
+        end = self.data.find(b"\n", self.position)
+        if end < 0:
+            raise EndOfPickleError
+        return self.take(end + 1 - self.position)[:-1].decode("utf-8")
+
+    def find(self, module: Any, name: Any) -> Name:
+        """A name, if a pickle of this kind has any use for it."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("a name that is no text")
+        found = Name(module, name)
+        is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
+        if found in self.builders or is_storage or is_dtype(found):
+            return found
+        raise ValueError(f"it asks for {module}.{name}, which a state dict has no need of")
+
+    def since_mark(self) -> list[Any]:
+        """Pop what lies above the last mark, and the mark."""
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index] is _MARK:
+                items = self.stack[index + 1 :]
+                del self.stack[index:]
+                return items
+        raise ValueError("a mark is missing")
+
+    def remember(self, key: int) -> None:
+        """Keep the top of the stack in the memo."""
+        self.memo[key] = self.stack[-1]
+
+    def update(self, pairs: list[Any]) -> None:
+        """Put keys and values, in turns, into the dict on top of the stack."""
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(pairs) % 2:
+            raise ValueError("items for something that is no dict")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not isinstance(key, _SCALARS):
+                raise ValueError("a dict's key is no plain value")
+            target[key] = value
+
+    def extend(self, items: list[Any]) -> None:
+        """Append to the list on top of the stack."""
+        if not isinstance(self.stack[-1], list):
+            raise ValueError("items for something that is no list")
+        self.stack[-1].extend(items)
+
+    def tuple_of(self, count: int) -> None:
+        """Replace the topmost items by a tuple of them."""
+        if len(self.stack) < count:
+            raise ValueError("an empty stack")
+        items = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.stack.append(items)
+
+    def reduce(self) -> None:
+        """Apply one of the builders."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Name) or function not in self.builders:
+            raise ValueError("it calls something")
+        if not isinstance(arguments, tuple):
+            raise ValueError("a call without arguments")
+        self.copied += sum(len(a) for a in arguments if isinstance(a, tuple | list | dict))
+        if self.copied > len(self.data):
+            raise ValueError("it copies more than it holds")
+        self.stack.append(self.builders[function](*arguments))
+
+    def build(self) -> None:
+        """Drop the attributes of a dict."""
+        # A state dict carries its modules' versions as an attribute; nothing here needs it.
+        if not isinstance(self.stack.pop(), dict) or not isinstance(self.stack[-1], dict):
+            raise ValueError("it sets the state of an object")
+
+
+def _integer(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+# Opcodes of protocols 0 to 5 that plain data is made with; see Python's pickletools.
+OPERATIONS: Operations = {
+    b"\x80": lambda m: m.take(1),  # PROTO
+    b"\x95": lambda m: m.take(8),  # FRAME
+    b"(": lambda m: m.stack.append(_MARK),
+    b"0": lambda m: m.stack.pop(),
+    b"1": lambda m: m.since_mark(),
+    b"N": lambda m: m.stack.append(None),
+    b"\x88": lambda m: m.stack.append(True),
+    b"\x89": lambda m: m.stack.append(False),
+    b"K": lambda m: m.stack.append(m.unpack("<B")),
+    b"M": lambda m: m.stack.append(m.unpack("<H")),
+    b"J": lambda m: m.stack.append(m.unpack("<i")),
+    b"\x8a": lambda m: m.stack.append(_integer(m.take(m.unpack("<B")))),
+    b"G": lambda m: m.stack.append(m.unpack(">d")),
+    b"X": lambda m: m.stack.append(m.take(m.unpack("<I")).decode("utf-8", "surrogatepass")),
+    b"\x8c": lambda m: m.stack.append(m.take(m.unpack("<B")).decode("utf-8", "surrogatepass")),
+    b"\x8d": lambda m: m.stack.append(m.take(m.unpack("<Q")).decode("utf-8", "surrogatepass")),
+    b"U": lambda m: m.stack.append(m.take(m.unpack("<B")).decode("latin-1")),
+    b"T": lambda m: m.stack.append(m.take(m.unpack("<I")).decode("latin-1")),
+    b"C": lambda m: m.stack.append(m.take(m.unpack("<B"))),
+    b"B": lambda m: m.stack.append(m.take(m.unpack("<I"))),
+    b"}": lambda m: m.stack.append({}),
+    b"]": lambda m: m.stack.append([]),
+    b")": lambda m: m.stack.append(()),
+    b"\x85": lambda m: m.tuple_of(1),
+    b"\x86": lambda m: m.tuple_of(2),
+    b"\x87": lambda m: m.tuple_of(3),
+    b"t": lambda m: m.stack.append(tuple(m.since_mark())),
+    b"a": lambda m: m.extend([m.stack.pop()]),
+    b"e": lambda m: m.extend(m.since_mark()),
+    b"s": lambda m: m.update([m.stack.pop(-2), m.stack.pop()]),
+    b"u": lambda m: m.update(m.since_mark()),
+    b"q": lambda m: m.remember(m.unpack("<B")),
+    b"r": lambda m: m.remember(m.unpack("<I")),
+    b"\x94": lambda m: m.remember(len(m.memo)),
+    b"h": lambda m: m.stack.append(m.memo[m.unpack("<B")]),
+    b"j": lambda m: m.stack.append(m.memo[m.unpack("<I")]),
+    b"c": lambda m: m.stack.append(m.find(m.line(), m.line())),
+    b"\x93": lambda m: m.stack.append(m.find(m.stack.pop(-2), m.stack.pop())),
+    b"Q": lambda m: m.stack.append(describe_storage(m.stack.pop())),
+    b"R": Machine.reduce,
+    b"b": Machine.build,
+}

@@ -1,0 +1,103 @@
+"""Torch files from before version 1.6: five pickles, then each storage's length and bytes."""
+
+from typing import Any
+
+from huref.errors import CheckpointError
+from huref.loader.formats.pickle_machine import EndOfPickleError
+from huref.loader.formats.tensor_views import Storage, TensorView
+from huref.loader.formats.torch_files import MAX_PICKLE, storage_bytes
+from huref.loader.formats.unpickle import STATE_DICTS, Allowlist, unpickle
+from huref.loader.ranges import ByteSource
+
+MAGIC = 0x1950A86A20F9469CFC6C
+FIRST_READ = 256 * 1024
+LENGTH = 8  # bytes: an int64 with the number of elements before each storage
+
+
+def is_legacy(head: bytes | bytearray) -> bool:
+    """Whether a file's first bytes are a pickle of torch's magic number."""
+    return MAGIC.to_bytes(10, "little") in head[:32]
+
+
+def read_contents(
+    source: ByteSource, allowed: Allowlist = STATE_DICTS
+) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """What a legacy torch file describes, and the byte range of each storage by its key.
+
+    Raises:
+        CheckpointError: it is truncated, or a pickle holds more than tensors.
+    """
+    size = FIRST_READ
+    data = source.read(0, min(size, source.size))
+    while True:
+        try:
+            (magic, version, system, value, keys), end = _read_pickles(data, source.name, allowed)
+            break
+        except EndOfPickleError as error:
+            if len(data) >= min(MAX_PICKLE, source.size):
+                raise CheckpointError(
+                    f"{source.name}: its pickles are cut short; download the file again"
+                ) from error
+            size *= 4
+            data += source.read(len(data), min(size, source.size))
+    if magic != MAGIC or version != 1001 or not isinstance(system, dict):
+        raise CheckpointError(
+            f"{source.name}: not a torch file of a known version; save it again with a recent torch"
+        )
+    if system.get("little_endian") is False:
+        raise CheckpointError(
+            f"{source.name}: it was written on a big-endian machine; save it as safetensors"
+        )
+    return value, _place(source, _storages(value), keys, end)
+
+
+def _read_pickles(data: bytearray, file: str, allowed: Allowlist) -> tuple[list[Any], int]:
+    values, position = [], 0
+    for _ in range(5):
+        value, position = unpickle(data, file, position, allowed)
+        values.append(value)
+    return values, position
+
+
+def _storages(value: Any) -> dict[str, Storage]:
+    """The storages of all tensors, however deep; containers may be nested and shared at will."""
+    found: dict[str, Storage] = {}
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, TensorView):
+            found[item.storage.key] = item.storage
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return found
+
+
+def _place(
+    source: ByteSource, storages: dict[str, Storage], keys: Any, position: int
+) -> dict[str, tuple[int, int]]:
+    """Byte range of each storage; they follow the pickles in the order of the keys."""
+    if not isinstance(keys, list) or not set(map(str, keys)) <= set(storages):
+        raise CheckpointError(
+            f"{source.name}: it holds storages that belong to no tensor; save the state dict alone"
+        )
+    places = {}
+    for key in map(str, keys):
+        start = position + LENGTH
+        position = start + storage_bytes(storages[key])
+        if position > source.size:
+            raise CheckpointError(
+                f"{source.name}: its data ends at byte {position}, but the file has "
+                f"{source.size}; it is truncated; download it again"
+            )
+        places[key] = (start, position)
+    if keys:
+        last = str(keys[-1])
+        start = places[last][0]
+        count = int.from_bytes(source.read(start - LENGTH, start), "little")
+        if count != storages[last].count:  # bytes were lost or added somewhere before it
+            raise CheckpointError(
+                f"{source.name}: its storages do not lie where its pickles say; download it again"
+            )
+    return places

@@ -1,0 +1,1 @@
+"""Forms in which models are published, each seen as one Hugging Face checkpoint."""

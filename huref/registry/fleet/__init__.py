@@ -1,0 +1,1 @@
+"""Many models measured into a registry: engines, workers, the journal."""

@@ -1,0 +1,148 @@
+"""What one worker of a fleet does with one model, in a thread, a process or on another machine."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from huref.api.open import kind_of_file, make_record, open_record
+from huref.errors import HurefError, NetworkError, RecipeError, one_line
+from huref.invariants.extract import extract_terms
+from huref.invariants.record import Record
+from huref.loader.checkpoint import Checkpoint
+from huref.loader.declarations import read_declarations
+from huref.loader.model_name import open_repository
+from huref.loader.ranges import Meter
+from huref.loader.repository import Repository
+from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
+from huref.loader.sources.adapters import declared_base
+from huref.recipe import Recipe, load_recipe
+from huref.registry.entry import Entry, make_entry
+from huref.registry.fleet.journal import DONE, FAILED, KNOWN
+
+
+class WorkerDiedError(Exception):
+    """A worker ended without an answer; its model was not measured."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model to measure.
+
+    Attributes:
+        name: as it was listed, pinned to its commit where that is known.
+        recipe: name or file of the recipe; the worker must have it.
+        digest: what the recipe's digest must be.
+        known: commits of it that the registry holds already.
+        measured_by: goes into the entry; the worker's login name when None.
+    """
+
+    name: str
+    recipe: str
+    digest: str
+    known: frozenset[str] = frozenset()
+    measured_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task; see `journal.Line`. An entry comes with the status "done" alone."""
+
+    model: str
+    revision: str | None
+    status: str
+    entry: Entry | None = field(default=None, repr=False)
+    kind: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    bytes_read: int = 0
+
+
+_generation = 0  # of the work in this process's threads; what is older is not wanted any more
+
+
+def stop_threads() -> None:
+    """Let this process's threads give up what they are reading at the next bytes that arrive."""
+    global _generation
+    _generation += 1
+
+
+class _StoppableMeter(Meter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._generation = _generation
+
+    def count(self, length: int, requests: int = 0) -> None:
+        super().count(length, requests)
+        if self._generation != _generation:
+            raise NetworkError("stopped while it was being read")
+
+
+def measure_task(task: Task) -> Outcome:
+    """Measure one model. Failures that a user can understand become a reason, others raise."""
+    began = time.perf_counter()
+    meter = _StoppableMeter()
+    model, revision, entry = task.name.partition("@")[0], None, None
+    status, kind, reason = DONE, "", ""
+    try:
+        path = Path(task.name).expanduser()
+        if path.is_file() and kind_of_file(path) != "weights":
+            record, base = open_record(task.name, task.recipe), None
+            model, revision = record.model, record.revision
+        else:
+            repository = open_repository(task.name, meter)
+            model, base = _names(repository)
+            revision = repository.revision
+            if revision is not None and revision in task.known:
+                return Outcome(model, revision, KNOWN, seconds=time.perf_counter() - began)
+            record = _read(repository, model, task)
+        entry = _entry(record, base, task)
+    except (HurefError, OSError, MemoryError) as error:
+        status, kind = FAILED, type(error).__name__
+        reason = one_line(error) or "out of memory; use fewer workers"
+    seconds = time.perf_counter() - began
+    return Outcome(model, revision, status, entry, kind, reason, seconds, meter.bytes_read)
+
+
+def _names(repository: Repository) -> tuple[str, str | None]:
+    """What the registry calls a model, and the base that it declares."""
+    # The Hub's client takes half a second to import; a local model does not need it.
+    from huref.loader.hub.repository import HubRepository
+
+    if not isinstance(repository, HubRepository):
+        firm = [one.model or one.base for one in read_declarations(repository)[0] if one.firm]
+        return repository.model, firm[0] if firm else None
+    # Headers of a hundred thousand models would fill a disk, and each is read once.
+    repository.remembers = False
+    base: object = repository.declared_base  # the Hub has read the card already
+    if base is None and ADAPTER_CONFIG in repository.files:
+        base = declared_base(repository)
+    parts = (repository.canonical, repository.chosen)
+    return "/".join(part for part in parts if part), base if isinstance(base, str) else None
+
+
+def _read(repository: Repository, model: str, task: Task) -> Record:
+    recipe, encoder = _recipe(task)
+    checkpoint = Checkpoint(repository)
+    # A registry keeps no units; `identify` reads those of the few that it compares in full.
+    record = make_record(checkpoint, extract_terms(checkpoint, recipe, "terms"), encoder)
+    return replace(record, model=model)
+
+
+def _recipe(task: Task) -> tuple[Recipe, Path]:
+    recipe, encoder, _ = load_recipe(task.recipe)
+    if recipe.digest != task.digest:
+        raise RecipeError(
+            f"the recipe '{task.recipe}' is {recipe.digest} here, the registry holds "
+            f"{task.digest}; name the registry's own with --recipe, or use the version of huref "
+            "that made it"
+        )
+    return recipe, encoder
+
+
+def _entry(record: Record, base: str | None, task: Task) -> Entry:
+    if record.recipe.digest != task.digest:
+        raise RecipeError(
+            f"{record.model}: measured as '{record.recipe.name}' {record.recipe.digest}, which "
+            f"cannot be compared with the registry's {task.digest}"
+        )
+    return make_entry(record, base, task.measured_by)

@@ -1,0 +1,1 @@
+"""A registry drawn as a map of lineages."""

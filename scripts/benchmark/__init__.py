@@ -1,0 +1,1 @@
+"""Time, memory and traffic of the loader, tables, registries and fleets."""

@@ -1,0 +1,1 @@
+"""Ablations of the encoder's training, which is `huref train-encoder`."""

@@ -1,0 +1,136 @@
+"""Trains the encoder with a part of its loss off or added, and from a start that knows nothing.
+
+    python -m scripts.encoder ablate --work /tmp/ablation --minutes 7
+
+It runs at fewer anchors and channels than the encoder that ships, so that runs are long enough to
+end and every measured family is drawn independently. "neutral": rows and entries start out
+untempered, so that what is gained over "neutral, untrained" was learned. What is there in the
+folder `--work` is not made again; the command is repeated until the table appears.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from huref.encoder.batches import FamilyPool
+from huref.encoder.checkpoint import load_encoder, save_encoder
+from huref.encoder.config import Loss, TrainingConfig, read_config
+from huref.encoder.network import FingerprintCNN
+from huref.encoder.trainer import Trainer
+from scripts.encoder.ablation import ModelPairs, draw_test, measure, to_table
+from scripts.evaluate.encoder.codes import OrthogonalProjection, stacked
+
+MEMORY = 8  # earlier batches whose latents are strangers too
+NEUTRAL_FLOOR, NEUTRAL_LIMIT = 1.5, 3.0  # logarithms: rows above 4.5 times the mean, entries 20
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run: its loss, its start and whether it is trained at all."""
+
+    loss: Loss
+    neutral: bool = False
+    trained: bool = True
+
+
+def variants(loss: Loss) -> dict[str, Variant]:
+    """The runs to compare: whole, each part off, and from a neutral start."""
+    no_robust = replace(loss, robust=0.0)
+    return {
+        "whole": Variant(loss),
+        "untrained": Variant(loss, trained=False),
+        "no contrastive": Variant(replace(loss, graded=0.0)),
+        "no adversarial": Variant(replace(loss, adversarial=0.0)),
+        "no decorrelation": Variant(replace(loss, strangers=0.0)),
+        "no robust": Variant(no_robust),
+        "strangers across batches": Variant(replace(loss, memory=MEMORY)),
+        "neutral, untrained": Variant(loss, neutral=True, trained=False),
+        "neutral, whole": Variant(loss, neutral=True),
+        "neutral, no robust": Variant(no_robust, neutral=True),
+    }
+
+
+def reduced(config: TrainingConfig, options: argparse.Namespace) -> TrainingConfig:
+    """The config at fewer anchors; widths keep their ratio to them."""
+    anchors = int(config.architecture["anchors"])
+    architecture = dict(
+        config.architecture, anchors=options.anchors, channels=[16, 128], kernels=[8, 4, 4]
+    )
+    widths = [width * options.anchors // anchors for width in config.data.widths]
+    data = replace(config.data, pool=options.pool, embeddings=options.pool // 4, widths=widths)
+    return replace(
+        config, architecture=architecture, data=data, steps=options.steps, scalar_rate=options.rate
+    )
+
+
+def run_variant(config: TrainingConfig, variant: Variant, pool: FamilyPool, path: Path) -> None:
+    """All steps of one variant, and its file."""
+    trainer = Trainer(replace(config, loss=variant.loss), "cpu")
+    network = trainer.network
+    if variant.neutral:
+        if not isinstance(network, FingerprintCNN):
+            raise SystemExit("not the network that huref ships")
+        with torch.no_grad():
+            for name, value in (("log_floor", NEUTRAL_FLOOR), ("log_limit", NEUTRAL_LIMIT)):
+                network.temper.get_parameter(name).fill_(value)
+    steps = config.steps if variant.trained else 0
+    for step in tqdm(range(steps), desc=path.stem, disable=None):
+        trainer.advance(pool.draw(step))
+    save_encoder(network, path, {"config": config.values, "seed": config.seed, "steps": steps})
+
+
+def load_test(folder: Path, options: argparse.Namespace, widths: list[int]) -> ModelPairs:
+    """The families to measure on, drawn once."""
+    path = folder / "test.pt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(draw_test(options.test, options.anchors, widths), path)
+    return ModelPairs(**torch.load(path, mmap=True))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/encoder.yaml"))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--anchors", type=int, default=128)
+    parser.add_argument("--pool", type=int, default=160, help="families drawn once to train on")
+    parser.add_argument("--test", type=int, default=200, help="other families, to measure on")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=0.05, help="of floors, limits and bends")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured/encoder-ablation.md"))
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    config = reduced(read_config(options.config), options)
+    torch.set_num_threads(config.threads)
+    runs = variants(config.loss)
+    paths = {name: options.work / f"{name}.safetensors" for name in runs}
+    wanted = [name for name, path in paths.items() if not path.exists()]
+    if wanted:
+        pool = FamilyPool(config, "cpu")
+        for name in wanted:
+            if time.monotonic() >= deadline:
+                return
+            run_variant(config, runs[name], pool, paths[name])
+    test = load_test(options.work, options, config.data.widths)
+    networks = {name: load_encoder(path).network for name, path in paths.items()}
+    projection = OrthogonalProjection(6, options.anchors)
+    found = {"projection": measure(lambda terms: projection(stacked(terms)), test)}
+    found |= {name: measure(network, test) for name, network in networks.items()}
+    tempers = {
+        name: [
+            round(float(value), 2)
+            for value in network.get_parameter("temper.log_floor").detach().flatten()
+        ]
+        for name, network in networks.items()
+    }
+    about = (
+        f"`python -m scripts.encoder ablate --anchors {options.anchors} --pool {options.pool} "
+        f"--test {options.test} --steps {options.steps} --rate {options.rate} --work FOLDER`"
+    )
+    options.out.write_text(to_table(about, found, tempers, test))

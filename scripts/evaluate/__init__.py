@@ -1,0 +1,1 @@
+"""Measurements of what huref says, on models of known lineage."""

@@ -1,0 +1,119 @@
+"""The figures of a decoder as a note in Markdown."""
+
+from pathlib import Path
+from typing import Any
+
+SHOWN_LOST = 0.1  # R^2 under which a trait is called lost, where the drawing shows it
+VISIBLE = 0.2  # R^2 from which the regressor counts as seeing a trait in drawings
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _rate(value: float, pairs: float) -> str:
+    """A share of pairs that may be too small for a percentage."""
+    return f"{round(value * pairs):,} of {int(pairs):,}"
+
+
+def _mean(values: dict[str, float], names: list[str]) -> float:
+    return sum(values[name] for name in names) / max(1, len(names))
+
+
+def _reader(figures: dict[str, Any]) -> str:
+    epochs = figures["epochs"]
+    network = f" and a small network, {epochs} epochs of it," if epochs else ""
+    return f"A linear read-out{network}"
+
+
+def _traits(figures: dict[str, Any]) -> list[str]:
+    made, drawn = figures["r2"], figures["r2_drawings"]
+    visible = [name for name in drawn if drawn[name] >= VISIBLE]
+    lost = sorted((n for n in visible if made[n] < SHOWN_LOST), key=lambda n: -drawn[n])
+    lines = [
+        "## Traits",
+        "",
+        f"{_reader(figures)} learned to read the traits off drawings of 64 px. In drawings it was "
+        f"not trained on it sees {len(visible)} of {len(drawn)} traits (R² of {VISIBLE} or more); "
+        f"on those, mean R² is {_mean(drawn, visible):.2f} for drawings and "
+        f"{_mean(made, visible):.2f} for the decoder's pictures of the same latents. A negative R² "
+        "says that what the reader takes for the trait is something else.",
+        "",
+        f"Lost (R² under {SHOWN_LOST}): {', '.join(lost) or 'none'}.",
+        "",
+        "| trait | drawings | decoder |",
+        "| --- | ---: | ---: |",
+    ]
+    for name in sorted(visible, key=lambda n: -drawn[n]):
+        lines.append(f"| {name} | {drawn[name]:.2f} | {made[name] + 0:.2f} |")
+    hidden = [name for name in drawn if name not in visible]
+    lines += ["", f"Not seen by the regressor even in drawings: {', '.join(hidden) or 'none'}."]
+    return lines
+
+
+def _kinship(figures: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Telling families apart",
+        "",
+        f"{figures['families']} bases; the nearest of them to each relative, by pixels at 64 px "
+        "and by the traits read off them (below). Look-alikes are random pairs no "
+        "further apart than 95 % of relatives at that cos z are from their base. The drawings' own "
+        "figures are what a perfect decoder would have.",
+        "",
+        "| pictures | compared by | 0.95: own base nearest | look-alikes "
+        "| 0.8: own base nearest | look-alikes |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, measured in figures["kinship"].items():
+        cells = kind.split(", ")
+        for cosine in (0.95, 0.8):
+            look_alikes = _rate(measured[f"look_alikes {cosine}"], measured["pairs"])
+            cells += [_share(measured[f"found {cosine}"]), look_alikes]
+        lines.append(f"| {' | '.join(cells)} |")
+    blind = figures["blind"]
+    said = f"{blind['right']} of {blind['of']}" if blind else "not done yet for this decoder"
+    return [
+        *lines,
+        "",
+        "By eye: 20 relatives at cos z 0.8 (decoder-blind-relatives.png), shuffled, matched to 20 "
+        f"bases (decoder-blind-bases.png) by looking alone: **{said}**.",
+    ]
+
+
+def write_note(path: Path, figures: dict[str, Any]) -> None:
+    """Write the note; see `python -m scripts.evaluate decoder` for the figures."""
+    smooth = figures["smoothness"]
+    curve = ", ".join(f"{value:.2f}" for value in smooth["curve"])
+    drawn_by = "" if figures["drawing"] == figures["trained_on"] else (
+        f" It was trained on an older drawing ({figures['trained_on']}), so everything below that "
+        "refers to drawings is understated."
+    )  # fmt: skip
+    lines = [
+        "# The decoder, measured",
+        "",
+        f"`checkpoints/decoder.safetensors`, {figures['resolution']} px, digest "
+        f"{figures['decoder']}, trained on {figures['images']:,} drawings; by "
+        f"`python -m scripts.evaluate decoder --epochs {figures['epochs']}`, against drawings "
+        f"{figures['drawing']}.{drawn_by} "
+        "Sheets: decoder-random.png (36 dogs), decoder-families.png (12 families at cos z 0.95 to "
+        "0.7), decoder-held-out.png (drawings above, the decoder below).",
+        "",
+        "| figure | value |",
+        "| --- | ---: |",
+        f"| PSNR against {figures['held_out']} held-out drawings | {figures['psnr']:.2f} dB |",
+        f"| multi-scale SSIM | {figures['ms_ssim']:.3f} |",
+        f"| Fréchet distance to {figures['random']:,} drawings, in traits as read "
+        f"| {figures['frechet']:.2f} |",
+        f"| the same between drawings and other drawings | {figures['frechet_floor']:.2f} |",
+        f"| pixel distance at 0, 15, ... 90 degrees between latents, random pair = 1 | {curve} |",
+        f"| steps of 3 degrees that lead away from the start | {_share(smooth['monotone'])} |",
+        f"| largest step, path's mean step = 1 | {smooth['steepest']:.2f} |",
+        "| that step in six: share of the largest (1/6: even, 1: a jump) "
+        f"| {smooth['abrupt']:.2f} |",
+        "",
+        *_kinship(figures),
+        "",
+        *_traits(figures),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,0 +1,201 @@
+"""Measures the decoder and draws sheets of it; writes docs/measured/decoder.md and its pictures.
+
+    python -m scripts.evaluate decoder            # ten to fifteen minutes of one core, resumable
+    python -m scripts.evaluate decoder --epochs 0    # five: traits by the linear read-out alone
+    python -m scripts.evaluate decoder --quick    # one minute, for a look; writes no docs
+    python -m scripts.evaluate decoder --guesses "C A T ..."    # scores the blind test
+
+Everything that takes long is kept in runs/evaluate-decoder and found again: drawings and the
+regressor by the drawing's digest, pictures by the decoder's. The blind test is for people: look at
+blind-bases.png and blind-relatives.png in that folder, match them, and pass the letters of
+relatives 1 to 20 with --guesses before opening blind-answers.json.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from huref.decoder.render import Decoder, load_decoder
+from scripts import ROOT
+from scripts.decoder.shards import drawing_digest
+from scripts.evaluate.decoder import measures, sheets
+from scripts.evaluate.decoder.drawings import (
+    SIDE,
+    Images,
+    Latents,
+    drawings,
+    latents_of,
+    reduced,
+    relative_of,
+)
+from scripts.evaluate.decoder.note import write_note
+from scripts.evaluate.decoder.regressor import Array, load_regressor, read_traits, traits
+
+CHUNK = 64  # pictures rendered between two saves
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    training: int  # drawings that the regressor learns from
+    epochs: int
+    held_out: int
+    random: int
+    families: int
+    per_family: int
+    paths: int
+
+
+FULL = Size(49_152, 4, 256, 2_000, 200, 2, 16)
+QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
+COSINES = (0.95, 0.8)
+
+
+class Gallery:
+    """Pictures of a decoder at 64 px, rendered once and kept."""
+
+    def __init__(self, decoder: Decoder, folder: Path) -> None:
+        self.decoder, self.folder = decoder, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def render(self, name: str, z: Latents) -> Images:
+        """Pictures (n, 64, 64, 3) of latents (n, 512); a name stands for one set of latents."""
+        path = self.folder / f"{name}-{len(z)}.npy"
+        done = np.load(path) if path.exists() else np.empty((0, 64, 64, 3), np.uint8)
+        starts = range(len(done), len(z), CHUNK)
+        for start in tqdm(starts, desc=name, delay=2, disable=None):
+            new = reduced(self.draw(z[start : start + CHUNK]))
+            done = np.concatenate([done, new])
+            temporary = path.with_suffix(".part.npy")
+            np.save(temporary, done)
+            temporary.replace(path)
+        return done
+
+    def draw(self, z: Latents) -> Images:
+        """Pictures (n, r, r, 3) at the decoder's own resolution."""
+        return self.decoder.render(torch.from_numpy(z))
+
+
+class Measurement:
+    """One decoder against the drawings it was distilled from."""
+
+    def __init__(self, decoder: Decoder, runs: Path, size: Size) -> None:
+        self.decoder, self.size = decoder, size
+        self.training = decoder.metadata.get("training", {})
+        self.basis_seed = self.training.get("config", {}).get("basis_seed", 0)
+        self.drawn = runs / drawing_digest()
+        self.gallery = Gallery(decoder, runs / decoder.digest[:12])
+
+    def drawings(self, name: str, z: Latents, side: int = SIDE) -> Images:
+        """Drawings (n, side, side, 3) of latents (n, 512), kept under a name."""
+        return drawings(self.drawn, name, z, side, self.basis_seed)
+
+    def run(self) -> dict[str, Any]:
+        """All figures, as a JSON object; see `decoder_evaluation.measures`."""
+        figures: dict[str, Any] = {
+            "decoder": self.decoder.digest[:12],
+            "resolution": self.decoder.resolution,
+            "drawing": drawing_digest(),
+            "trained_on": self.training.get("drawing"),
+            "images": self.training.get("images", 0),
+            "held_out": self.size.held_out,
+            "random": self.size.random,
+            "families": self.size.families,
+            "epochs": self.size.epochs,
+        }
+        figures |= self.fidelity()
+        figures["smoothness"] = measures.smoothness(self.gallery.render, self.size.paths)
+        size = self.size
+        self.regressor = load_regressor(self.drawn, self.basis_seed, size.training, size.epochs)
+        return figures | self.traits() | self.kinship()
+
+    def fidelity(self) -> dict[str, float]:
+        """Figures at the decoder's own resolution, and a sheet of both."""
+        z = latents_of(2, self.size.held_out)
+        target = self.drawings("2", z, self.decoder.resolution)
+        made = self.gallery.draw(z)
+        path = self.gallery.folder / "decoder-held-out.png"
+        sheets.draw_comparison(path, target[:24], made[:24])
+        return measures.fidelity(made, target)
+
+    def seen(self, images: Images) -> Array:
+        """Traits (n, traits) that the regressor sees."""
+        return read_traits(self.regressor, images)
+
+    def traits(self) -> dict[str, Any]:
+        """R^2 by trait, and the Fréchet distance; for the drawings themselves too."""
+        z, other = latents_of(3, self.size.random), latents_of(4, self.size.random)
+        truth = traits(z, self.basis_seed)
+        made = self.seen(self.gallery.render("random", z))
+        drawn = self.seen(self.drawings("3", z))
+        others = self.seen(self.drawings("4", other))
+        return {
+            "r2": measures.explained(made, truth),
+            "r2_drawings": measures.explained(drawn, truth),
+            "frechet": measures.frechet(made, others),
+            "frechet_floor": measures.frechet(drawn, others),
+        }
+
+    def kinship(self) -> dict[str, Any]:
+        """Identification of relatives and look-alikes, for pictures and for drawings."""
+        bases, count = latents_of(5, self.size.families), self.size.per_family
+        latents = {"bases": bases}
+        for i, cosine in enumerate(COSINES):
+            others = latents_of(6 + i, len(bases) * count)
+            latents[f"relatives-{cosine}"] = relative_of(np.tile(bases, (count, 1)), others, cosine)
+        strangers = latents_of(3, self.size.random)
+        figures = {}
+        for kind, show in (("decoder", self.gallery.render), ("drawings", self.drawings)):
+            images = {name: show(name, z) for name, z in latents.items()}
+            # The drawings of the random latents are already there, under the name of their seed.
+            apart = show("random" if kind == "decoder" else "3", strangers)
+            for measure, change in (("pixels", np.asarray), ("traits", self.seen)):
+                relatives = {c: change(images[f"relatives-{c}"]) for c in COSINES}
+                families = measures.Families(change(images["bases"]), relatives)
+                found = measures.identification(families, change(apart))
+                figures[f"{kind}, {measure}"] = found
+        return {"kinship": figures}
+
+
+def main() -> None:
+    """Measure and write, as the command line asks."""
+    parser = argparse.ArgumentParser(description="Measure the decoder and draw sheets of it.")
+    parser.add_argument("--decoder", type=Path, default=ROOT / "checkpoints/decoder.safetensors")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/evaluate-decoder")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured")
+    parser.add_argument("--quick", action="store_true", help="little of everything; no docs")
+    parser.add_argument("--epochs", type=int, help="of the regressor's network; 0: linear only")
+    parser.add_argument("--guesses", help="letters of the blind test's relatives 1 to 20")
+    parser.add_argument("--blind-seed", type=int, default=0, help="another seed, other dogs")
+    options = parser.parse_args()
+    decoder = load_decoder(options.decoder)
+    folder = options.runs / decoder.digest[:12]
+    blind = folder / f"blind-{options.blind_seed}"
+    score = blind / "score.json"
+    if options.guesses:
+        right, of = sheets.score_blind_test(blind, options.guesses)
+        score.write_text(json.dumps({"right": right, "of": of, "guesses": options.guesses}))
+        print(f"{right} of {of} relatives were matched to their own base")
+    gallery = Gallery(decoder, folder)
+    if not (blind / "blind-answers.json").exists():
+        sheets.draw_blind_test(gallery.draw, blind, options.blind_seed)
+    size = QUICK if options.quick else FULL
+    if options.epochs is not None:
+        size = replace(size, epochs=options.epochs)
+    figures = Measurement(decoder, options.runs, size).run()
+    figures["blind"] = json.loads(score.read_text()) if score.exists() else None
+    (folder / ("quick.json" if options.quick else "figures.json")).write_text(json.dumps(figures))
+    out = folder if options.quick else options.out
+    write_note(out / "decoder.md", figures)
+    sheets.draw_sheets(gallery.draw, out)
+    for image in (folder / "decoder-held-out.png", *sorted(blind.glob("*.png"))):
+        if not options.quick:
+            (out / f"decoder-{image.name.removeprefix('decoder-')}").write_bytes(image.read_bytes())
+    print((out / "decoder.md").read_text("utf-8"))

@@ -1,0 +1,91 @@
+"""What chance looks like: the figures of models that have nothing in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from huref.invariants.record import load_record
+from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.units import agreement, match_networks, match_twice
+from scripts.evaluate.lineage.measuring import key_of
+from scripts.evaluate.lineage.statistics import Rate, kept_tail, uniformity
+from scripts.evaluate.lineage.truth import Truth
+
+
+@dataclass(frozen=True)
+class Null:
+    """Figures of independent pairs.
+
+    Attributes:
+        called_related: pairs whose verdict is neither unrelated nor absent nor inconclusive.
+        inconclusive: pairs without a clear verdict.
+        ics: of each pair that has one.
+        order: p of the order test on one pair of blocks of each pair of one width, made
+            continuous by a random share of its last step.
+        agreements: units found twice, over units, on the same blocks.
+        reported: p-values that huref reports, corrected for the number of tests.
+    """
+
+    called_related: Rate
+    inconclusive: Rate
+    ics: np.ndarray
+    order: np.ndarray
+    agreements: np.ndarray
+    reported: np.ndarray
+
+    @property
+    def order_uniform(self) -> float:
+        """P of the test that the order test's p-values are uniform."""
+        return uniformity(self.order, one_sided=False)
+
+    @property
+    def reported_not_too_small(self) -> float:
+        """P of the test that the reported p-values are no smaller than uniform ones."""
+        return uniformity(self.reported, one_sided=True)
+
+
+def measure_null(
+    pairs: Sequence[Truth], found: dict[str, Any], records: dict[str, Path], seed: int = 0
+) -> Null:
+    """The null of the independent pairs among `pairs`."""
+    independent = [pair for pair in pairs if pair.independent]
+    said = [found[key_of(pair)] for pair in independent]
+    units = {
+        name: load_record(records[name]).units
+        for name in {n for p in independent for n in (p.a, p.b)}
+    }
+    generator = np.random.default_rng(seed)
+    order, agreements = [], []
+    for pair in independent:
+        if (tested := _test(units[pair.a], units[pair.b], generator)) is not None:
+            order.append(tested[0])
+            agreements.append(tested[1])
+    verdicts = [one["verdict"] for one in said]
+    related = sum(verdict in ("descends", "shared initialisation") for verdict in verdicts)
+    unclear = sum(verdict in ("inconclusive", None) for verdict in verdicts)
+    return Null(
+        called_related=Rate(related, len(said)),
+        inconclusive=Rate(unclear, len(said)),
+        ics=np.array([one["ics"] for one in said if one["ics"] is not None]),
+        order=np.array(order),
+        agreements=np.array(agreements),
+        reported=np.array([10 ** one["log10_p"] for one in said if one["log10_p"] is not None]),
+    )
+
+
+def _test(
+    a: UnitFeatures | None, b: UnitFeatures | None, generator: np.random.Generator
+) -> tuple[float, float] | None:
+    """Order p and share of agreeing units in the second block; None for different widths."""
+    if a is None or b is None:
+        return None
+    x, y = (units.of_network(units.in_layer(units.layers[1])[0]) for units in (a, b))
+    if len(x) != len(y):
+        return None
+    matching = match_networks(x, y)
+    tails = [kept_tail(len(matching.a), len(y), matching.kept + step) for step in (0, 1)]
+    p = tails[1] + generator.random() * (tails[0] - tails[1])
+    return p, agreement(*match_twice(x, y)) / len(x)

@@ -1,0 +1,133 @@
+"""The truth about every pair of a zoo, from its manifest."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from scripts.zoo.manifest import Models, ancestors, kinship
+
+EXPECTED = {
+    "descends": "descends",
+    "siblings": "descends",  # trained weights in common
+    "shared initialisation": "shared initialisation",
+    "distilled": "unrelated",
+    "unrelated": "unrelated",
+}
+NOUNS = {
+    "finetune": "fine-tune",
+    "continued": "continued pretraining",
+    "preferred": "preference tuning",
+    "lora": "LoRA",
+    "extended": "extended vocabulary",
+    "revocabulary": "replaced vocabulary",
+    "pruned": "depth pruning",
+    "narrowed": "width pruning",
+    "stacked": "stacked blocks",
+    "quantised": "four bits",
+    "upcycled": "experts from dense",
+}
+
+
+# The hottest continuation keeps too little of its units to be found where the other side has
+# another vocabulary, or another order of units, as well; beside a pruned one it looks damaged.
+MISSES = (
+    ("llama-1-cpt-5", "llama-1-metaspace"),
+    ("llama-1-cpt-5", "llama-1-sft-attacked"),
+    ("llama-1-cpt-5", "llama-1-early-cut"),
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Two models and what they are to each other.
+
+    Attributes:
+        a: a model; the ancestor where one of the two is.
+        b: the other.
+        kinship: as `zoo.manifest.kinship` has it.
+        how: what lies between an ancestor and its descendant, the kinship elsewhere.
+        independent: both are untouched bases, drawn from different seeds.
+    """
+
+    a: str
+    b: str
+    kinship: str
+    how: str
+    independent: bool
+
+    @property
+    def expected(self) -> str:
+        """The verdict that is right."""
+        return EXPECTED[self.kinship]
+
+
+def groups(models: Models) -> list[list[str]]:
+    """Models to be compared with each other: all but strangers, and all bases."""
+    known = [name for name, entry in models.items() if entry.get("role") != "stranger"]
+    return [known, [name for name, entry in models.items() if not entry["parents"]]]
+
+
+def all_pairs(models: Models, sample: int = 1) -> list[Truth]:
+    """Pairs inside a group, once each.
+
+    All of ancestors and descendants and of two bases; of the others one in `sample`, by the hash
+    of their names: there are very many, of few families.
+    """
+    named = (pair for group in groups(models) for pair in combinations(group, 2))
+    pairs = [_truth(models, a, b) for a, b in dict.fromkeys(named)]
+    bases = {name for name, entry in models.items() if not entry["parents"]}
+    return [
+        pair
+        for pair in pairs
+        if pair.kinship == "descends" or {pair.a, pair.b} <= bases or _hash(pair) % sample == 0
+    ]
+
+
+def known_misses(models: Models, pairs: Sequence[Truth]) -> list[Truth]:
+    """Pairs outside a sample that were seen to be judged wrongly: they are measured every time."""
+    wanted = {frozenset(names) for names in MISSES} - {frozenset((p.a, p.b)) for p in pairs}
+    return [
+        _truth(models, *names) for names in sorted(map(sorted, wanted)) if {*names} <= {*models}
+    ]
+
+
+def _hash(pair: Truth) -> int:
+    names = " ".join(sorted((pair.a, pair.b)))
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:8], "big")
+
+
+def _truth(models: Models, a: str, b: str) -> Truth:
+    kin = kinship(models, a, b)
+    if kin == "descends" and b in ancestors(models, a):
+        a, b = b, a
+    how = " after ".join(_steps(models, a, b)) if kin == "descends" else kin
+    bases = not models[a]["parents"] and not models[b]["parents"]
+    # One seed may draw some of the same numbers for models of different shapes.
+    own_draws = models[a].get("seed") != models[b].get("seed")
+    return Truth(a, b, kin, how, bases and own_draws and kin in ("unrelated", "distilled"))
+
+
+def _steps(models: Models, ancestor: str, name: str) -> list[str]:
+    """What was done on the way down, the last step first."""
+    if name == ancestor:
+        return []
+    parent = next(p for p in models[name]["parents"] if ancestor in ancestors(models, p))
+    return [step_of(models, name), *_steps(models, ancestor, parent)]
+
+
+def step_of(models: Models, name: str) -> str:
+    """What made a model of its parents, in a few words."""
+    entry = models[name]
+    if entry["relation"] == "attacked":
+        kinds = entry["kinds"]
+        return "all attacks" if kinds == ["all"] else " and ".join(kinds)
+    if entry["relation"] == "merge":
+        return f"{entry.get('method', 'linear')} merge of {len(entry['parents'])}"
+    return NOUNS[entry["relation"]] + (" + training" if _is_healed(entry) else "")
+
+
+def _is_healed(entry: Mapping[str, Any]) -> bool:
+    surgical = ("pruned", "narrowed", "stacked", "upcycled")
+    return entry["relation"] in surgical and bool(entry["steps"])

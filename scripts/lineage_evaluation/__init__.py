@@ -1,1 +1,0 @@
-"""What scripts/evaluate_lineage.py is made of: the truth, the measurements, their statistics."""

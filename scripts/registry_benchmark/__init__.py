@@ -1,1 +1,0 @@
-"""The parts of scripts/benchmark_registry.py."""

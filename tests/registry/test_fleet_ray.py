@@ -1,0 +1,86 @@
+"""The Ray engine; needs huref[ray]."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray")
+
+from huref.loader.hub import rate
+from huref.recipe import load_recipe
+from huref.registry.fleet.engines import make_engine
+from huref.registry.fleet.run import fleet
+from huref.registry.fleet.work import WorkerDiedError
+from huref.registry.stores import create_store
+from tests.support.fleet_hub import write_small_llama
+from tests.support.zoo import ROOT
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)  # the workers must know this file, too
+        start, workers = make_engine("ray", 1)
+        assert workers == 1
+        started = start()
+        yield started
+        started.shutdown()
+
+
+def die_once(path: Path) -> str:
+    if path.exists():
+        return "alive"
+    path.touch()
+    os._exit(1)
+
+
+def fail() -> None:
+    raise ZeroDivisionError("a fault of the task")
+
+
+def exceed_limit() -> tuple[float, str]:
+    rate._shared.learn("api", 429, {"Retry-After": "30", "X-Other": "x"})
+    return rate._shared.reserve("api"), type(rate._shared).__name__
+
+
+def ask_limit() -> float:
+    return rate._shared.reserve("api")
+
+
+def test_a_killed_worker_costs_one_more_try(executor: Executor, tmp_path: Path) -> None:
+    assert executor.submit(die_once, tmp_path / "died").result() == "alive"
+
+
+def test_errors_of_tasks_come_back_as_they_are(executor: Executor) -> None:
+    with pytest.raises(ZeroDivisionError, match="a fault of the task"):
+        executor.submit(fail).result()
+
+
+def test_workers_share_one_limiter(executor: Executor, tmp_path: Path) -> None:
+    wait, name = executor.submit(exceed_limit).result()
+    assert 0 < wait <= 30
+    assert name == "RemoteLimiter"
+    executor.submit(die_once, tmp_path / "died").result()  # the next answer is another worker's
+    assert 0 < executor.submit(ask_limit).result() <= 30
+
+
+def test_a_fleet_on_ray_is_what_a_fleet_on_threads_is(executor: Executor, tmp_path: Path) -> None:
+    folders = [str(write_small_llama(tmp_path / f"model-{i}", i)) for i in range(2)]
+    recipe = load_recipe()[0]
+    stores = [create_store(str(tmp_path / name), recipe) for name in ("ray", "threads")]
+    assert fleet(folders, stores[0], executor=executor, workers=1).count("done") == 2
+    assert fleet(folders, stores[1]).count("done") == 2
+    on_ray, on_threads = ({e.key: e.latent for e in store.entries()} for store in stores)
+    assert on_ray.keys() == on_threads.keys()
+    for key, latent in on_ray.items():
+        # Another process may multiply in another order.
+        np.testing.assert_allclose(latent, on_threads[key], atol=1e-3)
+
+
+def test_a_worker_that_always_dies_is_given_up_on(executor: Executor) -> None:
+    assert isinstance(executor.submit(os._exit, 1).exception(), WorkerDiedError)

@@ -1,0 +1,109 @@
+"""`huref fleet --engine ray://HOST:PORT` against Ray's client server on this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.zoo import ROOT
+
+pytest.importorskip("ray")
+
+from huref.registry.fleet.engines import make_engine
+from huref.registry.stores import open_store
+from tests.support.fleet_hub import write_small_llama
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def free_port() -> int:
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port > 20_000:  # Ray's workers take those below
+            return port
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A cluster of one machine whose client server asks for a token, as Ray's do."""
+    port, client = free_port(), free_port()
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    command = [
+        sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head",
+        "--block", f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=1",
+        "--include-dashboard=false",
+    ]  # fmt: skip
+    environment = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    # With it, Ray 2.60 lost every third client server ("skipping fork() handlers" in its log).
+    environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    head = subprocess.Popen(
+        command, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert head.stdout is not None
+        assert any("ray stop" in line for line in head.stdout), "Ray did not start"
+        yield f"ray://127.0.0.1:{client}"
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        try:
+            head.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+
+
+def refusal_of_rays_own_client(address: str, environment: dict[str, str]) -> str:
+    """What Ray says when huref has no part in it; empty where it connects."""
+    environment = environment | {"RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1])", address]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return result.stderr.strip().splitlines()[-1] if result.returncode else ""
+
+
+def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
+    folders = [write_small_llama(tmp_path / f"model-{i}", i) for i in range(2)]
+    listed = tmp_path / "models.txt"
+    listed.write_text("".join(f"{folder}\n" for folder in folders))
+    command = [sys.executable, "-m", "huref", "fleet", str(listed), "--json"]
+    command += ["-o", str(tmp_path / "registry"), "--engine", address, "--workers", "1"]
+    environment = ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    environment.pop("RAY_AUTH_MODE", None)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    if "client server failed" in result.stderr:
+        refusal = refusal_of_rays_own_client(address, environment)
+        if refusal:
+            pytest.skip(f"Ray cannot start a client server on this machine: {refusal}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["done"] == 2
+    store = open_store(str(tmp_path / "registry"))
+    assert {entry.model for entry in store.entries()} == {str(folder) for folder in folders}
+
+
+def test_a_token_is_sent_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huref.registry.fleet.ray_engine.connect", lambda *_: (None, 1))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what the engine sets is taken back, too
+        monkeypatch.delenv(name)
+    make_engine("ray://127.0.0.1:1")
+    assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    make_engine("ray:127.0.0.1:1")
+    assert "RAY_AUTH_MODE" not in os.environ
+    make_engine("ray://127.0.0.1:1")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    make_engine("ray://127.0.0.1:1")
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"

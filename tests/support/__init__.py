@@ -1,0 +1,1 @@
+"""What several tests stand on: loopback servers, small models, oracles."""

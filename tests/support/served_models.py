@@ -1,0 +1,123 @@
+"""Tiny models of every kind of head, and stub endpoints that serve them.
+
+A plugin: a test module that wants the fixtures names it in `pytest_plugins`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from huref.blackbox.client import Client, Limits
+from huref.blackbox.endpoint import Endpoint
+from huref.blackbox.local_model import LocalModel
+from huref.blackbox.prompts import make_prompts
+from tests.support.endpoint_server import Stub, Switches
+
+V = 640
+FULL = {"top": None, "ids": "token_id"}
+KINDS = {  # class, its own settings, hidden size, final norm
+    "llama": ("LlamaForCausalLM", {"hidden_size": 24, "intermediate_size": 32}, 24, "RMSNorm"),
+    "qwen2": ("Qwen2ForCausalLM", {"hidden_size": 32, "intermediate_size": 32}, 32, "RMSNorm"),
+    "gemma": (
+        "GemmaForCausalLM",
+        {"hidden_size": 24, "intermediate_size": 32, "head_dim": 8},
+        24,
+        "RMSNorm",
+    ),
+    "olmo": ("OlmoForCausalLM", {"hidden_size": 24, "intermediate_size": 32}, 24, "LayerNorm"),
+    "cohere": ("CohereForCausalLM", {"hidden_size": 32, "intermediate_size": 32}, 32, "LayerNorm"),
+    "neox": (
+        "GPTNeoXForCausalLM",
+        {"hidden_size": 24, "intermediate_size": 32},
+        24,
+        "LayerNorm with bias",
+    ),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        {"n_embd": 32, "n_layer": 2, "n_head": 2},
+        32,
+        "LayerNorm with bias",
+    ),
+    "phi": (
+        "PhiForCausalLM",
+        {"hidden_size": 24, "intermediate_size": 32},
+        24,
+        "LayerNorm with bias",
+    ),
+}
+
+
+def make_model(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A tiny random model whose norms' gains and biases are drawn, too."""
+    import transformers
+
+    name, settings, _, _ = KINDS[kind]
+    common = {"vocab_size": V, "max_position_embeddings": 32, "initializer_range": 0.15}
+    common |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    if kind != "gpt2":
+        common |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    if kind == "neox":
+        del common["num_key_value_heads"]
+    torch.manual_seed(seed)
+    config = getattr(
+        transformers, name.replace("ForCausalLM", "").replace("LMHeadModel", "") + "Config"
+    )
+    model = getattr(transformers, name)(config(**common | settings))
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.dim() == 1 and parameter_name.endswith("weight"):
+            parameter.data.uniform_(0.5, 1.5)
+        elif parameter.dim() == 1:
+            parameter.data.normal_(0, 0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of tiny models, made once."""
+    root = tmp_path_factory.mktemp("served")
+
+    def get(kind: str, seed: int = 0) -> Path:
+        folder = root / f"{kind}-{seed}"
+        return folder if folder.exists() else make_model(folder, kind, seed)
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def served(models: Callable[..., Path]) -> Callable[..., Stub]:
+    """Stub endpoints; the outputs of each model are computed once."""
+    tables: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+    sources: dict[tuple[str, int], LocalModel] = {}
+
+    def serve(kind: str = "llama", seed: int = 0, **switches: Any) -> Stub:
+        key = (kind, seed)
+        if key not in sources:
+            sources[key] = LocalModel(str(models(kind, seed)))
+            prompts = [p for which in "ab" for p in make_prompts(72, which)]
+            rows = sources[key].outputs(prompts, np.arange(V))
+            tables[key] = dict(zip(prompts, rows, strict=True))
+
+        def logits(prompt: str) -> np.ndarray:
+            if prompt not in tables[key]:
+                tables[key][prompt] = sources[key].outputs([prompt], np.arange(V))[0]
+            return tables[key][prompt]
+
+        return Stub(logits, Switches(**switches))
+
+    return serve
+
+
+def connect(stub: Stub, budget: int = 100_000, **options: Any) -> Endpoint:
+    """An endpoint in this process, without a socket."""
+    client = Client(
+        "http://127.0.0.1:1/v1",
+        limits=Limits(budget, options.pop("tokens", None)),
+        store=options.pop("store", None),
+        transport=stub.transport(),
+    )
+    return Endpoint(client, **options)

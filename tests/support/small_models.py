@@ -1,0 +1,25 @@
+"""Tokenizers and words for models that are made in a test."""
+
+import json
+from pathlib import Path
+
+
+def write_tokenizer(folder: Path, words: list[str], first_id: int = 0) -> None:
+    """A byte-level BPE tokenizer.json whose vocabulary is a list of words."""
+    vocab = {word: first_id + i for i, word in enumerate(words)}
+    data = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(data), "utf-8")
+
+
+def some_words(count: int) -> list[str]:
+    """Distinct pronounceable strings, every other one with a leading space (Ġ)."""
+    consonants, vowels = "bcdfghklmnprstvz", "aeiou"
+    syllables = [c + v for c in consonants for v in vowels]
+    words = [a + b for a in syllables for b in syllables]
+    return [("Ġ" if i % 2 else "") + word for i, word in enumerate(words[:count])]
