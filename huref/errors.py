@@ -3,9 +3,82 @@
 The command line prints one of these as a single line on stderr and exits with code 1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import Any
+
 
 class HurefError(Exception):
-    """A failure that a user can understand and act on."""
+    """A failure that a user can understand and act on.
+
+    Its message reads `model: file: tensor 'name': what; advice`, of which only `what` is always
+    there. Each layer fills in what it knows: the code that reads a tensor its name, the code that
+    opens a file the file, the code that opens a model the model (see `locating`). No layer reads
+    another's sentence.
+
+    Args:
+        what: what happened, as a clause without a full stop.
+        model: the model as the user called it.
+        file: a file's path, or its name inside the model.
+        tensor: a tensor's name.
+        advice: what to do next, as a clause.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        model: str | None = None,
+        file: str | PathLike[str] | None = None,
+        tensor: str | None = None,
+        advice: str | None = None,
+    ):
+        super().__init__(what)
+        self.what = what
+        self.model = model
+        self.file = None if file is None else fspath(file)
+        self.tensor = tensor
+        self.advice = advice
+
+    def __str__(self) -> str:
+        place = []
+        # A file that the user named is the model, and a path inside its folder begins with it.
+        if self.model and not (self.file or "").startswith(self.model):
+            place.append(self.model)
+        if self.file:
+            place.append(self.file)
+        if self.tensor:
+            place.append(f"tensor '{self.tensor}'")
+        advice = f"; {self.advice}" if self.advice else ""
+        return ": ".join([*place, self.what]) + advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As keyword arguments: an error travels from a fleet's workers to the driver."""
+        return _restore, (type(self), dict(self.__dict__))
+
+
+def _restore(kind: type[HurefError], fields: dict[str, Any]) -> HurefError:
+    error = kind(fields["what"])
+    error.__dict__.update(fields)
+    return error
+
+
+@contextmanager
+def locating(
+    *,
+    model: str | None = None,
+    file: str | PathLike[str] | None = None,
+    tensor: str | None = None,
+) -> Iterator[None]:
+    """Fill in where an error of the block happened, as far as it does not say so itself."""
+    try:
+        yield
+    except HurefError as error:
+        error.model = error.model or model
+        error.file = error.file or (None if file is None else fspath(file))
+        error.tensor = error.tensor or tensor
+        raise
 
 
 def one_line(message: object) -> str:

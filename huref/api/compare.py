@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from huref.api.open import open_record
-from huref.errors import HurefError
+from huref.errors import locating
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record
 from huref.lineage.table import LineageTable, build_table
@@ -37,10 +37,6 @@ def compare(
 
 
 def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:
-    """A model's record. What is wrong in one of its files is said of the model: there are many."""
-    try:
+    """A model's record. An error that names a file alone is made to name the model, too."""
+    with locating(model=name):
         return open_record(name, recipe, depth=depth, cache=cache)
-    except HurefError as error:
-        if str(error).startswith((name.partition("@")[0], f"'{name}'")):
-            raise
-        raise type(error)(f"{name}: {error}") from error
