@@ -27,8 +27,9 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
         return LocalFolder(path.parent, model, meter, chosen=path.name)
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise ModelNotFoundError(
-            f"'{model}' is no file, and neither a folder nor a Hub id; give a model's folder or "
-            "file, or org/name, or org/name@revision"
+            "it is neither a file or folder here nor a Hub id",
+            model=model,
+            advice="give a model's folder or file, or org/name, or org/name@revision",
         )
     # The Hub's client takes half a second to import; a local model does not need it.
     from huref.loader.hub.repository import open_hub_repository
