@@ -1,7 +1,7 @@
-"""A recipe: everything that determines a fingerprint, and digests that stand for it.
+"""Recipes: everything that determines a fingerprint, and their digests.
 
-Terms, latent and sketch do not depend on the decoder, so records are compared and registries kept
-by a digest that leaves it out; a new decoder draws other dogs of the same numbers.
+Terms, latent and sketch do not depend on the decoder. Records and registries are therefore compared
+by a digest without the decoder, and stay valid when a new decoder draws other pictures.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ class Recipe:
     """How a fingerprint is made.
 
     Attributes:
-        name: what users call it; a variant that a model forced has "+variant" appended.
-        anchors: rule by which tokens are eligible, see `huref.invariants.anchors`.
+        name: as users call it; "+variant" is appended where a model's shape forced a variant.
+        anchors: rule for eligible tokens, see `huref.invariants.anchors`.
         m: number of anchor buckets.
-        layers: positions among the blocks that do something.
+        layers: positions among the blocks that are not no-ops.
         terms: version of the terms' formulas.
         damping: see `huref.invariants.terms.whiten`.
         encoder: digest of the encoder checkpoint.
-        decoder: digest of the decoder checkpoint, which holds psi and noise.
+        decoder: digest of the decoder checkpoint, which includes psi and noise.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Short digest of what determines the numbers: every field but the decoder.
+        """Short digest of all fields but the decoder.
 
-        What has the same digest can be compared.
+        Records of equal digest can be compared.
         """
         return _short_digest({k: v for k, v in asdict(self).items() if k != "decoder"})
 
     @property
     def picture_digest(self) -> str:
-        """Short digest of every field: of two latents that agree, the same makes one picture."""
+        """Short digest of all fields: equal latents of equal digest give equal pictures."""
         return _short_digest(asdict(self))
 
     def to_json(self) -> str:
@@ -63,11 +63,11 @@ class Recipe:
 
     @property
     def family(self) -> str:
-        """The name without what a model's own shape added to it."""
+        """The name without "+variant"."""
         return self.name.partition("+")[0]
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Names of the fields that keep two recipes' numbers from being compared."""
+        """Names of the fields, but for the decoder, in which two recipes differ."""
         mine, theirs = asdict(self), asdict(other)
         return [key for key in mine if mine[key] != theirs[key] and key != "decoder"]
 
@@ -78,11 +78,15 @@ def _short_digest(values: dict[str, Any]) -> str:
 
 
 def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from a mapping of all its fields. Raises RecipeError when one is out of place."""
+    """A recipe from a mapping of all its fields. `where` is for messages.
+
+    Raises:
+        RecipeError: a field is missing, unknown or of the wrong type.
+    """
     expected = {field.name for field in fields(Recipe)}
     if not isinstance(data, Mapping) or set(data) != expected:
         keys = sorted(set(data) ^ expected) if isinstance(data, Mapping) else data
-        raise RecipeError(f"{where}: recipe fields missing or unknown: {keys}")
+        raise RecipeError(f"recipe fields missing or unknown: {keys}", file=where)
     try:
         return Recipe(
             name=str(data["name"]),
@@ -95,26 +99,28 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
             decoder=str(data["decoder"]),
         )
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: a recipe field has the wrong type ({error})") from error
+        raise RecipeError(f"a recipe field has the wrong type ({error})", file=where) from error
 
 
 def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:
     """A recipe by name or YAML file, with the paths of its encoder and decoder checkpoints.
 
-    The file names the checkpoints, which lie beside it or ship with huref; the recipe holds their
-    digests instead. `decoder` is one that was imported, or a file.
+    The file names the checkpoints, which are beside it or ship with huref; the recipe has their
+    digests in place of the names. `decoder` names an imported decoder or a file.
 
     Raises:
-        RecipeError: no such recipe, or a file that is not one.
+        RecipeError: there is no such recipe, or the file is not a recipe.
     """
     known = sorted(p.stem for p in locate("configs/recipes/default.yaml").parent.glob("*.yaml"))
     path = locate(f"configs/recipes/{name}.yaml") if name in known else Path(name)
     if not path.is_file():
-        raise RecipeError(f"there is no recipe '{name}'; known: {', '.join(known)}, or a file")
+        raise RecipeError(
+            f"there is no recipe '{name}'", advice=f"give one of {', '.join(known)}, or a file"
+        )
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a YAML file") from error
+        raise RecipeError("not a YAML file", file=path) from error
     recipe = parse_recipe(data, str(path))
     if decoder is not None and Path(decoder).is_file():
         drawn_by = Path(decoder)
@@ -127,30 +133,30 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
 
 
 def _find(asset: str, recipe_file: Path) -> Path:
-    # Never in the current folder, which may well hold a checkpoints folder of its own.
+    # The current folder is not searched: it may have a checkpoints folder of another project.
     beside = recipe_file.parent / asset
     return beside if beside.is_file() else locate(asset)
 
 
 def _find_decoder(name: str, recipe_file: Path) -> Path:
-    """A decoder by the name under which it was imported, or by file."""
+    """The file of a decoder, by the name of an imported one or by path."""
     imported = imported_decoder(name)
     if "/" not in name and imported.is_file():
         return imported
     try:
         return _find(name, recipe_file)
     except CheckpointDigestError as error:
-        if name.startswith("checkpoints/"):  # one that ships: the installation is broken
+        if name.startswith("checkpoints/"):  # it ships with huref: the installation is broken
             raise
         known = sorted(path.stem for path in imported.parent.glob("*.safetensors"))
         raise RecipeError(
-            f"there is no decoder '{name}', neither a file nor imported "
-            f"({', '.join(known) or 'none is'}); see 'huref decoder import --help'"
+            f"there is no decoder '{name}'; imported: {', '.join(known) or 'none'}",
+            advice="give a file, or see 'huref decoder import --help'",
         ) from error
 
 
 def imported_with(digest: str) -> Path | None:
-    """The imported decoder of a recipe's digest, if it is there."""
+    """The file of the imported decoder with this digest, or None."""
     for path in sorted(imported_decoder("x").parent.glob("*.safetensors")):
         if read_metadata(path).get("digest", "")[:DIGEST_LENGTH] == digest:
             return path
@@ -160,10 +166,10 @@ def imported_with(digest: str) -> Path | None:
 def _digest_of(path: Path) -> str:
     metadata = read_metadata(path)
     try:
-        # An encoder keeps all it says of itself in one JSON string, a decoder in several.
+        # An encoder has its metadata in one JSON string, a decoder in several strings.
         stated = json.loads(metadata["encoder"]) if "encoder" in metadata else metadata
         return str(stated["digest"])[:DIGEST_LENGTH]
     except (KeyError, ValueError, TypeError) as error:
         raise RecipeError(
-            f"{path}: the checkpoint carries no digest; it was not made by huref"
+            "the checkpoint has no digest; it was not made by huref", file=path
         ) from error

@@ -1,9 +1,9 @@
-"""Records of models that were measured before, so that comparing them again reads no weights.
+"""The cache of records: a model that was measured before is compared without reading its weights.
 
-A record is kept by what determines it: the files that were read (a commit, or the names, sizes
-and modification times of a folder's files), the recipe but for its decoder, and the depth.
-Records leak weights, so only their owner can read the folder: $HUREF_HOME/records, or
-huref/records in the user's cache.
+The key of a record is what determines it: the files that were read (a commit, or the names, sizes
+and modification times of a folder's files), the recipe without its decoder, and the depth. Records
+leak weights, so only their owner can read the folder: $HUREF_HOME/records, or huref/records in the
+user's cache.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from huref.loader.repository import LocalFolder, Repository
 from huref.recipe import Recipe
 from huref.version import __version__
 
-VERSION = 4  # of what a record of one recipe holds; raised when its numbers change
+VERSION = 4  # of the contents of cached records; raised when their numbers change
 
 
 def cache_folder() -> Path:
-    """Where records are kept."""
+    """The folder of cached records."""
     return user_cache() / "records"
 
 
 def cache_path(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Path | None:
-    """The file in which a checkpoint's record would be kept, or None where none can be.
+    """The file of a checkpoint's record in the cache.
 
-    A Hub model whose commit is unknown is not kept.
+    None if the checkpoint cannot be identified, as a Hub model of unknown commit.
     """
     sources = [_identify(repository) for repository in checkpoint.repositories]
     if any(source is None for source in sources):
@@ -44,7 +44,7 @@ def cache_path(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Path | N
 
 
 def _identify(repository: Repository) -> list[object] | None:
-    """What tells one state of a repository from every other."""
+    """A key that differs between any two states of a repository, or None."""
     if repository.revision is not None:
         known = re.fullmatch(r"[0-9a-f]{40}", repository.revision)
         name = getattr(repository, "canonical", repository.model)
@@ -59,9 +59,9 @@ def _identify(repository: Repository) -> list[object] | None:
 
 
 def recall(path: Path, model: str, decoder: str) -> Record | None:
-    """The record that is kept in a file, under the name and for the decoder of now.
+    """The record in a cache file, with the given model name and decoder.
 
-    One that is missing or damaged is as good as none: it is made again.
+    None if the file is missing or damaged; the record is then made again.
     """
     try:
         record = load_record(path)
@@ -71,9 +71,9 @@ def recall(path: Path, model: str, decoder: str) -> Record | None:
 
 
 def keep(path: Path, record: Record) -> None:
-    """Keep a record; a full or read-only disk only means that it is made again."""
+    """Store a record. A full or read-only disk is ignored: the record is made again next time."""
     if record.latent is None:
-        return  # the published recipe's records cannot be saved
+        return  # records of the `paper` recipe have no latent and cannot be saved
     with contextlib.suppress(OSError, HurefError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         record.save(path)

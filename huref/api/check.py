@@ -1,4 +1,4 @@
-"""Declared against measured: does a model come from where it says?"""
+"""`huref.check`: the origin that a model declares, compared with its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from huref.loader.sources.adapters import AdapterModel
 Status = Literal["confirmed", "contradicted", "undecided", "unreachable"]
 Answer = Literal["confirmed", "contradicted", "undecided", "unreachable", "nothing declared"]
 WORST_FIRST: tuple[Status, ...] = ("contradicted", "unreachable", "undecided", "confirmed")
-GIVEN = "--base"  # the source of what the user named
+GIVEN = "--base"  # the source of a base that the user gave
 
 CLOSING: dict[Answer, str] = {
-    "confirmed": "What is declared agrees with the weights.",
-    "contradicted": "What is declared does not agree with the weights.",
+    "confirmed": "The weights agree with what is declared.",
+    "contradicted": "The weights contradict what is declared.",
     "undecided": "The weights neither confirm nor contradict what is declared.",
     "unreachable": "Not every declared base could be measured.",
     "nothing declared": "No base is declared; see 'huref identify', or give a --base.",
@@ -32,7 +32,7 @@ CLOSING: dict[Answer, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One declared base and what was measured of it; the pair is (model, base), or None."""
+    """One declared base and its measurement; `pair` is (model, base), or None if unmeasured."""
 
     declaration: Declaration
     status: Status
@@ -40,7 +40,7 @@ class Finding:
     pair: Pair | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `check --json`."""
+        """One entry of `declared` in `check --json`."""
         one = self.declaration
         return {
             "base": one.base,
@@ -55,12 +55,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """What a model declares beside what was measured.
+    """The declared bases of a model and their measurements.
 
     Attributes:
         model: as the user called it.
-        findings: one for each declared base.
-        notes: declarations that could not be read.
+        findings: one a declared base.
+        notes: on declarations that could not be read.
     """
 
     model: str
@@ -69,7 +69,7 @@ class Check:
 
     @property
     def answer(self) -> Answer:
-        """The worst of the findings; mere hints count only where they are confirmed."""
+        """The worst finding; hints (declarations that are not firm) count only if confirmed."""
         firm = [f.status for f in self.findings if f.declaration.firm]
         for status in WORST_FIRST:
             if status in firm:
@@ -78,7 +78,7 @@ class Check:
         return "confirmed" if hinted else "nothing declared"
 
     def to_json(self) -> dict[str, Any]:
-        """`check --json`."""
+        """The object that `check --json` prints."""
         return {
             "model": self.model,
             "answer": self.answer,
@@ -96,7 +96,7 @@ class Check:
                 "",
                 f"  declared  {_plain(one.base)}  ({kind}; {sources})",
                 f"  measured  {_measured(finding)}",
-                f"  so it is  {finding.status}",
+                f"  result    {finding.status}",
             ]
         if self.notes:
             lines += ["", *(f"  note      {_plain(note)}" for note in self.notes)]
@@ -109,7 +109,7 @@ def _measured(finding: Finding) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that cannot steer a terminal."""
+    """Text without control characters, which a terminal could obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -120,13 +120,13 @@ def check(
     recipe: str = "default",
     cache: bool = True,
 ) -> Check:
-    """Measure a model against the bases that it declares, or against those that are given.
+    """Compare a model with the bases that it declares, or with those that are given.
 
     Args:
         model: a folder, file, Hub id or adapter; with `bases` also a record.
-        bases: measured instead of what the model declares.
+        bases: compared instead of the declared ones.
         recipe: name of a recipe, or a YAML file.
-        cache: whether records that were made before are used again, and new ones kept.
+        cache: whether stored records are used, and new ones stored.
 
     Raises:
         HurefError: the model itself cannot be read.
@@ -134,9 +134,11 @@ def check(
     name = str(model)
     declared, notes, is_adapter = _declarations(name)
     if bases:
-        notes += [f"{', '.join(d.sources)} names {d.base}; {GIVEN} replaces it" for d in declared]
+        notes += [
+            f"{', '.join(d.sources)} declares {d.base}, which {GIVEN} replaces" for d in declared
+        ]
         declared = [Declaration(str(base), (GIVEN,), str(base)) for base in bases]
-    # What is wrong with the model itself is said here.
+    # Errors of the model itself are raised here, before any base is opened.
     if not bases and any(one.model for one in declared):
         open_record(name, recipe, cache=cache)
     elif not bases and not declared and not notes:
@@ -149,7 +151,7 @@ def check(
 
 
 def _declarations(model: str) -> tuple[list[Declaration], list[str], bool]:
-    """What is declared, notes, and whether the model is an adapter."""
+    """Declarations, notes, and whether the model is an adapter."""
     path = Path(model).expanduser()
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         note = f"a {kind} declares nothing; give the model itself, or a base with {GIVEN}"
@@ -170,22 +172,23 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
         return Finding(one, "unreachable", one_line(error))
     status, why = _judge(pair, is_merge=one.relation == "merge")
     if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
-        # It has no weights but this base's and its own small change, so it cannot but agree.
+        # The adapter was applied to this very base, so agreement is no evidence.
         return Finding(
-            one, "undecided", f"it fits this base, which it was measured on: {why}", pair
+            one, "undecided", f"the adapter was applied to this base, so it must agree: {why}", pair
         )
     return Finding(one, status, why, pair)
 
 
 def _judge(pair: Pair, is_merge: bool) -> tuple[Status, str]:
-    """What the evidence of (model, base) says of "base is where model comes from"."""
+    """Status of the claim that `model` of the pair (model, base) descends from `base`."""
     verdict, direction = pair.evidence.verdict, pair.evidence.direction
     if verdict in ("unrelated", "shared initialisation"):
         return "contradicted", pair.why
     if verdict != "descends":
         return "undecided", pair.why
-    # A mean of models lies nearer to their root than each of them.
+    # A merge is closer to the common ancestor than its parents, so it can look older.
     if direction is not None and direction.older == "a" and not is_merge:
-        # As after training on a quantised copy: the copy was changed, and yet it came first.
-        return "undecided", f"{pair.why}; but the base looks like the later one: {direction.why}"
+        # As after training on a quantised copy: rounding makes the base look younger.
+        why = f"{pair.why}; but the base looks younger than the model: {direction.why}"
+        return "undecided", why
     return "confirmed", pair.why

@@ -1,4 +1,4 @@
-"""Compares any mix of models, records and pictures."""
+"""`huref.compare`: the table of all pairs of some models, records and pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +19,18 @@ def compare(
     depth: Depth = "recipe",
     cache: bool = True,
 ) -> LineageTable:
-    """Measure each model once and compare every two.
+    """Measure each model once and compare every pair.
 
     Args:
         models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
             only the latent can be compared.
-        recipe: name of a recipe, or a YAML file, for the models whose weights are read.
+        recipe: name or YAML file of a recipe, for the models whose weights are read.
         depth: "full" reads the feed-forward networks of every block, for layer maps.
-        cache: whether records that were made before are used again, and new ones kept.
+        cache: whether stored records are used, and new ones stored.
 
     Raises:
-        RecipeError: two of them were made by different recipes.
-        HurefError: another subclass says which model could not be read, and why.
+        RecipeError: two records were made by different recipes.
+        HurefError: a model could not be read; the message names it.
     """
     names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
     return build_table([_open(name, recipe, depth, cache) for name in names])

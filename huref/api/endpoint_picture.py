@@ -1,7 +1,4 @@
-"""An endpoint's dog: the signature through the same encoder and decoder, marked as an endpoint's.
-
-This module stands on top, with the command line: it is the only one here that draws.
-"""
+"""The picture of an endpoint: its signature through encoder and decoder, in a blue frame."""
 
 import base64
 from pathlib import Path
@@ -16,14 +13,14 @@ from huref.decoder.render import load_decoder
 from huref.encoder.checkpoint import load_encoder
 from huref.recipe import load_recipe
 
-FRAME = (58, 110, 165)  # a blue frame: no weights were seen
+FRAME = (58, 110, 165)  # RGB; the blue frame says that no weights were read
 
 
 def draw_signature(signature: Signature, path: Path) -> NDArray[np.float32]:
-    """Write the PNG and return the latent (512,) that it shows.
+    """Write the PNG and return its latent (512,).
 
-    The text chunks say `huref:kind` endpoint and have no `huref:recipe.json`, so that the picture
-    cannot be taken for a fingerprint of weights: the two are not comparable.
+    The text chunks have `huref:kind` = endpoint and no `huref:recipe.json`: the picture is not
+    comparable with a fingerprint of weights and is not read as one.
     """
     recipe, encoder_path, decoder_path = load_recipe()
     latent = load_encoder(encoder_path).encode(signature.terms(recipe.m)).numpy()
@@ -40,7 +37,7 @@ def draw_signature(signature: Signature, path: Path) -> NDArray[np.float32]:
 
 
 def frame(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw the frame that marks an endpoint's dog, inside the picture (h, w, 3)."""
+    """A picture (h, w, 3) with the frame of endpoints drawn inside its edges."""
     framed = image.copy()
     width = max(2, image.shape[0] // 32)
     for side in (framed[:width], framed[-width:], framed[:, :width], framed[:, -width:]):

@@ -1,4 +1,4 @@
-"""The whole chain for one model: weights in, a dog out."""
+"""`huref.fingerprint`: the picture of one model, from its weights."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from huref.recipe import imported_with, load_recipe
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A model's picture, and what it was made from.
+    """The picture of a model with its record.
 
     Attributes:
-        record: terms and latent; only the latent when it came from a picture.
+        record: terms and latent; of a picture only the latent.
         image: (height, width, 3) uint8.
         costs: bytes read and seconds by stage.
         path: where the picture was written, or None.
-        caption: whether the PNG says below the dog whose it is, and its code.
+        caption: whether the PNG has the model's name and code below the dog.
     """
 
     record: Record
@@ -37,18 +37,18 @@ class Fingerprint:
 
     @property
     def code(self) -> tuple[str, ...]:
-        """Four words to read out, of which relatives share most; see `huref.decoder.spoken`."""
+        """Four words that stand for the latent; relatives share most (`huref.decoder.spoken`)."""
         return spoken_code(self.latent)
 
     @property
     def latent(self) -> np.ndarray:
-        """The code of the model, (512,) float32.
+        """The latent of the model, (512,) float32.
 
         Raises:
-            RecordError: there is none, as by the published recipe.
+            RecordError: the recipe gives no latent, as the `paper` recipe.
         """
         if self.record.latent is None:
-            raise RecordError(f"{self.record.model}: the record has no latent")
+            raise RecordError("the record has no latent", model=self.record.model)
         return self.record.latent
 
     def save(self, path: str | Path) -> Path:
@@ -61,7 +61,7 @@ class Fingerprint:
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
-        """What `huref fingerprint --json` prints."""
+        """The object that `huref fingerprint --json` prints."""
         anchors = self.record.anchors
         return {
             "model": self.record.model,
@@ -76,7 +76,7 @@ class Fingerprint:
         }
 
 
-SHOWN = 256  # pixels on a side at least; people judge these pictures by looking
+SHOWN = 256  # smallest side in pixels of a picture; smaller ones are enlarged
 
 
 @lru_cache(maxsize=2)
@@ -94,33 +94,35 @@ def render(
 ) -> np.ndarray:
     """The picture of a record's latent, (height, width, 3) uint8.
 
-    A record that was made for an imported decoder is drawn with it, unless another is named.
+    A record that names an imported decoder is drawn with that one unless `decoder` is given.
 
     Args:
-        record: with a latent.
+        record: must have a latent.
         decoder: name or file of a decoder; None for the recipe's.
         recipe: name or file of a recipe.
-        redraw: draw a record that was made for a decoder that is not here with this one. It is
-            another dog, but the same for the same latent, so a sheet of models drawn alike holds.
+        redraw: if the record names a decoder that is not installed, draw it with this one. The
+            dog differs from the published one, but equal latents still give equal dogs.
 
     Raises:
-        RecordError: the record has no latent, or was made for another decoder, so this one would
-            show another dog.
+        RecordError: the record has no latent, or names another decoder, which would draw another
+            dog.
     """
     import torch
 
     current, _, decoder_path = load_recipe(recipe, decoder)
     if record.latent is None:
         raise RecordError(
-            f"{record.model}: the recipe '{record.recipe.name}' gives terms and no picture; use "
-            "'huref compare', or the default recipe"
+            f"the recipe '{record.recipe.name}' gives terms but no picture",
+            model=record.model,
+            advice="use 'huref compare', or the default recipe",
         )
     if record.recipe.decoder != current.decoder:
         imported = imported_with(record.recipe.decoder) if decoder is None else None
         if imported is None and not redraw:
             raise RecordError(
-                f"{record.model}: made for the decoder {record.recipe.decoder}, this one is "
-                f"{current.decoder}; name the right one with --decoder"
+                f"made for the decoder {record.recipe.decoder}, but this one is {current.decoder}",
+                model=record.model,
+                advice="name the right one with --decoder",
             )
         decoder_path = imported or decoder_path
     images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
@@ -147,14 +149,14 @@ def fingerprint(
         decoder: a decoder to use instead of the recipe's: a file, or the name of an imported one.
         record: where to save the record (private: it leaks weights); None saves none.
         base: for a LoRA adapter, the model to apply it to instead of the one that it names.
-        caption: whether the PNG says below the dog whose it is, with four words that stand for
-            the latent and a strip of its colours.
+        caption: whether the PNG has below the dog the model's name, four words that stand for the
+            latent, and a strip of colours.
 
     Returns:
-        The picture, the latent and what they cost.
+        The picture, the record and the costs.
 
     Raises:
-        HurefError: a subclass says what is wrong and what to do.
+        HurefError: the subclass and the message say what is wrong and what to do.
     """
     measured, costs = measure(str(model), recipe, decoder, str(base or ""))
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Whatever a user names, as a record: a folder, a Hub id, a saved record or a fingerprint PNG."""
+"""Opens any model that a user names as a record: weights, a saved record or a fingerprint PNG."""
 
 import base64
 import binascii
@@ -23,13 +23,13 @@ from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-ALL_BLOCKS = 100_000  # more than any model has
-RECORD_HEAD = 1024 * 1024  # bytes; more than the anchors in a record's metadata take
+ALL_BLOCKS = 100_000  # larger than the number of blocks of any model
+RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 
 
 @dataclass
 class Costs:
-    """What it took: bytes, and seconds by stage."""
+    """Bytes that were read, and seconds by stage."""
 
     bytes_read: int = 0
     bytes_total: int = 0
@@ -50,14 +50,18 @@ def open_record(
     depth: Depth = "recipe",
     cache: bool = False,
 ) -> Record:
-    """The record behind a name; weights are read when it is neither a record nor a picture.
+    """The record of a model; weights are read unless it is a saved record or a picture.
 
-    `base` is for a LoRA adapter: the model to apply it to instead of the one that it names. With
-    the depth "full" the hidden units of every block are read. With `cache` the record is taken
-    from huref's cache where it is there, and kept there otherwise.
+    Args:
+        model: a folder, file, Hub id, adapter, record or fingerprint PNG.
+        recipe: name or file of a recipe.
+        decoder: name or file of a decoder instead of the recipe's.
+        base: for a LoRA adapter, the model to apply it to instead of the one that it names.
+        depth: "full" reads the hidden units of every block.
+        cache: whether the record is taken from huref's cache, and stored there if it is not in it.
 
     Raises:
-        HurefError: one of `huref.errors`, saying what is wrong with the model.
+        HurefError: the model cannot be read; the subclass and the message say why.
     """
     return measure(model, recipe, decoder, base, depth, cache)[0]
 
@@ -70,7 +74,7 @@ def measure(
     depth: Depth = "recipe",
     cache: bool = False,
 ) -> tuple[Record, Costs]:
-    """Like `open_record`, with what it took."""
+    """Like `open_record`, and what it cost."""
     path = Path(model).expanduser()
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
@@ -87,12 +91,12 @@ def measure(
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
-    """What a file is, by its first bytes: anything that is no weights counts as a record."""
+    """The kind of a file, by its first bytes; a file of unknown form is treated as a record."""
     with path.open("rb") as file:
         head = file.read(RECORD_HEAD)
     if head[: len(PNG_MAGIC)] == PNG_MAGIC:
         return "picture"
-    # A record carries its recipe in the metadata, with which a safetensors header begins.
+    # A safetensors header begins with the metadata, and that of a record has a recipe.
     is_record = path.suffix == ".safetensors" and b'"recipe"' in head
     return "weights" if path.suffix in WEIGHTS and not is_record else "record"
 
@@ -122,8 +126,8 @@ def _measure_weights(
 
 
 def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) -> Record:
-    """The record of what was extracted from a checkpoint, with its latent."""
-    latent = None  # the encoder was not made for the published terms
+    """A record of the extracted terms and units, with the latent."""
+    latent = None  # the encoder is not trained on the published terms
     if extract.recipe.terms != PUBLISHED:
         latent = cached_encoder(encoder_path).encode(extract.terms).numpy()
     return Record(
@@ -142,15 +146,15 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
 
 
 def picture_text(record: Record) -> dict[str, str]:
-    """What a fingerprint PNG says of itself, as text chunks.
+    """The text chunks of a fingerprint PNG.
 
-    Of a folder or file, which has no commit, only its own name: where it lay is nobody's business.
+    For a local folder or file only its own name is stored, not its path.
 
     Raises:
         RecordError: the record has no latent.
     """
     if record.latent is None:
-        raise RecordError(f"{record.model}: the record has no latent")
+        raise RecordError("the record has no latent", model=record.model)
     latent = np.ascontiguousarray(record.latent, dtype="<f4").tobytes()
     return {
         "huref:model": public_name(record),
@@ -162,7 +166,7 @@ def picture_text(record: Record) -> dict[str, str]:
 
 
 def public_name(record: Record) -> str:
-    """A Hub id as it is; of a folder or file on this machine or another only its own name."""
+    """A Hub id unchanged; for a path of this or another machine, the last part of it."""
     place = Path(record.model)
     if place.exists() and not record.revision:
         return place.resolve().name
@@ -185,9 +189,11 @@ def read_picture(path: Path) -> Record:
         model, revision, digest = (text[f"huref:{k}"] for k in ("model", "revision", "recipe"))
     except (KeyError, ValueError, binascii.Error, RecursionError) as error:
         raise RecordError(
-            f"{path}: not a fingerprint picture (its huref text is missing or damaged)"
+            "not a fingerprint picture (its huref text is missing or damaged)", file=path
         ) from error
     fits = latent.shape == (LATENT_SIZE,) and digest == recipe.picture_digest
     if not fits or not np.isfinite(latent).all():
-        raise RecordError(f"{path}: the picture's latent or recipe is damaged; make it again")
+        raise RecordError(
+            "the picture's latent or recipe is damaged", file=path, advice="make it again"
+        )
     return Record(model, revision or None, recipe, None, None, None, latent)

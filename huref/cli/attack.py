@@ -7,23 +7,25 @@ import click
 
 @click.command()
 @click.argument("model")
-@click.option("--kind", required=True, metavar="NAME[,NAME...]", help="Which attacks, or 'all'.")
+@click.option("--kind", required=True, metavar="NAME[,NAME...]", help="Kinds of attack, or 'all'.")
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="A folder to create."
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything random in it.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
-    "--check", is_flag=True, help="Run both models and print how far their logits differ."
+    "--check",
+    is_flag=True,
+    help="Run both models and print the largest difference of their logits.",
 )
 def attack(model: str, kind: str, out: Path, seed: int, check: bool) -> None:
-    """Write a copy that computes the same with other weights.
+    """Write a copy of MODEL with other weights that computes the same function.
 
-    For audits of your own. MODEL is a folder, a file of weights beside its config.json, or a Hub
-    id, which is downloaded whole into your cache; it takes eight bytes of memory for each weight.
+    For your own audits. MODEL is a folder, a file of weights beside its config.json, or a Hub id,
+    which is downloaded completely into the Hub's cache. Needs eight bytes of memory a weight.
 
     Kinds: ffn-permutation, ffn-scaling, head-maps, head-permutation, gain-absorption, rotation,
     sign-flips, mean-shift, vocabulary-permutation, vocabulary-extension, no-op-layers, upcycling;
-    layer-duplication changes the function a little; all is every exact one that applies.
+    layer-duplication changes the function slightly. 'all' applies every exact kind that fits.
     """
     from huref.attacks import attack as make
 
@@ -34,4 +36,4 @@ def attack(model: str, kind: str, out: Path, seed: int, check: bool) -> None:
         from huref.attacks.proof import logit_difference
 
         difference = logit_difference(locate(model), out)
-        click.echo(f"logits differ by at most {difference:.1e} of their spread")
+        click.echo(f"largest difference of logits: {difference:.1e} of their standard deviation")

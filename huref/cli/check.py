@@ -1,10 +1,8 @@
 """`huref check`: declared origin against measured lineage."""
 
-import json
-
 import click
 
-from huref.cli.options import json_option, no_cache_option, recipe_option
+from huref.cli.options import json_option, no_cache_option, print_json, recipe_option
 
 MISMATCH = 3  # exit code
 
@@ -16,7 +14,7 @@ MISMATCH = 3  # exit code
     "bases",
     metavar="MODEL",
     multiple=True,
-    help="Measure against this instead of what it declares; may be repeated.",
+    help="Compare with this model instead of the declared bases; may be repeated.",
 )
 @no_cache_option
 @json_option
@@ -30,16 +28,19 @@ def check(
     as_json: bool,
     recipe: str,
 ) -> None:
-    """Hold what MODEL declares of its origin against its weights.
+    """Compare the origin that MODEL declares with its weights.
 
-    Declarations are read from the model card, the adapter's, merge's and model's configuration
-    and GGUF keys. Exit code 3: a declaration is contradicted; 1: a declared base could not be
+    Declarations are read from the model card, from adapter, merge and model configurations and
+    from GGUF keys. Exit code 3: a declaration is contradicted; 1: a declared base could not be
     measured; 0 otherwise.
     """
     from huref.api.check import check as measure
 
     result = measure(model, bases, recipe=recipe, cache=not no_cache)
-    click.echo(json.dumps(result.to_json(), indent=2, ensure_ascii=False) if as_json else result)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo(result)
     if result.answer == "contradicted":
         context.exit(MISMATCH)
     if result.answer == "unreachable":

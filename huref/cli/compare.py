@@ -18,7 +18,7 @@ REPORTS = (".html", ".png")
     type=click.Choice(["recipe", "full"]),
     default="recipe",
     show_default=True,
-    help="Which blocks are read; full gives layer maps.",
+    help="Which blocks are read: those of the recipe, or all (adds layer maps).",
 )
 @no_cache_option
 @click.option("-o", "--out", type=as_file, help="Also write a report (.html) or picture (.png).")
@@ -34,7 +34,7 @@ def compare(
     out: Path | None,
     form: str | None,
 ) -> None:
-    """Compare every two of two or more MODELS."""
+    """Compare two or more MODELS, every pair of them."""
     if len(models) < 2:
         raise click.UsageError("give at least two models to compare")
     require_kind(out, REPORTS)

@@ -1,28 +1,33 @@
-"""`huref decoder`: StyleGAN2 checkpoints that the user has, for dogs of another network."""
+"""`huref decoder`: import StyleGAN2 checkpoints of one's own and list them."""
 
-import json
 from pathlib import Path
 
 import click
 
-from huref.cli.options import json_option
+from huref.cli.options import json_option, print_json
 
 
 @click.group()
 def decoder() -> None:
-    """Draw with a StyleGAN2 network of your own.
+    """Import and list decoders: StyleGAN2 networks of your own.
 
-    NVIDIA's AFHQ-dog, for instance: import it, then name it with --decoder.
+    NVIDIA's AFHQ-dog, for instance: import it once, then name it with --decoder.
     """
 
 
 @decoder.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="What to call it, for --decoder.  [default: the file's name]")
+@click.option("--name", help="Its name for --decoder.  [default: the file's name]")
 @click.option("--psi", type=float, help="Truncation.  [default: 0.5 for AFHQ, else as shipped]")
-@click.option("--cutoff", type=int, help="Layers it reaches.  [default: 8 for AFHQ, else all]")
-@click.option("--licence", metavar="TEXT", help="The network's terms, where the file says nothing.")
-@click.option("--replace", is_flag=True, help="Overwrite another of that name.")
+@click.option(
+    "--cutoff",
+    type=int,
+    help="Number of layers that are truncated.  [default: 8 for AFHQ, else all]",
+)
+@click.option(
+    "--licence", metavar="TEXT", help="The network's licence, if the file does not name it."
+)
+@click.option("--replace", is_flag=True, help="Replace an imported decoder of the same name.")
 @json_option
 def import_file(
     file: Path,
@@ -33,7 +38,7 @@ def import_file(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Convert a checkpoint and keep it under a name.
+    """Convert a checkpoint and store it under a name.
 
     Nothing in the file is executed. FILE is a .pkl of NVIDIA's stylegan2-ada-pytorch or stylegan3
     (StyleGAN2 networks), a .pt of rosinality's or lucidrains' code, or a .safetensors of any of
@@ -45,7 +50,7 @@ def import_file(
         file, name, psi=psi, cutoff=cutoff, licence=licence, replace=replace
     )
     if as_json:
-        click.echo(json.dumps(entry.to_json(), ensure_ascii=False))
+        print_json(entry.to_json())
         return
     click.echo(f"decoder  {entry.name}, {entry.resolution} px  ({entry.path})")
     click.echo(f"licence  {entry.licence}")
@@ -59,13 +64,13 @@ def import_file(
 @decoder.command("list")
 @json_option
 def list_all(as_json: bool) -> None:
-    """Show the decoder that ships, and those imported."""
+    """List the decoder that ships with huref and the imported ones."""
     from huref.cli.tables import align
     from huref.decoder.library import list_decoders
 
     entries = list_decoders()
     if as_json:
-        click.echo(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
+        print_json({"decoders": [entry.to_json() for entry in entries]})
         return
     rows = [["name", "px", "psi", "cutoff", "digest", "licence"]]
     for e in entries:

@@ -1,11 +1,10 @@
 """`huref fingerprint`: one model's picture."""
 
-import json
 from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, recipe_option, require_kind
+from huref.cli.options import as_file, json_option, print_json, recipe_option, require_kind
 from huref.files import require_folder
 
 
@@ -16,8 +15,10 @@ from huref.files import require_folder
 @click.option("--decoder", metavar="NAME|FILE", help="Another decoder than the recipe's.")
 @click.option("--record", type=as_file, help="Also save the record (private: it leaks weights).")
 @click.option("--base", metavar="MODEL", help="For an adapter: its base, if not the one it names.")
-@click.option("--caption", is_flag=True, help="Write name, spoken code and colours below the dog.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--caption", is_flag=True, help="Write name, four-word code and colours below the dog."
+)
+@json_option
 def fingerprint(
     model: str,
     out: Path | None,
@@ -28,7 +29,7 @@ def fingerprint(
     caption: bool,
     as_json: bool,
 ) -> None:
-    """Make a model's picture: one lineage, one dog."""
+    """Draw the picture of a model: models of one lineage get the same dog."""
     out = out or _default_picture(model)
     require_kind(out, (".png",))
     require_folder(record)
@@ -38,7 +39,7 @@ def fingerprint(
         model, out, recipe=recipe, decoder=decoder, record=record, base=base, caption=caption
     )
     if as_json:
-        click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+        print_json(result.to_json())
         return
     costs = result.costs
     click.echo(f"picture  {out}")

@@ -1,7 +1,7 @@
-"""The command line's entry: all commands, and how a failure is shown.
+"""The group of all commands, and how failures are shown.
 
-Results go to stdout, everything else to stderr. What is heavy is imported inside the commands,
-so that `huref --help` answers at once.
+Results go to stdout, everything else to stderr. Commands import heavy modules when they run, so
+that `huref --help` answers at once.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from huref.version import __version__
 
 
 class _Huref(click.Group):
-    """Shows a known failure as one line; HUREF_DEBUG=1 shows where it came from."""
+    """Prints a known failure as one line; HUREF_DEBUG=1 shows the traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for word in args:
@@ -56,7 +56,7 @@ class _Huref(click.Group):
 
 
 def _leave(number: int, _: object) -> NoReturn:
-    """End as the signal would, but remove temporary files on the way."""
+    """Exit with the signal's code after temporary files are removed."""
     sys.exit(128 + number)
 
 

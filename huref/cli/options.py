@@ -1,4 +1,4 @@
-"""Options that several commands take, and how commands print JSON."""
+"""Options and checks that several commands share, and how commands print JSON."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from huref.files import require_folder
+from huref.version import __version__
+
+SCHEMA = 1  # of all JSON output; docs/json.md describes it
 
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
@@ -19,7 +22,7 @@ no_cache_option = click.option(
 
 
 def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
-    """Refuse, before any model is read, an output that could not be written.
+    """Refuse an output that could not be written, before any model is read.
 
     Raises:
         click.UsageError: the file's name does not end in one of `kinds`.
@@ -32,6 +35,13 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
     require_folder(path)
 
 
-def print_json(data: dict[str, Any] | list[Any]) -> None:
-    """Print JSON on stdout."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+def as_json(data: dict[str, Any]) -> str:
+    """A JSON object with the version of huref and the number of the schema in front."""
+    return json.dumps(
+        {"huref": __version__, "schema": SCHEMA, **data}, ensure_ascii=False, indent=2
+    )
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Print a JSON object on stdout; see `as_json`."""
+    click.echo(as_json(data))

@@ -1,12 +1,11 @@
-"""`huref probe`: what can be told of a model from its outputs alone."""
+"""`huref probe`: what the outputs of a served model say of it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file
+from huref.cli.options import as_file, print_json
 from huref.cli.probe_options import (
     Options,
     is_endpoint,
@@ -26,8 +25,8 @@ def probe() -> None:
 
     For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
     (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
-    Requests are capped by --budget, which is shown and asked for before the first one. Many
-    providers' terms forbid probing of this kind: ask them first.
+    --budget limits the requests; it is shown, and confirmed by you, before the first one. The terms
+    of many providers forbid probing: ask them first.
     """
 
 
@@ -35,14 +34,14 @@ def probe() -> None:
 @click.argument("source")
 @probe_options
 def size(source: str, options: Options) -> None:
-    """Tell hidden size, final norm and precision of a served model."""
+    """Measure hidden size, final norm and precision of a served model."""
     from huref.blackbox.size import measure_size
 
     opened = open_source(source, options)
     before = opened.requests
     found = measure_size(opened)
     if options.as_json:
-        click.echo(json.dumps(found.to_json() | {"requests": before + found.requests}))
+        print_json(found.to_json() | {"requests": before + found.requests})
         return
     interval = f"{found.low} to {found.high or 'unknown'}"
     click.echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
@@ -56,12 +55,12 @@ def size(source: str, options: Options) -> None:
 @click.argument("source")
 @click.option("-o", "--out", type=as_file, required=True, help="Signature file to write.")
 @click.option("--picture", type=as_file, help="Also draw the endpoint's dog (PNG).")
-@click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
+@click.option("--size", "rank", type=int, help="Rank of the logits, if known.")
 @probe_options
 def signature(
     source: str, out: Path, picture: Path | None, rank: int | None, options: Options
 ) -> None:
-    """Save a basis of the logits that SOURCE can produce."""
+    """Save a basis of the space of SOURCE's logits."""
     made = _signature_of(source, rank, options)
     made.save(out)
     if picture is not None:
@@ -88,14 +87,14 @@ def signature(
 @click.argument("source")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("-o", "--out", type=as_file, required=True, help="Projection file to write.")
-@click.option("--size", "rank", type=int, help="Dimensions of the logit image, where known.")
+@click.option("--size", "rank", type=int, help="Rank of the logits, if known.")
 @probe_options
 def extract(
     source: str, models: tuple[str, ...], out: Path, rank: int | None, options: Options
 ) -> None:
     """Extract the output projection, up to an invertible map.
 
-    With open MODELs, also tell how far it is from their heads.
+    With open MODELs, also measure its distance from their heads.
     """
     from huref.blackbox.extract import extract_projection, projection_error
     from huref.blackbox.heads import read_head
@@ -115,14 +114,14 @@ def extract(
 @click.argument("source")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
-    "--outputs", default=16, show_default=True, type=click.IntRange(1), help="Prompts to ask."
+    "--outputs", default=16, show_default=True, type=click.IntRange(1), help="Number of prompts."
 )
 @probe_options
 def match(source: str, models: tuple[str, ...], outputs: int, options: Options) -> None:
-    """Tell which open MODEL has the head of SOURCE.
+    """Find which open MODEL has the output head of SOURCE.
 
-    SOURCE is a signature, an endpoint or a model. One output can tell the same head from any other;
-    a signature also tells kin from strangers.
+    SOURCE is a signature, an endpoint or a model. One output suffices to recognise the same head;
+    a signature also separates relatives from unrelated models.
     """
     from huref.blackbox.heads import read_head
     from huref.blackbox.match import match_outputs, match_signature, require_candidates
@@ -142,7 +141,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
         requests = opened.requests
     if options.as_json:
         found = [one.to_json() for one in matches]
-        click.echo(json.dumps({"candidates": found, "requests": requests}, ensure_ascii=False))
+        print_json({"candidates": found, "requests": requests})
         return
     for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
         click.echo(f"{one.model}\t{one.verdict}\t{one.why}")
@@ -151,18 +150,20 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 @probe.command()
 @click.argument("source")
 @click.argument("models", nargs=-1, metavar="[SIGNATURE]...")
-@click.option("--baseline", type=as_file, required=True, help="Made at the first visit.")
+@click.option("--baseline", type=as_file, required=True, help="File written by the first call.")
 @probe_options
 def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
-    """Tell whether the model behind SOURCE has changed.
+    """Detect whether the model behind SOURCE has changed.
 
-    The first call makes the baseline, and later ones compare with it. Named SIGNATUREs of the same
-    endpoint are also compared.
+    The first call writes the baseline; later calls compare with it, and with any SIGNATURE of the
+    same endpoint that is named.
     """
     from huref.blackbox.watch import revisit
 
     if not is_endpoint(source):
-        raise HurefError(f"{source}: only an endpoint can be watched; give its base URL")
+        raise HurefError(
+            "only an endpoint can be watched", model=source, advice="give its base URL"
+        )
     endpoint = open_endpoint(source, options)
     _report(options, revisit(endpoint, baseline, [Path(model) for model in models]))
 
@@ -177,7 +178,7 @@ def _signature_of(source: str, rank: int | None, options: Options) -> "Signature
 
 def _report(options: Options, figures: dict[str, Any]) -> None:
     if options.as_json:
-        click.echo(json.dumps(figures, ensure_ascii=False))
+        print_json(figures)
         return
     width = max(map(len, figures))
     for name, value in figures.items():

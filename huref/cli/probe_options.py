@@ -1,4 +1,4 @@
-"""What every `huref probe` command takes, and the source that they are pointed at."""
+"""Options of every `huref probe` command, and how its source is opened."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ DEFAULT_BUDGET = 20_000  # requests
 
 @dataclass(frozen=True)
 class Options:
-    """What every probe takes."""
+    """The values of `probe_options`."""
 
     model: str | None
     budget: int
@@ -36,25 +36,31 @@ class Options:
 
 
 def probe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Options`, as one argument."""
+    """Add the options of `Options` to a command, which gets them as one argument."""
 
-    @wraps(command)  # which also carries over the parameters that click noted on it
+    @wraps(command)  # also copies the parameters that click has stored on the function
     def run(**values: Any) -> None:
         options = Options(**{field.name: values.pop(field.name) for field in fields(Options)})
         command(options=options, **values)
 
     for option in (
-        click.option("--answers", type=as_file, help="Where answers are kept.  [default: cache]"),
-        click.option("--concurrency", default=8, show_default=True, help="Requests at a time."),
-        click.option("--rate", type=float, help="Most requests a second.  [default: no limit]"),
+        click.option(
+            "--answers", type=as_file, help="File that stores the answers.  [default: in the cache]"
+        ),
+        click.option(
+            "--concurrency", default=8, show_default=True, help="Number of parallel requests."
+        ),
+        click.option(
+            "--rate", type=float, help="Largest number of requests a second.  [default: no limit]"
+        ),
         click.option("--key-env", metavar="NAME", help="Environment variable with the API key."),
         json_option,
-        click.option("--yes", is_flag=True, help="Do not ask before sending requests."),
+        click.option("--yes", is_flag=True, help="Send requests without asking for confirmation."),
         click.option(
             "--tokens",
             metavar="TOKENS",
             type=click.IntRange(1),
-            help="Most tokens to pay for.  [default: 25 for each request of the budget]",
+            help="Largest number of tokens.  [default: 25 a request]",
         ),
         click.option(
             "--budget",
@@ -62,9 +68,9 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             metavar="REQUESTS",
             type=click.IntRange(1),
-            help="Most requests to send.",
+            help="Largest number of requests.",
         ),
-        click.option("--model", metavar="NAME", help="The model's name at the endpoint."),
+        click.option("--model", metavar="NAME", help="Name of the model at the endpoint."),
     ):
         run = option(run)
     return run
@@ -76,18 +82,18 @@ def is_endpoint(source: str) -> bool:
 
 
 def open_source(source: str, options: Options) -> "Source":
-    """A model on this machine, or an endpoint after the user agreed to its budget."""
+    """A local model, or an endpoint for which the user has confirmed the budget."""
     from huref.blackbox.local_model import LocalModel
 
     return open_endpoint(source, options) if is_endpoint(source) else LocalModel(source)
 
 
 def open_endpoint(url: str, options: Options) -> "Endpoint":
-    """An endpoint, after the user agreed to the budget.
+    """An endpoint for which the user has confirmed the budget.
 
     Raises:
-        BudgetError: nobody is there to agree.
-        EndpointError: no URL, no key where one was named, or it speaks no API that is known.
+        BudgetError: stdin is no terminal, so that nobody can confirm.
+        EndpointError: not a URL, no key in the named variable, or an unknown API.
     """
     from huref.blackbox.answers import AnswerStore
     from huref.blackbox.client import Client, Limits, require_base_url
@@ -97,17 +103,17 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     require_base_url(url)
     key = os.environ.get(options.key_env) if options.key_env else None
     if options.key_env and not key:
-        raise EndpointError(f"the environment variable {options.key_env} holds no key")
+        raise EndpointError(f"the environment variable {options.key_env} is not set or empty")
     if key and not (key.isascii() and key.isprintable()):
         raise EndpointError(
-            f"the environment variable {options.key_env} holds no key: it has characters that no "
-            "header can carry"
+            f"the environment variable {options.key_env} has characters that are not allowed in an "
+            "HTTP header"
         )
     tokens = options.tokens or options.budget * (TOKENS_PER_PROMPT + 1)
-    question = f"Up to {options.budget:,} requests and {tokens:,} tokens to {url}. Go on?"
+    question = f"Send up to {options.budget:,} requests and {tokens:,} tokens to {url}?"
     if not options.yes:
         if not sys.stdin.isatty():
-            raise BudgetError(f"{question} Nobody is there to answer; agree with --yes")
+            raise BudgetError(f"{question} stdin is no terminal", advice="confirm with --yes")
         click.confirm(question, abort=True, err=True)
     limits = Limits(options.budget, tokens, options.concurrency, options.rate)
     store = AnswerStore(options.answers or answers_path(url, options.model))

@@ -1,21 +1,21 @@
-"""How results look: tables for people, and JSON, CSV and Markdown for programs."""
+"""Lineage tables as text, JSON, CSV, Markdown and LaTeX."""
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
+from huref.cli import options
 from huref.lineage.calibration import load_calibration
 from huref.lineage.table import LineageTable, Pair
 
 COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "older")
-LEFT = ("a", "b", "verdict", "older")  # columns that are no figures
+LEFT = ("a", "b", "verdict", "older")  # columns of text, aligned left
 CSV_COLUMNS = (
     "a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "units_matched",
     "units_of", "layer", "log10_p", "test", "verdict", "older", "why",
 )  # fmt: skip
-DETAILED = 6  # up to so many models the terminal shows every pair with its reasons
+DETAILED = 6  # the terminal shows every pair with its reason up to this number of models
 
 
 def _figure(value: float | None, digits: int = 4) -> str:
@@ -52,11 +52,11 @@ def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
 
 def as_json(table: LineageTable) -> str:
     """What `huref compare --json` prints."""
-    return json.dumps(table.to_json(), indent=2, ensure_ascii=False)
+    return options.as_json(table.to_json())
 
 
 def as_csv(table: LineageTable) -> str:
-    """One line a pair, full precision; a figure that could not be had is empty."""
+    """One line a pair, full precision; a missing figure is an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -71,7 +71,7 @@ def as_csv(table: LineageTable) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number and what it counts: "1 model", "1,234 models"; `plural` where no s makes it one."""
+    """A number and its noun, as "1 model" or "1,234 models"; `plural` is for irregular nouns."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -83,7 +83,7 @@ def as_markdown(table: LineageTable) -> str:
 
 
 def as_text(table: LineageTable) -> str:
-    """A matrix of ICS (of latent cosines where weights are missing), then what follows from it."""
+    """A matrix of ICS, or of latent cosines where weights are missing; then pairs and verdicts."""
     labels = table.labels
     cells = [["1.00"] * len(labels) for _ in labels]
     named = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
@@ -108,14 +108,14 @@ def as_text(table: LineageTable) -> str:
         lines += ["", *_summary(table)]
     lines += list(_mixtures(table))
     if any(pair.evidence.test == "agreement" for pair in table.pairs):
-        lines += ["", "* calibrated on independent models; the other p-values are exact"]
+        lines += ["", "* calibrated on independently trained models; the other p-values are exact"]
     if calibration := load_calibration():
         lines += ["", str(calibration)]
     return "\n".join(lines)
 
 
 def _summary(table: LineageTable) -> Iterator[str]:
-    """Who belongs together, and every pair that is neither family nor unrelated."""
+    """The families, then all pairs that are shared initialisation, inconclusive or not compared."""
     labels = table.labels
     for family in table.families:
         yield "family: " + ", ".join(labels[i] for i in family)

@@ -9,11 +9,11 @@ from huref.cli.options import as_file
 
 @click.command("train-encoder")
 @click.option("--config", type=as_file, required=True, help="For instance configs/encoder.yaml.")
-@click.option("--resume", is_flag=True, help="Go on from the last saved step.")
+@click.option("--resume", is_flag=True, help="Continue from the last saved step.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.  [default: auto]")
-@click.option("-o", "--out", type=as_file, help="Where the trained encoder goes.")
+@click.option("-o", "--out", type=as_file, help="Checkpoint to write.")
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Train for so many steps instead of the config's."
+    "--steps", type=click.IntRange(min=1), help="Number of steps, instead of the config's."
 )
 def train_encoder(
     config: Path, resume: bool, device: str, out: Path | None, steps: int | None

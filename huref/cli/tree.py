@@ -19,11 +19,11 @@ TREES = (".png", ".svg", ".nwk", ".json")
 def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> None:
     """Draw the lineage tree of two or more MODELS.
 
-    Dogs stand at its leaves. Unrelated models stand in trees of their own. Branch lengths are -ln
-    ICS, which adds up along a line of descent; an arrow says that the direction was measured.
+    Each leaf shows a model's dog; unrelated models are in separate trees. Branch lengths are -ln
+    ICS, which adds up along a line of descent. An arrow marks a measured direction.
     """
     if len(models) < 2:
-        raise click.UsageError("give at least two models")
+        raise click.UsageError("give at least two models to compare")
     require_kind(out, TREES)
     from huref.api.compare import compare
     from huref.lineage.growing import build_forest

@@ -296,7 +296,7 @@ def test_a_direction_the_other_way_round_confirms_nothing(
     monkeypatch.setattr("huref.api.check.build_table", reverse)
     result = check(model, [ZOO / "llama-a"])
     assert result.answer == "undecided"
-    assert "the later one: the second was trained" in result.findings[0].why
+    assert "younger than the model: the second was trained" in result.findings[0].why
 
 
 def test_what_is_inconclusive_stays_undecided(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,9 @@ def test_the_command_writes_a_copy(originals: dict[str, Path], tmp_path: Path) -
     arguments = ["attack", str(originals["GPT2"]), "--kind", "rotation,ffn-permutation", "-o"]
     result = CliRunner().invoke(main, [*arguments, str(out), "--check"])
     assert result.exit_code == 0, result.output
-    match = re.search(r"logits differ by at most (\S+) of their spread", result.output)
+    match = re.search(
+        r"largest difference of logits: (\S+) of their standard deviation", result.output
+    )
     assert match is not None
     assert float(match[1]) == pytest.approx(logit_difference(originals["GPT2"], out), rel=0.1)
     assert float(match[1]) < 2e-5

@@ -306,7 +306,7 @@ def test_names_and_the_command_line(tmp_path: Path, home: Path) -> None:
         assert "is no name" in refused.stderr
     assert run("import", path, "--name", "x", "--psi", "1.5").exit_code == 1
     assert run("import", tmp_path / "none.pkl").exit_code == 1
-    listed = json.loads(run("list", "--json").stdout)
+    listed = json.loads(run("list", "--json").stdout)["decoders"]
     assert [(e["name"], e["shipped"]) for e in listed] == [
         ("default", True),
         ("afhq-dog-1", False),
