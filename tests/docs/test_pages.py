@@ -72,3 +72,18 @@ def test_a_page_that_loads_from_elsewhere_is_found() -> None:
     assert LOADED.search('<script src="https://cdn.example/x.js">')
     assert LOADED.search('<link rel="stylesheet" href="https://fonts.example/css">')
     assert not LOADED.search('<script src="assets/x.js"><a href="https://example.org">')
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "README.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_paths_that_a_document_names_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for name in re.findall(r"`((?:huref|tests|scripts|docs|configs|checkpoints)/[\w./*-]*)`", text):
+        if "NAME" in name:  # a placeholder
+            continue
+        assert list(ROOT.glob(name.rstrip("/"))), f"{page.name}: {name}"
+    for room in re.findall(r"python -m scripts\.([a-z]+)", text):
+        assert (ROOT / "scripts" / room / "__main__.py").is_file(), f"{page.name}: {room}"
