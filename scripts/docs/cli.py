@@ -1,5 +1,6 @@
 """Writes docs/cli.md: the help of every command, as click prints it."""
 
+import argparse
 import re
 from collections.abc import Iterator
 
@@ -49,5 +50,6 @@ def render() -> str:
 
 def main() -> None:
     """Write the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(render(), "utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

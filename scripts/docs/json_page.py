@@ -1,5 +1,6 @@
 """Writes docs/json.md: what each command prints as JSON, from the schemas in docs/schemas."""
 
+import argparse
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -110,5 +111,6 @@ def render() -> str:
 
 def main() -> None:
     """Write the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(render(), "utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -1,6 +1,7 @@
 """What commands print as JSON is what docs/schemas says."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 from click.testing import CliRunner
 from referencing import Registry, Resource
 
+from huref.api.open import open_record
 from huref.cli import main
+from tests.support.endpoint_server import LoopbackEndpoint, Stub
 from tests.support.zoo import ROOT, ZOO
 
+pytest_plugins = ["tests.support.served_models"]
 SCHEMAS = ROOT / "docs" / "schemas"
 FILES = sorted(SCHEMAS.glob("*.json"))
 
@@ -43,17 +47,19 @@ def run(schema: str, *arguments: object, exit_code: int = 0) -> Any:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Records of four zoo models, so that each is read once."""
+    """Records of three zoo models, so that each is read once, and the picture of one."""
     folder = tmp_path_factory.mktemp("records")
-    made = {}
-    for name in ("llama-a", "llama-a-finetune", "llama-b", "llama-a-pruned"):
-        made[name] = folder / f"{name}.safetensors"
-        data = run(
-            "fingerprint",
-            *("fingerprint", ZOO / name, "-o", folder / f"{name}.png", "--record", made[name]),
-        )
-        assert data["image"] == str(folder / f"{name}.png")
+    made = {
+        name: folder / f"{name}.safetensors" for name in ("llama-b", "llama-a", "llama-a-finetune")
+    }
     made["picture"] = folder / "llama-b.png"
+    data = run(
+        "fingerprint",
+        *("fingerprint", ZOO / "llama-b", "-o", made["picture"], "--record", made["llama-b"]),
+    )
+    assert data["image"] == str(made["picture"])
+    for name in ("llama-a", "llama-a-finetune"):
+        open_record(str(ZOO / name)).save(made[name])
     return made
 
 
@@ -172,17 +178,37 @@ def test_tree(records: dict[str, Path], tmp_path: Path) -> None:
     assert data["trees"][0]["rooted_by"]
 
 
-def test_decoder_list() -> None:
-    assert run("decoder-list", "decoder", "list")[0]["shipped"]
+def test_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUREF_HOME", str(tmp_path))
+    network = ROOT / "checkpoints" / "decoder.safetensors"
+    run("decoder-import", "decoder", "import", network, "--name", "copy")
+    assert [entry["shipped"] for entry in run("decoder-list", "decoder", "list")] == [True, False]
 
 
-def test_probe(tmp_path: Path) -> None:
+def test_probe(models: Callable[..., Path], tmp_path: Path) -> None:
     """On a model's own weights, run on this machine."""
-    model, signature = ZOO / "llama-b", tmp_path / "b.sig"
+    model, signature = models("llama"), tmp_path / "a.sig"
     size = run("probe-size", "probe", "size", model, "--yes")
     assert size["hidden_size"] is None or size["hidden_size"] > 0
     run("probe-signature", "probe", "signature", model, "-o", signature, "--yes")
-    data = run("probe-match", "probe", "match", signature, model, ZOO / "llama-a", "--yes")
+    data = run("probe-match", "probe", "match", signature, model, models("llama", 1), "--yes")
     assert data["candidates"][0]["verdict"] == "same head"
     extracted = tmp_path / "w.safetensors"
     run("probe-extract", "probe", "extract", signature, model, "-o", extracted, "--yes")
+
+
+def test_probe_watch(
+    served: Callable[..., Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with LoopbackEndpoint(served("llama", 0, top=None, ids="token_id")) as endpoint:
+        arguments = ("probe", "watch", endpoint.url, "--baseline", tmp_path / "b.json", "--yes")
+        assert run("probe-watch", *arguments)["changed"] is None
+        assert run("probe-watch", *arguments)["changed"] is False
+
+
+def test_every_schema_is_held_against_output() -> None:
+    """A schema that no test of this file names would not be kept."""
+    text = Path(__file__).read_text("utf-8")
+    for path in FILES:
+        assert path.name == "common.json" or f'"{path.stem}"' in text, path.name
