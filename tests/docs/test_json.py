@@ -17,6 +17,7 @@ from tests.support.zoo import ROOT, ZOO
 
 pytest_plugins = ["tests.support.served_models"]
 SCHEMAS = ROOT / "docs" / "schemas"
+LISTS = ("common", "decoder-list", "layouts-list")  # are no objects with keys
 FILES = sorted(SCHEMAS.glob("*.json"))
 
 
@@ -76,13 +77,13 @@ def test_schemas_are_valid_and_refuse_unknown_keys() -> None:
     for path in FILES:
         jsonschema.Draft202012Validator.check_schema(load(path.stem))
         assert load(path.stem)["$id"] == path.name
-        if path.stem not in ("common", "decoder-list"):
+        if path.stem not in LISTS:
             assert load(path.stem)["additionalProperties"] is False
 
 
 def test_a_document_may_have_a_version_and_a_schema_number() -> None:
     for path in FILES:
-        if path.stem not in ("common", "decoder-list"):
+        if path.stem not in LISTS:
             properties = load(path.stem)["properties"]
             assert {"huref", "schema"} <= set(properties), path.name
     document = {"uri": "bases", "recipe": "0123456789ab"}
@@ -205,6 +206,13 @@ def test_probe_watch(
         arguments = ("probe", "watch", endpoint.url, "--baseline", tmp_path / "b.json", "--yes")
         assert run("probe-watch", *arguments)["changed"] is None
         assert run("probe-watch", *arguments)["changed"] is False
+
+
+@pytest.mark.skipif("layouts" not in main.commands, reason="there is no such command yet")
+def test_layouts(records: dict[str, Path]) -> None:
+    assert any(layout["name"] == "llama" for layout in run("layouts-list", "layouts", "list"))
+    assert "block" not in run("layouts-show", "layouts", "show", "llama")
+    assert run("layouts-show", "layouts", "show", ZOO / "llama-b")["block"]
 
 
 def test_every_schema_is_held_against_output() -> None:
