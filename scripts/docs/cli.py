@@ -18,7 +18,11 @@ The help of every command, as `huref COMMAND --help` prints it. This page is wri
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done; 1 a failure, described in one
 line on stderr; 2 wrong usage; 3 what a model declares does not hold (`huref check`); 130 stopped by
-Ctrl-C. `HUREF_DEBUG=1` shows the traceback of a failure.
+Ctrl-C.
+
+Environment variables: `HUREF_DEBUG=1` shows the traceback of a failure; `HUREF_HOME` is the folder
+of the cache, imported decoders and the default registry; `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and
+`HF_HUB_OFFLINE` are those of huggingface_hub.
 """
 
 
