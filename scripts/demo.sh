@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set up huref and show its main job: three trained language models from the zoo as dogs, one
-# contact sheet, and the table of who is related to whom. Writes into demo/.
+# Set up huref and show what it is for: the pictures of three language models from the zoo, a contact
+# sheet, and the table of their similarities. Writes into demo/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

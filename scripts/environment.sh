@@ -1,4 +1,5 @@
-# Sourced by demo.sh and test.sh: makes .venv in the project's root, once, and keeps it current.
+# Sourced by demo.sh and test.sh: creates .venv in the root of the repository where there is none, and
+# installs huref and its dependencies into it.
 # Usage: . scripts/environment.sh [EXTRA]     sets $python
 
 python=.venv/bin/python

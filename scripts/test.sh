@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up huref with what its tests need, then lint, type-check and test. Arguments go to pytest.
+# Install huref with the packages that its tests need, then lint, check types and run the tests.
+# Arguments are passed to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh dev
@@ -7,5 +8,5 @@ cd "$(dirname "$0")/.."
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
-# Two processes of one thread each: two cores are what CI has.
+# Two processes of one thread each, since CI has two cores.
 OMP_NUM_THREADS=1 "$python" -m pytest -n 2 "$@"
