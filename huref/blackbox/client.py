@@ -20,9 +20,7 @@ from huref.errors import AccessError, BudgetError, EndpointError, NetworkError, 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 TOO_LONG = 600.0  # seconds; a longer Retry-After ends the measurement
-EXPECTED_TOKENS = (
-    TOKENS_PER_PROMPT + 1
-)  # of a prompt and its answer, where the endpoint gives no usage
+EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a query and its answer, if no usage is returned
 LARGEST_ANSWER = 256 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -182,9 +180,7 @@ class Client:
                 advice=self._advise("allow more with --tokens"),
             )
         self.requests += 1
-        self.tokens += (
-            EXPECTED_TOKENS  # counted now, so that pending and failed requests count, too
-        )
+        self.tokens += EXPECTED_TOKENS  # counted before sending: failed requests cost tokens, too
         if self.bar is not None:
             self.bar.update()
         if self.limits.rate:

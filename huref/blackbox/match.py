@@ -108,8 +108,8 @@ def match_signature(signature: Signature, head: Head) -> HeadMatch:
     size = np.linalg.norm(weighted)
     residual = float(np.linalg.norm(outside) / size)
     rank = weighted.shape[1]
-    # Noise rotates the weak directions of the basis most, so each is weighted by its strength.
-    # This is the expected error of an image of r of s dimensions, measured on n prompts.
+    # Noise rotates the weak directions of the basis most, so each is weighted by its strength. The
+    # error of the image decreases with the number of prompts, here PROMPT_MARGIN per dimension.
     expected = float(signature.noise * np.sqrt(rank * fit.spare / (PROMPT_MARGIN * rank)) / size)
     image = orthonormal(basis - basis.mean(axis=0))
     cosines = np.linalg.svd(fit.basis.T @ image, compute_uv=False).clip(0, 1)

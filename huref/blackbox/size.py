@@ -112,17 +112,11 @@ def measure_size(source: Source) -> Size:
     while True:
         tokens = source.choose_ids(count)
         largest_rank = min(count, len(tokens) - 1)
-        requests_left, cost = source.requests_left, source.cost(count, len(tokens))
-        if largest_rank < count // GROWTH or (requests_left is not None and cost > requests_left):
-            why = (
-                f"no drop among the first {count // GROWTH} dimensions, and the vocabulary has no "
-                "more tokens"
-                if largest_rank < count // GROWTH
-                else f"{count} prompts and tokens would take about {cost:,} more requests, "
-                f"{requests_left:,} are left; allow more with --budget"
-            )
-            if best is None and requests_left is not None and count == FIRST:
-                raise BudgetError(why, model=source.name)
+        if (obstacle := _find_obstacle(source, count, len(tokens))) is not None:
+            why, advice = obstacle
+            if best is None and source.requests_left is not None:
+                raise BudgetError(why, model=source.name, advice=advice)
+            why = f"{why}; {advice}" if advice else why
             return _unknown(source, requests_before, precision, count // GROWTH, why, best)
         outputs = source.outputs(make_prompts(count), tokens)
         precision = precision_of(source, outputs)
@@ -135,6 +129,20 @@ def measure_size(source: Source) -> Size:
             return _unknown(source, requests_before, precision, above, why, best)
         count *= GROWTH
     return _confirm(source, requests_before, precision, outputs, best)
+
+
+def _find_obstacle(source: Source, count: int, tokens: int) -> tuple[str, str | None] | None:
+    """Why `count` prompts and tokens cannot be measured, with advice; None if they can."""
+    if min(count, tokens - 1) < count // GROWTH:
+        return f"no drop among the first {count // GROWTH} dimensions; the vocabulary ends", None
+    requests_left, cost = source.requests_left, source.cost(count, tokens)
+    if requests_left is None or cost <= requests_left:
+        return None
+    why = (
+        f"{count} prompts and tokens would take about {cost:,} more requests, "
+        f"{requests_left:,} are left"
+    )
+    return why, "allow more with --budget"
 
 
 def precision_of(source: Source, outputs: Matrix) -> Precision:

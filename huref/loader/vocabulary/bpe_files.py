@@ -5,7 +5,6 @@ from typing import Any
 
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import (
-    DOWNLOAD_AGAIN,
     Kind,
     Token,
     decode_byte_fallback,
@@ -28,9 +27,7 @@ def parse_vocab_json(data: bytes, added: dict[str, Kind]) -> list[Token]:
     try:
         ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            "it is not a mapping of tokens to ids", advice=DOWNLOAD_AGAIN
-        ) from error
+        raise CheckpointError("it is not a mapping of tokens to ids") from error
     is_metaspace = any(piece.startswith("▁") for piece in ids)
     tokens = []
     for piece, number in sorted(ids.items(), key=lambda item: item[1]):
@@ -53,7 +50,7 @@ def parse_vocab_txt(data: bytes) -> list[Token]:
     try:
         pieces = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise CheckpointError("it is not UTF-8 text", advice=DOWNLOAD_AGAIN) from error
+        raise CheckpointError("it is not UTF-8 text") from error
     if pieces and not pieces[-1]:
         pieces.pop()
     tokens = []

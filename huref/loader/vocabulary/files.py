@@ -38,8 +38,13 @@ def open_vocabulary(repository: Repository) -> list[Token]:
     if file == "vocab.json":
         found = [name for name in SIDE_FILES if name in repository.files]
         side_files = {name: read_json(repository, name) for name in found}
-    with locating(model=repository.model, file=file):
-        return _parse(file, read_text(repository, file), side_files)
+    data = read_text(repository, file)
+    try:
+        with locating(model=repository.model, file=file):
+            return _parse(file, data, side_files)
+    except CheckpointError as error:
+        error.advice = "download it again"
+        raise
 
 
 def _find_file(files: Iterable[str]) -> str | None:

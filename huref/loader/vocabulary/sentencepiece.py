@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import (
-    DOWNLOAD_AGAIN,
     Kind,
     Token,
     decode_byte_fallback,
@@ -69,11 +68,9 @@ def parse_sentencepiece(data: bytes) -> list[Token]:
             if number == PIECE and isinstance(value, memoryview):
                 tokens.append(_token(len(tokens), value))
     except (ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"it is not a SentencePiece model ({error})", advice=DOWNLOAD_AGAIN
-        ) from error
+        raise CheckpointError(f"it is not a SentencePiece model ({error})") from error
     if not tokens:
-        raise CheckpointError("the SentencePiece model has no pieces", advice=DOWNLOAD_AGAIN)
+        raise CheckpointError("the SentencePiece model has no pieces")
     return tokens
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["normal", "byte", "added", "special"]
-DOWNLOAD_AGAIN = "download it again"
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 

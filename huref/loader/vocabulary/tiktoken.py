@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from huref.errors import CheckpointError
-from huref.loader.vocabulary.spelling import DOWNLOAD_AGAIN, Token
+from huref.loader.vocabulary.spelling import Token
 
 
 def looks_like_tiktoken(head: bytes) -> bool:
@@ -30,9 +30,9 @@ def parse_tiktoken(data: bytes) -> list[Token]:
                 text, number = line.split()
                 tokens.append(Token(int(number), base64.b64decode(text, validate=True), "normal"))
     except (ValueError, binascii.Error) as error:
-        raise CheckpointError("it is not a tiktoken file", advice=DOWNLOAD_AGAIN) from error
+        raise CheckpointError("it is not a tiktoken file") from error
     if not tokens:
-        raise CheckpointError("the tiktoken file has no tokens", advice=DOWNLOAD_AGAIN)
+        raise CheckpointError("the tiktoken file has no tokens")
     return sorted(tokens, key=lambda token: token.id)
 
 
@@ -52,6 +52,4 @@ def parse_tekken(data: bytes) -> list[Token]:
             for entry in content["vocab"][: size - specials]
         ]
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
-        raise CheckpointError(
-            f"it is not a Tekken vocabulary ({type(error).__name__})", advice=DOWNLOAD_AGAIN
-        ) from error
+        raise CheckpointError(f"it is not a Tekken vocabulary ({type(error).__name__})") from error

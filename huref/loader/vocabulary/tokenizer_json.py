@@ -5,7 +5,6 @@ from typing import Any
 
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import (
-    DOWNLOAD_AGAIN,
     Kind,
     Token,
     decode_byte_fallback,
@@ -52,8 +51,7 @@ def parse_tokenizer_json(text: bytes) -> list[Token]:
         added = {int(entry["id"]): entry for entry in data.get("added_tokens") or []}
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CheckpointError(
-            f"it is not a tokenizer.json that huref can read ({type(error).__name__})",
-            advice=DOWNLOAD_AGAIN,
+            f"it is not a tokenizer.json that huref can read ({type(error).__name__})"
         ) from error
     byte_level = any(_mentions(data.get(k), "ByteLevel") for k in ("pre_tokenizer", "decoder"))
     # Files from before 2020 do not give the model's type; it is always BPE.
