@@ -21,7 +21,7 @@ _MINUS_INFINITY = -9000.0  # servers write -9999 for log 0
 
 
 @dataclass(frozen=True)
-class Answer:
+class TokenAnswer:
     """The first token that an endpoint generated.
 
     Attributes:
@@ -54,7 +54,7 @@ class Answer:
         return self.by_text.get(str(name)) if found is None else found
 
 
-def parse_answer(payload: Any) -> Answer:
+def parse_answer(payload: Any) -> TokenAnswer:
     """Parse a response of /completions or /chat/completions from OpenAI, vLLM or llama.cpp.
 
     Raises:
@@ -82,7 +82,7 @@ def parse_answer(payload: Any) -> Answer:
             advice="give the base URL that ends in /v1",
         ) from error
     kept = {name: value for name, value in values.items() if value > _MINUS_INFINITY}
-    return Answer(
+    return TokenAnswer(
         text,
         {name: value for name, value in kept.items() if isinstance(name, int)},
         {name: value for name, value in kept.items() if isinstance(name, str)},
@@ -136,16 +136,16 @@ class AnswerStore:
         """The key of a query: a digest of its parts."""
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> TokenAnswer | None:
         """The stored answer to a query, or None."""
         row = self._file.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
         data = json.loads(row[0])
         by_id = {int(token): value for token, value in data["by_id"].items()}
-        return Answer(data["text"], by_id, data["by_text"])
+        return TokenAnswer(data["text"], by_id, data["by_text"])
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: TokenAnswer) -> None:
         """Store an answer."""
         row = (key, json.dumps(asdict(answer)))
         self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)

@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from huref.blackbox.answers import Answer
+from huref.blackbox.answers import TokenAnswer
 from huref.blackbox.client import ATTEMPTS, Client, FailedError, RefusedError
 from huref.blackbox.prompts import make_prompts
-from huref.blackbox.query import Api, Query
+from huref.blackbox.query import Api, TokenQuery
 from huref.errors import EndpointError
 
 Access = Literal["full", "chosen", "biased", "argmax", "none"]
@@ -140,12 +140,12 @@ class _Detection:
         greedy: bool = False,
         repeat: str = "",
         attempts: int = ATTEMPTS,
-    ) -> Answer:
-        query = Query(self._prompt, top, ids, bias or {}, greedy, repeat)
+    ) -> TokenAnswer:
+        query = TokenQuery(self._prompt, top, ids, bias or {}, greedy, repeat)
         found = self.found
         return await self._client.ask(query, found.api, found.model, attempts)
 
-    async def try_to_ask(self, **options: Any) -> Answer | None:
+    async def try_to_ask(self, **options: Any) -> TokenAnswer | None:
         """None if the endpoint refuses the query; transformers' server does so with status 500."""
         try:
             return await self.ask(**options, attempts=2)
@@ -225,11 +225,11 @@ class _Detection:
         return answer.text != plain.text
 
 
-def _peak(answer: Answer) -> float:
+def _peak(answer: TokenAnswer) -> float:
     return max([*answer.by_id.values(), *answer.by_text.values()])
 
 
-def _largest_change(first: Answer, second: Answer) -> float:
+def _largest_change(first: TokenAnswer, second: TokenAnswer) -> float:
     changes = [abs(v - second.by_id[k]) for k, v in first.by_id.items() if k in second.by_id]
     changes += [abs(v - second.by_text[k]) for k, v in first.by_text.items() if k in second.by_text]
     return max(changes, default=math.inf)

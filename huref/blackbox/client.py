@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from huggingface_hub.utils import httpx
 from tqdm.auto import tqdm
 
-from huref.blackbox.answers import Answer, AnswerStore, parse_answer
+from huref.blackbox.answers import AnswerStore, TokenAnswer, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
-from huref.blackbox.query import Api, Query
+from huref.blackbox.query import Api, TokenQuery
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError, locating
 
 ATTEMPTS = 5
@@ -113,7 +113,9 @@ class Client:
             finally:
                 self._http = None
 
-    async def ask(self, query: Query, api: Api, model: str, attempts: int = ATTEMPTS) -> Answer:
+    async def ask(
+        self, query: TokenQuery, api: Api, model: str, attempts: int = ATTEMPTS
+    ) -> TokenAnswer:
         """The answer to a query, from the store or from the endpoint.
 
         Raises:

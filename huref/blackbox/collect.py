@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from huref.blackbox.answers import Answer
+from huref.blackbox.answers import TokenAnswer
 from huref.blackbox.argmax import Differences, Method, next_bias
 from huref.blackbox.capabilities import CHOSEN_AT_ONCE, MAX_BIAS, Capabilities
 from huref.blackbox.client import Client
-from huref.blackbox.query import Query
+from huref.blackbox.query import TokenQuery
 from huref.errors import EndpointError, locating
 
-Row = NDArray[np.float64]
-Names = Mapping[int, str | int]
+Vector = NDArray[np.float64]
+TokenNames = Mapping[int, str | int]
 
 LIFT = 60.0  # nat; more than the logits of a model differ, less than MAX_BIAS
 SPAN = MAX_BIAS - LIFT - 2.0  # nat; how much further a lifted token may be biased
@@ -54,7 +54,7 @@ class Collector:
         self._client = client
         self._offsets: dict[int, float] = {}  # token -> its last difference to the reference
 
-    async def row(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
+    async def row(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
         """Log-probabilities of `ids`, (len(ids),), up to an additive constant.
 
         Args:
@@ -65,7 +65,7 @@ class Collector:
         Raises:
             EndpointError: the access is insufficient, or an answer lacks an expected token.
         """
-        methods: dict[str, Callable[[str, Sequence[int], Names], Awaitable[Row]]] = {
+        methods: dict[str, Callable[[str, Sequence[int], TokenNames], Awaitable[Vector]]] = {
             "full": self._full,
             "chosen": self._chosen,
             "biased": self._biased if self.capabilities.top > 1 else self._paired,
@@ -93,7 +93,7 @@ class Collector:
         each = bits if self.settings.method == "bisection" else 1.6 * bits / math.log2(group)
         return math.ceil(each * tokens)
 
-    async def ask(self, query: Query) -> Answer:
+    async def ask(self, query: TokenQuery) -> TokenAnswer:
         """The answer to one query."""
         return await self._client.ask(query, self.capabilities.api, self.capabilities.model)
 
@@ -101,36 +101,36 @@ class Collector:
         """The name of a token in answers, found by adding the largest bias to it."""
         top = 1 if self.capabilities.top else None
         bias = {token: MAX_BIAS}
-        answer = await self.ask(Query("x", top, (), bias, greedy=True, repeat=repeat))
+        answer = await self.ask(TokenQuery("x", top, (), bias, greedy=True, repeat=repeat))
         return answer.text if self.capabilities.access == "argmax" else answer.best
 
-    async def _full(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
-        answer = await self.ask(Query(prompt, top=self.capabilities.vocabulary))
+    async def _full(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
+        answer = await self.ask(TokenQuery(prompt, top=self.capabilities.vocabulary))
         return self._pick(answer, ids, names)
 
-    async def _chosen(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
+    async def _chosen(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
         parts = []
         for start in range(0, len(ids), CHOSEN_AT_ONCE):
             group = tuple(ids[start : start + CHOSEN_AT_ONCE])
-            answer = await self.ask(Query(prompt, ids=group))
+            answer = await self.ask(TokenQuery(prompt, ids=group))
             parts.append(self._pick(answer, group, names))
         return np.concatenate(parts)
 
-    async def _biased(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
+    async def _biased(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
         reference, rest = ids[0], ids[1:]
         parts = [np.zeros(1)]
         for start in range(0, len(rest), self.capabilities.top - 1):
             group = [reference, *rest[start : start + self.capabilities.top - 1]]
             for lift in (LIFT, MAX_BIAS):
                 bias = dict.fromkeys(group, lift)
-                answer = await self.ask(Query(prompt, self.capabilities.top, (), bias))
+                answer = await self.ask(TokenQuery(prompt, self.capabilities.top, (), bias))
                 if all(answer.of(token, names.get(token)) is not None for token in group):
                     break
             values = self._pick(answer, group, names)
             parts.append(values[1:] - values[0])
         return np.concatenate(parts)
 
-    async def _paired(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
+    async def _paired(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
         reference = ids[0]
         row = np.zeros(len(ids))
         for place, token in enumerate(ids[1:], start=1):
@@ -138,12 +138,12 @@ class Collector:
             self._offsets[token] = row[place]
         return row
 
-    async def _pair(self, prompt: str, reference: int, token: int, names: Names) -> float:
+    async def _pair(self, prompt: str, reference: int, token: int, names: TokenNames) -> float:
         """l_token - l_reference. Starts at the last value, so that one request mostly suffices."""
         guess = self._offsets.get(token, 0.0)
         for _ in range(_PAIR_ATTEMPTS):
             bias = {reference: LIFT + guess / 2, token: LIFT - guess / 2}
-            answer = await self.ask(Query(prompt, 1, (), bias))
+            answer = await self.ask(TokenQuery(prompt, 1, (), bias))
             ahead = answer.of(token, names.get(token))
             behind = answer.of(reference, names.get(reference))
             found = ahead if ahead is not None else behind
@@ -160,7 +160,7 @@ class Collector:
             model=self._client.url,
         )
 
-    async def _argmax(self, prompt: str, ids: Sequence[int], names: Names) -> Row:
+    async def _argmax(self, prompt: str, ids: Sequence[int], names: TokenNames) -> Vector:
         size = min(self.capabilities.biased_at_once, _MAX_GROUP)
         if size < 2:
             raise EndpointError(
@@ -173,16 +173,16 @@ class Collector:
             parts.append(middle[1:] - middle[0])
         return np.concatenate(parts)
 
-    async def _search(self, prompt: str, group: Sequence[int], names: Names) -> Row:
+    async def _search(self, prompt: str, group: Sequence[int], names: TokenNames) -> Vector:
         precision = self.settings.precision
         known = Differences(len(group), SPAN, slack=max(1e-4, precision / 4))
         places = {names[token]: place for place, token in enumerate(group)}
-        bias: Row | None = np.zeros(len(group))
+        bias: Vector | None = np.zeros(len(group))
         for attempt in range(self.cost(len(group)) * 4 + 64):
             if bias is None:
                 return known.middle
             lifted = {t: round(LIFT + float(b), 6) for t, b in zip(group, bias, strict=True)}
-            answer = await self.ask(Query(prompt, None, (), lifted, greedy=True))
+            answer = await self.ask(TokenQuery(prompt, None, (), lifted, greedy=True))
             winner = places.get(answer.text)
             if winner is None:
                 raise EndpointError(
@@ -197,7 +197,7 @@ class Collector:
             bias = next_bias(known, precision, self.settings.method)
         raise EndpointError("the search for logits does not converge", model=self._client.url)
 
-    def _pick(self, answer: Answer, ids: Sequence[int], names: Names) -> Row:
+    def _pick(self, answer: TokenAnswer, ids: Sequence[int], names: TokenNames) -> Vector:
         values = [answer.of(token, names.get(token)) for token in ids]
         missing = [token for token, value in zip(ids, values, strict=True) if value is None]
         if missing:

@@ -18,7 +18,7 @@ from huref.blackbox.capabilities import Capabilities, detect
 from huref.blackbox.client import Client
 from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.prompts import order_ids
-from huref.blackbox.query import Query
+from huref.blackbox.query import TokenQuery
 from huref.errors import EndpointError
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Endpoint:
             )
         visit = secrets.token_hex(8)  # a new key, so that no answer comes from the store
         queries = [
-            Query(prompt, top, greedy=True, repeat=f"{visit}/{i}")
+            TokenQuery(prompt, top, greedy=True, repeat=f"{visit}/{i}")
             for prompt in prompts
             for i in range(repeats)
         ]

@@ -8,7 +8,7 @@ Api = Literal["completions", "chat"]
 
 
 @dataclass(frozen=True)
-class Query:
+class TokenQuery:
     """A request for one generated token after a prompt.
 
     Attributes:
