@@ -27,7 +27,7 @@ from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.extract import extract_projection, projection_error
 from huref.blackbox.heads import read_head
 from huref.blackbox.local_model import LocalModel
-from huref.blackbox.match import Match, match_outputs, match_signature
+from huref.blackbox.match import HeadMatch, match_outputs, match_signature
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.signature import collect_outputs, make_signature
 from huref.blackbox.size import clr, measure_size
@@ -179,7 +179,7 @@ def evaluate_match(zoo: Path) -> Iterator[dict[str, Any]]:
             for base, head in heads.items():
                 kin = base in ancestors
                 noise = 1e-6 if precision == "float32" else 1e-2
-                found: dict[str, Match] = {
+                found: dict[str, HeadMatch] = {
                     "signature": match_signature(signature, head),
                     "16 outputs": match_outputs(values, ids, noise, head),
                     "1 output": match_outputs(values[:1], ids, noise, head),

@@ -264,7 +264,7 @@ def test_a_card_without_front_matter_declares_nothing(model: Path) -> None:
 def test_a_card_that_is_no_text_is_named(model: Path) -> None:
     (model / "README.md").write_bytes(b"---\nbase_model: \xff\xfe\n---\n")
     found, notes = read_declarations(open_repository(str(model)))
-    assert (found, notes) == ([], ["README.md is not UTF-8 text"])
+    assert (found, notes) == ([], ["README.md: it is not UTF-8 text"])
 
 
 def test_a_model_that_names_itself(model: Path, hub: LoopbackHub) -> None:

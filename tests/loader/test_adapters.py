@@ -1,4 +1,4 @@
-"""Adapters, against PEFT's own merge."""
+"""Adapters, compared with PEFT's own merge."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ CASES: dict[str, dict[str, object]] = {
     "patterns": {"rank_pattern": {"layers.1.self_attn.q_proj": 2},
                  "alpha_pattern": {"up_proj": 3, "layers.1.self_attn.q_proj": 5}},
     "embedding": {"target_modules": [*TARGETS, "embed_tokens"]},
-    "trained whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "modules to save": {"modules_to_save": ["embed_tokens", "lm_head"]},
 }  # fmt: skip
 
 
@@ -124,11 +124,14 @@ def test_the_base_is_found_on_the_hub_or_given(
         )
     edit(adapter, base_model_name_or_path="org/gone")
     with pytest.raises(
-        ModelNotFoundError, match=r"adapter of 'org/gone'.*give its base with --base"
+        ModelNotFoundError, match=r"adapter of org/gone\).*give its base with --base"
     ):
         _ = open_checkpoint(str(adapter)).config
     edit(adapter, base_model_name_or_path=None)
-    with pytest.raises(CheckpointError, match="names no base model; give one with --base"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"adapter_config\.json: the adapter names no base model; give one with --base",
+    ):
         _ = open_checkpoint(str(adapter)).config
     with pytest.raises(CheckpointError, match="--base is for adapters"):
         open_checkpoint(str(base), base="org/base")
@@ -140,7 +143,7 @@ def test_an_adapter_from_the_hub_opens_no_path_of_this_machine(
     base, adapter = make_llama("base"), tmp_path / "adapter"
     make_adapter(base, adapter)
     hub.add("org/adapter", adapter)
-    with pytest.raises(CheckpointError, match="a path on this machine; it is not followed"):
+    with pytest.raises(CheckpointError, match="a path on this machine, which is not opened"):
         _ = open_checkpoint("org/adapter").config
     assert open_checkpoint("org/adapter", base=str(base)).config["model_type"] == "llama"
 

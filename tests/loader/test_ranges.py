@@ -180,7 +180,7 @@ def tokenizer(model: dict[str, object], **parts: object) -> bytes:
 
 
 def texts(data: bytes) -> dict[int, tuple[bytes, str]]:
-    return {t.id: (t.text, t.kind) for t in parse_tokenizer_json(data, "tokenizer.json")}
+    return {t.id: (t.text, t.kind) for t in parse_tokenizer_json(data)}
 
 
 def test_byte_level_pieces_become_bytes() -> None:
@@ -210,7 +210,7 @@ def test_byte_level_agrees_with_the_tokenizers_library() -> None:
         show_progress=False,
     )
     library.train_from_iterator(["naïve straße\n\tthe the 中文 🐕 thé" * 20], trainer)
-    for token in parse_tokenizer_json(library.to_str().encode(), "t"):
+    for token in parse_tokenizer_json(library.to_str().encode()):
         assert library.decode([token.id]) == token.text.decode("utf-8", errors="replace")
 
 
@@ -226,7 +226,7 @@ def test_sentencepiece_and_wordpiece_spellings() -> None:
 )
 def test_what_is_no_tokenizer_is_refused(text: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"not a tokenizer\.json"):
-        parse_tokenizer_json(text, "tokenizer.json")
+        parse_tokenizer_json(text)
 
 
 # --- the Hub ----------------------------------------------------------------------------------

@@ -1,23 +1,23 @@
-"""One question to an OpenAI-compatible endpoint, in the words of either of its two APIs."""
+"""One query to an OpenAI-compatible endpoint, for its completions or its chat API."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Dialect = Literal["completions", "chat"]
+Api = Literal["completions", "chat"]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of one prompt.
+class TokenQuery:
+    """A request for one generated token after a prompt.
 
     Attributes:
         prompt: the text.
-        top: ask for so many most probable tokens; -1 means all (vLLM), None asks for none.
-        ids: ask for these tokens' log-probabilities (vLLM's logprob_token_ids).
-        bias: token id -> what is added to its logit, within -100..100.
+        top: number of most probable tokens to return; -1 for all (vLLM), None for none.
+        ids: token ids whose log-probabilities to return (vLLM's logprob_token_ids).
+        bias: token id -> logit bias, within -100..100.
         greedy: generate the most probable token instead of sampling one.
-        repeat: tells apart answers to the same question; not sent.
+        repeat: distinguishes repeats of a query in the store; not sent.
     """
 
     prompt: str
@@ -27,15 +27,15 @@ class Question:
     greedy: bool = False
     repeat: str = ""
 
-    def body(self, dialect: Dialect, model: str) -> dict[str, Any]:
-        """The request's JSON."""
+    def body(self, api: Api, model: str) -> dict[str, Any]:
+        """The JSON body of the request."""
         body: dict[str, Any] = {
             "model": model,
             "max_tokens": 1,
             "temperature": 0 if self.greedy else 1,
         }
         wants = self.top is not None or bool(self.ids)
-        if dialect == "chat":
+        if api == "chat":
             body["messages"] = [{"role": "user", "content": self.prompt}]
             if wants:
                 body |= {"logprobs": True, "top_logprobs": 1 if self.top is None else self.top}
