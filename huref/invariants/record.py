@@ -4,7 +4,7 @@ Terms leak weights, so a record is private; the picture carries only the latent.
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,6 @@ class Record:
     barcodes: Barcodes | None = None
     traits: Traits | None = None
     relations: Relations | None = None
-
-    def with_latent(self, latent: np.ndarray) -> "Record":
-        """The same record with a latent."""
-        return replace(self, latent=latent)
 
     def save(self, path: Path) -> None:
         """Write the record, first under a temporary name.
