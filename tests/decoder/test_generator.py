@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from huref.decoder.picture import contact_sheet, read_png_text, write_png
 from huref.decoder.render import load_decoder, save_decoder, to_bytes
-from huref.decoder.stylegan2 import (
+from huref.decoder.stylegan2 import Generator
+from huref.decoder.stylegan2_layers import (
     SQRT2,
-    Generator,
     StyledConv,
     ToRGB,
     resample_filter,
