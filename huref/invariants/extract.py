@@ -10,7 +10,7 @@ from torch import Tensor
 
 from huref.architecture.block import Block
 from huref.architecture.reader import ModelReader
-from huref.errors import AnchorError, WeightsError
+from huref.errors import AnchorError, WeightsError, locating
 from huref.invariants.anchors import Anchors, choose_anchors
 from huref.invariants.barcodes import Barcodes
 from huref.invariants.block_units import (
@@ -73,17 +73,22 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         AnchorError: the vocabulary is too small even with all tokens.
         WeightsError: weights are all zero, NaN or infinite.
     """
-    if recipe.terms == PUBLISHED:
-        return _extract_as_published(checkpoint, recipe)
+    with locating(model=checkpoint.model):
+        if recipe.terms == PUBLISHED:
+            return _extract_as_published(checkpoint, recipe)
+        return _extract(checkpoint, recipe, depth)
+
+
+def _extract(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Extract:
     reader = ModelReader(checkpoint)
     anchors, recipe = _choose_anchors(checkpoint, recipe)
     rows = reader.embeddings([anchors.ids[i] for i in anchors.filled])
     if not rows.any():
-        raise WeightsError("the embeddings are all zero", model=checkpoint.model)
+        raise WeightsError("the embeddings are all zero")
     E = torch.zeros(recipe.m, rows.shape[1])
     E[anchors.filled] = rows
     E = whiten(E, recipe.damping)
-    layers, recipe = _choose_blocks(reader, rows, recipe, checkpoint.model)
+    layers, recipe = _choose_blocks(reader, rows, recipe)
     S = None if depth == "terms" else sketch_rows(anchors, E)
     # A shallow model may use one block twice.
     measured = {i: _measure_block(reader, i, E, S, depth == "full") for i in dict.fromkeys(layers)}
@@ -91,8 +96,7 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
     if not (torch.isfinite(terms).all() and terms.any(dim=(1, 2, 3)).all()):
         raise WeightsError(
             f"the blocks {list(layers)} give no terms that can be compared: the anchors' "
-            "embeddings are all alike, or products of the weights overflow",
-            model=checkpoint.model,
+            "embeddings are all alike, or products of the weights overflow"
         )
     traits = Traits(
         vocabulary=len(checkpoint.vocabulary),
@@ -123,13 +127,13 @@ def _choose_anchors(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Re
 
 
 def _choose_blocks(
-    reader: ModelReader, rows: Tensor, recipe: Recipe, model: str
+    reader: ModelReader, rows: Tensor, recipe: Recipe
 ) -> tuple[tuple[int, ...], Recipe]:
     """Indices of the recipe's blocks; in a model with too few of them positions are shifted."""
     needed = max(recipe.layers) + 1
     working = list(islice(_working_blocks(reader, rows), needed))
     if not working:
-        raise WeightsError("no block writes anything; its weights are all zero", model=model)
+        raise WeightsError("no block writes anything; its weights are all zero")
     missing = needed - len(working)
     if missing:
         shallow = tuple(max(position - missing, 0) for position in recipe.layers)
