@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import Tensor
 
-import tests.support.generator_references as references
 from huref.api.fingerprint import fingerprint
 from huref.assets import locate
 from huref.cli import main
@@ -20,7 +19,20 @@ from huref.decoder.library import import_decoder, list_decoders
 from huref.decoder.render import load_decoder
 from huref.errors import CheckpointDigestError, CheckpointError, RecordError
 from huref.recipe import load_recipe
-from tests.support.generator_references import SIDES, W, nvidia_network, nvidia_state, write_nvidia
+from tests.support.generator_arithmetic import SIDES, W
+from tests.support.lucidrains_generator import lucidrains_image, lucidrains_state
+from tests.support.nvidia_generator import (
+    install_nvidia_modules,
+    nvidia_image,
+    nvidia_network,
+    nvidia_state,
+    write_nvidia,
+)
+from tests.support.rosinality_generator import (
+    rosinality_image,
+    rosinality_state,
+    rosinality_training,
+)
 from tests.support.zoo import ROOT
 
 CLOSE = 1e-4
@@ -28,7 +40,7 @@ CLOSE = 1e-4
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    references.install_nvidia_modules(monkeypatch)
+    install_nvidia_modules(monkeypatch)
     monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -58,7 +70,7 @@ def test_nvidia_pickles(
     z = latents()
     images = decoder.generator(z, psi, cutoff)
     for image, latent in zip(images, z, strict=True):
-        expected = references.nvidia_image(state, latent, psi, cutoff, clamp, lr_mul)
+        expected = nvidia_image(state, latent, psi, cutoff, clamp, lr_mul)
         assert expected.abs().max() > 1, "a picture of nothing proves nothing"
         assert (image - expected).abs().max() < CLOSE
 
@@ -66,11 +78,11 @@ def test_nvidia_pickles(
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("kind", ["converted", "training"])
 def test_rosinality_files(tmp_path: Path, is_zip: bool, kind: str) -> None:
-    state, mean = references.rosinality_state(), 0.3 * torch.randn(W)
+    state, mean = rosinality_state(), 0.3 * torch.randn(W)
     path = tmp_path / "550000.pt"
     saved: dict[str, Any] = {"g_ema": state, "latent_avg": mean}
     if kind == "training":
-        saved = references.rosinality_training(state)
+        saved = rosinality_training(state)
     torch.save(saved, path, _use_new_zipfile_serialization=is_zip)
     decoder, entry = import_decoder(path, psi=0.7, licence="MIT")
     assert (entry.name, entry.psi, entry.cutoff) == ("550000", 0.7, None)
@@ -84,13 +96,13 @@ def test_rosinality_files(tmp_path: Path, is_zip: bool, kind: str) -> None:
         assert torch.equal(stored, mean)
     images = decoder.generator(z, 0.7, None)
     for image, latent in zip(images, z, strict=True):
-        expected = references.rosinality_image(state, stored, latent, 0.7)
+        expected = rosinality_image(state, stored, latent, 0.7)
         assert expected.abs().max() > 1
         assert (image - expected).abs().max() < CLOSE
 
 
 def test_rosinality_without_noise_or_filters_gets_noise_of_its_own(tmp_path: Path) -> None:
-    whole = references.rosinality_state()
+    whole = rosinality_state()
     state = {k: v for k, v in whole.items() if "noises" not in k and "kernel" not in k}
     torch.save({"g_ema": state, "latent_avg": torch.zeros(W)}, tmp_path / "old.pt")
     decoder, _ = import_decoder(tmp_path / "old.pt", "one")
@@ -106,13 +118,13 @@ def test_rosinality_without_noise_or_filters_gets_noise_of_its_own(tmp_path: Pat
         f"noises.{theirs}": tensors[f"synthesis.{ours}.noise_const"][None, None]
         for theirs, ours in order.items()
     }
-    expected = references.rosinality_image(state | noises, None, latents()[0], 1.0)
+    expected = rosinality_image(state | noises, None, latents()[0], 1.0)
     assert (decoder.generator(latents()[:1])[0] - expected).abs().max() < CLOSE
 
 
 @pytest.mark.parametrize("psi", [1.0, 0.6])
 def test_lucidrains_files(tmp_path: Path, psi: float) -> None:
-    state = references.lucidrains_state()
+    state = lucidrains_state()
     torch.save({"GAN": state, "version": "1.9.0"}, tmp_path / "model_100.pt")
     decoder, entry = import_decoder(tmp_path / "model_100.pt", psi=psi)
     assert (entry.architecture, entry.resolution) == ("stylegan2-pytorch", SIDES[-1])
@@ -121,7 +133,7 @@ def test_lucidrains_files(tmp_path: Path, psi: float) -> None:
     z, mean = latents(), decoder.generator.mapping.w_avg
     images = decoder.generator(z, psi, None)
     for image, latent in zip(images, z, strict=True):
-        expected = references.lucidrains_image(state, noise, latent, mean, psi)
+        expected = lucidrains_image(state, noise, latent, mean, psi)
         assert expected.abs().max() > 1
         assert ((image + 1) / 2 - expected).abs().max() < CLOSE
     again = load_decoder(entry.path)
@@ -129,15 +141,15 @@ def test_lucidrains_files(tmp_path: Path, psi: float) -> None:
 
 
 def test_converted_safetensors_of_every_dialect(tmp_path: Path) -> None:
-    nvidia, rosinality = nvidia_state(), references.rosinality_state()
+    nvidia, rosinality = nvidia_state(), rosinality_state()
     z = latents()[:1]
     save_file(nvidia, tmp_path / "a.safetensors")
     decoder, entry = import_decoder(tmp_path / "a.safetensors")
-    expected = references.nvidia_image(nvidia, z[0], 1.0, None, None, 0.01)
+    expected = nvidia_image(nvidia, z[0], 1.0, None, None, 0.01)
     assert (decoder.generator(z)[0] - expected).abs().max() < CLOSE
     save_file(rosinality | {"latent_avg": torch.zeros(W)}, tmp_path / "b.safetensors")
     other, _ = import_decoder(tmp_path / "b.safetensors")
-    expected = references.rosinality_image(rosinality, None, z[0], 1.0)
+    expected = rosinality_image(rosinality, None, z[0], 1.0)
     assert (other.generator(z)[0] - expected).abs().max() < CLOSE
     copied, copy = import_decoder(Path(entry.path), "copy")
     assert copied.render(z).tolist() == decoder.render(z).tolist()
@@ -194,9 +206,9 @@ def test_variants_that_cannot_be_rendered(tmp_path: Path, change: Any, match: st
 )
 def test_variants_of_lucidrains(tmp_path: Path, change: dict[str, Tensor], match: str) -> None:
     path = tmp_path / "model_3.pt"
-    torch.save({"GAN": references.lucidrains_state() | change, "version": "1"}, path)
+    torch.save({"GAN": lucidrains_state() | change, "version": "1"}, path)
     reject(path, match)
-    state = without(references.lucidrains_state(), "blocks.1.to_noise2")
+    state = without(lucidrains_state(), "blocks.1.to_noise2")
     torch.save({"GAN": state, "version": "1"}, path)
     reject(path, "to_noise2")
 
@@ -223,10 +235,10 @@ def test_settings_that_cannot_be_rendered(
 
 STATES: dict[str, dict[str, Tensor]] = {
     "NVIDIA": nvidia_state(),
-    "rosinality": references.rosinality_state(),
+    "rosinality": rosinality_state(),
     "lucidrains": {
         name: value
-        for name, value in references.lucidrains_state().items()
+        for name, value in lucidrains_state().items()
         if name.startswith(("SE.", "GE.")) and "upsample" not in name
     },
 }

@@ -21,14 +21,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tests.support.generator_references as references
 from huref.decoder.library import import_decoder
 from huref.decoder.network_files import open_network
 from huref.decoder.nvidia_pickles import read_network
 from huref.errors import CheckpointError
-from tests.support.generator_references import (
+from tests.support.nvidia_generator import (
     EasyDict,
     Persisted,
+    install_nvidia_modules,
     nvidia_network,
     nvidia_state,
     write_nvidia,
@@ -37,7 +37,7 @@ from tests.support.generator_references import (
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    references.install_nvidia_modules(monkeypatch)
+    install_nvidia_modules(monkeypatch)
     monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
 
 
@@ -389,7 +389,7 @@ def test_damaged_pickles_never_do_anything_else(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.pkl"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        references.install_nvidia_modules(monkeypatch)
+        install_nvidia_modules(monkeypatch)
         write_nvidia(path, small())
     data = bytearray(path.read_bytes())
     position %= len(data)
