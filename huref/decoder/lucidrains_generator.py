@@ -1,4 +1,4 @@
-"""The generator of lucidrains' stylegan2-pytorch: StyleGAN2's idea with other arithmetic.
+"""The generator of lucidrains' stylegan2-pytorch: a variant of StyleGAN2 with other arithmetic.
 
 Differences from `huref.decoder.stylegan2`: up-sampling is bilinear and precedes the convolution
 instead of being part of it; all layers share one noise field, scaled per channel; all layers of a

@@ -41,7 +41,7 @@ class Extract:
         terms: (layers, 3, m, m) float32.
         anchors: the anchors that were used.
         layers: indices of the blocks that the terms are of.
-        recipe: as used: a variant of the given one where the model required it.
+        recipe: the recipe that was used, which differs from the given one if the model required it.
         units, barcodes, relations: None with the depth "terms" and for the published recipe.
         traits: None for the published recipe.
     """
@@ -96,7 +96,7 @@ def _extract(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Extract:
     if not (torch.isfinite(terms).all() and terms.any(dim=(1, 2, 3)).all()):
         raise WeightsError(
             f"the blocks {list(layers)} give no terms that can be compared: the anchors' "
-            "embeddings are all alike, or products of the weights overflow"
+            "embeddings are all equal, or products of the weights overflow"
         )
     traits = Traits(
         vocabulary=len(checkpoint.vocabulary),
@@ -116,7 +116,7 @@ def _extract(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Extract:
 
 
 def _choose_anchors(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Recipe]:
-    """The anchors by the recipe's rule, or by the rule "all" where that gives too few."""
+    """Choose anchors by the recipe's rule, or by the rule "all" if that gives too few."""
     try:
         return choose_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors), recipe
     except AnchorError:
@@ -129,7 +129,7 @@ def _choose_anchors(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Re
 def _choose_blocks(
     reader: ModelReader, rows: Tensor, recipe: Recipe
 ) -> tuple[tuple[int, ...], Recipe]:
-    """Indices of the recipe's blocks; in a model with too few of them positions are shifted."""
+    """Indices of the recipe's blocks. If the model has too few, positions are shifted down."""
     needed = max(recipe.layers) + 1
     working = list(islice(_working_blocks(reader, rows), needed))
     if not working:
@@ -156,7 +156,7 @@ def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
 
 @dataclass(frozen=True)
 class _BlockMeasurements:
-    """The terms (3, m, m) of a block, the distinct values of its weights, and its units."""
+    """The terms (3, m, m) of a block, the result of `count_levels`, and its units."""
 
     terms: Tensor
     levels: float | None

@@ -22,7 +22,6 @@ from huref.loader.vocabulary import Token
 
 PUBLISHED = "published-1"  # value of the recipe's `terms`
 RANK = "rank"  # value of the recipe's `anchors`: "rank", or "rank:FILE" with a file of token ids
-LAYERS = 2  # the last ones
 FEWEST = 256  # ranked tokens that are needed
 
 

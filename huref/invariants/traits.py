@@ -17,7 +17,7 @@ class Traits:
         blocks: number of layers with attention, including no-ops.
         width: width of the residual stream.
         levels: mean number of distinct values among 32 neighbouring weights, or None if unknown;
-            a small number is left over from quantisation.
+            small for weights that are or once were quantised.
     """
 
     vocabulary: int

@@ -27,7 +27,8 @@ from huref.invariants.barcodes import network_key
 PROJECTIONS = 64
 ROLES = ("gate", "up", "down")
 UP, DOWN = 1, 2
-SILENT = 1e-8  # scale of up times scale of down; a network below it does nothing, trained: about 1
+# A network does nothing if its scales of up and down multiply to less; trained: about 1.
+SILENT = 1e-8
 EVERY_TOKEN = -1  # the number of a network that every token passes: dense, or the shared experts
 EXPERTS_KEPT = 8  # experts of a mixture whose features are kept: those with the largest gates
 _SALT = b"huref units 1\0"

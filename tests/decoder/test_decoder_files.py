@@ -1,4 +1,4 @@
-"""Decoder files: the same bytes everywhere, and refusal of everything else."""
+"""Decoder files: reproducible pictures, and refusal of damaged files."""
 
 import math
 import subprocess
@@ -38,7 +38,7 @@ def test_decoder_file_gives_the_same_bytes_whatever_the_batch(tmp_path: Path) ->
 
 
 def test_another_machine_may_differ_by_one_level_at_most(tmp_path: Path) -> None:
-    """What differs between machines is the order of sums: here, by threads and memory layout."""
+    """Machines differ in the order of sums; here threads and memory layout change that order."""
     decoder = save_decoder(tmp_path / "d", small_generator().state_dict(), METADATA)
     z = torch.randn(4, 24)
     images = decoder.render(z).astype(int)
@@ -79,7 +79,7 @@ def test_files_that_are_not_decoders_are_refused(tmp_path: Path) -> None:
             load_decoder(bad)
         assert "\n" not in str(caught.value)
 
-    refused("not a readable decoder")  # not there at all
+    refused("not a readable decoder")  # there is no such file
     bad.write_bytes(b"not safetensors")
     refused("not a readable decoder")
     bad.write_bytes(good.read_bytes()[:-100])

@@ -20,7 +20,7 @@ from tests.support.small_generator import small_generator
 
 
 def zero_insert_and_filter(x: torch.Tensor, up: int = 2) -> torch.Tensor:
-    """Up-sample as written down: zeros between samples, the binomial filter, one sum at a time."""
+    """Up-sample by the definition: zeros between samples, then the binomial filter."""
     n, c, h, w = x.shape
     wide = torch.zeros(n, c, up * h + 3, up * w + 3, dtype=x.dtype)
     wide[:, :, 2 : 2 + up * h : up, 2 : 2 + up * w : up] = x
@@ -54,7 +54,7 @@ def test_styled_conv_matches_a_weight_of_its_own_per_sample(up: bool) -> None:
         weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
         y = torch.zeros(7, *layer.noise_const.shape, dtype=torch.float64)
         if up:
-            # Every input pixel stamps the kernel on a grid of twice the step, then the filter.
+            # Every input pixel adds the kernel to a grid of twice the resolution; then the filter.
             grid = torch.zeros(1, 7, 19, 19, dtype=torch.float64)
             for i in range(8):
                 for j in range(8):

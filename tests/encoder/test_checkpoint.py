@@ -30,7 +30,7 @@ def test_latents_are_float32_of_the_right_shape(encoder: Encoder, bases: torch.T
 
 
 def test_a_latent_takes_less_than_a_second(encoder: Encoder, bases: torch.Tensor) -> None:
-    """By its work, which does not depend on the machine: two cores do some 20 GFLOP a second."""
+    """Measured in operations, which do not depend on the machine; two cores do 20 GFLOP/s."""
     with FlopCounterMode(display=False) as counter:
         encoder.encode(bases[0])
     assert 0 < counter.get_total_flops() < 2e9
@@ -62,7 +62,7 @@ def test_the_shipped_encoder_keeps_the_correlation(
         assert float(cosines.mean()) == pytest.approx(float(expected), abs=0.05)
 
 
-def test_strangers_are_as_far_apart_as_random_vectors(
+def test_unrelated_latents_are_as_far_apart_as_random_vectors(
     encoder: Encoder, bases: torch.Tensor
 ) -> None:
     latents = encoder.encode(bases)
@@ -73,7 +73,7 @@ def test_strangers_are_as_far_apart_as_random_vectors(
     assert float(latents.std()) == pytest.approx(1.0, abs=0.05)
 
 
-def test_a_block_that_moved_is_recognised_where_a_projection_sees_a_stranger(
+def test_a_moved_block_is_recognised(
     encoder: Encoder, families: list[Family], bases: torch.Tensor
 ) -> None:
     latents = encoder.encode(torch.stack([bases[0], families[0].accident("moved")]))

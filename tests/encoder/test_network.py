@@ -7,7 +7,7 @@ from huref.encoder.network import FingerprintCNN, PaperCNN, Temper
 from huref.invariants.terms import standardise
 
 
-def test_what_is_left_out_of_the_published_kernels_meets_only_padding() -> None:
+def test_omitted_parts_of_the_published_kernels_meet_only_padding() -> None:
     network = PaperCNN(256, (2, 2, 2))
     x = torch.randn(2, 6, 256, 256, generator=torch.Generator().manual_seed(4))
     sizes = []
@@ -26,7 +26,7 @@ def test_what_is_left_out_of_the_published_kernels_meets_only_padding() -> None:
     assert x.shape[-1] == 1
 
 
-def test_a_few_heavy_anchors_do_not_decide() -> None:
+def test_tempering_limits_heavy_anchors() -> None:
     generator = torch.Generator().manual_seed(8)
     scale = torch.ones(64, 1)
     scale[:4] = 10.0

@@ -19,14 +19,14 @@ def test_equal_seeds_give_equal_models_and_other_seeds_do_not() -> None:
 @pytest.mark.parametrize(
     ("rho", "low"), [(0.0, -0.03), (0.3, 0.2), (0.6, 0.45), (0.9, 0.8), (1, 1)]
 )
-def test_relatives_correlate_as_asked_less_what_flattening_takes(
+def test_relatives_have_the_requested_correlation_less_the_loss_by_flattening(
     rho: float, low: float, families: list[Family], bases: torch.Tensor
 ) -> None:
     for family, base in zip(families[:2], bases, strict=False):
         assert low - 1e-6 <= float(ics(base, family.relative(rho))) <= rho + 0.03
 
 
-def test_accidents_do_what_they_say(families: list[Family], bases: torch.Tensor) -> None:
+def test_effects_of_accidents(families: list[Family], bases: torch.Tensor) -> None:
     seen = {kind: families[0].accident(kind) for kind in ACCIDENTS}
     correlation = {kind: float(ics(bases[0], terms)) for kind, terms in seen.items()}
     assert correlation["fp16"] > 0.999

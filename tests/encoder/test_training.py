@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert not broken.with_suffix(".state.pt").exists()
 
 
-def test_strangers_are_taken_across_batches_as_far_back_as_memory_goes(tmp_path: Path) -> None:
+def test_memory_sets_how_many_earlier_batches_give_unrelated_latents(tmp_path: Path) -> None:
     kept = {}
     for memory in (0, 1, 5):
         loss = {"graded": 0.0, "strangers": 1.0, "memory": memory}

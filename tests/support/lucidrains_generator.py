@@ -47,7 +47,7 @@ def lucidrains_state(seed: int = 2) -> State:
 
 
 def lucidrains_image(state: State, noise: Tensor, z: Tensor, mean: Tensor, psi: float) -> Tensor:
-    """`noise` (side, side) is the field that the original would draw; colours are in [0, 1]."""
+    """The image with colours in [0, 1]; the original would draw `noise` (side, side)."""
     state = {name: value.double() for name, value in state.items()}
     w = z.double() / z.double().norm()
     for i in range(3):

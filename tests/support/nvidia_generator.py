@@ -115,7 +115,7 @@ class EasyDict(dict):  # type: ignore[type-arg]
 
 
 class Persisted(torch.nn.Module):
-    """A module that pickles itself the way torch_utils.persistence does."""
+    """A module that is pickled as by torch_utils.persistence."""
 
     source = "raise SystemExit('the embedded source was executed')"
 
