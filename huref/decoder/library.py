@@ -84,33 +84,23 @@ def import_decoder(
     name = name if name is not None else _name_from(path)
     if not re.fullmatch(NAME, name):
         raise CheckpointError(
-            f"'{name}' is no name for a decoder",
+            f"'{name}' cannot be the name of a decoder",
             advice="take up to 64 lower-case letters, digits, '.', '_' and '-'",
         )
-    target = imported_decoder(name)
-    if path.suffix == ".safetensors" and _is_ours(path):
-        decoder = load_decoder(path)
-        state, metadata = decoder.generator.state_dict(), dict(decoder.metadata)
-        metadata.pop("digest")
-        stored = _stored_dtype(path)
-    else:
-        converted = convert(open_network(path))
-        state, stored = converted.state, torch.float32
-        metadata = _metadata_of(converted, path, name)
-        with _reading(path):
-            _add_mean_w(converted, metadata)
+    state, metadata, dtype = _read_decoder(path) if _is_decoder(path) else _convert(path, name)
     metadata["name"] = name
-    chosen = {"psi": psi, "cutoff": cutoff, "licence": licence}
-    metadata |= {key: value for key, value in chosen.items() if value is not None}
+    options = {"psi": psi, "cutoff": cutoff, "licence": licence}
+    metadata |= {key: value for key, value in options.items() if value is not None}
     with _reading(path):
         _require_usable(state, metadata)
     _require_truncation(metadata["psi"], metadata["cutoff"])
+    target = imported_decoder(name)
     if target.is_file() and not replace:
         raise CheckpointDigestError(
             f"there already is a decoder '{name}' ({target})",
             advice="give another --name, or --replace",
         )
-    decoder = save_decoder(target, state, metadata, stored)
+    decoder = save_decoder(target, state, metadata, dtype)
     return decoder, describe(target)
 
 
@@ -149,12 +139,27 @@ def _name_from(path: Path) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:64] or "decoder"
 
 
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and read_metadata(path).get("format") == FORMAT
+def _is_decoder(path: Path) -> bool:
+    """Whether a file is a decoder of huref already."""
+    is_safetensors = path.suffix == ".safetensors" and path.is_file()
+    return is_safetensors and read_metadata(path).get("format") == FORMAT
 
 
-def _stored_dtype(path: Path) -> torch.dtype:
-    return open_network(path).entries["mapping.fc0.weight"].dtype
+def _read_decoder(path: Path) -> tuple[State, dict[str, Any], torch.dtype]:
+    """Tensors, metadata and stored dtype of a decoder of huref."""
+    decoder = load_decoder(path)
+    metadata = {key: value for key, value in decoder.metadata.items() if key != "digest"}
+    dtype = open_network(path).entries["mapping.fc0.weight"].dtype
+    return decoder.generator.state_dict(), metadata, dtype
+
+
+def _convert(path: Path, name: str) -> tuple[State, dict[str, Any], torch.dtype]:
+    """Tensors, metadata and dtype of a decoder that is converted from another code base."""
+    converted = convert(open_network(path))
+    metadata = _metadata_of(converted, path, name)
+    with _reading(path):
+        _add_mean_w(converted, metadata)
+    return converted.state, metadata, torch.float32
 
 
 def _resolution_of(path: Path) -> int:

@@ -24,7 +24,6 @@ from huref.loader.tensors import StoredTensor, view_as
 LARGEST_FILE = 4 << 30  # bytes; NVIDIA's pickles of 1024 px, with discriminator, are 380 MB
 LARGEST_NETWORK = 1 << 30  # bytes in float32; a generator of 1024 px takes 120 MB
 GENERATOR_KEYS = ("g_ema", "G_ema", "GAN", "state_dict", "generator")  # in torch files
-
 REPEAT = "download the file again"
 
 
@@ -36,13 +35,11 @@ class NetworkFile:
         data: the bytes of the file.
         entries: dtype, shape and byte range of each tensor, by name.
         modules: NVIDIA's modules with their attributes, by name; empty for other files.
-        metadata: the metadata strings of a safetensors file.
     """
 
     data: ByteSource
     entries: dict[str, StoredTensor]
     modules: dict[str, ModuleDescription] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -91,9 +88,7 @@ def open_network(path: Path) -> NetworkFile:
         )
     head = source.read(0, 32)
     if path.suffix == ".safetensors":
-        from huref.assets import read_metadata
-
-        return NetworkFile(source, safetensors.read_header(source), {}, read_metadata(path))
+        return NetworkFile(source, safetensors.read_header(source))
     if head[:4] == torch_zip.MAGIC:
         return _from_torch(source, *torch_zip.read_contents(source, TRAININGS))
     if torch_legacy.is_legacy(head):

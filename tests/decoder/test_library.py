@@ -63,7 +63,7 @@ def test_names_and_the_command_line(tmp_path: Path, home: Path) -> None:
     for name in ("../escape", "Upper", "", "a/b", ".hidden"):
         refused = run("import", path, "--name", name)
         assert refused.exit_code == 1
-        assert "is no name" in refused.stderr
+        assert "cannot be the name of a decoder" in refused.stderr
     assert run("import", path, "--name", "x", "--psi", "1.5").exit_code == 1
     assert run("import", tmp_path / "none.pkl").exit_code == 1
     listed = json.loads(run("list", "--json").stdout)
