@@ -174,7 +174,7 @@ def test_renumbering_changes_ids_only() -> None:
     assert all(old[i] == old[::-1][j] for i, j in zip(before.ids, after.ids, strict=True))
 
 
-def test_special_byte_and_added_tokens_are_never_anchors() -> None:
+def test_specials_bytes_and_added_tokens_are_no_anchors() -> None:
     kinds = ("special", "byte", "added")
     odd = [Token(5000 + i, f"odd{i}".encode(), kinds[i % 3]) for i in range(900)]
     plain = vocabulary(words("", 2000))
