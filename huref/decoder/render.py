@@ -81,12 +81,12 @@ def to_bytes(colours: Tensor) -> Tensor:
 
 def digest_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     """sha256 over all metadata and over name, dtype, shape and bytes of every tensor."""
-    total = hashlib.sha256(json.dumps([FORMAT, metadata], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([FORMAT, metadata], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.numpy().tobytes())
-    return total.hexdigest()
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def save_decoder(

@@ -61,12 +61,12 @@ class Encoder:
 
 def digest_of(tensors: dict[str, Tensor], architecture: dict[str, Any]) -> str:
     """sha256 over name, dtype, shape and bytes of every tensor, and over the architecture."""
-    total = hashlib.sha256(json.dumps([FORMAT, architecture], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([FORMAT, architecture], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.numpy().tobytes())
-    return total.hexdigest()
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Encoder:

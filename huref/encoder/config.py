@@ -37,6 +37,11 @@ class LossConfig:
     """Weights of the parts of the loss, see `huref.encoder.losses`.
 
     Attributes:
+        graded: of the squared error of cos z against the measured ICS.
+        robust: of 1 - cos z between a base and the base after an accident.
+        strangers: of the mean squared cosine of unrelated latents.
+        moments: of the deviation of second and fourth moments from those of N(0, 1).
+        adversarial: of the discriminator's part.
         paper: the two weights of HuRef's loss, which replaces all parts but the adversarial one.
         memory: number of earlier batches whose latents count as unrelated; 0: the batch's own only.
     """

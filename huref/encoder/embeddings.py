@@ -94,9 +94,9 @@ def draw_embedding(anchors: int, widths: list[int], generator: torch.Generator) 
         noise = torch.randn(anchors, width, generator=generator)
         copies.append(finish(rows + level * scale * noise))
     replaced = torch.rand(anchors, generator=generator) < CHANGED
-    strangers = _draw_rows(anchors, width, generator)
-    strangers *= rows.norm() / strangers.norm()
-    changed = finish(torch.where(replaced[:, None], strangers, rows))
+    others = _draw_rows(anchors, width, generator)
+    others *= rows.norm() / others.norm()
+    changed = finish(torch.where(replaced[:, None], others, rows))
     agreement = tuple(_agreement(copies[0], copy) for copy in copies)
     return AnchorEmbeddings(tuple(copies), agreement, changed)
 
