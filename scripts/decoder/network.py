@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from huref.decoder.stylegan2 import SQRT2, FullyConnected, Generator, StyledConv
+from huref.decoder.stylegan2 import Generator
+from huref.decoder.stylegan2_layers import SQRT2, FullyConnected, StyledConv
 
 State = dict[str, Tensor]
 FIRST = "mapping.fc0.weight"

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from huref.encoder.batches import FamilyPool
 from huref.encoder.checkpoint import load_encoder, save_encoder
-from huref.encoder.config import Loss, TrainingConfig, read_config
+from huref.encoder.config import LossConfig, TrainingConfig, read_config
 from huref.encoder.network import FingerprintCNN
 from huref.encoder.trainer import Trainer
 from scripts.encoder.ablation import ModelPairs, draw_test, measure, to_table
@@ -32,12 +32,12 @@ NEUTRAL_FLOOR, NEUTRAL_LIMIT = 1.5, 3.0  # logarithms: rows above 4.5 times the 
 class Variant:
     """A run: its loss, its start and whether it is trained at all."""
 
-    loss: Loss
+    loss: LossConfig
     neutral: bool = False
     trained: bool = True
 
 
-def variants(loss: Loss) -> dict[str, Variant]:
+def variants(loss: LossConfig) -> dict[str, Variant]:
     """The runs to compare: whole, each part off, and from a neutral start."""
     no_robust = replace(loss, robust=0.0)
     return {

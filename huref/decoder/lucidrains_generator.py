@@ -1,9 +1,10 @@
-"""The generator of lucidrains' stylegan2-pytorch: a relative of StyleGAN2 with other arithmetic.
+"""The generator of lucidrains' stylegan2-pytorch: a variant of StyleGAN2 with other arithmetic.
 
-Up-sampling is bilinear and comes before the convolution instead of inside it; noise is one field
-for all layers, weighed by channel; one w serves a whole resolution; colours are up-sampled after
-they were added up. The mapping network differs by constants only, which `huref.decoder.dialects`
-folds into its weights, like those of the styles, so that the layers of `stylegan2` serve here.
+Differences from `huref.decoder.stylegan2`: up-sampling is bilinear and precedes the convolution
+instead of being part of it; all layers share one noise field, scaled per channel; all layers of a
+resolution share one w; colours are up-sampled after they were summed. The mapping network and the
+styles differ by constants only, which `huref.decoder.dialects` folds into the weights, so the
+layers of `stylegan2` are used for both. Formulas: docs/maths.md, Decoder.
 """
 
 import math
@@ -15,20 +16,21 @@ from torch.nn import functional
 
 from huref.decoder.stylegan2 import (
     LARGEST_SIDE,
-    FullyConnected,
     Generator,
     Mapping,
     Synthesis,
+    array,
     load_exactly,
-    rows,
+    mapping_weight,
 )
+from huref.decoder.stylegan2_layers import FullyConnected
 from huref.errors import CheckpointDigestError
 
 BLUR = (1.0, 2.0, 1.0)
 
 
-def enlarge_smoothly(image: Tensor) -> Tensor:
-    """Double an image (n, c, h, w): bilinear, then a blur over a reflected border."""
+def upsample_bilinear(image: Tensor) -> Tensor:
+    """Up-sample an image (n, c, h, w) to (n, c, 2h, 2w): bilinear, then a blur, reflect-padded."""
     image = functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
     row = torch.tensor(BLUR, dtype=image.dtype) / sum(BLUR)
     kernel = torch.outer(row, row).expand(image.shape[1], 1, 3, 3)
@@ -37,7 +39,7 @@ def enlarge_smoothly(image: Tensor) -> Tensor:
 
 
 class NoisyConv(nn.Module):
-    """Modulated 3x3 convolution, then noise (h, w) times a scale and a bias of each channel."""
+    """Modulated 3x3 convolution; adds noise (h, w), scaled per channel, and a bias."""
 
     def __init__(self, inputs: int, outputs: int, w_dim: int) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class NoisyConv(nn.Module):
 
 
 class ColourConv(nn.Module):
-    """Modulated 1x1 convolution to three channels, without normalisation, gain or bias."""
+    """Modulated 1x1 convolution to three channels, without demodulation, gain or bias."""
 
     def __init__(self, inputs: int, w_dim: int) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class ColourConv(nn.Module):
 
 
 class SmoothBlock(nn.Module):
-    """One resolution: two convolutions and colours."""
+    """The layers of one resolution: two convolutions and colours."""
 
     def __init__(self, inputs: int, outputs: int, w_dim: int) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class SmoothBlock(nn.Module):
 class SmoothSynthesis(Synthesis):
     """The network from one w per resolution to an image.
 
-    The noise (r, r) is what the original draws anew for every picture, transposed.
+    The original draws new noise for every image; here it is a stored buffer (r, r), transposed.
     """
 
     noise: Tensor
@@ -101,7 +103,7 @@ class SmoothSynthesis(Synthesis):
 
     @property
     def num_ws(self) -> int:
-        """How many w the network takes: one per resolution."""
+        """Number of w that the network takes: one per resolution."""
         return len(self.resolutions)
 
     def forward(self, ws: list[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -112,7 +114,7 @@ class SmoothSynthesis(Synthesis):
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SmoothBlock)
             if image is not None:
-                image = enlarge_smoothly(image)
+                image = upsample_bilinear(image)
                 x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             noise = self.noise[:resolution, :resolution]
             x = block.conv1(block.conv0(x, w, noise), w, noise)
@@ -148,19 +150,19 @@ class SmoothGenerator(Generator):
         lr_mul: float = 1.0,
         clamp: float | None = None,
     ) -> "SmoothGenerator":
-        """Build the generator that these tensors describe, and load them as float32.
+        """A generator of these tensors, converted to float32, in evaluation mode.
 
         Raises:
-            CheckpointDigestError: the tensors are not those of such a generator.
+            CheckpointDigestError: they are not the tensors of a generator of stylegan2-pytorch.
         """
         sides = [4 << i for i in range(LARGEST_SIDE.bit_length() - 2)]
         present = [r for r in sides if f"synthesis.b{r}.conv1.weight" in state]
-        channels = {r: len(rows(state, f"synthesis.b{r}.conv1.weight")) for r in present}
+        channels = {r: len(array(state, f"synthesis.b{r}.conv1.weight")) for r in present}
         depth = 0
         while f"mapping.fc{depth}.weight" in state:
             depth += 1
-        const, first = rows(state, "synthesis.const"), rows(state, "mapping.fc0.weight")
-        if not channels or first.ndim != 2 or clamp is not None:
+        const, first = array(state, "synthesis.const"), mapping_weight(state)
+        if not channels or clamp is not None:
             raise CheckpointDigestError("not a generator of stylegan2-pytorch")
         with torch.device("meta"):
             generator = cls(
@@ -175,5 +177,5 @@ class SmoothGenerator(Generator):
 
 
 def fold_linear(weight: Tensor, bias: Tensor, gain: float) -> tuple[Tensor, Tensor]:
-    """Weight (o, i) and bias (o) of `FullyConnected` (lr_mul 1) that make gain * (W x + b)."""
+    """Weight (o, i) and bias (o) with which `FullyConnected` (lr_mul 1) gives gain * (W x + b)."""
     return gain * weight * math.sqrt(weight.shape[1]), gain * bias
