@@ -14,11 +14,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from huref.architecture.block import Attention, Block, Mixture
-from huref.architecture.layout import tensor_fields
 from huref.architecture.layout_files import load_layouts, merge, parse_layout
 from huref.architecture.match import find_layout
 from huref.architecture.reader import ModelReader
-from huref.architecture.resolve import resolve_block
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.invariants.extract import NOOP, writes
 from huref.loader.checkpoint import open_checkpoint
@@ -204,13 +202,11 @@ def test_a_block_that_writes_nothing_is_found(name: str, tmp_path: Path) -> None
     build(case).save_pretrained(tmp_path)
     reader = ModelReader(open_checkpoint(str(tmp_path)))
     silenced, other = reader.attention_blocks[-1], reader.attention_blocks[-2]
-    block = resolve_block(
-        reader.layout, reader.prefix, silenced, frozenset(reader.checkpoint.names),
-        reader.block_count,
-    )  # fmt: skip
-    fields = tensor_fields(block)
-    writers = {n for role in fields for n in fields[role] if role.split(".")[-1] in ("o", "down")}
-    writers = set(block.out) or writers  # a shared block's use has one map of its own
+    block = reader.resolve(silenced)
+    writing = [t for role, t in block.tensors.items() if role.split(".")[-1] in ("o", "down")]
+    if block.out is not None:  # each use of a shared block has its own last map
+        writing = [block.out]
+    writers = {name for stored in writing for name in stored.names}
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
     save_file({n: t * 0 if n in writers else t for n, t in tensors.items()}, file)
@@ -243,7 +239,10 @@ def test_shapes_that_contradict_the_config_are_refused(make_llama: MakeModel) ->
     folder = make_llama("model")
     edit_config(folder, num_key_value_heads=3)
     reader = ModelReader(open_checkpoint(str(folder)))
-    with pytest.raises(CheckpointError, match=r"k_proj\.weight' has shape"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"k_proj\.weight': its shape \[64, 32\] \(in, out\) contradicts config\.json",
+    ):
         reader.read_block(1)
 
 

@@ -382,5 +382,5 @@ def test_parts_that_do_not_fit_are_refused(save: Callable[..., Checkpoint], faul
 
 def test_integers_that_nothing_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
     checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
-    with pytest.raises(WeightsError, match=r"'x\.weight' holds integers"):
+    with pytest.raises(WeightsError, match=r"'x\.weight': it holds integers"):
         read_tensors(checkpoint, {"x": "x.weight"})
