@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from huref.attacks import KINDS, attack
-from huref.attacks.kinds import applies
+from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
 from huref.attacks.proof import logit_difference
 from huref.invariants.extract import extract_terms
@@ -129,7 +129,7 @@ def main() -> None:
         for family in arguments.families:
             original = make_model(Path(temporary) / family, family)
             for kind in [*KINDS, "all"]:
-                if kind != "all" and (reason := applies(kind, open_editable(str(original)))):
+                if kind != "all" and (reason := why_inexact(kind, open_editable(str(original)))):
                     cells = f"| {family} | {kind} | does not apply: {reason} | | |"
                     plain = f"{family:8} {kind:24} does not apply: {reason}"
                     print(cells if markdown else plain, flush=True)

@@ -382,5 +382,5 @@ def test_inconsistent_parts_are_refused(save: Callable[..., Checkpoint], fault: 
 
 def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
     checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
-    with pytest.raises(WeightsError, match=r"'x\.weight' holds integers"):
+    with pytest.raises(WeightsError, match=r"'x\.weight': it holds integers"):
         read_tensors(checkpoint, {"x": "x.weight"})
