@@ -225,6 +225,7 @@ BOMBS = {
     "empty stack": b"\x80\x020.",
     "no mark": b"\x80\x02t.",
     "nothing": b"\x80\x02.",
+    "nothing but a mark": b"\x80\x02(.",
     "state of a name": b"\x80\x02ctorch\nFloatStorage\n}b.",
     "millions of instructions": b"\x80\x02" + b"N0" * 4_000_000 + b"N.",
     "unknown instruction": b"\x80\x02\xff.",

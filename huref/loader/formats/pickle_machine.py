@@ -86,6 +86,12 @@ class Machine:
         full_name = f"{module}.{name}"[:200]
         raise refusal(f"refers to {full_name}, which no state dict needs")
 
+    def result(self) -> Any:
+        """What the pickle has built. Raises CheckpointError when that is nothing."""
+        if not self.stack or self.stack[-1] is _MARK:
+            raise refusal("builds nothing")
+        return self.stack[-1]
+
     def since_mark(self) -> list[Any]:
         """Pop the items above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):

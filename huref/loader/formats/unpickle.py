@@ -41,9 +41,7 @@ def unpickle(
     machine = Machine(data, position, allowed.builders)
     with locating(file=file):
         _execute(machine, allowed.operations)
-        if not machine.stack:
-            raise refusal("builds nothing")
-    return machine.stack[-1], machine.position
+        return machine.result(), machine.position
 
 
 def _execute(machine: Machine, operations: Operations) -> None:
