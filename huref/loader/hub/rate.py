@@ -134,11 +134,11 @@ def share(limiter: RateLimiter) -> RateLimiter:
 def limited_session() -> "httpx.Client":
     """The Hub client's session, with the process's limiter applied to its requests to the Hub."""
     session = get_session()
-    if _before not in session.event_hooks["request"]:
+    if _before_request not in session.event_hooks["request"]:
         hooks = session.event_hooks
         session.event_hooks = {
-            "request": [*hooks["request"], _before],
-            "response": [*hooks["response"], _after],
+            "request": [*hooks["request"], _before_request],
+            "response": [*hooks["response"], _after_response],
         }
     return session
 
@@ -166,13 +166,13 @@ def _kind(request: "httpx.Request") -> str | None:
     return f"{kind} {token}"
 
 
-def _before(request: "httpx.Request") -> None:
+def _before_request(request: "httpx.Request") -> None:
     kind = _kind(request)
     if kind is not None:
         _shared.acquire(kind)
 
 
-def _after(response: "httpx.Response") -> None:
+def _after_response(response: "httpx.Response") -> None:
     kind = _kind(response.request)
     if kind is not None:
         _shared.learn(kind, response.status_code, response.headers)
