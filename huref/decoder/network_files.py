@@ -16,8 +16,8 @@ from torch import Tensor
 from huref.decoder.nvidia_pickles import TRAININGS, ModuleDescription, read_network
 from huref.errors import CheckpointError
 from huref.loader.formats import safetensors, torch_legacy, torch_zip
-from huref.loader.formats.tensor_views import TensorView
-from huref.loader.formats.torch_files import locate
+from huref.loader.formats.pickled_tensors import TensorView
+from huref.loader.formats.torch_index import locate
 from huref.loader.ranges import ByteSource, LocalFile, Meter
 from huref.loader.tensors import StoredTensor, view_as
 

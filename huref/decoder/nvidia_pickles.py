@@ -16,7 +16,7 @@ from typing import Any
 from huref.errors import CheckpointError
 from huref.loader.formats import torch_legacy
 from huref.loader.formats.pickle_machine import OPERATIONS, EndOfPickleError, Machine, Operations
-from huref.loader.formats.tensor_views import BUILDERS, Builders, Name, Storage, TensorView
+from huref.loader.formats.pickled_tensors import BUILDERS, Builders, Name, Storage, TensorView
 from huref.loader.formats.unpickle import Allowlist, unpickle
 
 MAX_MODULES = 5_000  # a generator of 1024 px has about sixty

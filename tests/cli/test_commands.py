@@ -175,7 +175,10 @@ def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]
         "truncated": (truncated, "model.safetensors"),
         "lying header": (lying, "model.safetensors"),
         "unsupported": (alien, "mamba"),
-        "missing folder": (tmp_path / "nowhere", "neither a folder nor a Hub id"),
+        "missing folder": (
+            tmp_path / "nowhere",
+            f"{tmp_path / 'nowhere'}: it is neither a folder, nor a file, nor a Hub id",
+        ),
     }
 
 
@@ -224,7 +227,7 @@ def test_an_output_folder_that_is_missing_is_said_first(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     out = tmp_path / "file" / "dog.png"
-    with pytest.raises(HurefError, match=r"dog\.png: cannot be written"), replacing(out):
+    with pytest.raises(HurefError, match=r"dog\.png: it cannot be written"), replacing(out):
         raise AssertionError("not reached")
 
 
@@ -234,7 +237,7 @@ def test_no_name_is_not_the_current_folder(
     monkeypatch.chdir(make_llama("model"))
     result = run("fingerprint", "", "-o", tmp_path / "dog.png")
     assert result.exit_code == 1
-    assert "'' is no file" in result.stderr
+    assert "the model's name is empty ('')" in result.stderr
     assert run("fingerprint", ".", "-o", tmp_path / "dog.png").exit_code == 0
 
 

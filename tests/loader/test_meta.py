@@ -88,7 +88,10 @@ def test_a_gated_release_is_read_over_the_hub(
     write_meta(folder, tmp_path / "Llama-2-7b")
     write_tiktoken(tmp_path / "Llama-2-7b", some_words(2048))
     hub.add("meta-llama/Llama-2-7b", tmp_path / "Llama-2-7b", gated=True)
-    with pytest.raises(AccessError, match="is gated: ask for access at http"):
+    with pytest.raises(
+        AccessError,
+        match=r"meta-llama/Llama-2-7b: .*the repository is gated; ask for access at http",
+    ):
         _ = open_checkpoint("meta-llama/Llama-2-7b").names
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     checkpoint = open_checkpoint("meta-llama/Llama-2-7b")

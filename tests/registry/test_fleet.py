@@ -190,7 +190,12 @@ def test_failures_have_reasons_and_are_not_repeated(
     result = run("fleet", listed, "-o", out)
     assert result.exit_code == 1
     assert "4" in result.stdout
-    for words in ("not valid JSON", "is gated", "neither a folder nor a Hub id", "no folder and"):
+    for words in (
+        "not valid JSON",
+        "is gated",
+        "neither a folder, nor a file",
+        "no such folder or",
+    ):
         assert words in result.stdout
     asked = len(fleet_hub.requests)
     assert "is gated" in run("fleet", listed, "-o", out).stdout

@@ -54,7 +54,7 @@ def test_many_bases_from_a_hub_that_refuses_some(tmp_path: Path) -> None:
     assert "measured   8 models" in result.stdout
     assert f"failed     {len(names) - 8}" in result.stdout
     assert "repeated   3" in result.stdout
-    assert result.stdout.count("is gated: ask for access") == len(gated)
+    assert result.stdout.count("the repository is gated; ask for access") == len(gated)
     assert "known      8 in the registry already" in again.stdout
 
 

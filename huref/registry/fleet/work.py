@@ -112,7 +112,7 @@ def _names(repository: Repository) -> tuple[str, str | None]:
         firm = [one.model or one.base for one in read_declarations(repository)[0] if one.firm]
         return repository.model, firm[0] if firm else None
     # Headers of a hundred thousand models would fill a disk, and each is read once.
-    repository.remembers = False
+    repository.caches_headers = False
     base: object = repository.declared_base  # the Hub has read the card already
     if base is None and ADAPTER_CONFIG in repository.files:
         base = declared_base(repository)

@@ -1,4 +1,4 @@
-"""Headers and small files of the Hub, kept on disk by commit: a commit never changes."""
+"""An on-disk cache of byte ranges of Hub files, by commit; a commit's files never change."""
 
 import contextlib
 import hashlib
@@ -8,29 +8,29 @@ from pathlib import Path
 
 from huref.loader.ranges import ByteSource
 
-LARGEST = 64 * 1024 * 1024  # bytes of one range worth keeping
+LARGEST = 64 * 1024 * 1024  # bytes; longer ranges are not cached
 
 
-class RememberedFile(ByteSource):
-    """A source whose ranges are kept as files; the same range is fetched once."""
+class CachedRanges(ByteSource):
+    """A source that stores each range it reads as a file, and reads it from there next time."""
 
     def __init__(self, source: ByteSource, folder: Path):
         self.source = source
         self.name = source.name
         self.size = source.size
         self.merge_gap = source.merge_gap
-        # A name inside a repository may be long and may hold slashes.
+        # Names inside a repository may be long and contain slashes.
         self._stem = folder / hashlib.sha256(source.name.encode()).hexdigest()[:24]
 
     def read_into(self, start: int, view: memoryview) -> None:
         """See ByteSource."""
         path = self._stem.with_name(f"{self._stem.name}-{start}-{start + len(view)}")
         try:
-            kept = path.read_bytes()
+            cached = path.read_bytes()
         except OSError:
-            kept = b""
-        if len(kept) == len(view):
-            view[:] = kept
+            cached = b""
+        if len(cached) == len(view):
+            view[:] = cached
             return
         self.source.read_into(start, view)
         if len(view) <= LARGEST:
@@ -38,7 +38,7 @@ class RememberedFile(ByteSource):
 
 
 def _write(path: Path, data: memoryview) -> None:
-    """Keep a range; a full or read-only disk only means that it is fetched again."""
+    """Store a range. Errors of a full or read-only disk are ignored: it is fetched again then."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")

@@ -1,7 +1,7 @@
-"""What the pickle of a state dict describes: names, storages, and tensors that view them.
+"""Descriptions of the objects in a state dict's pickle: names, storages, tensors.
 
-Descriptions are all that reading one can build: a name stands for what the pickle mentions and is
-never imported, and a tensor is a place in a storage, whose bytes are not read.
+Unpickling builds only these descriptions. A `Name` is never imported, and a `TensorView` is a
+position in a storage whose bytes are not read.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from huref.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Name:
-    """A name that the pickle mentions, such as torch._utils._rebuild_tensor_v2. Not an object."""
+    """A global that the pickle refers to, such as torch._utils._rebuild_tensor_v2."""
 
     module: str
     name: str
@@ -23,7 +23,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements in the file, which tensors are views of."""
+    """A storage, which tensors are views of; `count` is in elements."""
 
     key: str
     dtype: torch.dtype | None  # None: untyped bytes
@@ -32,7 +32,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorView:
-    """A tensor as torch describes it: where in a storage, in elements."""
+    """A tensor as a view of a storage; offset and stride are in elements."""
 
     storage: Storage
     dtype: torch.dtype
@@ -58,9 +58,17 @@ DTYPES = {
 MAX_AXES = 16  # of a tensor; no weight has more than five
 
 
+def refusal(why: str) -> CheckpointError:
+    """The error for a pickle that is refused; `why` is a clause with the pickle as its subject."""
+    return CheckpointError(
+        f"its pickle {why}; nothing was executed",
+        advice="save the state dict alone, or as safetensors",
+    )
+
+
 def is_dtype(name: Name) -> bool:
-    """Whether a name is that of one of torch's dtypes."""
-    # Not getattr: some of torch's attributes are modules that it imports on first use.
+    """Whether a name is one of torch's dtypes."""
+    # Not getattr: torch imports some of its submodules when they are first accessed.
     return name.module == "torch" and isinstance(vars(torch).get(name.name), torch.dtype)
 
 
@@ -69,22 +77,22 @@ def _tensor_dtype(name: Any) -> torch.dtype:
         dtype = getattr(torch, name.name)
         assert isinstance(dtype, torch.dtype)
         return dtype
-    raise ValueError("a tensor's dtype is not one")
+    raise refusal("has a tensor with an unknown dtype")
 
 
 def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None) -> TensorView:
     if not isinstance(storage, Storage):
-        raise ValueError("a tensor without a storage")
+        raise refusal("has a tensor without a storage")
     sizes = (offset, *shape, *stride) if len(shape) == len(stride) <= MAX_AXES else (-1,)
     if not all(type(n) is int and 0 <= n < 2**62 for n in sizes):
-        raise ValueError("a tensor with a shape, stride or offset that are not sizes")
+        raise refusal("has a tensor whose shape, stride or offset is not valid")
     of_type = storage.dtype if dtype is None else _tensor_dtype(dtype)
     if of_type is None:
-        raise ValueError("a tensor without a dtype")
+        raise refusal("has a tensor without a dtype")
     return TensorView(storage, of_type, offset, tuple(shape), tuple(stride))
 
 
-# What REDUCE may apply: each builds a description out of arguments, and none of them is torch's.
+# What the instruction REDUCE may call; no function of torch is among them.
 BUILDERS: Builders = {
     Name("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
@@ -101,37 +109,39 @@ BUILDERS: Builders = {
 
 
 def describe_storage(persistent: Any) -> Storage:
-    """A storage, from what torch names it by: kind, key, location and number of elements.
+    """A storage from its persistent id: "storage", type, key, location and number of elements.
 
     Raises:
-        ValueError: it is described in another way, or has a type that torch has not.
+        CheckpointError: the persistent id has another form, or the type is unknown.
     """
     if not (isinstance(persistent, tuple) and len(persistent) >= 5 and persistent[0] == "storage"):
-        raise ValueError("a storage that is described in an unknown way")
+        raise refusal("describes a storage in an unknown way")
     kind, key, _location, count = persistent[1:5]
     is_part_of_another = len(persistent) > 5 and persistent[5] is not None
     if not isinstance(kind, Name) or type(count) is not int or is_part_of_another:
-        raise ValueError("a storage that is described in an unknown way")
+        raise refusal("describes a storage in an unknown way")
     dtype = DTYPES.get(kind.name)
     if dtype is None and kind.name != "UntypedStorage":
-        raise ValueError(f"a storage of type {kind.name}")
+        raise refusal(f"has a storage of the unknown type {kind.name[:200]}")
     if not 0 <= count < 2**62 or not isinstance(key, str | int):
-        raise ValueError("a storage whose size or key is none")
+        raise refusal("has a storage whose size or key is not valid")
     return Storage(str(key), dtype, count)
 
 
 def state_dict(value: Any, file: str) -> dict[str, TensorView]:
-    """The tensors of an unpickled state dict, or of one under a usual key of a checkpoint.
+    """The tensors of an unpickled state dict, which may be under a usual key of a checkpoint.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are no tensors.
     """
     for candidate in (value, *(_child(value, key) for key in ("state_dict", "model", "module"))):
         if isinstance(candidate, dict):
             tensors = {str(k): v for k, v in candidate.items() if isinstance(v, TensorView)}
             if tensors:
                 return tensors
-    raise CheckpointError(f"{file}: it holds no tensors by name; save the model's state dict")
+    raise CheckpointError(
+        "it has no tensors by name", file=file, advice="save the model's state dict"
+    )
 
 
 def _child(value: Any, key: str) -> Any:
