@@ -88,18 +88,27 @@ def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
     assert {entry.model for entry in store.entries()} == {str(folder) for folder in folders}
 
 
-def test_a_token_is_sent_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a token; nothing connects, and the environment is restored."""
     monkeypatch.setattr("huref.registry.fleet.ray_engine.connect", lambda *_: (None, 1))
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")  # so that what the engine sets is taken back, too
+        monkeypatch.setenv(name, "")  # so that a value set by the engine is removed again
         monkeypatch.delenv(name)
+    return tmp_path
+
+
+def write_token(home: Path) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("secret")
+
+
+def test_a_token_is_sent_where_there_is_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray")
     make_engine("ray://127.0.0.1:1")
     assert "RAY_AUTH_MODE" not in os.environ
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    write_token(home)
     make_engine("ray:127.0.0.1:1")
     assert "RAY_AUTH_MODE" not in os.environ
     make_engine("ray://127.0.0.1:1")
@@ -107,3 +116,10 @@ def test_a_token_is_sent_where_there_is_one(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     make_engine("ray://127.0.0.1:1")
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_the_mode_is_not_changed_once_ray_has_read_it(home: Path) -> None:
+    # Otherwise a cluster that this process starts later refuses the process itself.
+    write_token(home)
+    make_engine("ray://127.0.0.1:1")
+    assert "RAY_AUTH_MODE" not in os.environ

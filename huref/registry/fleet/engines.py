@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -45,13 +46,18 @@ def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
 
 
 def _let_ray_authenticate() -> None:
-    """Have Ray's client send the cluster's token where there is one.
+    """Have Ray's client send the cluster's token if there is one.
 
-    Ray does so by itself for every other kind of address; a client that does not is refused
-    without a word, and waits until it times out. It is read when ray is imported.
+    Ray does so by default for every other kind of address. A client that sends no token is refused
+    without a message and waits until it times out.
+
+    Ray reads the mode once, when it is imported. Set after that, it would reach the servers of a
+    cluster that this process starts, but not this process: they would refuse it for sending no
+    token.
     """
-    stated = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if "RAY_AUTH_MODE" not in os.environ and (stated or (Path.home() / RAY_TOKEN).is_file()):
+    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    has_token = bool(token) or (Path.home() / RAY_TOKEN).is_file()
+    if has_token and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
 
 
