@@ -34,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
 def test_lost_segments_are_named(folder: Path) -> None:
     shutil.rmtree(folder / "segments")
     assert "restore the registry from a copy" in fails("registry", "remove", folder, "org/model-1")
-    assert "missing; restore" in fails("registry", "export", folder, "-o", folder / "x.jsonl")
+    assert "the file is missing; restore" in fails(
+        "registry", "export", folder, "-o", folder / "x.jsonl"
+    )
 
 
 def test_a_foreign_folder_among_the_segments_is_left_alone(folder: Path) -> None:
@@ -46,7 +48,7 @@ def test_a_foreign_folder_among_the_segments_is_left_alone(folder: Path) -> None
 def test_files_that_are_no_export_are_refused(folder: Path, tmp_path: Path) -> None:
     assert "cannot be read (No such file" in fails("registry", "add", folder, tmp_path / "x.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xae\xff\x00" * 99)
-    assert "not what 'huref registry export'" in fails(
+    assert "it is no file that 'huref registry export' wrote" in fails(
         "registry", "add", folder, tmp_path / "binary.jsonl"
     )
     export(open_store(str(folder)), str(tmp_path / "cut.jsonl"))

@@ -108,7 +108,7 @@ def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"# nothing\n\n", "names no model"), (b"\xff\xfe\x00", "not a UTF-8 text")],
+    [(b"# nothing\n\n", "it lists no model"), (b"\xff\xfe\x00", "it is not UTF-8 text")],
 )
 def test_lists_that_cannot_be_used_are_refused(
     tmp_path: Path, content: bytes, message: str
@@ -190,7 +190,12 @@ def test_failures_have_reasons_and_are_not_repeated(
     result = run("fleet", listed, "-o", out)
     assert result.exit_code == 1
     assert "4" in result.stdout
-    for words in ("not valid JSON", "is gated", "neither a folder nor a Hub id", "no folder and"):
+    for words in (
+        "not valid JSON",
+        "is gated",
+        "it is neither a file or folder here nor a Hub id",
+        "no folder and",
+    ):
         assert words in result.stdout
     asked = len(fleet_hub.requests)
     assert "is gated" in run("fleet", listed, "-o", out).stdout
@@ -222,7 +227,7 @@ def test_a_listing_may_have_many_pages(fleet_hub: FleetHub, folders: dict[str, P
     for number in range(7):
         fleet_hub.add(f"many/{number}", folders["org/beta"])
     assert len(list_hub({"author": ["many"]}).models) == 7
-    with pytest.raises(FleetError, match="no model on the Hub fits"):
+    with pytest.raises(FleetError, match="no model on the Hub matches"):
         list_hub({"author": ["nobody"]})
     with pytest.raises(FleetError, match="no Hub filter 'colour'"):
         list_hub({"colour": ["red"]})

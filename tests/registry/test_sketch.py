@@ -15,22 +15,18 @@ from huref.invariants.anchors import Anchors
 from huref.invariants.record import Record
 from huref.lineage.similarity import compare_records
 from huref.recipe import load_recipe
+from huref.registry.anchor_codes import count_shared, encode_anchors
 from huref.registry.chance import is_worth_reading, log10_stranger, log10_upper_tail
+from huref.registry.correlation import (
+    correlate_sketches,
+    correlate_terms,
+    ics_deviation,
+    lower_bound,
+)
 from huref.registry.entry import Query, make_entry, make_query
 from huref.registry.matrices import from_entries
 from huref.registry.ranking import Ranking
-from huref.registry.sketch import (
-    KEPT,
-    correlate_sketches,
-    correlate_terms,
-    count_shared,
-    encode_anchors,
-    lower_end,
-    make_sketch,
-    pack,
-    project,
-    spread,
-)
+from huref.registry.sketch import KEPT, make_sketch, pack, project
 from tests.support.zoo import ZOO
 
 M = 512
@@ -66,7 +62,7 @@ def test_a_sketch_keeps_the_ics(rho: float, uneven: bool) -> None:
     assert np.abs(by_sketches).max() < 0.02
     # The figures that identify's null rests on.
     for errors, measured in ((by_terms, True), (by_sketches, False)):
-        deviation = spread(6 * KEPT, measured=measured)
+        deviation = ics_deviation(6 * KEPT, measured=measured)
         assert np.abs(errors).max() < 3.5 * math.sqrt(1 - 0.95 * rho**2) * deviation
 
 
@@ -144,7 +140,7 @@ def test_partly_shared_anchors_are_compared_as_the_terms_are(rho: float, uneven:
     ):
         _, terms, deviations = Ranking(asked)(from_entries([entry]))
         assert terms is not None
-        assert 1.3 < deviations[0] / spread(6 * KEPT, measured=measured) < 2.4
+        assert 1.3 < deviations[0] / ics_deviation(6 * KEPT, measured=measured) < 2.4
         # Only from the model's own terms is it known how strong the shared rows are.
         tolerance = 4 * deviations[0] + (0.1 * rho if uneven and not measured else 0)
         assert terms.mean() == pytest.approx(exact.ics, abs=tolerance)
@@ -167,7 +163,7 @@ def test_a_picture_has_no_sketch() -> None:
     with pytest.raises(RegistryError, match=r"dog\.png: a picture carries only the latent"):
         make_entry(picture)
     assert make_query(picture).sketch is None
-    with pytest.raises(RegistryError, match="without a latent"):
+    with pytest.raises(RegistryError, match="x: its record has no latent"):
         make_query(Record("x", None, recipe, None, None, None, None))
 
 
@@ -190,13 +186,13 @@ def test_the_chance_of_a_stranger_counts_all_bases() -> None:
 
 def test_the_gate_lets_as_many_strangers_through_as_it_says() -> None:
     g = np.random.default_rng(0)
-    deviation = spread(6 * KEPT, measured=True)
+    deviation = ics_deviation(6 * KEPT, measured=True)
     best = g.normal(0, deviation, (20_000, 200)).max(axis=1)
     passed = np.mean([is_worth_reading(score, deviation, 200) for score in best])
     assert passed == pytest.approx(0.01, abs=0.003)
 
 
 def test_few_anchors_rank_behind_many() -> None:
-    few, many = lower_end(np.array([0.2, 0.9]), 0.05), lower_end(np.array([0.1, 0.7]), 0.006)
+    few, many = lower_bound(np.array([0.2, 0.9]), 0.05), lower_bound(np.array([0.1, 0.7]), 0.006)
     assert few[0] < many[0]
     assert few[1] > many[1]

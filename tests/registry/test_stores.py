@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from huref.errors import RecipeError, RegistryError
+from huref.registry.anchor_codes import count_shared
+from huref.registry.correlation import (
+    anchor_ratio,
+    correlate_sketches,
+    ics_deviation,
+    lower_bound,
+)
 from huref.registry.entry import Entry, Query
 from huref.registry.exchange import export, read_jsonl
-from huref.registry.sketch import correlate_sketches, count_shared, lower_end, reach, spread
 from huref.registry.store import Store
-from huref.registry.stores import create_store, open_store
-from huref.registry.stores import folder as folder_store
+from huref.registry.stores import create_store, folder, open_store, segment_writer
 from tests.support.registry_cases import RECIPE, VOCABULARIES, M, made_up, same, small_recipe
 
 MakeStore = Callable[[str], Store]
@@ -99,10 +104,10 @@ def brute_force(query: Query, entries: list[Entry]) -> list[str]:
     ranked = []
     for entry in entries:
         if (shared := count_shared(query.anchors, entry.anchors)) >= 64:
-            factor = reach(shared, M, M)
+            factor = anchor_ratio(shared, M, M)
             ics = factor * correlate_sketches(query.sketch, entry.sketch[None]).mean()
-            deviation = factor * spread(query.sketch.size * 8, measured=False)
-            ranked.append((float(lower_end(ics, deviation)), entry.model))
+            deviation = factor * ics_deviation(query.sketch.size * 8, measured=False)
+            ranked.append((float(lower_bound(ics, deviation)), entry.model))
     return [name for _, name in sorted(ranked, reverse=True)]
 
 
@@ -146,9 +151,9 @@ def test_search_in_an_empty_registry_finds_nothing(store: Store) -> None:
 
 def test_entries_that_do_not_fit_are_refused(store: Store) -> None:
     store.add([made_up(1)])
-    with pytest.raises(RegistryError, match="another size"):
+    with pytest.raises(RegistryError, match=r"org/model-2: .* have the shapes .*\(6, 5\)"):
         store.add([made_up(2, sketch=np.zeros((6, 5), np.uint8))])
-    with pytest.raises(RegistryError, match="not finite"):
+    with pytest.raises(RegistryError, match="org/model-3: its latent is not finite"):
         store.add([made_up(3, latent=np.full(512, np.nan, np.float32))])
     assert len(store) == 1
 
@@ -170,16 +175,16 @@ def test_there_is_one_registry_at_a_place(make: MakeStore, store: Store) -> None
 
 def test_a_place_without_a_registry(tmp_path: Path) -> None:
     for name in ("nothing", "nothing.lance"):
-        with pytest.raises(RegistryError, match="no registry; make one with"):
+        with pytest.raises(RegistryError, match="there is no registry; make one with"):
             open_store(str(tmp_path / name))
         assert not (tmp_path / name).exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
-    with pytest.raises(RegistryError, match="not empty"):
+    with pytest.raises(RegistryError, match="the folder is not empty"):
         create_store(str(tmp_path / "full"), RECIPE)
     with pytest.raises(RegistryError, match="a file of that name"):
         create_store(str(tmp_path / "full" / "thesis.tex"), RECIPE)
-    with pytest.raises(RegistryError, match="a registry is a folder"):
+    with pytest.raises(RegistryError, match="it is no registry; give a folder"):
         open_store("postgres://here/there")
 
 
@@ -215,12 +220,13 @@ def test_damaged_text_says_where(tmp_path: Path) -> None:
         target.add(read_jsonl(text)[1])
     assert len(target) == 0
     text.write_text('{"model": 1}\n')
-    with pytest.raises(RegistryError, match="not what 'huref registry export' wrote"):
+    with pytest.raises(RegistryError, match="it is no file that 'huref registry export' wrote"):
         read_jsonl(text)
 
 
 def test_many_are_added_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_store, "FULL", 8)
+    monkeypatch.setattr(folder, "FULL", 8)
+    monkeypatch.setattr(segment_writer, "FULL", 8)
     store = create_store(str(tmp_path / "one"), RECIPE)
     assert store.add(made_up(i) for i in range(50)) == 50
     assert len(list(store.chunks())) == 7
