@@ -1,4 +1,4 @@
-"""Fleets against a Hub with limits and faults: nothing lost, nothing twice, and said clearly."""
+"""Fleets against a Hub with limits and faults: nothing lost, nothing measured twice."""
 
 import json
 import os
@@ -76,18 +76,20 @@ def assert_right(store: Store, expected: dict[str, np.ndarray]) -> None:
     found = latents_of(store)
     assert found.keys() == expected.keys()
     for name, latent in expected.items():
-        np.testing.assert_allclose(found[name], latent, atol=1e-3)  # threads add up otherwise
+        np.testing.assert_allclose(
+            found[name], latent, atol=1e-3
+        )  # the order of summation depends on threads
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
+def test_lists_may_have_comments_urls_and_duplicates(tmp_path: Path) -> None:
     text = """\ufeff# bases
     org/Alpha
 
-    org/alpha     # the same: the Hub does not tell case
+    org/alpha     # the same: Hub ids are case-insensitive
     https://huggingface.co/org/beta/
     org/beta@main
     org/many/q4.gguf
@@ -121,7 +123,7 @@ def test_lists_that_cannot_be_used_are_refused(
         read_list(tmp_path / "missing.txt")
 
 
-def test_a_hub_with_limits_and_faults_is_read_right_and_once(
+def test_a_hub_with_limits_and_faults_is_read_correctly(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray]
 ) -> None:
     fleet_hub.limits = {"api": (4, 1), "resolvers": (30, 1)}
@@ -131,10 +133,10 @@ def test_a_hub_with_limits_and_faults_is_read_right_and_once(
     assert not report.failures
     assert_right(store, expected)
     assert sum(fleet_hub.seen.values()) - fleet_hub.seen.get("over", 0) > 2
-    assert fleet_hub.seen.get("over", 0) <= 1  # its limits were kept, not found out
+    assert fleet_hub.seen.get("over", 0) <= 1  # the limits were not exceeded
 
 
-def test_the_same_command_goes_on_and_reads_nothing_twice(
+def test_the_same_command_continues_and_reads_nothing_twice(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     listed = tmp_path / "models.txt"
@@ -205,7 +207,7 @@ def test_failures_have_reasons_and_are_not_repeated(
     assert json.loads(result.stdout)["done"] == 1
 
 
-def test_what_the_hub_lists_is_measured_at_the_listed_commits(
+def test_models_are_measured_at_the_listed_commits(
     fleet_hub: FleetHub, store: Store, tmp_path: Path
 ) -> None:
     picture = tmp_path / "fleet.png"
@@ -233,7 +235,7 @@ def test_a_listing_may_have_many_pages(fleet_hub: FleetHub, folders: dict[str, P
         list_hub({"colour": ["red"]})
 
 
-def test_ctrl_c_saves_what_is_done(
+def test_ctrl_c_saves_finished_models(
     fleet_hub: FleetHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet_hub.latency = 0.05
@@ -247,7 +249,7 @@ def test_ctrl_c_saves_what_is_done(
 
     original = fleet_module._Run._finish
     monkeypatch.setattr(fleet_module._Run, "_finish", interrupt)
-    # A shell without job control starts what it puts into the background with Ctrl-C ignored.
+    # A shell without job control starts background processes with Ctrl-C ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -284,7 +286,7 @@ def test_a_full_disk_stops_the_fleet_and_loses_nothing_saved(
     assert_right(store, expected)
 
 
-def test_a_journal_cut_short_by_a_crash_is_read_up_to_there(
+def test_a_truncated_journal_is_read_up_to_its_last_line(
     fleet_hub: FleetHub, store: Store, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal.jsonl"
@@ -295,7 +297,7 @@ def test_a_journal_cut_short_by_a_crash_is_read_up_to_there(
     assert len([json.loads(line) for line in journal.read_text().splitlines()[-1:]]) == 1
 
 
-def test_a_network_that_is_gone_stops_the_fleet(
+def test_a_fleet_stops_when_the_network_is_down(
     fleet_hub: FleetHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_module, "UNREACHABLE", 4)
@@ -333,7 +335,7 @@ def test_another_recipe_than_the_registrys_is_refused(tmp_path: Path, store: Sto
 
 
 class DyingExecutor(Executor):
-    """Answers, but its first two workers die, and nobody else's work is touched."""
+    """Fails the first two tasks of one model as if their workers had died."""
 
     def __init__(self, deadly: str) -> None:
         self.pool = ThreadPoolExecutor(2)
@@ -364,10 +366,10 @@ def test_a_model_whose_worker_died_is_measured_again(
     assert sum(attempts.values()) == 5
 
 
-def test_processes_die_without_taking_others_along(
+def test_a_dying_process_costs_only_its_own_model(
     store: Store, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A real pool whose processes end when they see the first model.
+    # A real pool whose process exits at the first model.
     monkeypatch.setattr(fleet_module, "measure_task", measure_or_die)
     monkeypatch.setattr(fleet_module, "ATTEMPTS", 2)
     names = ["die", str(folders["org/beta"])]
@@ -383,7 +385,7 @@ def measure_or_die(task: Task) -> Outcome:
     return measure_task(task)
 
 
-def test_an_error_nobody_foresaw_costs_one_model(
+def test_an_unexpected_error_costs_one_model(
     store: Store, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trip(task: Task) -> Outcome:

@@ -56,15 +56,15 @@ def open_window() -> str:
 
 
 def count_admitted(requests: int) -> int:
-    """How many of so many requests to the API the worker's limiter admits."""
+    """How many of these requests to the API the worker's limiter admits."""
     return sum(rate._shared.reserve("api") == 0 for _ in range(requests))
 
 
-def test_a_killed_worker_costs_one_more_try(executor: Executor, tmp_path: Path) -> None:
+def test_the_task_of_a_killed_worker_is_repeated(executor: Executor, tmp_path: Path) -> None:
     assert executor.submit(die_once, tmp_path / "died").result() == "alive"
 
 
-def test_errors_of_tasks_come_back_as_they_are(executor: Executor) -> None:
+def test_exceptions_of_tasks_are_returned_unchanged(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError, match="a fault of the task"):
         executor.submit(fail).result()
 
@@ -77,7 +77,7 @@ def test_workers_share_one_limiter(executor: Executor, tmp_path: Path) -> None:
     assert executor.submit(count_admitted, 9).result() == 0
 
 
-def test_a_fleet_on_ray_is_what_a_fleet_on_threads_is(executor: Executor, tmp_path: Path) -> None:
+def test_a_fleet_on_ray_gives_the_results_of_threads(executor: Executor, tmp_path: Path) -> None:
     folders = [str(write_small_llama(tmp_path / f"model-{i}", i)) for i in range(2)]
     recipe = load_recipe()[0]
     stores = [create_store(str(tmp_path / name), recipe) for name in ("ray", "threads")]
@@ -86,9 +86,9 @@ def test_a_fleet_on_ray_is_what_a_fleet_on_threads_is(executor: Executor, tmp_pa
     on_ray, on_threads = ({e.key: e.latent for e in store.entries()} for store in stores)
     assert on_ray.keys() == on_threads.keys()
     for key, latent in on_ray.items():
-        # Another process may multiply in another order.
+        # Another process may sum in another order.
         np.testing.assert_allclose(latent, on_threads[key], atol=1e-3)
 
 
-def test_a_worker_that_always_dies_is_given_up_on(executor: Executor) -> None:
+def test_a_task_that_always_kills_its_worker_fails(executor: Executor) -> None:
     assert isinstance(executor.submit(os._exit, 1).exception(), WorkerDiedError)

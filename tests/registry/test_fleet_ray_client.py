@@ -27,13 +27,13 @@ def free_port() -> int:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
-        if port > 20_000:  # Ray's workers take those below
+        if port > 20_000:  # Ray's workers use lower ports
             return port
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """A cluster of one machine whose client server asks for a token, as Ray's do."""
+    """A cluster of one machine whose client server requires a token, as is Ray's default."""
     port, client = free_port(), free_port()
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
@@ -62,7 +62,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def refusal_of_rays_own_client(address: str, environment: dict[str, str]) -> str:
-    """What Ray says when huref has no part in it; empty where it connects."""
+    """The last line of the error of Ray's own client, without huref; empty if it connects."""
     environment = environment | {"RAY_AUTH_MODE": "token"}
     command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1])", address]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -104,7 +104,9 @@ def write_token(home: Path) -> None:
     (home / ".ray" / "auth_token").write_text("secret")
 
 
-def test_a_token_is_sent_where_there_is_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_client_sends_a_token_if_there_is_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "ray")
     make_engine("ray://127.0.0.1:1")
     assert "RAY_AUTH_MODE" not in os.environ
