@@ -238,7 +238,10 @@ def test_one_model_that_fails_does_not_stop_the_others(
     whys = [failure["why"] for failure in data["failed"]]
     assert whys[0].startswith("a picture carries only the latent")
     assert whys[1].startswith("it is neither a file or folder here nor a Hub id")
-    assert result.stderr.count("huref: ") == 2
+    assert result.stderr.splitlines() == [
+        f"huref: {model}: {why}"
+        for model, why in zip((child[1], tmp_path / "nothing"), whys, strict=True)
+    ]
 
 
 def test_a_missing_registry_is_reported(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _join(name: str, **arguments: Any) -> None:
         try:
             ray.init(**arguments)
             return
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             if attempt < ATTEMPTS and any("client server failed" in line for line in lines):
                 ray.shutdown()

@@ -69,17 +69,17 @@ def fleet(
     """
     if not isinstance(models, ModelList):
         models = collect(ListedModel(str(model)) for model in models)
-    record = Journal(Path(journal) if journal else journal_path(store.uri))
+    history = Journal(Path(journal) if journal else journal_path(store.uri))
     plan = make_plan(
         models.models,
         store,
-        record,
+        history,
         recipe=recipe,
         refresh=refresh,
         retry_failed=retry_failed,
         measured_by=measured_by,
     )
-    run = _Run(store, record, Workers(engine, executor, workers), plan.finished)
+    run = _Run(store, history, Workers(engine, executor, workers), plan.finished)
     return run.work(plan.jobs, models.duplicates)
 
 
@@ -106,7 +106,7 @@ class _Run:
         self._in_flight: dict[Future[Outcome], Job] = {}
 
     def work(self, jobs: list[Job], duplicates: int) -> FleetReport:
-        """Run jobs; whatever happens, save what is done and shut the workers down."""
+        """Run jobs. On an exception, too, it saves finished results and shuts the workers down."""
         began = time.perf_counter()
         limiter = RateLimiter()
         before = share(limiter)
