@@ -17,14 +17,14 @@ from PIL import Image
 
 from huref.api.open import open_record
 from huref.cli import main
-from huref.errors import FleetError, RegistryError
+from huref.errors import CheckpointError, FleetError, RegistryError
 from huref.recipe import load_recipe
 from huref.registry.entry import Entry
 from huref.registry.fleet import run as fleet_module
 from huref.registry.fleet import saver
 from huref.registry.fleet.model_list import list_hub, parse_list, read_list
 from huref.registry.fleet.run import fleet
-from huref.registry.fleet.work import Outcome, Task, measure_task
+from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
 from huref.registry.store import Store
 from huref.registry.stores import create_store, open_store
 from tests.support.fleet_hub import FleetHub, write_small_llama
@@ -149,11 +149,11 @@ def test_the_same_command_continues_and_reads_nothing_twice(
     assert (report["done"], report["known"], report["failed"]) == (2, 1, 1)
     assert fleet_hub.bytes_sent - before == report["bytes_read"]
     assert_right(store, expected)
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     result = run("fleet", listed, "-o", store.uri, "--json")
     report = json.loads(result.stdout)
     assert (report["known"], report["failed"]) == (3, 1)
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
     journal = (tmp_path / "registry.fleet.jsonl").read_text().splitlines()
     lines = [json.loads(line) for line in journal]
     assert {line["listed"]: line["status"] for line in lines} == {
@@ -166,7 +166,7 @@ def test_the_same_command_continues_and_reads_nothing_twice(
     assert not list((tmp_path / "assets-cache").rglob("*-*"))  # no headers kept on disk
 
 
-def test_a_new_commit_is_measured_when_asked_for(
+def test_refresh_measures_a_new_commit(
     fleet_hub: FleetHub, store: Store, folders: dict[str, Path]
 ) -> None:
     fleet(["org/beta"], store)
@@ -199,9 +199,9 @@ def test_failures_have_reasons_and_are_not_repeated(
         "no folder and",
     ):
         assert words in result.stdout
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     assert "is gated" in run("fleet", listed, "-o", out).stdout
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
     fleet_hub.repositories["org/gated"].gated = False
     result = run("fleet", listed, "-o", out, "--retry-failed", "--json")
     assert json.loads(result.stdout)["done"] == 1
@@ -220,9 +220,9 @@ def test_models_are_measured_at_the_listed_commits(
     with Image.open(picture) as image:
         assert min(image.size) > 160
     models = list_hub({"author": ["org"]})
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     assert fleet(models, store, journal=tmp_path / "other.jsonl").count("known") == 2
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
 
 
 def test_a_listing_may_have_many_pages(fleet_hub: FleetHub, folders: dict[str, Path]) -> None:
@@ -398,6 +398,18 @@ def test_an_unexpected_error_costs_one_model(
     assert report.count("done") == 2
     assert [line.kind for line in report.failures] == ["ZeroDivisionError"]
     assert "please report it: surprise" in report.failures[0].reason
+
+
+def test_reasons_do_not_repeat_the_model() -> None:
+    error = CheckpointError(
+        "it holds NaN", model="org/m", file="a.safetensors", tensor="x", advice="do not use it"
+    )
+    reason = "a.safetensors: tensor 'x': it holds NaN; do not use it"
+    assert reason_without_model(error, "org/m") == reason
+    assert str(error) == f"org/m: {reason}"
+    damage = RegistryError("line 3 is damaged", file="x.jsonl")
+    assert reason_without_model(damage, "./x.jsonl") == "line 3 is damaged"
+    assert reason_without_model(MemoryError(), "org/m") == ""
 
 
 def test_the_store_opens_again(store: Store, folders: dict[str, Path]) -> None:

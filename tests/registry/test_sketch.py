@@ -136,11 +136,11 @@ def test_partly_shared_anchors_are_compared_like_the_terms(rho: float, uneven: b
     assert query.anchors is not None
     assert count_shared(query.anchors, entry.anchors) == exact.shared_anchors
     assert exact.ics is not None
-    for asked, measured in (
+    for variant, measured in (
         (query, True),
         (Query(query.latent, query.sketch, query.anchors), False),
     ):
-        _, terms, deviations = Ranking(asked)(from_entries([entry]))
+        _, terms, deviations = Ranking(variant)(from_entries([entry]))
         assert terms is not None
         assert 1.3 < deviations[0] / ics_deviation(6 * KEPT, measured=measured) < 2.4
         # Only the model's own terms tell the norm of the shared rows.

@@ -101,10 +101,10 @@ class _FleetHandler(Handler):
     def _ignore_case(self) -> None:
         prefix = "/api/models/" if self.path.startswith("/api/models/") else "/"
         parts = self.path.removeprefix(prefix).split("/")
-        asked = "/".join(parts[:2]).partition("?")[0]
+        requested = "/".join(parts[:2]).partition("?")[0]
         canonical = {name.lower(): name for name in self.server_hub.repositories}
-        name = canonical.get(asked.lower(), asked)
-        self.path = prefix + name + self.path.removeprefix(prefix)[len(asked) :]
+        name = canonical.get(requested.lower(), requested)
+        self.path = prefix + name + self.path.removeprefix(prefix)[len(requested) :]
 
     def _list(self) -> None:
         query = parse_qs(urlsplit(self.path).query)

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from huref.errors import HurefError, RecipeError
 from huref.registry.exchange import read_jsonl
-from huref.registry.fleet.work import Outcome, Task, explain, measure_task
+from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
 from huref.registry.store import Store
 
 
@@ -56,7 +56,7 @@ def add_models(
                 entry = dataclasses.replace(entry, base=base)
             (done.added if store.add([entry]) else done.known).append(entry.model)
         except HurefError as error:
-            done.failed.append({"model": model, "why": explain(error, model)})
+            done.failed.append({"model": model, "why": reason_without_model(error, model)})
     return done
 
 

@@ -99,12 +99,12 @@ def measure_task(task: Task) -> Outcome:
         entry = _entry(record, base, task)
     except (HurefError, OSError, MemoryError) as error:
         status, kind = FAILED, type(error).__name__
-        reason = explain(error, task.name) or "out of memory; use fewer workers"
+        reason = reason_without_model(error, task.name) or "out of memory; use fewer workers"
     seconds = time.perf_counter() - began
     return Outcome(model, revision, status, entry, kind, reason, seconds, meter.bytes_read)
 
 
-def explain(error: Exception, model: str) -> str:
+def reason_without_model(error: Exception, model: str) -> str:
     """An error's message in one line, without the model that the reader sees beside it."""
     if isinstance(error, HurefError):
         error = copy.copy(error)
