@@ -27,13 +27,13 @@ def free_port() -> int:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = int(listener.getsockname()[1])
-        if port > 20_000:  # Ray's workers take those below
+        if port > 20_000:  # Ray's workers use lower ports
             return port
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """A cluster of one machine whose client server asks for a token, as Ray's do."""
+    """A cluster of one machine whose client server requires a token, as is Ray's default."""
     port, client = free_port(), free_port()
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
@@ -62,7 +62,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def refusal_of_rays_own_client(address: str, environment: dict[str, str]) -> str:
-    """What Ray says when huref has no part in it; empty where it connects."""
+    """The last line of the error of Ray's own client, without huref; empty if it connects."""
     environment = environment | {"RAY_AUTH_MODE": "token"}
     command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1])", address]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -88,18 +88,29 @@ def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
     assert {entry.model for entry in store.entries()} == {str(folder) for folder in folders}
 
 
-def test_a_token_is_sent_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a token; nothing connects, and the environment is restored."""
     monkeypatch.setattr("huref.registry.fleet.ray_engine.connect", lambda *_: (None, 1))
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")  # so that what the engine sets is taken back, too
+        monkeypatch.setenv(name, "")  # so that a value set by the engine is removed again
         monkeypatch.delenv(name)
+    return tmp_path
+
+
+def write_token(home: Path) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("secret")
+
+
+def test_rays_client_sends_a_token_if_there_is_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "ray")
     make_engine("ray://127.0.0.1:1")
     assert "RAY_AUTH_MODE" not in os.environ
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    write_token(home)
     make_engine("ray:127.0.0.1:1")
     assert "RAY_AUTH_MODE" not in os.environ
     make_engine("ray://127.0.0.1:1")
@@ -107,3 +118,10 @@ def test_a_token_is_sent_where_there_is_one(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     make_engine("ray://127.0.0.1:1")
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_the_mode_is_not_changed_once_ray_has_read_it(home: Path) -> None:
+    # Otherwise a cluster that this process starts later refuses the process itself.
+    write_token(home)
+    make_engine("ray://127.0.0.1:1")
+    assert "RAY_AUTH_MODE" not in os.environ

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from huref.registry.correlation import BITS
 from huref.registry.entry import Query
-from huref.registry.sketch import KEPT, PLANES, project
+from huref.registry.sketch import KEPT, project
 from huref.registry.stores import create_store, open_store
 from scripts.benchmark.registry.random_entries import (
     RECIPE,
@@ -149,7 +150,7 @@ def _wanted(what: str, query: Query) -> Scores:
     assert query.terms is not None
     own = project(query.terms, np.ones(M, bool)).astype(np.float64)
     # The registry rounds a model's coefficients, which is part of the score's definition.
-    step = 2 * np.abs(own).max(axis=1, keepdims=True) / (2**PLANES - 1)
+    step = 2 * np.abs(own).max(axis=1, keepdims=True) / (2**BITS - 1)
     rounded: Scores = (np.rint(own / step - 0.5) + 0.5) * step
     return rounded
 

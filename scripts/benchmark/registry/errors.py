@@ -13,19 +13,17 @@ from torch import Tensor
 
 from huref.api.open import open_record
 from huref.lineage.similarity import compare_records
+from huref.registry.correlation import (
+    anchor_ratio,
+    correlate_sketches,
+    correlate_terms,
+    ics_deviation,
+    norm_ratio,
+)
 from huref.registry.entry import make_entry, make_query
 from huref.registry.matrices import from_entries
 from huref.registry.ranking import Ranking
-from huref.registry.sketch import (
-    KEPT,
-    correlate_sketches,
-    correlate_terms,
-    pack,
-    project,
-    reach,
-    spread,
-    strengthen,
-)
+from huref.registry.sketch import KEPT, pack, project
 from scripts.benchmark.registry.families import RHOS, M, draw_families, load_family, reorder
 
 SIZES = (1024, 2048, 4096, 8192, 16384)  # projections of each term
@@ -70,16 +68,18 @@ def estimate(a: Tensor, b: Tensor, used: NDArray[np.bool_]) -> dict[tuple[int, s
     own, mine, theirs = (
         project(t, anchors, largest) for t, anchors in ((a, used), (a, everything), (b, everything))
     )
-    factor, found = strengthen(a, used, everything), {}
+    factor, found = norm_ratio(a, used, everything), {}
     for kept in SIZES:
         part = own[:, :kept] / np.linalg.norm(own[:, :kept], axis=1, keepdims=True)
         signs = pack(theirs[:, :kept])
         by_terms = (factor * correlate_terms(part, signs[None])).mean()
-        by_signs = reach(count, M, M) * correlate_sketches(pack(mine[:, :kept]), signs[None]).mean()
+        by_signs = (
+            anchor_ratio(count, M, M) * correlate_sketches(pack(mine[:, :kept]), signs[None]).mean()
+        )
         few = kept // 32
         x, y = mine[:, :few], theirs[:, :few]
         products = (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-        by_floats = reach(count, M, M) * products.mean()
+        by_floats = anchor_ratio(count, M, M) * products.mean()
         for method, value in zip(METHODS, (by_terms, by_signs, by_floats), strict=True):
             found[kept, method] = float(np.clip(value, -1, 1))
     return found
@@ -136,7 +136,7 @@ def theory(kept: int, method: str) -> float:
     """Standard deviation of a stranger's ICS over so many projections of each term."""
     if method == METHODS[2]:
         return 1 / math.sqrt(6 * kept // 32)
-    return spread(6 * kept, measured=method == METHODS[0])
+    return ics_deviation(6 * kept, measured=method == METHODS[0])
 
 
 def tabulate(errors: list[Error], shared: int, sizes: Sequence[int]) -> list[str]:

@@ -14,20 +14,13 @@ from huref.invariants.anchors import Anchors
 from huref.invariants.record import Record
 from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import judge
+from huref.registry.anchor_codes import encode_anchors
 from huref.registry.chance import is_worth_reading, log10_stranger
+from huref.registry.correlation import anchor_ratio, correlate_terms, ics_deviation, norm_ratio
 from huref.registry.entry import make_entry
-from huref.registry.identify import ANSWERS, LEVEL, identify_record
-from huref.registry.sketch import (
-    KEPT,
-    Codes,
-    correlate_terms,
-    encode_anchors,
-    make_sketch,
-    project,
-    reach,
-    spread,
-    strengthen,
-)
+from huref.registry.identification import ANSWERS
+from huref.registry.identify import LEVEL, identify_record
+from huref.registry.sketch import KEPT, Codes, make_sketch, project
 from huref.registry.store import Store
 from huref.registry.stores import create_store
 from scripts.benchmark.registry.families import M, draw_families, load_family, reorder
@@ -72,7 +65,7 @@ def sketches_of(family: Path, orders: int) -> Codes:
 
 def deviation_of(shared: int) -> float:
     """Of a stranger's score on so many shared anchors."""
-    return reach(shared, M) * spread(6 * KEPT, measured=True)
+    return anchor_ratio(shared, M) * ics_deviation(6 * KEPT, measured=True)
 
 
 def check(families: list[Path]) -> float:
@@ -98,7 +91,7 @@ def _check(store: Store, families: list[Path]) -> float:
 def score(terms: Tensor, sketches: Codes, shared: int) -> NDArray[np.float64]:
     """The ICS of a stranger with all bases, (n,), on the anchors that it shares with them."""
     held, used = np.ones(M, bool), np.arange(M) < shared
-    found = strengthen(terms, used, held) * correlate_terms(project(terms, used), sketches)
+    found = norm_ratio(terms, used, held) * correlate_terms(project(terms, used), sketches)
     return np.asarray(found.mean(axis=1))
 
 
