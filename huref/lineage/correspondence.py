@@ -21,7 +21,7 @@ from huref.lineage.order import (
 )
 from huref.lineage.retention import Retention, mean_retention, measure_retention
 from huref.lineage.training import Inheritance, average, measure_inheritance
-from huref.lineage.units import Matching, agreement, match_networks, match_twice
+from huref.lineage.unit_matching import UnitMatching, agreement, match_networks, match_twice
 
 SIGNIFICANT = -6.0  # log10 p, after correction, from which units are said to correspond
 SAMPLED = 1024  # units of a large network of A that are looked for in one of B
@@ -142,7 +142,7 @@ def _test_layers(
         retention = likeness = None
         if a.relations is not None and b.relations is not None:
             in_order = tested.test == "order" and len(x) == len(y)
-            same = Matching.in_place(rows, matching.of, len(y)) if in_order else matching
+            same = UnitMatching.in_place(rows, matching.of, len(y)) if in_order else matching
             retention = measure_retention(a.relations, b.relations, networks, same)
         if a.barcodes is not None and b.barcodes is not None:
             likeness = likeness_of_matched(a.barcodes, b.barcodes, networks, matching)
@@ -162,7 +162,7 @@ def _sample(units: int) -> Tensor:
 
 
 def _test_networks(
-    x: Tensor, y: Tensor, rows: Tensor, matching: Matching, layer: int
+    x: Tensor, y: Tensor, rows: Tensor, matching: UnitMatching, layer: int
 ) -> Correspondence:
     of = min(len(rows), len(y))
     count, log10_p, how = _order(matching, len(x))
@@ -175,12 +175,12 @@ def _test_networks(
     return Correspondence(UnitCount(count, of, layer), log10_p, "order", how)
 
 
-def _renumber(matching: Matching, rows: Tensor) -> Matching:
+def _renumber(matching: UnitMatching, rows: Tensor) -> UnitMatching:
     """A matching of some rows of A, with A's own indices."""
-    return Matching(rows[matching.a], matching.b, matching.of, matching.size)
+    return UnitMatching(rows[matching.a], matching.b, matching.of, matching.size)
 
 
-def _order(matching: Matching, a_size: int) -> tuple[int, float, str]:
+def _order(matching: UnitMatching, a_size: int) -> tuple[int, float, str]:
     """How many units kept their place, log10 of p, and what was counted, in words.
 
     Networks of one size are compared index by index, networks of different sizes by the order

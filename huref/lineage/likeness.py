@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from huref.invariants.barcodes import FLIPS, Barcodes
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 FLIPPED = torch.tensor(FLIPS)
 PARTS = (slice(3, 21), slice(21, 39))  # of a barcode: attention, and the network's Gram matrices
@@ -35,7 +35,7 @@ def _mean_cosine(x: Tensor, y: Tensor, flips: Tensor) -> float:
 
 
 def likeness_of_matched(
-    a: Barcodes, b: Barcodes, networks: tuple[Network, Network], matching: Matching
+    a: Barcodes, b: Barcodes, networks: tuple[Network, Network], matching: UnitMatching
 ) -> float | None:
     """The likeness of units that were matched by something else.
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 
 from torch import Tensor
 
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 # Units on which two matchings of independent models agree: at most 2 of 160 to 224 in the zoo,
 # and once 7 of 512. Real networks hold a few units that every training finds (1 to 5 % of GPT-2's,
@@ -20,7 +20,7 @@ NULL_AGREEMENTS = 2.0
 NULL_AGREEMENT_SHARE = 0.05
 
 
-def order_log10_p(matching: Matching) -> float:
+def order_log10_p(matching: UnitMatching) -> float:
     """log10 of the exact probability of so many kept indices by chance, at most 0.
 
     Under the null the units of B could be numbered in any of n! ways alike. Of k matched pairs

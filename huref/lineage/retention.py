@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from huref.invariants.relations import Relations
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 LEADING = 8
 MIN_UNITS = 48  # corresponding ones in both samples; fewer have too few directions to tell apart
@@ -77,7 +77,7 @@ def in_words(retention: float) -> str:
 
 
 def measure_retention(
-    a: Relations, b: Relations, networks: tuple[Network, Network], matching: Matching
+    a: Relations, b: Relations, networks: tuple[Network, Network], matching: UnitMatching
 ) -> Retention | None:
     """Compare what corresponding units have in common in two models.
 

@@ -8,8 +8,8 @@ from typing import Any
 from huref.errors import RecipeError
 from huref.invariants.record import Record
 from huref.lineage.evidence import Direction, Evidence, Mixing
-from huref.lineage.finding import find_evidence
 from huref.lineage.mixing import find_mixings
+from huref.lineage.pair_evidence import find_evidence
 from huref.lineage.screening import screen_pairs
 from huref.lineage.similarity import Similarity, compare_all
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from huref.lineage.units import DOWN, UP, Matching
+from huref.lineage.unit_matching import DOWN, UP, UnitMatching
 
 LEADING = 8
 MIN_UNITS = 64  # corresponding ones; below it the leading directions overlap by chance
@@ -41,7 +41,7 @@ class Inheritance:
     correlation: float
 
 
-def measure_inheritance(a: Tensor, b: Tensor, matching: Matching) -> Inheritance | None:
+def measure_inheritance(a: Tensor, b: Tensor, matching: UnitMatching) -> Inheritance | None:
     """Compare the leading directions of corresponding units.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from huref.lineage.growing import likeness
+from huref.lineage.build_forest import likeness
 from huref.lineage.table import LineageTable, Pair
 from huref.report.canvas import Box, Canvas, Disc, Dog, Line, Mark, Point, Words
 from huref.report.lettering import shorten, width_of

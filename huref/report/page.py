@@ -9,15 +9,15 @@ from typing import Any
 from markupsafe import Markup
 
 from huref.files import replacing
+from huref.lineage.build_forest import LEAST, build_forest, likeness
 from huref.lineage.calibration import load_calibration
 from huref.lineage.evidence import LayerMap
-from huref.lineage.growing import LEAST, build_forest, likeness
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM
 from huref.report import wording
 from huref.report.heatmap import draw_heatmap
 from huref.report.html import render_html
-from huref.report.layermap import describe_sources, draw_layer_map
+from huref.report.layer_map_drawing import describe_sources, draw_layer_map
 from huref.report.lettering import printable
 from huref.report.palette import VERDICT_PAINTS
 from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits

@@ -6,7 +6,7 @@ A branch is as long as the square root of -ln ICS along it, so that a light fine
 
 import math
 
-from huref.lineage.growing import likeness
+from huref.lineage.build_forest import likeness
 from huref.lineage.table import LineageTable
 from huref.lineage.tree import Forest, Tree
 from huref.report.canvas import Area, Canvas, Disc, Dog, Line, Words, elbow

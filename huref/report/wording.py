@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from itertools import combinations
 
+from huref.lineage.build_forest import likeness
 from huref.lineage.evidence import Mixing
-from huref.lineage.growing import likeness
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
 from huref.report.lettering import printable

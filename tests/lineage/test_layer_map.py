@@ -16,7 +16,7 @@ from huref.attacks import attack
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import LayerMap
-from huref.lineage.layers import map_layers
+from huref.lineage.layer_map import map_layers
 from huref.lineage.table import build_table
 from tests.support.zoo import ZOO
 

@@ -11,7 +11,7 @@ from huref.architecture.block import FeedForward
 from huref.invariants.barcodes import UnitVectors
 from huref.invariants.relations import Relations, measure_relations
 from huref.lineage.retention import Retention, in_words, mean_retention, measure_retention
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 WIDTH, HIDDEN = 64, 192
 ALL = torch.arange(HIDDEN)
@@ -40,8 +40,8 @@ def relations_of(weights: Matrices, layer: int = 1) -> Relations:
     return Relations(measure_relations(sample), networks)
 
 
-def retention(a: Matrices, b: Matrices, matching: Matching | None = None) -> Retention:
-    same = matching or Matching.in_place(ALL, HIDDEN, HIDDEN)
+def retention(a: Matrices, b: Matrices, matching: UnitMatching | None = None) -> Retention:
+    same = matching or UnitMatching.in_place(ALL, HIDDEN, HIDDEN)
     found = measure_retention(relations_of(a), relations_of(b), ((1, -1), (1, -1)), same)
     assert found is not None
     return found
@@ -92,7 +92,7 @@ def test_neither_a_basis_nor_a_scale_nor_a_sign_nor_an_order_matters() -> None:
     order = torch.randperm(HIDDEN)
     hidden = [(W @ R)[order] for W in (gate * s, sign * up * s, sign * down / s)]
     partner = order.argsort()
-    found = retention(parent, hidden, Matching(ALL, partner, HIDDEN, HIDDEN))
+    found = retention(parent, hidden, UnitMatching(ALL, partner, HIDDEN, HIDDEN))
     for mine, theirs in zip(
         (plain.of_a, plain.of_b, plain.carried),
         (found.of_a, found.of_b, found.carried),
@@ -103,9 +103,9 @@ def test_neither_a_basis_nor_a_scale_nor_a_sign_nor_an_order_matters() -> None:
 
 def test_too_few_units_or_other_roles_say_nothing() -> None:
     a, b = relations_of(draw()), relations_of(draw())
-    few = Matching.in_place(torch.arange(20), HIDDEN, HIDDEN)
+    few = UnitMatching.in_place(torch.arange(20), HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (1, -1)), few) is None
-    same = Matching.in_place(ALL, HIDDEN, HIDDEN)
+    same = UnitMatching.in_place(ALL, HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (2, -1)), same) is None
     ungated = Relations(
         measure_relations(UnitVectors(FeedForward(torch.randn(WIDTH, HIDDEN), None,

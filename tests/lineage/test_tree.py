@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from huref.cli import main
-from huref.lineage.growing import build_forest
-from huref.lineage.joining import Adjacency, contract, join_neighbours, midpoint
+from huref.lineage.build_forest import build_forest
+from huref.lineage.neighbour_joining import Adjacency, contract, join_neighbours, midpoint
 from huref.lineage.newick import as_newick
 from huref.report.canvas import Area, Line, Words
 from huref.report.files import write_forest

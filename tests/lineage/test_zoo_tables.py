@@ -13,10 +13,10 @@ from huref.api.open import open_record
 from huref.attacks import attack
 from huref.cli.tables import FORMATS
 from huref.invariants.record import Record
+from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.correspondence import compare_units
 from huref.lineage.similarity import compare_all, compare_records
 from huref.lineage.table import LineageTable, Pair, build_table
-from huref.lineage.token_free import compare_barcodes
 from scripts.zoo.manifest import kinship, read_manifest
 from tests.support.zoo import ZOO
 

@@ -16,12 +16,12 @@ from PIL import Image
 
 from huref.cli import main
 from huref.cli.tables import FORMATS, counted
+from huref.lineage.build_forest import build_forest
 from huref.lineage.evidence import Evidence, LayerMap
-from huref.lineage.growing import build_forest
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import LineageTable
 from huref.report.heatmap import cluster, draw_heatmap, verdict_marks
-from huref.report.layermap import describe_sources
+from huref.report.layer_map_drawing import describe_sources
 from huref.report.page import render_report
 from huref.report.portraits import Portraits, draw_portraits
 from huref.report.sheet import draw_table

@@ -9,7 +9,7 @@ import numpy as np
 
 from huref.invariants.record import load_record
 from huref.invariants.unit_features import UnitFeatures
-from huref.lineage.units import agreement, match_networks, match_twice
+from huref.lineage.unit_matching import agreement, match_networks, match_twice
 from scripts.evaluate.lineage.measuring import key_of
 from scripts.evaluate.lineage.statistics import Rate, kept_tail, uniformity
 from scripts.evaluate.lineage.truth import Truth

@@ -34,7 +34,7 @@ RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
     "AWM": awm_score,
     "intrinsic": intrinsic_score,
 }
-MANY_MODELS = ("tree", "newick", "joining", "growing", "mixing", "screening")
+MANY_MODELS = ("tree", "newick", "neighbour_joining", "build_forest", "mixing", "screening")
 Rows = dict[str, Any]
 
 

@@ -13,8 +13,8 @@ from huref.attacks import attack
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import FLIPS, NUMBERS, Barcodes, UnitVectors, sampled_units
 from huref.invariants.record import Record
+from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.table import build_table
-from huref.lineage.token_free import compare_barcodes
 from tests.support.zoo import ZOO
 
 WIDTH, HIDDEN = 24, 40

@@ -25,7 +25,7 @@ from huref.lineage.order import (
     order_log10_p,
 )
 from huref.lineage.retention import measure_retention
-from huref.lineage.units import Matching, agreement, match_signed
+from huref.lineage.unit_matching import UnitMatching, agreement, match_signed
 
 IN_ATTENTION = range(3, 21)  # which numbers come from attention
 
@@ -74,12 +74,12 @@ def _is_whole(barcodes: Barcodes, network: int) -> bool:
     return bool(barcodes.networks[network, 2] == barcodes.networks[network, 3])
 
 
-def test_barcodes(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Correspondence, Matching]:
+def test_barcodes(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Correspondence, UnitMatching]:
     """The better test of one pair of networks, not yet corrected, and which unit is which."""
     x, y, rows, columns = _same_units(a, b, i, j)
     layer, of = int(a.networks[i, 0]), min(len(x), len(y))
     by_place = _match(x, y, range(x.shape[1]))
-    matching = Matching(rows[by_place.a], columns[by_place.b], of, int(b.networks[j, 2]))
+    matching = UnitMatching(rows[by_place.a], columns[by_place.b], of, int(b.networks[j, 2]))
     if a.networks[i, 2] == b.networks[j, 2]:
         count, log10_p, how = by_place.kept, order_log10_p(by_place), "kept their place"
         likeness = mean_likeness(x, y)
@@ -91,7 +91,7 @@ def test_barcodes(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Corresponde
     units = UnitCount(count, of, layer)
     tested = Correspondence(units, log10_p, "order", how, likeness=likeness)
     if log10_p <= SIGNIFICANT and a.networks[i, 2] == b.networks[j, 2]:
-        return tested, Matching.in_place(rows, of, matching.size)
+        return tested, UnitMatching.in_place(rows, of, matching.size)
     if log10_p <= SIGNIFICANT or not (_is_whole(a, i) and _is_whole(b, j)):
         return tested, matching
     rest = [number for number in range(x.shape[1]) if number not in IN_ATTENTION]
@@ -120,7 +120,7 @@ def _same_units(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Tensor, Tenso
     return x, y, rows, columns
 
 
-def _match(x: Tensor, y: Tensor, numbers: Sequence[int]) -> Matching:
+def _match(x: Tensor, y: Tensor, numbers: Sequence[int]) -> UnitMatching:
     """Match by some of the numbers, those with a sign by convention under one common sign."""
     fixed = [n for n in numbers if not FLIPS[n]]
     signed = [n for n in numbers if FLIPS[n]]

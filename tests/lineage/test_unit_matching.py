@@ -1,4 +1,4 @@
-"""Matching hidden units, and the exact null of the order test."""
+"""UnitMatching hidden units, and the exact null of the order test."""
 
 import itertools
 import math
@@ -18,7 +18,13 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.units import Matching, agreement, match_networks, match_twice, match_units
+from huref.lineage.unit_matching import (
+    UnitMatching,
+    agreement,
+    match_networks,
+    match_twice,
+    match_units,
+)
 from tests.support.zoo import ZOO
 
 
@@ -36,13 +42,13 @@ def test_the_order_test_is_exact(k: int, n: int) -> None:
             if n == k:
                 continue
             b[-1] = n - 1
-        matching = Matching(torch.arange(k), torch.tensor(b), k, n)
+        matching = UnitMatching(torch.arange(k), torch.tensor(b), k, n)
         assert matching.kept == t
         assert 10 ** order_log10_p(matching) == pytest.approx(exact_tail(k, n, t), rel=1e-9)
 
 
 def test_all_units_kept_is_one_in_n_factorial() -> None:
-    everything = Matching(torch.arange(512), torch.arange(512), 512, 512)
+    everything = UnitMatching(torch.arange(512), torch.arange(512), 512, 512)
     assert order_log10_p(everything) == pytest.approx(-math.lgamma(513) / math.log(10))
 
 

@@ -18,7 +18,7 @@ GATE, UP, DOWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Matching:
+class UnitMatching:
     """Units of A and B that are each other's nearest neighbours.
 
     Attributes:
@@ -39,7 +39,7 @@ class Matching:
         return int((self.a == self.b).sum())
 
     @classmethod
-    def in_place(cls, units: Tensor, of: int, size: int) -> "Matching":
+    def in_place(cls, units: Tensor, of: int, size: int) -> "UnitMatching":
         """Each of some units with the one of its own index, as after a passed order test."""
         return cls(units, units, of, size)
 
@@ -64,7 +64,7 @@ class Matching:
         return mine, theirs
 
 
-def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
+def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> UnitMatching:
     """Match units by mutual nearest neighbours in cosine similarity.
 
     Args:
@@ -82,7 +82,7 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> Matching:
     return _mutual(similarity, x.any(dim=1), y.any(dim=1))
 
 
-def match_networks(a: Tensor, b: Tensor) -> Matching:
+def match_networks(a: Tensor, b: Tensor) -> UnitMatching:
     """Match units by all that they do at once: gate, and up and down under one common sign.
 
     Args:
@@ -97,7 +97,7 @@ def match_networks(a: Tensor, b: Tensor) -> Matching:
     return _mutual(similarity, writes.any(dim=1), other_writes.any(dim=1))
 
 
-def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) -> Matching:
+def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) -> UnitMatching:
     """Match units by two groups of numbers at once, one of which has a sign by convention.
 
     Args:
@@ -121,7 +121,7 @@ def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) ->
     return _mutual(similarity, in_a, in_b)
 
 
-def match_twice(a: Tensor, b: Tensor) -> tuple[Matching, Matching]:
+def match_twice(a: Tensor, b: Tensor) -> tuple[UnitMatching, UnitMatching]:
     """Match units by what they read and, independently, by what they write.
 
     The first matching uses the gate, or up where neither has one; the second uses the rest.
@@ -135,7 +135,7 @@ def match_twice(a: Tensor, b: Tensor) -> tuple[Matching, Matching]:
     return by_up, match_units(x[:, DOWN], y[:, DOWN], signed=False)
 
 
-def agreement(by_input: Matching, by_output: Matching) -> int:
+def agreement(by_input: UnitMatching, by_output: UnitMatching) -> int:
     """On how many units two independent matchings of the same models agree.
 
     Survives a permutation of the hidden units, which the order test does not. Its null is not
@@ -158,7 +158,7 @@ def _unit_rows(features: Tensor) -> Tensor:
     return normalised
 
 
-def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -> Matching:
+def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -> UnitMatching:
     """Mutual nearest neighbours under a similarity that is given some rows at a time.
 
     Args:
@@ -179,4 +179,4 @@ def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -
         to_a[better] = rows[better] + start
     own = torch.arange(len(in_a))
     mutual = (to_a[to_b] == own) & in_a & in_b[to_b]
-    return Matching(own[mutual], to_b[mutual], min(len(in_a), len(in_b)), len(in_b))
+    return UnitMatching(own[mutual], to_b[mutual], min(len(in_a), len(in_b)), len(in_b))

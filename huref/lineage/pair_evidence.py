@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
+from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.correspondence import Correspondence, compare_units
 from huref.lineage.direction import find_direction
 from huref.lineage.evidence import Evidence, LayerMap
-from huref.lineage.layers import map_layers
+from huref.lineage.layer_map import map_layers
 from huref.lineage.similarity import Similarity
-from huref.lineage.token_free import compare_barcodes
 from huref.lineage.verdict import judge
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.

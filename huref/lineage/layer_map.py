@@ -13,6 +13,7 @@ from torch import Tensor
 
 from huref.invariants.barcodes import Barcodes
 from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.barcode_test import comparable, test_barcodes
 from huref.lineage.evidence import LayerMap
 from huref.lineage.order import (
     agreement_log10_p,
@@ -20,8 +21,7 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.token_free import comparable, test_barcodes
-from huref.lineage.units import agreement, match_networks, match_twice
+from huref.lineage.unit_matching import agreement, match_networks, match_twice
 
 SAMPLE = 256  # hidden units of a block of A that are looked for in a block of B
 CLEAR = -9.0  # log10 p from which one block is said to come from another

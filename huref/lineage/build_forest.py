@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from huref.lineage.joining import Adjacency, contract, join_neighbours, midpoint, split
+from huref.lineage.neighbour_joining import Adjacency, contract, join_neighbours, midpoint, split
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM, Forest, Node, Tree
 
