@@ -1,4 +1,4 @@
-"""The evidence of one pair of records: every test that they allow, and what follows from it."""
+"""All tests of one pair of records, and the verdict that follows from them."""
 
 from dataclasses import replace
 
@@ -13,45 +13,46 @@ from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import judge
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
-NO_VERDICT = "the published terms give a similarity and no verdict; use the default recipe for one"
+NO_VERDICT = "the published terms give a similarity but no verdict; use the default recipe for one"
 
 
-def find_evidence(a: Record, b: Record, similarity: Similarity, untested: str = "") -> Evidence:
-    """What is known of a pair beyond its similarity, and the verdict.
+def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: str = "") -> Evidence:
+    """Run all tests that two records allow.
 
     Args:
         a: record of one model.
         b: record of the other.
         similarity: of their terms.
-        untested: why the units shall not be compared, where they shall not.
+        not_compared: why the hidden units are not to be compared; "" compares them.
     """
     if similarity.ics is not None and a.recipe.terms == PUBLISHED:
         return Evidence(why=NO_VERDICT)
-    if untested:
-        return judge(similarity, None, untested)
-    layer_map = _map(a, b)
-    found = layer_map.pairs if layer_map else ()
-    units = compare_units(a, b, found)
+    if not_compared:
+        return judge(similarity, None, not_compared)
+    layer_map = _map_layers(a, b)
+    mapped = layer_map.pairs if layer_map else ()
+    units = compare_units(a, b, mapped)
     if units is None:
-        silent = [record.model for record in (a, b) if record.units is None]
-        return judge(similarity, None, f"no unit features in {' and '.join(silent)}")
+        without_units = [record.model for record in (a, b) if record.units is None]
+        reason = f"no features of hidden units are known of {' and '.join(without_units)}"
+        return judge(similarity, None, reason)
     if not units.found:
-        without_tokens = compare_barcodes(a, b, found)
-        if without_tokens is not None and without_tokens.found:
-            units = without_tokens
+        by_barcodes = compare_barcodes(a, b, mapped)
+        if by_barcodes is not None and by_barcodes.found:
+            units = by_barcodes
     evidence = replace(judge(similarity, units), layer_map=layer_map)
     if evidence.verdict == "unrelated":
-        evidence = replace(evidence, why=evidence.why + _unread(a, b))
+        evidence = replace(evidence, why=evidence.why + _unread_blocks(a, b))
     elif units.found:
-        evidence = replace(evidence, why=evidence.why + _elsewhere(a, b, units, layer_map))
+        evidence = replace(evidence, why=evidence.why + _foreign_blocks(a, b, units, layer_map))
     if evidence.verdict == "descends":
         direction = find_direction(a, b, layer_map, units.retention)
         evidence = replace(evidence, direction=direction)
     return evidence
 
 
-def _unread(a: Record, b: Record) -> str:
-    """What a search of all blocks might still find, as in a splice, to be added to a reason."""
+def _unread_blocks(a: Record, b: Record) -> str:
+    """A clause on blocks that were not compared, for the reason of "unrelated"; or ""."""
     for record in (a, b):
         if record.units is not None and record.traits is not None:
             read, blocks = len(record.units.layers), record.traits.blocks
@@ -60,32 +61,35 @@ def _unread(a: Record, b: Record) -> str:
     return ""
 
 
-def _elsewhere(a: Record, b: Record, units: Correspondence, layer_map: LayerMap | None) -> str:
-    """Where some blocks of relatives are strangers, as in a splice, that, to be added to a reason.
+def _foreign_blocks(a: Record, b: Record, units: Correspondence, layer_map: LayerMap | None) -> str:
+    """A clause on blocks that come from unrelated models, as in a splice; or "".
 
-    A model that lost blocks or grew some lacks a counterpart on one side only.
+    A model that only lost blocks, or only gained some, has unmatched blocks on one side alone and
+    gets no such clause.
     """
     if layer_map is None:
-        if not units.silent:
+        if not units.unmatched_blocks:
             return ""
-        blocks = f"{units.silent} of {units.compared} blocks compared"
-        return f"; in {blocks} no unit corresponds, --depth full shows which come from elsewhere"
+        return (
+            f"; no hidden unit corresponds in {units.unmatched_blocks} of {units.compared_blocks} "
+            "compared blocks, --depth full shows which blocks come from another model"
+        )
     assert a.units is not None
     assert b.units is not None
     sources = set(layer_map.source)
-    gone = [x for x in layer_map.a_layers if x not in sources and not a.units.is_idle(x)]
+    only_a = [x for x in layer_map.a_layers if x not in sources and not a.units.is_idle(x)]
     both = zip(layer_map.b_layers, layer_map.source, strict=True)
-    new = [y for y, source in both if source is None and not b.units.is_idle(y)]
-    if not gone or not new:
+    only_b = [y for y, source in both if source is None and not b.units.is_idle(y)]
+    if not only_a or not only_b:
         return ""
-    first, second = (
-        f"{len(lone)} of {len(blocks)}"
-        for lone, blocks in ((gone, layer_map.a_layers), (new, layer_map.b_layers))
+    of_a, of_b = (
+        f"{len(alone)} of {len(blocks)}"
+        for alone, blocks in ((only_a, layer_map.a_layers), (only_b, layer_map.b_layers))
     )
-    return f"; {first} blocks of the first and {second} of the second have no counterpart"
+    return f"; {of_a} blocks of the first model and {of_b} of the second have no counterpart"
 
 
-def _map(a: Record, b: Record) -> LayerMap | None:
+def _map_layers(a: Record, b: Record) -> LayerMap | None:
     """Which block comes from which, where both records hold more blocks than the recipe's."""
     if a.units is None or b.units is None:
         return None

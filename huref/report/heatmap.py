@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from huref.lineage.build_forest import likeness
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.table import LineageTable, Pair
 from huref.report.canvas import Box, Canvas, Disc, Dog, Line, Mark, Point, Words
 from huref.report.lettering import shorten, width_of
@@ -42,7 +42,7 @@ def cluster(table: LineageTable) -> tuple[np.ndarray, list[int]]:
     count = len(table.records)
     distances = np.zeros((count, count))
     for (i, j), pair in zip(combinations(range(count), 2), table.pairs, strict=True):
-        distances[i, j] = distances[j, i] = 1 - min(max(likeness(pair), 0.0), 1.0)
+        distances[i, j] = distances[j, i] = 1 - min(max(ics_or_cosine(pair), 0.0), 1.0)
     condensed = squareform(distances, checks=False)
     linkage = hierarchy.linkage(condensed, "average", optimal_ordering=count <= 200)
     return linkage, [int(leaf) for leaf in hierarchy.leaves_list(linkage)]
@@ -129,11 +129,11 @@ def _draw_value(canvas: Canvas, grid: _Grid, row: int, column: int, pair: Pair, 
     x, y = grid.corner(row, column)
     s = pair.similarity
     unknown = s.ics is None and s.latent_cosine is None
-    heat = min(max(likeness(pair), 0.0), 1.0)
+    heat = min(max(ics_or_cosine(pair), 0.0), 1.0)
     _draw_ground(canvas, (x, y), grid.cell, None if unknown else heat, tip)
     if grid.cell < NUMBERED:
         return
-    text = "-" if unknown else _figure(likeness(pair))
+    text = "-" if unknown else _figure(ics_or_cosine(pair))
     size = min(grid.cell * 0.29, 15.0) if grid.cell > 40 else 10.5
     if s.ics is None and not unknown:  # a picture: only the latents are known
         text, size = f"z {text}", size * 0.85
@@ -188,6 +188,6 @@ def _draw_legend(canvas: Canvas, grid: _Grid, decided: bool) -> float:
 
 def _describe(table: LineageTable, order: list[int]) -> str:
     names = ", ".join(table.labels[model] for model in order[:60])
-    known = [likeness(pair) for pair in table.pairs]
+    known = [ics_or_cosine(pair) for pair in table.pairs]
     high = sum(value > 0.5 for value in known if not math.isnan(value))
     return f"Models in the order of the map: {names}. Pairs above 0.5: {high} of {len(known)}."

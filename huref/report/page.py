@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from huref.files import replacing
-from huref.lineage.build_forest import LEAST, build_forest, likeness
+from huref.lineage.build_forest import LEAST, build_forest, ics_or_cosine
 from huref.lineage.calibration import load_calibration
 from huref.lineage.evidence import LayerMap
 from huref.lineage.table import LineageTable, Pair
@@ -109,7 +109,7 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
 
 
 def _rank(row: Row) -> tuple[int, float]:
-    return ORDER.index(row.pair.evidence.verdict), -likeness(row.pair)
+    return ORDER.index(row.pair.evidence.verdict), -ics_or_cosine(row.pair)
 
 
 def _layer_maps(

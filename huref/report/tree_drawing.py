@@ -6,7 +6,7 @@ A branch is as long as the square root of -ln ICS along it, so that a light fine
 
 import math
 
-from huref.lineage.build_forest import likeness
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.table import LineageTable
 from huref.lineage.tree import Forest, Tree
 from huref.report.canvas import Area, Canvas, Disc, Dog, Line, Words, elbow
@@ -163,7 +163,7 @@ def _kept(table: LineageTable, founder: int, model: int, names: list[str]) -> st
     count = len(table.records)
     pair = table.pairs[first * count - first * (first + 1) // 2 + last - first - 1]
     kind = "ICS" if pair.similarity.ics is not None else "cos z"
-    return f"{kind} {likeness(pair):.3f} with {shorten(names[founder], 150, 12)}"
+    return f"{kind} {ics_or_cosine(pair):.3f} with {shorten(names[founder], 150, 12)}"
 
 
 def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:

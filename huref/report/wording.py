@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from itertools import combinations
 
-from huref.lineage.build_forest import likeness
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.evidence import Mixing
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
@@ -45,7 +45,7 @@ def is_notable(pair: Pair) -> bool:
     """Whether a pair belongs above the fold: anything but strangers."""
     if pair.evidence.verdict is not None:
         return pair.evidence.verdict != "unrelated"
-    return likeness(pair) >= NOTABLE
+    return ics_or_cosine(pair) >= NOTABLE
 
 
 def summary(forest: Forest) -> str:

@@ -41,7 +41,10 @@ def direction(a: Record, b: Record) -> Direction | None:
 
 @pytest.mark.parametrize(
     ("child", "why"),
-    [("llama-a-extended", "512 more"), ("llama-a-pruned", "blocks of a that are missing in b: 1")],
+    [
+        ("llama-a-extended", "512 more tokens"),
+        ("llama-a-pruned", "blocks of a that are missing in b: 1"),
+    ],
 )
 def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     found = direction(parent, full(ZOO / child))
@@ -54,9 +57,9 @@ def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     ("kind", "why"),
     [
         ("upcycling", "the experts of b come from one network of a"),
-        ("no-op-layers", "blocks of b that do nothing: 3"),
-        ("layer-duplication", "blocks of a that b holds twice: 1"),
-        ("vocabulary-extension", "more"),
+        ("no-op-layers", "blocks of b that write nothing: 3"),
+        ("layer-duplication", "blocks of a that b repeats: 1"),
+        ("vocabulary-extension", "more tokens"),
     ],
 )
 def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why: str) -> None:
@@ -90,7 +93,7 @@ def test_a_network_that_was_padded_or_widened_is_younger(
     found = direction(parent, full(copy))
     assert found is not None
     assert found.older == "a"
-    assert "empty or copies" in found.why
+    assert "zero or copies" in found.why
 
 
 def damage(source: Path, copy: Path, change: Callable[[Tensor], Tensor]) -> Record:
@@ -146,7 +149,7 @@ def test_what_a_child_learned_its_parent_does_not_hold(parent: Record) -> None:
     found = direction(parent, full(ZOO / "llama-a-continued"))
     assert found is not None
     assert found.older == "a"
-    assert "b holds all of what a learned, a 9" in found.why
+    assert "b retains 100.0 % of what a learned, a retains 9" in found.why
 
 
 def test_four_bits_make_a_child(parent: Record) -> None:

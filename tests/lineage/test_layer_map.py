@@ -116,7 +116,7 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
     assert "barcodes" in pairs[1].why
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
-    halves = "; 2 of 5 blocks of the first and 2 of 5 of the second have no counterpart"
+    halves = "; 2 of 5 blocks of the first model and 2 of 5 of the second have no counterpart"
     assert pairs[0].why.endswith(halves)
     assert pairs[1].why.endswith(halves.replace("2 of", "3 of"))
 
@@ -127,7 +127,7 @@ def test_a_splice_between_the_blocks_read_asks_for_all(tmp_path: Path) -> None:
     for parent in parents:
         for models in ([parent, path], [path, parent]):
             [pair] = huref.compare(models).pairs
-            asked = "in 1 of 2 blocks compared no unit corresponds, --depth full"
+            asked = "no hidden unit corresponds in 1 of 2 compared blocks, --depth full"
             if parent is parents[0]:
                 assert pair.evidence.verdict == "descends"
                 assert asked in pair.why

@@ -1,4 +1,4 @@
-"""What one training wrote into units, told from the draw that they began as, on models we draw."""
+"""Retention: what models learned, apart from their common initialisation, on synthetic models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import Tensor
 from huref.architecture.block import FeedForward
 from huref.invariants.barcodes import UnitVectors
 from huref.invariants.relations import Relations, measure_relations
-from huref.lineage.retention import Retention, in_words, mean_retention, measure_retention
+from huref.lineage.retention import Retention, as_percent, mean_retention, measure_retention
 from huref.lineage.unit_matching import UnitMatching
 
 WIDTH, HIDDEN = 64, 192
@@ -41,7 +41,7 @@ def relations_of(weights: Matrices, layer: int = 1) -> Relations:
 
 
 def retention(a: Matrices, b: Matrices, matching: UnitMatching | None = None) -> Retention:
-    same = matching or UnitMatching.in_place(ALL, HIDDEN, HIDDEN)
+    same = matching or UnitMatching.identity(ALL, HIDDEN, HIDDEN)
     found = measure_retention(relations_of(a), relations_of(b), ((1, -1), (1, -1)), same)
     assert found is not None
     return found
@@ -103,9 +103,9 @@ def test_neither_a_basis_nor_a_scale_nor_a_sign_nor_an_order_matters() -> None:
 
 def test_too_few_units_or_other_roles_say_nothing() -> None:
     a, b = relations_of(draw()), relations_of(draw())
-    few = UnitMatching.in_place(torch.arange(20), HIDDEN, HIDDEN)
+    few = UnitMatching.identity(torch.arange(20), HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (1, -1)), few) is None
-    same = UnitMatching.in_place(ALL, HIDDEN, HIDDEN)
+    same = UnitMatching.identity(ALL, HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (2, -1)), same) is None
     ungated = Relations(
         measure_relations(UnitVectors(FeedForward(torch.randn(WIDTH, HIDDEN), None,
@@ -125,10 +125,10 @@ def test_damage_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retention", "words"), [(1.24, "all"), (1, "all"), (0.986, "98.6 %"), (-0.1, "0.0 %")]
+    ("retention", "words"), [(1.24, "100.0 %"), (1, "100.0 %"), (0.986, "98.6 %"), (-0.1, "0.0 %")]
 )
-def test_nothing_keeps_more_than_all(retention: float, words: str) -> None:
-    assert in_words(retention) == words
+def test_a_percentage_lies_between_0_and_100(retention: float, words: str) -> None:
+    assert as_percent(retention) == words
 
 
 def test_the_mean_of_some() -> None:

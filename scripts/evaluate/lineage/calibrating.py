@@ -86,6 +86,6 @@ def _test(
     if len(x) != len(y):
         return None
     matching = match_networks(x, y)
-    tails = [kept_tail(len(matching.a), len(y), matching.kept + step) for step in (0, 1)]
+    tails = [kept_tail(len(matching.a), len(y), matching.same_index + step) for step in (0, 1)]
     p = tails[1] + generator.random() * (tails[0] - tails[1])
     return p, agreement(*match_twice(x, y)) / len(x)
