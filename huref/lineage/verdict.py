@@ -65,7 +65,7 @@ def judge(similarity: Similarity, units: Correspondence | None, not_compared: st
 
 def _by_retention(similarity: Similarity, units: Correspondence) -> tuple[Verdict, str]:
     """The verdict on two models of the same origin."""
-    figures = f"{_units(units)}; {_ics(similarity)}"
+    figures = f"{_count(units, ' hidden units of')}; {_ics(similarity)}"
     retention = units.retention
     if retention is None:
         return "inconclusive", (
@@ -103,7 +103,7 @@ def _is_damaged(retention: Retention) -> bool:
 
 def _without_matches(similarity: Similarity, units: Correspondence) -> tuple[Verdict | None, str]:
     """The verdict where the test of the hidden units found nothing."""
-    reason = f"hidden units do not correspond ({_units(units)})"
+    reason = f"hidden units do not correspond ({_count(units, ' in')})"
     if similarity.ics is None:
         return None, f"{similarity.why}; {reason}"
     figures = f"{_ics(similarity)}; {reason}"
@@ -137,10 +137,11 @@ def _ics(similarity: Similarity) -> str:
     return figure if anchors is None else f"{figure} on {anchors} anchors"
 
 
-def _units(units: Correspondence) -> str:
+def _count(units: Correspondence, words: str) -> str:
+    """The count with its p-value, and these words before the block."""
     count = units.units
     p = "p < 1e-99" if units.log10_p < -99 else f"p = {_power(units.log10_p)}"
-    return f"{count.matched} of {count.of} hidden units of block {count.layer} {units.how}, {p}"
+    return f"{count.matched} of {count.of}{words} block {count.layer} {units.how}, {p}"
 
 
 def _power(log10: float) -> str:
