@@ -29,7 +29,7 @@ from tests.support.zoo import ZOO
 
 
 def exact_tail(k: int, n: int, t: int) -> float:
-    """P(at least t of the pairs (i, i), i < k, are kept) over all n! numberings, by counting."""
+    """P(at least t of the indices i < k are fixed points) over all n! permutations, by counting."""
     orders = list(itertools.permutations(range(n)))
     return sum(sum(o[i] == i for i in range(k)) >= t for o in orders) / len(orders)
 
@@ -47,7 +47,7 @@ def test_the_order_test_is_exact(k: int, n: int) -> None:
         assert 10 ** order_log10_p(matching) == pytest.approx(exact_tail(k, n, t), rel=1e-9)
 
 
-def test_all_units_kept_is_one_in_n_factorial() -> None:
+def test_all_indices_the_same_has_probability_one_in_n_factorial() -> None:
     everything = UnitMatching(torch.arange(512), torch.arange(512), 512, 512)
     assert order_log10_p(everything) == pytest.approx(-math.lgamma(513) / math.log(10))
 
@@ -77,20 +77,20 @@ def test_noisy_units_find_each_other_under_permutation_and_pruning() -> None:
     assert order_log10_p(pruned) < -300
 
 
-def test_signs_are_ignored_where_they_are_convention() -> None:
+def test_arbitrary_signs_are_ignored() -> None:
     torch.manual_seed(0)
     a = torch.randn(50, 32)
     assert match_units(a, -a, signed=False).same_index == 50
     assert match_units(a, -a).same_index < 10
 
 
-def test_empty_units_match_nothing() -> None:
+def test_zero_units_are_not_matched() -> None:
     a = torch.randn(5, 8)
     a[2] = 0
     assert 2 not in match_units(a, a).a
 
 
-def test_agreement_counts_pairs_found_twice() -> None:
+def test_agreement_counts_pairs_in_both_matchings() -> None:
     torch.manual_seed(0)
     a, c = torch.randn(2, 100, 32)
     order = torch.randperm(100)
@@ -129,7 +129,7 @@ def test_ungated_networks_match_by_what_they_read_and_write() -> None:
     assert agreement(*match_twice(a, b)) > 95
 
 
-def test_the_longest_increase_is_what_counting_says() -> None:
+def test_the_longest_increase_equals_brute_force() -> None:
     for values in itertools.permutations(range(6)):
         brute = max(
             size
@@ -167,8 +167,8 @@ def test_agreement_p_is_the_poisson_tail() -> None:
     assert agreement_log10_p(150, 192) < -90
 
 
-def test_a_large_network_is_sampled_and_still_known() -> None:
-    """At the sizes of real models: 11,008 units, of which about a thousand are looked for."""
+def test_units_of_a_large_network_are_sampled() -> None:
+    """At the size of real models: 11,008 units, of which about a thousand are matched."""
     torch.manual_seed(0)
     base = open_record(str(ZOO / "llama-b"), cache=True)
     features = torch.randn(11008, 3, 64).half()
