@@ -18,20 +18,22 @@ class _Pairs:
 
     Attributes:
         similarity: see `ics_or_cosine`.
-        descends: both come from one training run, by verdict or, without one, by similarity.
-        apart: the verdict is "shared initialisation".
+        descends: both come from one training run, by verdict or, where unclear, by similarity.
+        shared_initialisation: the verdict is "shared initialisation".
         before: direction evidence puts the model of the row before that of the column.
     """
 
     def __init__(self, table: LineageTable):
         count = len(table.records)
         self.similarity = np.eye(count)
-        self.descends, self.apart, self.before = np.zeros((3, count, count), dtype=bool)
+        self.descends, self.shared_initialisation, self.before = np.zeros(
+            (3, count, count), dtype=bool
+        )
         for (i, j), pair in zip(combinations(range(count), 2), table.pairs, strict=True):
             evidence, both = pair.evidence, ((i, j), (j, i))
             for one, other in both:
                 self.similarity[one, other] = ics_or_cosine(pair)
-                self.apart[one, other] = evidence.verdict == "shared initialisation"
+                self.shared_initialisation[one, other] = evidence.verdict == "shared initialisation"
                 self.descends[one, other] = evidence.verdict == "descends" or (
                     evidence.verdict in (None, "inconclusive")
                     and ics_or_cosine(pair) >= JOINED_FROM
@@ -43,13 +45,13 @@ class _Pairs:
 def build_forest(table: LineageTable) -> Forest:
     """Join related models into trees.
 
-    Models share a tree when their verdict is "descends" or "shared initialisation"; without a
+    Models share a tree when their verdict is "descends" or "shared initialisation"; without a clear
     verdict when their ICS, or for pictures their latents' cosine, is at least `JOINED_FROM`.
     """
     pairs = _Pairs(table)
     families = _group(pairs.descends)
     spread = 1 / table.records[0].recipe.m  # of the ICS of unrelated models
-    origins = _group(pairs.descends | pairs.apart)
+    origins = _group(pairs.descends | pairs.shared_initialisation)
     trees = [_build_tree(origin, families, pairs, spread) for origin in origins]
     trees.sort(key=lambda tree: -len(tree.models))
     return Forest(table, tuple(trees), tuple(_families_of(tree, families) for tree in trees))
@@ -100,7 +102,9 @@ def _build_tree(origin: list[int], families: list[list[int]], pairs: _Pairs, spr
                 length=length,
                 below=below,
                 descent=_descent(below, everyone, founder, family, pairs),
-                apart=_all_across(pairs.apart, below, everyone - below),
+                shared_initialisation=_all_across(
+                    pairs.shared_initialisation, below, everyone - below
+                ),
             )
             for number, above, length, below in nodes
         ),

@@ -21,7 +21,7 @@ from huref.lineage.order import (
 from huref.lineage.retention import Retention, mean_retention, measure_retention
 from huref.lineage.unit_matching import UnitMatching, agreement, match_networks, match_twice
 
-SIGNIFICANT = -6.0  # log10 p, corrected, up to which units are said to correspond
+SIGNIFICANT = -6.0  # log10 p, corrected, up to which units count as corresponding
 SAMPLED = 1024  # units of a large network of A that are matched with those of B
 TESTS = 4  # order and agreement, each by token features or by barcodes
 

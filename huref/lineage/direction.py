@@ -105,8 +105,8 @@ def _added_units(record: Record, surplus: int) -> int:
     is_zero = (lengths[:, UP] * lengths[:, DOWN] == 0).flatten()
     rows = (rows / lengths.clamp(min=1e-6)).flatten(1)[~is_zero]
     sample = rows[:: max(1, len(rows) // SAMPLE)]
-    alike = (sample @ rows.T) / rows.square().sum(1).clamp(min=1) > COPY
-    repeated = (alike.sum(1) > 1).float().mean().item() if len(rows) else 0.0
+    is_copy = (sample @ rows.T) / rows.square().sum(1).clamp(min=1) > COPY
+    repeated = (is_copy.sum(1) > 1).float().mean().item() if len(rows) else 0.0
     added = int(is_zero.sum()) + round(repeated * len(rows) / 2)
     return added if 2 * added >= surplus else 0
 

@@ -24,7 +24,7 @@ from huref.lineage.order import (
 from huref.lineage.unit_matching import agreement, match_networks, match_twice
 
 SAMPLE = 256  # hidden units of a block of A that are matched with those of a block of B
-CLEAR = -9.0  # log10 p from which one block is said to come from another
+CLEAR = -9.0  # log10 p up to which one block counts as coming from another
 
 
 def map_layers(

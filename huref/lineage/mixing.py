@@ -35,12 +35,12 @@ def find_mixings(records: Sequence[Record]) -> tuple[Mixing, ...]:
         records: models from one training run. Those without units, and those whose networks
             have other sizes than most, are left out.
     """
-    alike = _most_common_shape(records)
-    if len(alike) < 3:
+    records = _most_common_shape(records)
+    if len(records) < 3:
         return ()
-    grams = _grams(alike)
+    grams = _grams(records)
     total = grams.sum(axis=0)
-    everyone = range(len(alike))
+    everyone = range(len(records))
     first = {i: parents for i in everyone if (parents := _parents(total, i, everyone))}
     found = {}
     for child in first:
@@ -48,7 +48,7 @@ def find_mixings(records: Sequence[Record]) -> tuple[Mixing, ...]:
         plain = [i for i in everyone if i not in first or i == child]
         found[child] = _parents(total, child, plain) or first[child]
     return tuple(
-        _measure(grams, alike, child, parents)
+        _measure(grams, records, child, parents)
         for child, parents in found.items()
         if not any(child in found.get(parent, ()) for parent in parents)
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from huref.lineage.table import LineageTable
 
-JOINED_FROM = 0.1  # ICS from which models without a verdict share a tree; unrelated reach 0.02
+JOINED_FROM = 0.1  # ICS from which pairs without a clear verdict share a tree; unrelated reach 0.02
 
 METHOD = (
     "neighbour joining on -ln ICS, one tree for each origin; inner branches shorter than the "
@@ -29,8 +29,8 @@ class Node:
         below: the models at the leaves below; of a leaf, its own model.
         descent: "down" where direction evidence puts the models above the branch before those
             below it, "up" for the opposite, None without evidence.
-        apart: whether every verdict across this branch is "shared initialisation": the models on
-            its two sides were trained independently from the same initialisation.
+        shared_initialisation: whether every verdict across this branch is "shared initialisation"
+            ("apart" in JSON): the models on its two sides were trained independently.
     """
 
     model: int | None
@@ -38,7 +38,7 @@ class Node:
     length: float
     below: frozenset[int]
     descent: Literal["down", "up"] | None = None
-    apart: bool = False
+    shared_initialisation: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Forest:
                             "above": node.above,
                             "length": round(node.length, 6),
                             "descent": node.descent,
-                            "apart": node.apart,
+                            "apart": node.shared_initialisation,
                         }
                         for node in tree.nodes
                     ],

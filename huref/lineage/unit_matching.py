@@ -136,7 +136,7 @@ def match_twice(a: Tensor, b: Tensor) -> tuple[UnitMatching, UnitMatching]:
 
 
 def agreement(by_input: UnitMatching, by_output: UnitMatching) -> int:
-    """Number of units that two independent matchings of the same models match alike.
+    """Number of units to which two independent matchings of the same models give one partner.
 
     It does not change when hidden units are permuted, unlike the count of the order test. Its null
     distribution is not exact and has to be calibrated on independent models.

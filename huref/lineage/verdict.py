@@ -1,6 +1,6 @@
 """The verdict on a pair: descends, shared initialisation, unrelated or inconclusive.
 
-Hidden units that correspond say that two models have the same origin. The retention then decides
+Hidden units that correspond show that two models have the same origin. The retention then decides
 (docs/maths.md, Statistics): how much of what one model learned the other retains. Where units
 correspond and the retention cannot be measured, the verdict is inconclusive.
 
@@ -69,8 +69,8 @@ def _by_retention(similarity: Similarity, units: Correspondence) -> tuple[Verdic
     retention = units.retention
     if retention is None:
         return "inconclusive", (
-            "same origin, but without a retention descent and a shared initialisation look alike: "
-            f"{figures}; the retention needs {MIN_UNITS} corresponding units in the samples of both"
+            "same origin, but only the retention separates descent from a shared initialisation: "
+            f"{figures}; the retention needs {MIN_UNITS} corresponding units in both samples"
         )
     if _is_damaged(retention):
         return "inconclusive", (

@@ -84,7 +84,7 @@ def _draw_tree(
         if node.above is not None:
             way = elbow((x[node.above], y[node.above]), (x[number], y[number]), row / 5)
             kept = f"{math.exp(-node.length):.3f} of the correlation kept"
-            canvas.add(Line(way, "branch", 2.0, node.apart, kept))
+            canvas.add(Line(way, "branch", 2.0, node.shared_initialisation, kept))
             if node.descent is not None and node.model is None and x[number] - way[0][0] > 34:
                 middle = (x[node.above] + x[number]) / 2
                 _draw_arrow(canvas, middle, y[number], node.descent == "down")
@@ -203,7 +203,7 @@ def _draw_legend(canvas: Canvas, top: float, families: list[Tree]) -> float:
     nodes = [node for tree in families for node in tree.nodes]
     used = {
         "arrow": any(node.descent for node in nodes),
-        "dashed": any(node.apart for node in nodes),
+        "dashed": any(node.shared_initialisation for node in nodes),
         "ring": any(tree.founder is None for tree in families),
     }
     x = MARGIN

@@ -99,8 +99,8 @@ def test_a_line_of_descent_has_its_lengths_and_its_root() -> None:
     for model, ics in expected.items():
         assert depths[model] == pytest.approx(-math.log(ics), abs=0.005)
     leaves = {node.model: node for node in first.nodes if node.model is not None}
-    assert leaves[3].apart
-    assert not leaves[1].apart
+    assert leaves[3].shared_initialisation
+    assert not leaves[1].shared_initialisation
     assert leaves[1].descent == leaves[2].descent == "down"
     assert leaves[3].descent is None
     assert forest.families == (((0, 1, 2), (3,)), ((4,),), ((5,),))
