@@ -98,11 +98,11 @@ class LineageTable:
         Two models are of one family when the verdict of their pair is `descends`, or when a chain
         of such pairs joins them. A model without relatives is a family of its own.
         """
-        home = list(range(len(self.records)))
-        for (i, j), pair in zip(combinations(home.copy(), 2), self.pairs, strict=True):
+        group = list(range(len(self.records)))
+        for (i, j), pair in zip(combinations(group.copy(), 2), self.pairs, strict=True):
             if pair.evidence.verdict == "descends":
-                home = [home[i] if h == home[j] else h for h in home]
-        members = [[k for k, h in enumerate(home) if h == name] for name in dict.fromkeys(home)]
+                group = [group[i] if g == group[j] else g for g in group]
+        members = [[k for k, g in enumerate(group) if g == name] for name in dict.fromkeys(group)]
         return sorted(members, key=len, reverse=True)
 
     def to_json(self) -> dict[str, Any]:
