@@ -235,7 +235,7 @@ def test_the_report_names_what_falls_short():
         Evaluation(MODELS, pairs, 1, found, rivals, [mixing], null, (), pairs[:1], "c0de")
     )
     assert "(digest `c0de`)" in text
-    known = text.partition("Outside the sample")[2].partition("## ")[0]
+    known = text.partition("outside the sample")[2].partition("## ")[0]
     assert "\n\nNone.\n\n" in known  # the first pair is right
     pairs_of_kin = [p for p in pairs if p.kinship in ("descends", "siblings")]
     alike = sum(p.kinship == "descends" for p in pairs_of_kin)  # retentions of 1 and 0.9

@@ -1,4 +1,4 @@
-"""Barcodes: units are known again without tokens, embeddings or their order."""
+"""Barcodes identify units without tokens, embeddings or order."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from huref.attacks import attack
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import FLIPS, NUMBERS, Barcodes, UnitVectors, sampled_units
 from huref.invariants.record import Record
+from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.table import build_table
-from huref.lineage.token_free import compare_barcodes
 from tests.support.zoo import ZOO
 
 WIDTH, HIDDEN = 24, 40
@@ -26,7 +26,7 @@ def orthogonal(size: int) -> Tensor:
 
 
 def repeated(C: Tensor, heads: int) -> Tensor:
-    """One map for each of some heads."""
+    """The same map for each head."""
     return torch.kron(torch.eye(heads), C.contiguous())
 
 
@@ -42,7 +42,7 @@ def codes_of(ffn: FeedForward, attention: Attention) -> Tensor:
     return UnitVectors(ffn, -1, whole=True).barcodes(attention)
 
 
-def test_barcodes_survive_what_keeps_the_function() -> None:
+def test_barcodes_are_invariant_to_changes_that_keep_the_function() -> None:
     torch.manual_seed(0)
     ffn, attention = random_block()
     assert ffn.gate is not None
@@ -71,7 +71,7 @@ def test_barcodes_survive_what_keeps_the_function() -> None:
     assert torch.allclose(after, before[order], atol=1e-3 * float(before.abs().max()))
 
 
-def test_negating_up_and_down_changes_only_the_numbers_that_say_so() -> None:
+def test_negating_up_and_down_flips_only_the_numbers_in_flips() -> None:
     torch.manual_seed(0)
     ffn, attention = random_block()
     before = codes_of(ffn, attention)
@@ -80,7 +80,7 @@ def test_negating_up_and_down_changes_only_the_numbers_that_say_so() -> None:
     assert torch.allclose(after, before * signs, atol=1e-3)
 
 
-def test_large_networks_give_some_of_their_units() -> None:
+def test_large_networks_are_sampled() -> None:
     assert sampled_units(192).tolist() == list(range(192))
     assert 128 <= len(sampled_units(11008)) < 256
 

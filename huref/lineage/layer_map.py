@@ -1,7 +1,7 @@
-"""Which block of one model comes from which block of another, by the units that they share.
+"""Which block of one model comes from which block of another, by their corresponding units.
 
-Every block is compared with every other, on a sample of hidden units. Nothing is assumed about
-the order of blocks, so dropped, duplicated, stacked and spliced layers all show.
+Every block is compared with every other on a sample of hidden units. No order of blocks is assumed,
+so dropped, duplicated, stacked and spliced blocks all show.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from huref.invariants.barcodes import Barcodes
 from huref.invariants.unit_features import UnitFeatures
+from huref.lineage.barcode_test import comparable_networks, compare_networks
 from huref.lineage.evidence import LayerMap
 from huref.lineage.order import (
     agreement_log10_p,
@@ -20,11 +21,10 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.token_free import comparable, test_barcodes
-from huref.lineage.units import agreement, match_networks, match_twice
+from huref.lineage.unit_matching import agreement, match_networks, match_twice
 
-SAMPLE = 256  # hidden units of a block of A that are looked for in a block of B
-CLEAR = -9.0  # log10 p from which one block is said to come from another
+SAMPLE = 256  # hidden units of a block of A that are matched with those of a block of B
+CLEAR = -9.0  # log10 p up to which one block counts as coming from another
 
 
 def map_layers(
@@ -35,10 +35,10 @@ def map_layers(
 ) -> LayerMap:
     """Compare every block of A with every block of B.
 
-    Units are first taken to have kept their order. Where that shows nothing anywhere, they are
-    looked for wherever they are; that takes longer, and its p-values are calibrated, not exact.
-    A block of B for which nothing was found, as where it was grafted under another model's
-    embeddings, is compared by barcodes, which mean the same under any.
+    The order test comes first. Where no pair of blocks passes it, the agreement test is used, which
+    finds permuted units; it takes longer, and its p-values are calibrated, not exact. A block of B
+    that corresponds to none so far is compared by barcodes, which do not depend on embeddings: it
+    may have been spliced in under another model's embeddings.
 
     Args:
         a: features of all of A's units.
@@ -50,7 +50,7 @@ def map_layers(
     if log10_p.min(initial=0.0) > CLEAR:
         share, log10_p = _compare(a, b, in_order=False)
     if a_codes is not None and b_codes is not None:
-        # A block that writes nothing may still read as the one that it was copied from.
+        # The gate of an idle block may still be a copy of another block's.
         rows = {layer: i for i, layer in enumerate(a.layers) if not a.is_idle(layer)}
         columns = {
             layer: j
@@ -70,43 +70,43 @@ def map_layers(
 def _by_barcodes(
     a: Barcodes, b: Barcodes, rows: dict[int, int], columns: dict[int, int]
 ) -> Iterator[tuple[int, int, float, float]]:
-    """Row, column, share of units and log10 p of the blocks that have a row and a column."""
-    for first, second in comparable(a, b):
+    """Row, column, share of corresponding units and log10 p of blocks with a row and a column."""
+    for first, second in comparable_networks(a, b):
         i, j = rows.get(a.key(first)[0]), columns.get(b.key(second)[0])
         if i is not None and j is not None:
-            tested, _ = test_barcodes(a, b, first, second)
-            yield i, j, tested.units.matched / tested.units.of, tested.log10_p
+            test, _ = compare_networks(a, b, first, second)
+            yield i, j, test.units.matched / test.units.of, test.log10_p
 
 
 def _compare(a: UnitFeatures, b: UnitFeatures, in_order: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of units and log10 p, each (layers of A, layers of B)."""
+    """Shares of corresponding units and log10 p, each (blocks of A, blocks of B)."""
     shape = (len(a.layers), len(b.layers))
     share, log10_p = np.zeros(shape), np.zeros(shape)
     for i, a_layer in enumerate(a.layers):
         for j, b_layer in enumerate(b.layers):
             for first, second in zip(a.in_layer(a_layer), b.in_layer(b_layer), strict=False):
                 x, y = a.of_network(first), b.of_network(second)
-                count, of, p = _in_order(x, y) if in_order else _anywhere(x, y)
+                count, of, p = _order_test(x, y) if in_order else _agreement_test(x, y)
                 if p <= log10_p[i, j]:
                     share[i, j], log10_p[i, j] = max(share[i, j], count / of), p
     return share, log10_p
 
 
-def _in_order(x: Tensor, y: Tensor) -> tuple[int, int, float]:
-    """Units of a sample that kept their place, of how many, and log10 p."""
+def _order_test(x: Tensor, y: Tensor) -> tuple[int, int, float]:
+    """Number of sampled units that keep their index or order, size of the sample, and log10 p."""
     rows = _sample(len(x))
     if len(x) == len(y):
         matching = match_networks(x[rows], y[rows])
-        return matching.kept, matching.of, order_log10_p(matching)
+        return matching.same_index, matching.of, order_log10_p(matching)
     matching = match_networks(x[rows], y)
     length, matched = longest_increase(matching.b), len(matching.b)
-    by_chance = 2 * math.sqrt(matched)  # of random order, asymptotically
+    by_chance = 2 * math.sqrt(matched)  # expected length in random order, asymptotically
     count = max(length - round(by_chance), 0)
     return count, matching.of, increase_log10_p(length, matched)
 
 
-def _anywhere(x: Tensor, y: Tensor) -> tuple[int, int, float]:
-    """Units of a sample on which two matchings agree, of how many, and log10 p."""
+def _agreement_test(x: Tensor, y: Tensor) -> tuple[int, int, float]:
+    """Number of sampled units on which two matchings agree, size of the sample, and log10 p."""
     rows = _sample(len(x))
     agreements, of = agreement(*match_twice(x[rows], y)), min(len(rows), len(y))
     return agreements, of, agreement_log10_p(agreements, of)

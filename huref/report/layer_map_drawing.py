@@ -1,4 +1,4 @@
-"""Layer maps: which block of one model goes with which block of another."""
+"""Drawings of layer maps: which block of one model comes from which block of another."""
 
 from huref.lineage.evidence import LayerMap
 from huref.report.canvas import Box, Canvas, Words
@@ -11,9 +11,9 @@ NARROWEST = 3.0
 
 
 def draw_layer_map(found: LayerMap, a: str, b: str) -> Canvas:
-    """Rows are blocks of B, columns blocks of A; shade is the share of corresponding units.
+    """Rows are blocks of B, columns are blocks of A, the shade is the share of corresponding units.
 
-    The block that each one goes with is framed.
+    The source of each block of B is framed.
     """
     rows, columns = len(found.b_layers), len(found.a_layers)
     cell = max(min(22.0, LONGEST / max(rows, columns, 1)), NARROWEST)
@@ -33,7 +33,7 @@ def draw_layer_map(found: LayerMap, a: str, b: str) -> Canvas:
             if i == 0 and _numbered(j, columns, cell):
                 place = (x + cell / 2, top - 8, str(a_layer), 9.5, "muted", "middle")
                 canvas.add(Words(*place))
-            tip = f"block {b_layer} and block {a_layer}: {100 * share:.0f} % of the units"
+            tip = f"block {b_layer}, block {a_layer}: {100 * share:.0f} % of units correspond"
             canvas.add(Box(x, y, cell - 1, cell - 1, "line", 0.35, tip=tip))
             if share > 0:
                 canvas.add(Box(x, y, cell - 1, cell - 1, "heat", min(share, 1.0), tip=tip))
@@ -47,7 +47,7 @@ def _numbered(index: int, count: int, cell: float) -> bool:
 
 
 def describe_sources(found: LayerMap) -> str:
-    """One line for those who cannot see the picture: "0-3 with 0-3, 4 with 6, 5 with none"."""
+    """The sources of B's blocks in words: "0-3 from 0-3, 4 from 6, 5 from none"."""
     runs: list[tuple[int, int, int | None, int | None]] = []
     for b, a in zip(found.b_layers, found.source, strict=True):
         if runs:
@@ -58,7 +58,7 @@ def describe_sources(found: LayerMap) -> str:
                 continue
         runs.append((b, b, a, a))
     return ", ".join(
-        f"{_range(first, last)} with {'none' if start is None else _range(start, stop)}"
+        f"{_range(first, last)} from {'none' if start is None else _range(start, stop)}"
         for first, last, start, stop in runs
     )
 

@@ -1,8 +1,8 @@
-"""Neighbour joining: the tree whose path lengths come nearest to given distances.
+"""Neighbour joining: a tree whose path lengths approximate given distances.
 
 Saitou & Nei, "The neighbor-joining method", Mol. Biol. Evol. 4 (1987) 406-425, with the formulas
-of Studier & Keppler, ibid. 5 (1988) 729-731. It assumes no equal rates of change, so a model that
-was trained on for long may sit far out beside a light fine-tune.
+of Studier & Keppler, ibid. 5 (1988) 729-731. It does not assume equal rates of change, so a model
+after long training can have a long branch beside the short one of a light fine-tune.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ def join_neighbours(distances: np.ndarray) -> Adjacency:
         distances: (n, n), symmetric, zero on the diagonal, finite.
 
     Returns:
-        Nodes 0 to n - 1 are the points, each a leaf; the nodes above n - 1 join them. Branches
-        are at least 0: where a formula gives less, its sister branch takes up the difference
+        Nodes 0 to n - 1 are the points, each a leaf; higher nodes join them. Branches are at least
+        0: where the formula gives less, the sister branch is shortened by the difference
         (Kuhner & Felsenstein, Mol. Biol. Evol. 11 (1994) 459-468).
     """
     n = len(distances)
@@ -55,9 +55,9 @@ def _connect(tree: Adjacency, a: int, b: int, length: float) -> None:
 
 
 def contract(tree: Adjacency, leaves: int, shortest: float) -> Adjacency:
-    """The tree without inner branches below `shortest`: what they joined becomes one node.
+    """The tree with each inner branch shorter than `shortest` contracted to one node.
 
-    Nodes below `leaves` are leaves and stay. A contracted branch's length is added to none.
+    Nodes below `leaves` are leaves and stay. The length of a contracted branch is dropped.
     """
     kept = {node: dict(neighbours) for node, neighbours in tree.items()}
     for node in sorted(tree):
@@ -76,7 +76,7 @@ def contract(tree: Adjacency, leaves: int, shortest: float) -> Adjacency:
 
 
 def split(tree: Adjacency, a: int, b: int, along: float) -> tuple[Adjacency, int]:
-    """The tree with a new node on the branch from a to b, `along` from a; and its number."""
+    """The tree with a new node between a and b, at distance `along` from a; and its number."""
     grown = {node: dict(neighbours) for node, neighbours in tree.items()}
     length = grown[a].pop(b)
     del grown[b][a]
@@ -88,7 +88,7 @@ def split(tree: Adjacency, a: int, b: int, along: float) -> tuple[Adjacency, int
 
 
 def midpoint(tree: Adjacency, leaves: int) -> tuple[int, int, float]:
-    """The middle of the longest path between two leaves: a branch (a, b), how far along from a."""
+    """The middle of the longest path between leaves: a branch (a, b) and the distance from a."""
     paths = [_farthest(tree, start, leaves) for start in range(leaves)]
     path, lengths = max(paths, key=lambda found: found[1][-1])
     half = lengths[-1] / 2
@@ -97,7 +97,7 @@ def midpoint(tree: Adjacency, leaves: int) -> tuple[int, int, float]:
 
 
 def _farthest(tree: Adjacency, start: int, leaves: int) -> tuple[list[int], list[float]]:
-    """The path from one leaf to the one farthest from it: its nodes, and how far each is."""
+    """The path from a leaf to the leaf farthest from it: its nodes, and their distances."""
     before, lengths, waiting = {start: start}, {start: 0.0}, [start]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""Matching hidden units, and the exact null of the order test."""
+"""UnitMatching hidden units, and the exact null of the order test."""
 
 import itertools
 import math
@@ -18,12 +18,18 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.units import Matching, agreement, match_networks, match_twice, match_units
+from huref.lineage.unit_matching import (
+    UnitMatching,
+    agreement,
+    match_networks,
+    match_twice,
+    match_units,
+)
 from tests.support.zoo import ZOO
 
 
 def exact_tail(k: int, n: int, t: int) -> float:
-    """P(at least t of the pairs (i, i), i < k, are kept) over all n! numberings, by counting."""
+    """P(at least t of the indices i < k are fixed points) over all n! permutations, by counting."""
     orders = list(itertools.permutations(range(n)))
     return sum(sum(o[i] == i for i in range(k)) >= t for o in orders) / len(orders)
 
@@ -36,13 +42,13 @@ def test_the_order_test_is_exact(k: int, n: int) -> None:
             if n == k:
                 continue
             b[-1] = n - 1
-        matching = Matching(torch.arange(k), torch.tensor(b), k, n)
-        assert matching.kept == t
+        matching = UnitMatching(torch.arange(k), torch.tensor(b), k, n)
+        assert matching.same_index == t
         assert 10 ** order_log10_p(matching) == pytest.approx(exact_tail(k, n, t), rel=1e-9)
 
 
-def test_all_units_kept_is_one_in_n_factorial() -> None:
-    everything = Matching(torch.arange(512), torch.arange(512), 512, 512)
+def test_all_indices_the_same_has_probability_one_in_n_factorial() -> None:
+    everything = UnitMatching(torch.arange(512), torch.arange(512), 512, 512)
     assert order_log10_p(everything) == pytest.approx(-math.lgamma(513) / math.log(10))
 
 
@@ -67,24 +73,24 @@ def test_noisy_units_find_each_other_under_permutation_and_pruning() -> None:
     assert torch.equal(order[matching.b], matching.a)
     assert order_log10_p(matching) > -3
     pruned = match_units(a, a[:200] * 5)
-    assert pruned.kept == pruned.of == 200
+    assert pruned.same_index == pruned.of == 200
     assert order_log10_p(pruned) < -300
 
 
-def test_signs_are_ignored_where_they_are_convention() -> None:
+def test_arbitrary_signs_are_ignored() -> None:
     torch.manual_seed(0)
     a = torch.randn(50, 32)
-    assert match_units(a, -a, signed=False).kept == 50
-    assert match_units(a, -a).kept < 10
+    assert match_units(a, -a, signed=False).same_index == 50
+    assert match_units(a, -a).same_index < 10
 
 
-def test_empty_units_match_nothing() -> None:
+def test_zero_units_are_not_matched() -> None:
     a = torch.randn(5, 8)
     a[2] = 0
     assert 2 not in match_units(a, a).a
 
 
-def test_agreement_counts_pairs_found_twice() -> None:
+def test_agreement_counts_pairs_in_both_matchings() -> None:
     torch.manual_seed(0)
     a, c = torch.randn(2, 100, 32)
     order = torch.randperm(100)
@@ -123,7 +129,7 @@ def test_ungated_networks_match_by_what_they_read_and_write() -> None:
     assert agreement(*match_twice(a, b)) > 95
 
 
-def test_the_longest_increase_is_what_counting_says() -> None:
+def test_the_longest_increase_equals_brute_force() -> None:
     for values in itertools.permutations(range(6)):
         brute = max(
             size
@@ -161,8 +167,8 @@ def test_agreement_p_is_the_poisson_tail() -> None:
     assert agreement_log10_p(150, 192) < -90
 
 
-def test_a_large_network_is_sampled_and_still_known() -> None:
-    """At the sizes of real models: 11,008 units, of which about a thousand are looked for."""
+def test_units_of_a_large_network_are_sampled() -> None:
+    """At the size of real models: 11,008 units, of which about a thousand are matched."""
     torch.manual_seed(0)
     base = open_record(str(ZOO / "llama-b"), cache=True)
     features = torch.randn(11008, 3, 64).half()
@@ -181,9 +187,6 @@ def test_a_large_network_is_sampled_and_still_known() -> None:
     assert found.test == "order"
     assert found.units.matched > 0.95 * found.units.of > 1000
     assert found.log10_p < -2000
-    assert found.inherited is not None
-    assert found.likeness is not None
-    assert found.likeness > 0.9
     order = torch.randperm(11008)
     permuted = compare_units(large(features, codes), large(noisy[order], codes))
     assert permuted is not None
