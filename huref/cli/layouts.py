@@ -32,7 +32,8 @@ def list_layouts(as_json: bool) -> None:
 
     types = {layout.name: list(layout.model_types) for layout in load_layouts()}
     if as_json:
-        print_json([{"name": name, "model_types": of} for name, of in types.items()])
+        rows = [{"name": name, "model_types": of} for name, of in types.items()]
+        print_json({"layouts": rows})
         return
     width = max(map(len, types))
     for name, of in types.items():
