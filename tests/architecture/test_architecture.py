@@ -98,7 +98,7 @@ def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None
         12, model.get_input_embeddings().weight.shape[1] if not case.width else case.width
     )
     case.prepare(model)
-    theirs = module_terms(model.double(), **{"index": case.index, "E": E} | case.oracle)
+    theirs = module_terms(model.double(), **{"index": case.index, "E": E, **case.oracle})
     ours = [block.attention.scores(E), block.attention.write(E) @ E.T, block.ffn.write(E) @ E.T]
     scales = [1.0, 1.0, 1.0] if not case.scaled else [None, None, None]
     for mine, module, scale in zip(ours, theirs, scales, strict=True):
@@ -323,7 +323,7 @@ def test_every_layout_is_strict() -> None:
     folder = resources.files("huref.architecture") / "layouts"
     base = yaml.safe_load((folder / "llama.yaml").read_text("utf-8"))
     assert parse_layout("x", base).experts is not None
-    for wrong in (
+    changes: list[dict[str, Any]] = [
         {"surplus": 1},
         {"attention": {"surplus": []}},
         {"norms": {"kind": "batchnorm"}},
@@ -331,7 +331,8 @@ def test_every_layout_is_strict() -> None:
         {"attention": {"split": "thirds"}},
         {"attention": {"q": "self_attn.q_proj.weight"}},
         {"experts": {"shared": {"surplus": []}}},
-    ):
+    ]
+    for wrong in changes:
         with pytest.raises(ValueError, match=r"out of place|none of|not a|is needed here"):
             parse_layout("x", merge(base, wrong))
     for key in ("embedding", "norms", "attention", "block"):

@@ -18,7 +18,7 @@ def test_a_signature_has_a_dog_of_its_own_kind(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, [*arguments, "--picture", str(png)])
         assert result.exit_code == 0, result.output
         with Image.open(png) as image:
-            assert image.text["huref:kind"] == "endpoint"
+            assert image.info["huref:kind"] == "endpoint"
             pictures.append(np.asarray(image.convert("RGB")).astype(float))
     difference = np.abs(pictures[0] - pictures[1]).mean()
     assert difference > 10, "strangers must not look alike"

@@ -1,6 +1,8 @@
 import math
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,10 @@ from huref.decoder.stylegan2 import (
 from huref.errors import CheckpointDigestError, RecordError
 from scripts.decoder import shards
 
+if TYPE_CHECKING:
+    from scripts.decoder.training import Training
+
+StartTraining = Callable[[str], "Training"]
 METADATA = {"name": "test", "licence": "none", "psi": 0.7, "cutoff": 3, "lr_mul": 0.5}
 
 
@@ -106,7 +112,7 @@ def test_mapping_follows_the_published_arithmetic() -> None:
     z = 3.0 * torch.randn(4, 24)
     x = z / z.square().mean(1, keepdim=True).sqrt()
     for i in range(2):
-        layer = mapping.get_submodule(f"fc{i}")
+        layer: Any = mapping.get_submodule(f"fc{i}")
         x = x @ (layer.weight * 0.5 / math.sqrt(layer.weight.shape[1])).T + 0.5 * layer.bias
         x = torch.where(x > 0, x, 0.2 * x) * SQRT2
     assert torch.allclose(mapping(z), x, atol=1e-5)
@@ -126,7 +132,7 @@ def test_each_layer_takes_its_own_w() -> None:
     """A block's torgb shares its w with the next block's conv0."""
     generator = small_generator()
     ws = list(torch.randn(6, 2, 16))
-    blocks = {r: generator.synthesis.get_submodule(f"b{r}") for r in (4, 8, 16)}
+    blocks: dict[int, Any] = {r: generator.synthesis.get_submodule(f"b{r}") for r in (4, 8, 16)}
     x = generator.get_parameter("synthesis.b4.const").expand(2, -1, -1, -1)
     x = blocks[4].conv1(x, ws[0], 256.0)
     image = blocks[4].torgb(x, ws[1], 256.0)
@@ -159,7 +165,9 @@ def test_from_state_reads_every_size_from_the_tensors() -> None:
         (lambda s: s.clear(), "StyleGAN2"),
     ],
 )
-def test_tensors_of_something_else_are_refused(change, message: str) -> None:
+def test_tensors_of_something_else_are_refused(
+    change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
     state = dict(small_generator().state_dict())
     change(state)
     with pytest.raises(CheckpointDigestError, match=message):
@@ -321,7 +329,7 @@ def test_the_loss_sees_every_kind_of_error() -> None:
 
 
 @pytest.fixture
-def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartTraining]:
     """A training of coloured squares instead of dogs, two shards of 24 drawn, not yet begun."""
     from scripts.decoder.training import Training
 
@@ -363,7 +371,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.set_num_threads(threads)
 
 
-def test_ears_between_two_kinds_are_seen_more_often(training) -> None:
+def test_ears_between_two_kinds_are_seen_more_often(training: StartTraining) -> None:
     from scripts.decoder.emphasis import between_ears, emphasis
 
     gallery = training("run").gallery
@@ -383,7 +391,7 @@ def test_ears_between_two_kinds_are_seen_more_often(training) -> None:
     assert emphasis(attributes.numpy()[:3], 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_a_resumed_training_goes_on_exactly_where_it_was(training) -> None:
+def test_a_resumed_training_goes_on_exactly_where_it_was(training: StartTraining) -> None:
     one, other = training("run"), training("run")
     first = one.step(0).item()
     for i in range(1, 12):
@@ -400,7 +408,7 @@ def test_a_resumed_training_goes_on_exactly_where_it_was(training) -> None:
 
 
 def test_an_export_renders_what_was_trained_and_starts_another_training(
-    training, tmp_path: Path
+    training: StartTraining, tmp_path: Path
 ) -> None:
     one = training("run")
     for i in range(20):
@@ -450,7 +458,9 @@ def test_orthogonalise_keeps_directions_and_evens_out_sizes(shape: tuple[int, in
     assert (within - within.diagonal().diag()).abs().max() < 0.1
 
 
-def test_a_frozen_stage_draws_at_its_own_size_and_trains_larger_blocks_only(training) -> None:
+def test_a_frozen_stage_draws_at_its_own_size_and_trains_larger_blocks_only(
+    training: StartTraining,
+) -> None:
     one = training("run")
     one.step(0)
     one.next_stage()

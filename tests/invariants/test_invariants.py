@@ -1,5 +1,6 @@
 """Terms and anchors under what must not change them."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from huref.invariants.extract import extract_terms
 from huref.invariants.terms import block_terms, pearson, standardise, whiten
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.spelling import Kind
 from huref.recipe import load_recipe
 
 
 def random_block(d: int, heads: int, kv_heads: int, head_dim: int, hidden: int) -> Block:
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64) / shape[0] ** 0.5
+        return torch.randn(*shape, dtype=torch.float64) / math.sqrt(shape[0])
 
     return Block(
         0,
@@ -38,12 +40,16 @@ def random_block(d: int, heads: int, kv_heads: int, head_dim: int, hidden: int) 
 
 
 def orthogonal(n: int) -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
+    basis: torch.Tensor = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
+    return basis
 
 
 def disguise(block: Block, E: torch.Tensor) -> tuple[Block, torch.Tensor]:
     """Every function-preserving change of a block with folded gains, at once."""
     attention, ffn = block.attention, block.ffn
+    assert isinstance(attention, Attention)
+    assert isinstance(ffn, FeedForward)
+    assert ffn.gate is not None
     per_group = attention.heads // attention.kv_heads
     head_dim = attention.q.shape[1] // attention.heads
     q, k, v, o = (w.clone() for w in (attention.q, attention.k, attention.v, attention.o))
@@ -175,7 +181,7 @@ def test_renumbering_changes_ids_only() -> None:
 
 
 def test_specials_bytes_and_added_tokens_are_no_anchors() -> None:
-    kinds = ("special", "byte", "added")
+    kinds: tuple[Kind, ...] = ("special", "byte", "added")
     odd = [Token(5000 + i, f"odd{i}".encode(), kinds[i % 3]) for i in range(900)]
     plain = vocabulary(words("", 2000))
     assert choose_anchors([*odd, *plain], 256) == choose_anchors(plain, 256)

@@ -39,6 +39,8 @@ def test_a_record_holds_what_the_design_says(made: Path) -> None:
     assert all(bytes.fromhex(text) or number == -1 for text, number in rows)
     record = load_record(made / "b.safetensors")
     picture = open_record(str(made / "b.png"))
+    assert record.latent is not None
+    assert picture.latent is not None
     assert (record.latent == picture.latent).all()
     assert record.recipe == picture.recipe
 
@@ -158,6 +160,7 @@ def test_damaged_pictures_are_refused(
 ) -> None:
     with Image.open(made / "b.png") as image:
         image.load()
+        assert isinstance(image, PngImagePlugin.PngImageFile)
         text = dict(image.text) | {key: value}
         information = PngImagePlugin.PngInfo()
         for name, content in text.items():

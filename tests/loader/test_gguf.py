@@ -115,7 +115,9 @@ DECODED = [k for k in gguf.quants._type_traits if k.name not in ("BF16",)]
 
 
 @pytest.mark.parametrize("kind", DECODED, ids=lambda kind: kind.name)
-def test_every_type_that_the_package_decodes_is_read(tmp_path: Path, kind: int) -> None:
+def test_every_type_that_the_package_decodes_is_read(
+    tmp_path: Path, kind: gguf.GGMLQuantizationType
+) -> None:
     """Any bytes are blocks of some type; NaN scales among them are part of the comparison."""
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(0).integers(0, 256, (5, 3 * size), dtype=np.uint8)
@@ -152,7 +154,7 @@ def test_a_split_latent_projection_is_put_together(tmp_path: Path) -> None:
     """As DeepSeek's converters write it since 2025: keys transposed, head by head."""
     heads, nope, value, rank = 3, 4, 5, 6
     kv_b = torch.randn(heads * (nope + value), rank)
-    keys, values = kv_b.view(heads, nope + value, rank).split([nope, value], dim=1)
+    keys, values = kv_b.view(heads, nope + value, rank).split_with_sizes([nope, value], dim=1)
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
     writer.add_tensor("blk.1.attn_k_b.weight", keys.transpose(1, 2).contiguous().numpy())
     writer.add_tensor("blk.1.attn_v_b.weight", values.contiguous().numpy())

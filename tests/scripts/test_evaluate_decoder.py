@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_smoothness_tells_a_jump_from_a_turn() -> None:
         over = (z @ pattern[:, :1] > 0)[:, :, None, None]
         return np.asarray(np.clip(images + 90 * over, 0, 255))
 
-    smooth, jumpy = measures.smoothness(turn, 4), measures.smoothness(jump, 4)
+    smooth: dict[str, Any] = measures.smoothness(turn, 4)
+    jumpy: dict[str, Any] = measures.smoothness(jump, 4)
     curve = smooth["curve"]
     assert isinstance(curve, list)
     assert curve[0] == 0

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def explained(seen: Array, truth: Array) -> dict[str, float]:
     return {name: float(1 - e / s) for name, e, s in zip(TRAITS, error, spread, strict=True)}
 
 
-def frechet(a: Array, b: Array) -> float:
+def frechet(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
     """Fréchet distance of two sets of features (n, d), each taken as a Gaussian."""
     first, second = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
