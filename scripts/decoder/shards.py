@@ -1,11 +1,10 @@
 """Drawings for training: one process keeps drawing them in shards, another samples from them.
 
 A shard is one .npy file of uint8 images (images, size, size, 3); its number is the seed of its
-latents, so nothing else needs to be stored. Shards live in a folder named after the source of
-the drawing, so that those of an older drawing are never mixed in.
+latents, so nothing else is stored. The folder's name has the digest of the drawings, so that
+shards of another version of the drawing code are never mixed in.
 """
 
-import hashlib
 import os
 import time
 from multiprocessing import get_context
@@ -18,22 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from huref.recipe import LATENT_SIZE
-from scripts import ROOT
 from scripts.decoder.emphasis import emphasis
+from scripts.dogs.digest import drawing_digest
 from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis
 
 SHARD = 1024  # images
 HELD_OUT = 1 << 30  # the number of the shard that is never trained on
 HELD_OUT_IMAGES = 256
-
-
-def drawing_digest() -> str:
-    """Short digest of the source of the drawing."""
-    sources = sorted((ROOT / "scripts" / "dogs").glob("*.py"))
-    total = hashlib.sha256()
-    for source in sources:
-        total.update(source.read_bytes())
-    return total.hexdigest()[:12]
 
 
 def attributes_of(number: int, count: int, basis: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ from scripts.decoder.network import (
     unfold_basis,
 )
 from scripts.decoder.optimiser import MuonAndAdam
-from scripts.decoder.shards import Gallery, drawing_digest
+from scripts.decoder.shards import Gallery
+from scripts.dogs.digest import drawing_digest
 
 WARM_UP = 60  # steps
 FINAL_LR = 0.02  # of the stage's

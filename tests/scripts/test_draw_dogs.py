@@ -1,11 +1,17 @@
+"""The drawings that the decoder is distilled from."""
+
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from huref.decoder.render import load_decoder
+from tests.support.zoo import ROOT
+
 pytest.importorskip("skia")
 
+from scripts.dogs import digest
 from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis, main
 
 SIZE = 64
@@ -42,6 +48,18 @@ def test_same_attributes_same_picture(dogs: np.ndarray) -> None:
 def test_extreme_attributes_still_draw() -> None:
     for value in (-30.0, 30.0):
         assert draw(np.full(len(ATTRIBUTES), value), SIZE).std() > 5
+
+
+def test_the_shipped_decoder_was_trained_on_these_drawings() -> None:
+    decoder = load_decoder(ROOT / "checkpoints" / "decoder.safetensors")
+    trained_on = decoder.metadata["training"]["drawing"]
+    assert digest.drawing_of(trained_on) == digest.drawing_digest() != trained_on
+
+
+def test_the_digest_depends_on_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest.drawing_digest()
+    monkeypatch.setattr(digest, "draw", lambda dog, size: draw(dog * [1.02, *[1] * 184], size))
+    assert digest.drawing_digest.__wrapped__() != before
 
 
 def test_refuses_a_wrong_number_of_attributes() -> None:

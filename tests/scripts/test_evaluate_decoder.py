@@ -200,6 +200,6 @@ def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     write_note(tmp_path / "note.md", figures)
     note = (tmp_path / "note.md").read_text()
     assert "Lost (R² under 0.1): ear_drop." in note
-    assert "older drawing (old)" in note
+    assert "other drawings (old)" in note
     assert "| decoder | pixels | 100.0 % | 3 of 10,000 | 75.0 % | 2,000 of 10,000 |" in note
     assert "**19 of 20**" in note

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from scripts.dogs.digest import SOURCE_DIGESTS
+
 SHOWN_LOST = 0.1  # R^2 under which a trait is called lost, where the drawing shows it
+SOURCES = ", ".join(f"{old} for {new}" for old, new in SOURCE_DIGESTS.items())
 VISIBLE = 0.2  # R^2 from which the regressor counts as seeing a trait in drawings
 
 
@@ -85,7 +88,7 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
     smooth = figures["smoothness"]
     curve = ", ".join(f"{value:.2f}" for value in smooth["curve"])
     drawn_by = "" if figures["drawing"] == figures["trained_on"] else (
-        f" It was trained on an older drawing ({figures['trained_on']}), so everything below that "
+        f" It was trained on other drawings ({figures['trained_on']}), so everything below that "
         "refers to drawings is understated."
     )  # fmt: skip
     lines = [
@@ -94,7 +97,9 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         f"`checkpoints/decoder.safetensors`, {figures['resolution']} px, digest "
         f"{figures['decoder']}, trained on {figures['images']:,} drawings; by "
         f"`python -m scripts.evaluate decoder --epochs {figures['epochs']}`, against drawings "
-        f"{figures['drawing']}.{drawn_by} "
+        f"{figures['drawing']}.{drawn_by} The name of the drawings is a digest of their pixels. "
+        f"Decoders exported before carry a digest of source text instead: {SOURCES}, which drew "
+        "the same pixels. "
         "Sheets: decoder-random.png (36 dogs), decoder-families.png (12 families at cos z 0.95 to "
         "0.7), decoder-held-out.png (drawings above, the decoder below).",
         "",

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from huref.decoder.render import Decoder, load_decoder
 from scripts import ROOT
-from scripts.decoder.shards import drawing_digest
+from scripts.dogs.digest import drawing_digest, drawing_of
 from scripts.evaluate.decoder import measures, sheets
 from scripts.evaluate.decoder.drawings import (
     SIDE,
@@ -103,7 +103,7 @@ class Measurement:
             "decoder": self.decoder.digest[:12],
             "resolution": self.decoder.resolution,
             "drawing": drawing_digest(),
-            "trained_on": self.training.get("drawing"),
+            "trained_on": drawing_of(self.training.get("drawing")),
             "images": self.training.get("images", 0),
             "held_out": self.size.held_out,
             "random": self.size.random,
