@@ -171,8 +171,8 @@ def tabulate(errors: list[Error], shared: int, sizes: Sequence[int]) -> list[str
     return lines
 
 
-def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
-    """Both measurements as Markdown; the curve also as a picture."""
+def report(folder: Path, families: int, zoo: Path) -> str:
+    """Both measurements as Markdown."""
     errors = measure_synthetic(folder, families)
     lines = []
     for shared in SHARED:
@@ -180,10 +180,6 @@ def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
         sizes = SIZES if shared == M else (KEPT,)
         lines += [f"{shared} of {M} anchors shared, {pairs} pairs, root mean square error by the "
                   "nominal ICS:", "", *tabulate(errors, shared, sizes), ""]  # fmt: skip
-    if picture is not None:
-        from scripts.benchmark.registry.error_curve import draw
-
-        draw(errors, picture)
     rows = measure_zoo(zoo)
     away = np.array([found - exact for *_, exact, found in rows])
     lines += [

@@ -26,7 +26,6 @@ def main() -> None:
     sketch = parts.add_parser("sketch")
     sketch.add_argument("--families", type=int, default=24)
     sketch.add_argument("--zoo", type=Path, default=Path("checkpoints/zoo"))
-    sketch.add_argument("--picture", type=Path, metavar="PNG", help="draw the error curve, too")
     store = parts.add_parser("store")
     store.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     store.add_argument("--what", nargs="+", choices=engines.KINDS, default=engines.KINDS)
@@ -44,7 +43,7 @@ def main() -> None:
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     if options.part == "sketch":
-        print(errors.report(work, options.families, options.zoo, options.picture))
+        print(errors.report(work, options.families, options.zoo))
     elif options.part == "store":
         print(engines.report(work, options.counts, options.what))
     elif options.part == "strangers":
