@@ -11,14 +11,13 @@ that you may not read are listed at the end and cost nothing but one request.
 The result is what `huref identify MODEL --registry bases` answers from.
 """
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from scripts import ROOT
+from scripts import ROOT, make_parser
 
 LIST = ROOT / "configs" / "bases.txt"
 
@@ -39,9 +38,7 @@ def read_families(path: Path) -> dict[str, list[str]]:
 
 def main() -> None:
     """Read the list, leave out other families, and hand the rest to `huref fleet`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--out", required=True, help="the registry; created if there is none")
     parser.add_argument("--list", type=Path, default=LIST, help="Hub ids, one a line")
     parser.add_argument("--family", action="append", help="only these families of the list")

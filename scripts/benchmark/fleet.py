@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts import make_parser
+
 LIMITS = {"api": (80, 10), "resolvers": (1200, 10)}  # requests, seconds
 ROUNDING = 1e-3  # of a latent, and as a share of a sketch's bits: threads add up in another order
 SAMPLED = 2.0  # seconds between looks at the workers' processor time
@@ -145,7 +147,7 @@ def kill_some(count: int, hub_requests: float, killed: list[int]) -> None:
 
 def main() -> None:
     """Measure and print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=200)
     parser.add_argument("--engine", default="threads", help="as for huref fleet; none: the truth")
     parser.add_argument("--workers", type=int, default=1)

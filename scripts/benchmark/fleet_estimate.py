@@ -8,11 +8,12 @@ those of its documentation of September 2025 (requests in five minutes).
     python -m scripts.benchmark fleet-estimate --models 100000
 """
 
-import argparse
 import json
 import os
 import tempfile
 from pathlib import Path
+
+from scripts import make_parser
 
 SHARDS = 4
 WINDOW = 300  # seconds
@@ -72,7 +73,7 @@ def count_requests() -> dict[str, int]:
 
 def main() -> None:
     """Print the estimate as a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=100_000)
     count = parser.parse_args().models
     requests = count_requests()

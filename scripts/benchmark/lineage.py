@@ -8,7 +8,6 @@ vocabulary was replaced: nothing but those says where they come from. With --wor
 saved first and read again, as `huref compare *.safetensors` would.
 """
 
-import argparse
 import resource
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from huref.invariants.record import Record, load_record
 from huref.invariants.unit_features import EVERY_TOKEN, PROJECTIONS, UnitFeatures
 from huref.lineage.table import build_table
 from huref.recipe import load_recipe
+from scripts import make_parser
 
 NOISE = 0.1  # of a member's terms and units, as a share of its family's
 OTHER_TOKENS = 160  # anchors in which two vocabularies differ
@@ -88,7 +88,7 @@ def make_records(
 
 def main() -> None:
     """Print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--families", type=int, default=100)
     parser.add_argument("--vocabularies", type=int, default=5)

@@ -9,10 +9,6 @@ disk, which nobody reads.
     python -m scripts.benchmark loader --form safetensors --work /tmp/benchmark
 """
 
-import argparse
-import base64
-import itertools
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,132 +18,18 @@ import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-WIDTH, HIDDEN, BLOCKS, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
-FILLED_BLOCKS = 4  # the first ones hold numbers
+from scripts import make_parser
+from scripts.benchmark.llama_7b import (
+    PUBLISHED,
+    WIDTH,
+    fill,
+    int_product,
+    write_meta,
+    write_safetensors,
+    write_tokenizer,
+)
+
 REPOSITORY = "meta-llama/Llama-2-7b"
-META = {
-    "attention.wq.weight": (WIDTH, WIDTH),
-    "attention.wk.weight": (WIDTH, WIDTH),
-    "attention.wv.weight": (WIDTH, WIDTH),
-    "attention.wo.weight": (WIDTH, WIDTH),
-    "feed_forward.w1.weight": (HIDDEN, WIDTH),
-    "feed_forward.w2.weight": (WIDTH, HIDDEN),
-    "feed_forward.w3.weight": (HIDDEN, WIDTH),
-    "attention_norm.weight": (WIDTH,),
-    "ffn_norm.weight": (WIDTH,),
-}
-PUBLISHED = {
-    "attention.wq.weight": "self_attn.q_proj.weight",
-    "attention.wk.weight": "self_attn.k_proj.weight",
-    "attention.wv.weight": "self_attn.v_proj.weight",
-    "attention.wo.weight": "self_attn.o_proj.weight",
-    "feed_forward.w1.weight": "mlp.gate_proj.weight",
-    "feed_forward.w2.weight": "mlp.down_proj.weight",
-    "feed_forward.w3.weight": "mlp.up_proj.weight",
-    "attention_norm.weight": "input_layernorm.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-}
-OUTER = {
-    "tok_embeddings.weight": ("model.embed_tokens.weight", (VOCABULARY, WIDTH)),
-    "norm.weight": ("model.norm.weight", (WIDTH,)),
-    "output.weight": ("lm_head.weight", (VOCABULARY, WIDTH)),
-}
-
-
-def write_meta(folder: Path) -> list[Path]:
-    """One consolidated.00.pth, written by torch with its data left out."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        tensors = {"tok_embeddings.weight": torch.empty(VOCABULARY, WIDTH, dtype=torch.float16)}
-        for block, (name, shape) in itertools.product(range(BLOCKS), META.items()):
-            tensors[f"layers.{block}.{name}"] = torch.empty(shape, dtype=torch.float16)
-        tensors |= {
-            name: torch.empty(shape, dtype=torch.float16)
-            for name, (_, shape) in OUTER.items()
-            if name not in tensors
-        }
-    with torch.serialization.skip_data(materialize_fake_tensors=True):
-        torch.save(tensors, folder / "consolidated.00.pth")
-    params: dict[str, float] = {
-        "dim": WIDTH,
-        "multiple_of": 256,
-        "n_heads": HEADS,
-        "n_layers": BLOCKS,
-    }
-    params |= {"norm_eps": 1e-5, "vocab_size": -1}
-    (folder / "params.json").write_text(json.dumps(params))
-    return [folder / "consolidated.00.pth"]
-
-
-def write_safetensors(folder: Path) -> list[Path]:
-    """Two shards as transformers cuts them, 24 blocks in the first."""
-    shards: list[dict[str, tuple[int, ...]]] = [{}, {}]
-    for block, (name, shape) in itertools.product(range(BLOCKS), META.items()):
-        shards[block >= 24][f"model.layers.{block}.{PUBLISHED[name]}"] = shape
-    for name, shape in OUTER.values():
-        shards[name != "model.embed_tokens.weight"][name] = shape
-    weight_map, paths = {}, []
-    for number, tensors in enumerate(shards, 1):
-        path = folder / f"model-{number:05d}-of-00002.safetensors"
-        header, end = {}, 0
-        for name in sorted(tensors):
-            begin, end = end, end + 2 * int_product(tensors[name])
-            header[name] = {
-                "dtype": "F16", "shape": list(tensors[name]), "data_offsets": [begin, end],
-            }  # fmt: skip
-            weight_map[name] = path.name
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text)
-        os.truncate(path, 8 + len(text) + end)
-        paths.append(path)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    config = {
-        "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": HIDDEN,
-        "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS, "vocab_size": VOCABULARY,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    return paths
-
-
-def int_product(shape: tuple[int, ...]) -> int:
-    """Number of elements."""
-    return shape[0] * (shape[1] if len(shape) > 1 else 1)
-
-
-def fill(paths: list[Path]) -> None:
-    """Random numbers where a fingerprint may read."""
-    import torch
-
-    from huref.loader.ranges import LocalFile, Meter
-    from huref.loader.stored_tensors import read_index
-
-    torch.manual_seed(0)
-    for path in paths:
-        entries = read_index(LocalFile(path, path.name, Meter()))
-        with path.open("r+b") as file:
-            for name, entry in entries.items():
-                words = name.removeprefix("model.").split(".")
-                is_block = words[0] == "layers" and int(words[1]) < FILLED_BLOCKS
-                if is_block or "embed" in name:
-                    scale = 1.0 if "norm" in name else 0.02
-                    values = (torch.randn(entry.shape) * scale).half()
-                    file.seek(entry.start)
-                    file.write(values.numpy().tobytes())
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A tiktoken file of 32,000 made-up words."""
-    syllables = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
-    words = (
-        " " * (i % 2) + "".join(w) for i, w in enumerate(itertools.product(syllables, repeat=3))
-    )
-    lines = [
-        base64.b64encode(word.encode()) + b" %d\n" % number
-        for number, word in enumerate(itertools.islice(words, VOCABULARY))
-    ]
-    (folder / "tokenizer.model").write_bytes(b"".join(lines))
 
 
 def serve(folder: Path, latency: float, pipe: multiprocessing.connection.Connection) -> None:
@@ -209,7 +91,7 @@ def transfer_seconds(url: str, file: Path, commit: str, count: int) -> float:
 
 def main() -> None:
     """Measure and print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--form", choices=("meta", "safetensors"), default="meta")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--work", type=Path, help="where the repository goes; kept if given")

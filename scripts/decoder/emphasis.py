@@ -8,7 +8,8 @@ and only one dog in seven has such ears: taken as often as the others, theirs wo
 import numpy as np
 
 from scripts.dogs.attributes import traits_of
-from scripts.dogs.shapes import build_of, ear_of
+from scripts.dogs.ears import ear_of
+from scripts.dogs.shapes import build_of
 
 
 def between_ears(attributes: np.ndarray) -> float:

@@ -8,7 +8,6 @@ Everything that is needed to go on is in the run's folder: state.pt, the drawing
 (curve.csv) and the sample sheets (drawings above, outputs below, of latents never trained on).
 """
 
-import argparse
 import ctypes
 import os
 import time
@@ -19,6 +18,7 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
+from scripts import make_parser
 from scripts.decoder.training import Training
 
 
@@ -99,7 +99,7 @@ def train(training: Training, minutes: float, every: float, share: bool) -> None
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/decoder.yaml"))
     parser.add_argument("--run", type=Path, default=Path("runs/decoder"), help="folder of the run")
     parser.add_argument("--minutes", type=float, default=60.0, help="budget of this call")

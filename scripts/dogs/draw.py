@@ -5,12 +5,12 @@ attributes; ``latent_basis`` spreads them over all 512 latent directions. Run as
 writes contact sheets: random dogs, or families of decreasing kinship.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from scripts import make_parser
 from scripts.dogs.attributes import ATTRIBUTES, LATENT_SIZE, latent_basis
 from scripts.dogs.scene import draw
 
@@ -33,7 +33,7 @@ def _save(images: list[np.ndarray], columns: int, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Write a contact sheet, as the command line asks."""
-    parser = argparse.ArgumentParser(description="Draw contact sheets of procedural dogs.")
+    parser = make_parser(__doc__)
     parser.add_argument("kind", choices=["sheet", "kinship"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, help="6 for a sheet, 8 for families")

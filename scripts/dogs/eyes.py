@@ -4,8 +4,8 @@ import numpy as np
 import skia
 
 from scripts.dogs.attributes import between, present, ramp
-from scripts.dogs.coat import Palette, mixed
 from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build, polygon
 
 _AMBER, _BROWN = np.array([205.0, 138.0, 42.0]), np.array([92.0, 50.0, 22.0])

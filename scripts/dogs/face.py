@@ -4,8 +4,8 @@ import numpy as np
 import skia
 
 from scripts.dogs.attributes import between, present, ramp
-from scripts.dogs.coat import Palette, mixed
 from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import Build, polygon
 
 _RNG = np.random.default_rng(31)

@@ -5,9 +5,10 @@ import skia
 
 from scripts.dogs import coat, eyes, face
 from scripts.dogs.attributes import between, present, ramp, traits_of
-from scripts.dogs.coat import mixed
+from scripts.dogs.ears import Ear, ear_of
 from scripts.dogs.ink import argb, fill, pen
-from scripts.dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
+from scripts.dogs.palette import Palette, mixed, palette_of
+from scripts.dogs.shapes import Build, body_outline, build_of, head_outline, polygon
 from scripts.dogs.textures import Fields, fields_for
 
 # Directions of the background's hue plane: green against magenta, blue against yellow.
@@ -54,7 +55,7 @@ def _draw_ear(
     canvas: skia.Canvas,
     ear: Ear,
     texture: skia.Paint,
-    p: coat.Palette,
+    p: Palette,
     t: dict[str, float],
     opacity: float,
 ) -> None:
@@ -105,7 +106,7 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
 
 
 def _draw_head(
-    canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float], image: np.ndarray
+    canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float], image: np.ndarray
 ) -> None:
     head = polygon(head_outline(b, t))
     canvas.drawPath(head, pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
@@ -123,7 +124,7 @@ def draw(attributes: np.ndarray, size: int) -> np.ndarray:
     t = traits_of(attributes)
     f = fields_for(size)
     b = build_of(t)
-    p = coat.palette_of(t)
+    p = palette_of(t)
     fur = coat.fur_of(f, t)
     raster = _bytes(_background(f, t))
     canvas = skia.Surface(raster, skia.kBGRA_8888_ColorType).getCanvas()

@@ -21,6 +21,7 @@ from huref.encoder.checkpoint import load_encoder, save_encoder
 from huref.encoder.config import Loss, TrainingConfig, read_config
 from huref.encoder.network import FingerprintCNN
 from huref.encoder.trainer import Trainer
+from scripts import make_parser
 from scripts.encoder.ablation import ModelPairs, draw_test, measure, to_table
 from scripts.evaluate.encoder.codes import OrthogonalProjection, stacked
 
@@ -94,7 +95,7 @@ def load_test(folder: Path, options: argparse.Namespace, widths: list[int]) -> M
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/encoder.yaml"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--anchors", type=int, default=128)

@@ -8,13 +8,13 @@ softmax attention; decoders of encoder-decoders, encoders, and models without so
 are listed apart and do not count.
 """
 
-import argparse
 from collections import defaultdict
 
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from huref.architecture.layout_files import load_layouts
+from scripts import make_parser
 
 # What is no decoder-only model with softmax attention.
 OUT_OF_SCOPE = {
@@ -100,7 +100,7 @@ def sort_out() -> dict[str, list[str]]:
 
 def main() -> None:
     """Print the lists and the share."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--markdown", action="store_true", help="as docs/measured/architectures.md has it"
     )

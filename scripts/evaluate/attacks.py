@@ -7,7 +7,6 @@ once. Logit difference: the largest, over the logits' spread. ICS: by our recipe
 published one (its last two layers and rarest tokens, at a smaller m).
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import Recipe
+from scripts import make_parser
 
 VOCABULARY = 1200
 LAYERS = 4
@@ -113,7 +113,7 @@ stream (Gemma 2 and 3, OLMo 2) the rotation is a permutation: no other is exact 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--markdown", action="store_true", help="as docs/measured/attacks.md has it"
     )

@@ -6,7 +6,6 @@ Raw terms use the anchors' embeddings as they are, the way HuRef published them;
 are what huref compares. A pair is labelled by the zoo's own manifest.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from itertools import combinations
@@ -23,6 +22,7 @@ from huref.invariants.terms import block_terms, pearson, whiten
 from huref.lineage.similarity import compare_records
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import load_recipe
+from scripts import make_parser
 
 
 def all_terms(folder: Path, m: int) -> tuple[Anchors, list[Tensor]]:
@@ -69,7 +69,7 @@ def rows_of(zoo: Path) -> Iterator[list[str]]:
 
 def main() -> None:
     """Print the table and, below it, what the manifest says of each model."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("zoo", nargs="?", type=Path, default=Path("checkpoints/zoo"))
     options = parser.parse_args()
     head = ["a", "b", "shared anchors", "raw ICS by block", "whitened ICS by block", "ICS", "cos z"]

@@ -12,22 +12,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from huref.attacks import attack
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 
 GROUP = 32  # inputs that share a scale
 BITS = 4
 WORD = 32 // BITS  # integers in an int32
 
 
-def write_attacked(order: Order, folder: Path) -> None:
+def write_attacked(plan: Plan, folder: Path) -> None:
     """The parent through some attacks, one after the other."""
-    parent = order.out / order.spec["parents"][0]
-    attack(parent, order.spec["kinds"], folder, order.spec["seed"])
+    parent = plan.out / plan.spec["parents"][0]
+    attack(parent, plan.spec["kinds"], folder, plan.spec["seed"])
 
 
-def write_quantised(order: Order, folder: Path) -> None:
+def write_quantised(plan: Plan, folder: Path) -> None:
     """The parent with the matrices of its blocks in four bits."""
-    FORMATS[order.spec["format"]](order.out / order.spec["parents"][0], folder)
+    FORMATS[plan.spec["format"]](plan.out / plan.spec["parents"][0], folder)
 
 
 def _is_matrix_of_a_block(name: str, tensor: Tensor) -> bool:
@@ -137,7 +137,7 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {
     "q4_0": write_q4_0,
 }
 
-COPIES: dict[str, Callable[[Order, Path], None]] = {
+COPIES: dict[str, Callable[[Plan, Path], None]] = {
     "attacked": write_attacked,
     "quantised": write_quantised,
 }

@@ -7,7 +7,6 @@ A model whose folder is there and whose recipe has not changed is left alone, so
 run goes on where it stopped. On one machine the same config gives the same weights.
 """
 
-import argparse
 import math
 import multiprocessing
 import os
@@ -29,15 +28,14 @@ from typing import Any
 
 import yaml
 
-from scripts import ROOT
+from scripts import ROOT, make_parser
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from scripts.zoo.making import make
 from scripts.zoo.manifest import read_manifest, write_manifest
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 
 
 def replaced(config: Any, values: Mapping[str, Any]) -> Any:
@@ -47,21 +45,21 @@ def replaced(config: Any, values: Mapping[str, Any]) -> Any:
     return config
 
 
-def in_order(orders: Mapping[str, Order], names: list[str]) -> list[str]:
+def with_sources(plans: Mapping[str, Plan], names: list[str]) -> list[str]:
     """The names and all that they descend from, parents first."""
     found: dict[str, None] = {}
     for name in names:
-        if name not in orders:
-            raise SystemExit(f"no model is called {name}; the config has {', '.join(orders)}")
-        found |= dict.fromkeys([*in_order(orders, orders[name].sources), name])
+        if name not in plans:
+            raise SystemExit(f"no model is called {name}; the config has {', '.join(plans)}")
+        found |= dict.fromkeys([*with_sources(plans, plans[name].sources), name])
     return list(found)
 
 
-def is_made(order: Order, manifest: Mapping[str, Any]) -> bool:
+def is_made(plan: Plan, manifest: Mapping[str, Any]) -> bool:
     """Whether the model's folder is there, made by the recipe that the config now describes."""
-    entry = manifest["models"].get(order.name)
-    made = entry is not None and (order.out / order.name).is_dir()
-    return made and entry["recipe"] == order.recipe()
+    entry = manifest["models"].get(plan.name)
+    made = entry is not None and (plan.out / plan.name).is_dir()
+    return made and entry["recipe"] == plan.recipe()
 
 
 def make_zoo(
@@ -71,11 +69,13 @@ def make_zoo(
 
     After `minutes` those in the making are finished and no other is begun.
     """
+    from scripts.zoo.one_model import make  # takes seconds to import, which --help need not wait
+
     out.mkdir(parents=True, exist_ok=True)
-    orders = {name: Order(name, config, out) for name in config["models"]}
+    plans = {name: Plan(name, config, out) for name in config["models"]}
     manifest = read_manifest(out)
-    names = in_order(orders, only or list(orders))
-    missing = [name for name in names if not is_made(orders[name], manifest)]
+    names = with_sources(plans, only or list(plans))
+    missing = [name for name in names if not is_made(plans[name], manifest)]
     print(f"{len(names) - len(missing)} of {len(names)} models are made", file=sys.stderr)
     pool: Executor = (
         ThreadPoolExecutor(1)
@@ -91,16 +91,16 @@ def make_zoo(
                 print(f"time is up: {len(waiting)} models are not made", file=sys.stderr)
                 break
             unmade = {*waiting, *running.values()}
-            ready = [name for name in waiting if not unmade & {*orders[name].sources}]
+            ready = [name for name in waiting if not unmade & {*plans[name].sources}]
             ready = ready[: jobs - len(running)] if time.monotonic() < last else []
-            running |= {pool.submit(make, orders[name]): name for name in ready}
+            running |= {pool.submit(make, plans[name]): name for name in ready}
             waiting = [name for name in waiting if name not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 made = {**manifest["models"], name: future.result()}
                 manifest = {
                     "python": platform.python_version(),
-                    "models": {name: made[name] for name in orders if name in made},
+                    "models": {name: made[name] for name in plans if name in made},
                 }
                 write_manifest(out, manifest)
                 print(describe(name, manifest["models"][name]), flush=True)
@@ -118,7 +118,7 @@ def describe(name: str, entry: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "zoo.yaml")
     parser.add_argument("--out", type=Path, help="default: checkpoints/zoo; a new one for --tiny")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")

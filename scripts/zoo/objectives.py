@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
 from scripts.zoo.training import Loss, token_loss
 
@@ -14,7 +14,7 @@ BETA = 0.1  # of direct preference optimisation
 CORRUPTED = 0.15  # share of a rejected text's tokens that another place of the batch gave
 
 
-def next_token(order: Order, model: torch.nn.Module) -> Loss:
+def next_token(plan: Plan, model: torch.nn.Module) -> Loss:
     """The text itself."""
     return token_loss
 
@@ -39,10 +39,10 @@ def log_probability(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tenso
     return -cross_entropy(logits, tokens[:, 1:], reduction="none").sum(1)
 
 
-def preference(order: Order, model: torch.nn.Module) -> Loss:
+def preference(plan: Plan, model: torch.nn.Module) -> Loss:
     """Real texts preferred to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
     reference = copy.deepcopy(model).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(order.spec["data_seed"])
+    generator = torch.Generator().manual_seed(plan.spec["data_seed"])
 
     def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         both = torch.cat([tokens, corrupt(tokens, generator)])
@@ -53,9 +53,9 @@ def preference(order: Order, model: torch.nn.Module) -> Loss:
     return loss
 
 
-def distillation(order: Order, model: torch.nn.Module) -> Loss:
+def distillation(plan: Plan, model: torch.nn.Module) -> Loss:
     """A teacher's distribution over next tokens; its weights are not touched."""
-    teacher = load(order.out / order.spec["teacher"])[0].eval().requires_grad_(False)
+    teacher = load(plan.out / plan.spec["teacher"])[0].eval().requires_grad_(False)
 
     def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         one, other = (
@@ -66,7 +66,7 @@ def distillation(order: Order, model: torch.nn.Module) -> Loss:
     return loss
 
 
-OBJECTIVES: dict[str, Callable[[Order, torch.nn.Module], Loss]] = {
+OBJECTIVES: dict[str, Callable[[Plan, torch.nn.Module], Loss]] = {
     "next-token": next_token,
     "preference": preference,
     "distillation": distillation,

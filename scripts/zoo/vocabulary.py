@@ -121,7 +121,7 @@ def grow(
     """Append `count` merges learned from the texts to a byte-level tokenizer.
 
     No token changes its id. `accept` sees the text of a token, with U+FFFD where its bytes are
-    not whole characters. Returns the grown tokenizer and, for each new token in order, the ids of
+    not whole characters. Returns the grown tokenizer and, for each new token in turn, the ids of
     the two tokens that it is merged from.
     """
     backend = tokenizer.backend_tokenizer

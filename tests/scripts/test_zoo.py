@@ -23,11 +23,11 @@ peft = pytest.importorskip("peft")  # of the `make` extra, as transformers and t
 
 from scripts.zoo.copies import COPIES, FORMATS  # noqa: E402
 from scripts.zoo.make import make_zoo, replaced  # noqa: E402
-from scripts.zoo.making import held_out_windows  # noqa: E402
 from scripts.zoo.manifest import kinship, read_manifest  # noqa: E402
-from scripts.zoo.merging import METHODS  # noqa: E402
+from scripts.zoo.merges import METHODS  # noqa: E402
 from scripts.zoo.objectives import OBJECTIVES, corrupt  # noqa: E402
-from scripts.zoo.order import Order  # noqa: E402
+from scripts.zoo.one_model import held_out_windows  # noqa: E402
+from scripts.zoo.plan import Plan  # noqa: E402
 from scripts.zoo.relations import NARROWED, RELATIONS, load  # noqa: E402
 from scripts.zoo.training import mean_loss  # noqa: E402
 
@@ -63,14 +63,14 @@ def test_manifest_and_folders_agree() -> None:
     assert {path.name for path in ZOO.iterdir()} == {*MODELS, "manifest.json"}
     for name, entry in MODELS.items():
         assert entry["bytes"] == sum(path.stat().st_size for path in (ZOO / name).iterdir())
-        assert entry["recipe"] == Order(name, CONFIG, ZOO).recipe(), f"{name} must be made again"
+        assert entry["recipe"] == Plan(name, CONFIG, ZOO).recipe(), f"{name} must be made again"
     assert sum(entry["bytes"] for entry in MODELS.values()) < 24e6
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_learned_its_language(name: str) -> None:
     model, tokenizer = load_shipped(name)
-    held_out = held_out_windows(Order(name, SAMPLE, ZOO), tokenizer)
+    held_out = held_out_windows(Plan(name, SAMPLE, ZOO), tokenizer)
     guessing = math.log(len(tokenizer))  # an untrained model's loss is this or more
     for windows in held_out.values():
         assert mean_loss(model, windows) < guessing - 2

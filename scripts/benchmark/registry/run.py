@@ -8,20 +8,18 @@ Each prints Markdown and keeps what it made in --work, so that a run can be take
 store's needs scikit-learn, faiss-cpu and lancedb beside huref, and 4 GB of disk.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import torch
 
+from scripts import make_parser
 from scripts.benchmark.registry import engines, errors, strangers
 
 
 def main() -> None:
     """Run one of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
     sketch = parts.add_parser("sketch")
     sketch.add_argument("--families", type=int, default=24)

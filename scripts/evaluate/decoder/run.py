@@ -11,7 +11,6 @@ blind-bases.png and blind-relatives.png in that folder, match them, and pass the
 relatives 1 to 20 with --guesses before opening blind-answers.json.
 """
 
-import argparse
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from huref.decoder.render import Decoder, load_decoder
-from scripts import ROOT
+from scripts import ROOT, make_parser
 from scripts.dogs.digest import drawing_digest, drawing_of
 from scripts.evaluate.decoder import measures, sheets
 from scripts.evaluate.decoder.drawings import (
@@ -166,7 +165,7 @@ class Measurement:
 
 def main() -> None:
     """Measure and write, as the command line asks."""
-    parser = argparse.ArgumentParser(description="Measure the decoder and draw sheets of it.")
+    parser = make_parser(__doc__)
     parser.add_argument("--decoder", type=Path, default=ROOT / "checkpoints/decoder.safetensors")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/evaluate-decoder")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured")

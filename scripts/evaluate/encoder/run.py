@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from huref.encoder import load_encoder
+from scripts import make_parser
 from scripts.evaluate.encoder.codes import Code, make_codes
 from scripts.evaluate.encoder.pieces import (
     CHUNK,
@@ -80,9 +81,7 @@ def complete_command(options: argparse.Namespace) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--encoder", type=Path, default=Path("checkpoints/encoder.safetensors"))
     parser.add_argument("--paper", type=Path, help="an encoder trained by encoder-paper.yaml")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the pieces")

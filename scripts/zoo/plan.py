@@ -11,7 +11,7 @@ from scripts.zoo.corpus import read_texts
 
 
 @dataclass(frozen=True)
-class Order:
+class Plan:
     """One model to be made: its name, the whole config, and the folder that the zoo lives in."""
 
     name: str
@@ -29,11 +29,11 @@ class Order:
         spec = self.spec
         return [*spec["parents"], *([spec["teacher"]] if "teacher" in spec else [])]
 
-    def of(self, parent: str) -> "Order":
+    def of(self, parent: str) -> "Plan":
         """The order that made a parent."""
-        return Order(parent, self.config, self.out)
+        return Plan(parent, self.config, self.out)
 
-    def base(self) -> "Order":
+    def base(self) -> "Plan":
         """The order of the base that the first line of parents goes back to."""
         parents = self.spec["parents"]
         return self.of(parents[0]).base() if parents else self
@@ -54,7 +54,7 @@ class Order:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def domain_texts(order: Order, name: str) -> tuple[str, ...]:
+def domain_texts(plan: Plan, name: str) -> tuple[str, ...]:
     """The texts of a domain of the config."""
-    domain = order.config["domains"][name]
+    domain = plan.config["domains"][name]
     return read_texts(domain["kind"], tuple(domain["buckets"]), domain["megabytes"])
