@@ -207,7 +207,8 @@ def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, objec
 
 
 def _in_process(engine: str, what: str, count: int, place: Path) -> dict[str, list[list[int]]]:
-    command = [sys.executable, sys.argv[0], "one", engine, what, str(count), "--work", str(place)]
+    command = [sys.executable, "-m", "scripts.benchmark", "registry", "one", engine, what]
+    command += [str(count), "--work", str(place)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, list[list[int]]] = json.loads(output.splitlines()[-1])
     return result
