@@ -3,7 +3,7 @@
 from scripts import run_command
 
 COMMANDS = {
-    "build": ("build", "measure the public bases of a list into a registry"),
+    "build": ("build", "measure a list of public bases into a registry"),
 }
 
 if __name__ == "__main__":

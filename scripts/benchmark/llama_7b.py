@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 WIDTH, HIDDEN, BLOCKS, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
-FILLED_BLOCKS = 4  # the first ones hold numbers
+FILLED_BLOCKS = 4  # blocks that hold random numbers, from the first
 META = {
     "attention.wq.weight": (WIDTH, WIDTH),
     "attention.wk.weight": (WIDTH, WIDTH),
@@ -42,7 +42,7 @@ OUTER = {
 
 
 def write_meta(folder: Path) -> list[Path]:
-    """One consolidated.00.pth, written by torch with its data left out."""
+    """Write consolidated.00.pth by torch, without data, and params.json; return its path."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -69,7 +69,7 @@ def write_meta(folder: Path) -> list[Path]:
 
 
 def write_safetensors(folder: Path) -> list[Path]:
-    """Two shards as transformers cuts them, 24 blocks in the first."""
+    """Write two shards as transformers does, with 24 blocks in the first; return their paths."""
     shards: list[dict[str, tuple[int, ...]]] = [{}, {}]
     for block, (name, shape) in itertools.product(range(BLOCKS), META.items()):
         shards[block >= 24][f"model.layers.{block}.{PUBLISHED[name]}"] = shape
@@ -99,12 +99,12 @@ def write_safetensors(folder: Path) -> list[Path]:
 
 
 def int_product(shape: tuple[int, ...]) -> int:
-    """Number of elements."""
+    """Number of elements of a shape of one or two axes."""
     return shape[0] * (shape[1] if len(shape) > 1 else 1)
 
 
 def fill(paths: list[Path]) -> None:
-    """Random numbers where a fingerprint may read."""
+    """Write random numbers into the tensors that a fingerprint may read."""
     import torch
 
     from huref.loader.ranges import LocalFile, Meter
@@ -125,7 +125,7 @@ def fill(paths: list[Path]) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A tiktoken file of 32,000 made-up words."""
+    """Write a tiktoken file of 32,000 invented words."""
     syllables = [c + v for c in "bcdfghklmnprstvz" for v in "aeiou"]
     words = (
         " " * (i % 2) + "".join(w) for i, w in enumerate(itertools.product(syllables, repeat=3))

@@ -1,9 +1,8 @@
-"""What it costs to fingerprint a 7B model that lies on a Hub: bytes, requests, seconds, memory.
+"""Measures the cost to fingerprint a 7B model on a Hub: bytes, requests, seconds and memory.
 
-A repository of Llama-2-7B's shapes in float16 is served from the loopback address, by another
-process, with a latency of its own for each request. Its files have their full size; the blocks
-and the embedding that a fingerprint may read hold random numbers, the others are holes on the
-disk, which nobody reads.
+Another process serves a repository of Llama-2-7B's shapes in float16 from the loopback address,
+with a given latency for each request. The files have their full size; the blocks and the embedding
+that a fingerprint may read hold random numbers, and the rest are holes of a sparse file.
 
     python -m scripts.benchmark loader --form meta --latency 0.05
     python -m scripts.benchmark loader --form safetensors --work /tmp/benchmark
@@ -33,7 +32,7 @@ REPOSITORY = "meta-llama/Llama-2-7b"
 
 
 def serve(folder: Path, latency: float, pipe: multiprocessing.connection.Connection) -> None:
-    """The hub's process: says where it listens, then answers "counts" until it is told to end."""
+    """Serve the folder: send the address, then the counts on request, until "end" is received."""
     from tests.support.hub_server import LoopbackHub
 
     with LoopbackHub(latency=latency) as hub:
@@ -45,7 +44,7 @@ def serve(folder: Path, latency: float, pipe: multiprocessing.connection.Connect
 
 
 def fingerprint(url: str, pipe: multiprocessing.connection.Connection) -> None:
-    """The client's process: the whole of `huref fingerprint`, with its own peak memory."""
+    """Run `huref.fingerprint` and send its costs, with the peak memory of this process."""
     os.environ |= {"HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"}
     import huref
     from huref.loader.checkpoint import open_checkpoint
@@ -79,7 +78,7 @@ def fingerprint(url: str, pipe: multiprocessing.connection.Connection) -> None:
 
 
 def transfer_seconds(url: str, file: Path, commit: str, count: int) -> float:
-    """How long the same number of bytes takes in one plain request, thrown away."""
+    """Seconds to download the same number of bytes in one request."""
     request = Request(f"{url}/{REPOSITORY}/resolve/{commit}/{file.name}")
     request.add_header("Range", f"bytes=0-{count - 1}")
     began = time.perf_counter()
@@ -90,11 +89,11 @@ def transfer_seconds(url: str, file: Path, commit: str, count: int) -> float:
 
 
 def main() -> None:
-    """Measure and print one line for each figure."""
+    """Measure and print one line per figure."""
     parser = make_parser(__doc__)
     parser.add_argument("--form", choices=("meta", "safetensors"), default="meta")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--work", type=Path, help="where the repository goes; kept if given")
+    parser.add_argument("--work", type=Path, help="folder for the repository; default: temporary")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.work or Path(temporary)) / arguments.form
@@ -108,18 +107,18 @@ def main() -> None:
 
 
 def measure(folder: Path, latency: float) -> None:
-    """Run the hub and the client, each in a process of its own."""
+    """Run the Hub and the client in separate processes and print the figures."""
     context = multiprocessing.get_context("spawn")
     hub, hub_end = context.Pipe()
     server = context.Process(target=serve, args=(folder, latency, hub_end))
     server.start()
     url = hub.recv()
     results = []
-    for _ in range(2):  # the second time, headers are remembered
+    for _ in range(2):  # the second run finds headers in the cache
         client, client_end = context.Pipe()
         process = context.Process(target=fingerprint, args=(url, client_end))
         process.start()
-        client_end.close()  # so that the client's end ends the wait, too
+        client_end.close()  # so that recv() raises if the client dies
         results.append(client.recv())
         process.join()
         hub.send("counts")
@@ -134,12 +133,12 @@ def measure(folder: Path, latency: float) -> None:
     first = results[0]
     print(f"form               {folder.name}, {first['total']:,} bytes, latency {latency} s")
     print(f"bytes needed       {first['needed']:,}")
-    print(f"bytes on the wire  {sent:,} = {sent / first['needed']:.4f} of those needed")
+    print(f"bytes sent         {sent:,} = {sent / first['needed']:.4f} of the bytes needed")
     print(f"of the repository  {100 * sent / first['total']:.2f} %")
     print(f"requests           {files} for files")
-    print(f"second time        {results[1]['counts'][0] - sent:,} bytes, "
+    print(f"second run         {results[1]['counts'][0] - sent:,} bytes, "
           f"{results[1]['counts'][1] - files} requests")  # fmt: skip
     stages = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in first["seconds"].items())
     print(f"wall               {first['wall_seconds']:.1f} s: {stages}")
-    print(f"pure transfer      {pure:.1f} s for as many bytes in one request")
+    print(f"pure transfer      {pure:.1f} s for the same number of bytes in one request")
     print(f"peak memory        {first['peak'] / 2**30:.2f} GiB, encoder and decoder included")

@@ -3,7 +3,7 @@
 from scripts import run_command
 
 COMMANDS = {
-    "train": ("train", "train the decoder on drawings"),
+    "train": ("train", "distil the drawings into the decoder"),
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from scripts import run_command
 
 COMMANDS = {
-    "draw": ("draw", "draw sheets of the portraits that the decoder learns from"),
+    "draw": ("draw", "draw contact sheets of the portraits that the decoder is trained on"),
 }
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ _SPOT_SIZES = np.random.default_rng(22).uniform(4.0, 5.8, SPOTS)
 
 
 def _step(field: np.ndarray, softness: float) -> np.ndarray:
-    """0 where field << 0, 1 where field >> 0; field and softness in percent of the frame."""
+    """A smooth step from 0 (field < 0) to 1; field and softness in percent of the frame."""
     return np.asarray(0.5 + 0.5 * np.tanh(field * np.float32(1 / softness)), dtype=np.float32)
 
 
 def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """Relief of the coat, about [-1, 1], the fixed textures weighted by the traits."""
+    """Relief of the coat, about [-1, 1]: fixed textures, weighted by the traits."""
     shaggy = ramp(t["coat_length"], 0.15, 0.7)
     curly = present(t["coat_curl"], 0.22)
     wire = present(t["coat_wire"], 0.3) * (1 - curly)
@@ -55,14 +55,14 @@ def _blend(image: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float) 
 
 
 class Painter:
-    """An image being covered with translucent colours, tinted per pixel by masks."""
+    """An image onto which colours are blended through masks."""
 
     def __init__(self, colour: Colour, size: int) -> None:
         self.image = np.empty((size, size, 3), dtype=np.float32)
         self.image[:] = colour
 
     def cover(self, mask: np.ndarray, colour: Colour, opacity: float) -> None:
-        """Blend colour in where mask (size, size) is 1; a share nobody can see is left out."""
+        """Blend colour in where mask (size, size) is 1; skipped at an invisible opacity."""
         if opacity > 0.001:
             _blend(self.image, mask, colour, opacity)
 
@@ -75,7 +75,7 @@ class Painter:
         colour: Colour,
         opacity: float,
     ) -> None:
-        """Blend in a rough-edged spot, touching only the pixels around it."""
+        """Blend in a rough-edged spot; only the pixels around it are computed."""
         scale = self.image.shape[0] / 100
         left, top = (max(0, int((part - 12) * scale)) for part in place.tolist())
         right, bottom = (int((part + 12) * scale) for part in place.tolist())
@@ -85,7 +85,7 @@ class Painter:
 
 
 def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
-    """The head's coat with markings, fur and shading, over the whole frame."""
+    """The head's coat with markings, fur and shading, (size, size, 3)."""
     dx = f.x - 50
     away = np.abs(dx)
     edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"], 0.15, 0.7))
@@ -156,7 +156,7 @@ def _muzzle_and_blaze(
 
 
 def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
-    """Brightness of the head, 1 meaning unchanged."""
+    """Factor of brightness of the head, (size, size)."""
     dx, dy = f.x - 50, f.y - 50
     away = np.abs(dx)
     side = np.float32(0.13 * t["light_side"])

@@ -10,17 +10,22 @@ from scripts.dogs.shapes import Build
 
 @dataclass(frozen=True)
 class Ear:
-    """Polygons (n, 2) of an ear's two halves, below and beyond the crease, and of its inside.
+    """An ear.
 
-    The spine runs from the root to the tip, shape (n, 2).
+    Attributes:
+        base, flap: polygons (n, 2) of the parts below and beyond the crease.
+        inner: polygon (n, 2) of its inside.
+        spine: points (n, 2) from the root to the tip.
+        drop: 0 upright to 1 hanging.
+        fold: how far the flap covers the base, 0 to 1.
     """
 
     base: np.ndarray
     flap: np.ndarray
     inner: np.ndarray
     spine: np.ndarray
-    drop: float  # 0 upright .. 1 hanging
-    fold: float  # how far the flap lies over the base, 0..1
+    drop: float
+    fold: float
 
 
 _S = np.linspace(0.0, 1.0, 29)
@@ -29,14 +34,14 @@ _CREASE = 14  # where an ear folds, an index into _S
 
 @dataclass(frozen=True)
 class _Ribbon:
-    """An ear as a band: spine (n, 2), angle (n,) of its breadth in radians, half width (n,)."""
+    """A band: spine (n, 2), direction (n,) of its width in radians, half width (n,)."""
 
     spine: np.ndarray
     angle: np.ndarray
     width: np.ndarray
 
     def towards(self, other: "_Ribbon", share: float) -> "_Ribbon":
-        """The band a share of the way to another, point by point."""
+        """Interpolate to another band, point by point."""
         return _Ribbon(
             self.spine + (other.spine - self.spine) * share,
             self.angle + (other.angle - self.angle) * share,
@@ -44,26 +49,26 @@ class _Ribbon:
         )
 
     def outline(self, rows: slice, scale: float = 1.0, inward: float = 0.0) -> np.ndarray:
-        """The closed edge of some rows of the band, (n, 2), narrowed and moved inwards."""
+        """The polygon (n, 2) around some rows, scaled in width and shifted inwards."""
         half = np.stack([np.cos(self.angle), np.sin(self.angle)], 1) * self.width[:, None]
         middle, half = (self.spine - inward * half)[rows], scale * half[rows]
         return np.concatenate([middle + half, (middle - half)[::-1]])
 
 
 def _walk(x: float, y: float, angle: np.ndarray, length: float) -> np.ndarray:
-    """Points (n, 2) of a line of this length from (x, y), its direction clockwise from up."""
+    """Points (n, 2) of a curve of this length from (x, y); angles are clockwise from up."""
     step = length / (len(angle) - 1)
     return np.stack([x + step * np.cumsum(np.sin(angle)), y - step * np.cumsum(np.cos(angle))], 1)
 
 
 def _upright_ear(b: Build, t: dict[str, float], low: float, fold: float) -> _Ribbon:
-    """A pricked ear, or one whose tip is folded over towards the eye."""
+    """An upright ear whose tip may be folded over towards the eye."""
     # Thick hair would hide short ears.
     thick = 3.5 * ramp(t["coat_length"], 0.15, 0.7) + 3 * present(t["coat_curl"], 0.22)
     length = (between(21, 32, t["ear_length"]) + thick) * (1 + 0.22 * fold)
     angle = np.full(len(_S), np.radians(6 + 32 * low))
     spine = _walk(b.skull * (0.50 + 0.18 * low), b.top + 7.0 + 6.0 * low, angle, length)
-    # Folding turns the tip about the crease, out of the picture plane and down again.
+    # Folding rotates the tip about the crease, out of the picture plane and down.
     tip = spine[_CREASE:] - spine[_CREASE]
     outward = np.linalg.norm(tip, axis=1)[:, None] * np.array([0.42, 0.10])
     spine[_CREASE:] = spine[_CREASE] + tip * np.cos(0.97 * np.pi * fold) + outward * fold
@@ -75,7 +80,7 @@ def _upright_ear(b: Build, t: dict[str, float], low: float, fold: float) -> _Rib
 
 
 def _hanging_ear(b: Build, t: dict[str, float], low: float, grown: float) -> _Ribbon:
-    """An ear that leaves the head sideways and hangs down beside the cheek."""
+    """An ear that hangs down beside the cheek."""
     length = between(29, 52, t["ear_length"]) * (0.62 + 0.38 * grown)
     bend = 1 / (1 + np.exp(-(_S - 0.13) / 0.12))
     angle = np.radians(70 + 32 * low + (128 - 30 * low) * (bend - bend[0]))
@@ -83,7 +88,7 @@ def _hanging_ear(b: Build, t: dict[str, float], low: float, grown: float) -> _Ri
     broad = np.sqrt(np.maximum(1 - _S**5, 0)) * (0.55 + 0.95 * _S * (1.25 - 0.6 * _S))
     tapering = np.sqrt(np.maximum(1 - _S**1.8, 0)) * (0.75 + 1.25 * _S * (1 - 0.7 * _S))
     width = broad + (tapering - broad) * 0.5 * (1 - t["ear_round"])
-    # Half a turn, so that the breadth of the flap points as that of a folded tip does.
+    # Rotated by pi, so that the width has the direction of a folded tip's.
     return _Ribbon(
         _walk(*root, angle, length), angle - np.pi, between(6.2, 10.4, t["ear_width"]) * width
     )
@@ -92,9 +97,9 @@ def _hanging_ear(b: Build, t: dict[str, float], low: float, grown: float) -> _Ri
 def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     """The ear on one side (-1 left in the picture, 1 right).
 
-    From pricked to hanging its tip first folds over, then slips down beside the head, then grows
-    long. No step takes it far: an ear that swung down through the open air would be a blur in the
-    decoder's pictures, which has to learn every place it passes.
+    From upright to hanging its tip first folds over, then moves down beside the head, then gets
+    longer. Every step is small: the decoder has to learn each intermediate position, and an ear
+    that swung down in a wide arc would be blurred in its pictures.
     """
     own = t["ear_left"] if side < 0 else t["ear_right"]
     weight = t["ear_drop"] + 0.15 * own + 1.3 * present(t["coat_curl"], 0.22)

@@ -13,7 +13,7 @@ _BLUE, _GREEN = np.array([108.0, 180.0, 232.0]), np.array([150.0, 172.0, 88.0])
 
 
 def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """Both eyes, with lids, rims and catch-lights."""
+    """Draw both eyes with lids, rims and catch-lights."""
     radius = between(5.0, 6.7, t["eye_size"])
     warm = mixed(_BROWN, _AMBER, present(t["eye_light"], 0.38))
     warm = mixed(warm, _GREEN, 0.35 * ramp(t["eye_light"] + t["eye_blue"], 0.9, 0.4))
@@ -84,7 +84,7 @@ def _draw_eye(
 
 
 def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """A tuft of hair over each eye."""
+    """Draw a tuft of hair over each eye."""
     light = ramp(t["brow_light"], 0.0, 0.5)
     colour = mixed(mixed(p.coat * 0.45, INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
     length = 1.6 + 5.6 * present(t["brow_length"], 0.35)

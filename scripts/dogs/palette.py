@@ -8,7 +8,7 @@ from scripts.dogs.attributes import between, ramp
 
 Colour = np.ndarray  # float64 (3,), 0..255
 
-# Corners of the colour cube: [light][warm][red].
+# Corners of a cube of coat colours: [light][warm][red].
 _COATS = np.array(
     [
         [[(30, 29, 33), (78, 90, 108)], [(82, 48, 30), (126, 50, 24)]],
@@ -49,7 +49,7 @@ class Palette:
 
 
 def palette_of(t: dict[str, float]) -> Palette:
-    """Colours that follow from the traits."""
+    """The colours of a dog with traits t."""
     light, warm, red = (_sharp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
     coat = mixed(_COATS[0], _COATS[1], light)
     coat = mixed(mixed(coat[0, 0], coat[0, 1], red), mixed(coat[1, 0], coat[1, 1], red), warm)

@@ -1,4 +1,4 @@
-"""Background, body, collar and ears, and the order in which a portrait is painted."""
+"""Draws a portrait: background, body, ears, collar and head."""
 
 import numpy as np
 import skia
@@ -11,14 +11,14 @@ from scripts.dogs.palette import Palette, mixed, palette_of
 from scripts.dogs.shapes import Build, body_outline, build_of, head_outline, polygon
 from scripts.dogs.textures import Fields, fields_for
 
-# Directions of the background's hue plane: green against magenta, blue against yellow.
+# Axes of the background's hue: green to magenta, blue to yellow.
 _GREEN = np.array([-40.0, 24.0, -22.0])
 _BLUE = np.array([-30.0, -4.0, 42.0])
 _PINK = np.array([206.0, 138.0, 136.0])
 
 
 def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """Two colours blending across the frame under a faint pattern, (size, size, 3) float32."""
+    """A gradient of two colours with a faint pattern, (size, size, 3) float32."""
     middle = np.full(3, between(104.0, 186.0, t["back_light"]))
     first = middle + _GREEN * t["back_green"] + _BLUE * t["back_blue"]
     second = first + 34 * (-0.6 + 0.9 * t["back_light"])
@@ -37,14 +37,14 @@ def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
-    """Float RGB as opaque uint8 BGRA, the layout of a skia raster."""
+    """Convert float RGB to opaque uint8 BGRA, the layout of a skia raster."""
     out = np.full((*image.shape[:2], 4), 255, dtype=np.uint8)
     out[..., :3] = np.clip(image + 0.5, 0, 255)[..., ::-1]
     return out
 
 
 def _texture(image: np.ndarray) -> skia.Paint:
-    """A filling with the image, one pixel to one pixel of the frame."""
+    """A paint that shows the image, aligned with the frame."""
     scale = 100 / image.shape[0]
     picture = skia.Image.fromarray(_bytes(image), skia.kBGRA_8888_ColorType)
     shader = picture.makeShader(skia.SamplingOptions(), skia.Matrix.Scale(scale, scale))

@@ -1,6 +1,6 @@
 """Outlines of head and body, in percent of the frame (x right, y down).
 
-The pose is the same for every dog: the head is centred at x = 50, the eye line lies at EYE_LINE.
+All dogs have one pose: the head is centred at x = 50, and the eyes are at y = EYE_LINE.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def _tuft_profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
     place = np.arange(OUTLINE) * TUFTS / OUTLINE
     tuft = place.astype(int)
-    # Tufts of unequal width, each leaning to one side.
+    # Tufts of random width and lean.
     ends = np.cumsum(rng.uniform(0.45, 1.5, TUFTS))
     ends = np.concatenate([[0.0], ends * OUTLINE / ends[-1]])
     spikes = np.zeros(OUTLINE)
@@ -65,7 +65,7 @@ _SPIKES, _CURLS, _WIRES = _tuft_profiles()
 
 @dataclass(frozen=True)
 class Build:
-    """Measures of a dog that several parts share, in percent of the frame."""
+    """Sizes that several parts of a dog use, in percent of the frame."""
 
     skull: float
     cheek: float
@@ -80,7 +80,7 @@ class Build:
 
 
 def build_of(t: dict[str, float]) -> Build:
-    """The measures that follow from the traits."""
+    """The sizes of a dog with traits t."""
     skull = between(26.0, 33.0, t["skull_width"])
     length = t["muzzle_length"]
     nose = between(60.5, 69.0, length)
@@ -100,7 +100,7 @@ def build_of(t: dict[str, float]) -> Build:
 
 
 def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
-    """Outline with its fur, shape (OUTLINE, 2), clockwise from the top."""
+    """Outline including fur, (OUTLINE, 2), clockwise from the top."""
     right = [
         (0.0, b.top),
         (0.42 * b.skull, b.top + 1.2),

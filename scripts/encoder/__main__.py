@@ -3,7 +3,7 @@
 from scripts import run_command
 
 COMMANDS = {
-    "ablate": ("ablate", "train the encoder without parts of its loss and compare"),
+    "ablate": ("ablate", "train the encoder without parts of its loss and compare the results"),
 }
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Prints the table of attacks: what each leaves of the logits and of the terms.
+"""Measures how attacks change the logits and the ICS.
 
     python -m scripts.evaluate attacks [--markdown] [FAMILY...]
 
-Random Llama-, Gemma-, GPT-2- and NeoX-like models, attacked one way at a time and all ways at
-once. Logit difference: the largest, over the logits' spread. ICS: by our recipe and by the
-published one (its last two layers and rarest tokens, at a smaller m).
+Random models of several families are attacked by each attack alone and by all together. The
+difference of logits is the largest one, divided by the logits' standard deviation. ICS is measured
+by our recipe and by the published one (last two blocks and rarest tokens, at a smaller m).
 """
 
 import json
@@ -29,14 +29,14 @@ VOCABULARY = 1200
 LAYERS = 4
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 FAMILIES = ("Llama", "Qwen3", "Phi3", "Gemma", "Gemma2", "Gemma3", "Olmo2", "GPT2", "GPTNeoX")
-ONE_KEY_HEAD_EACH = ("GPT2", "GPTNeoX")  # no grouped queries
+ONE_KEY_HEAD_EACH = ("GPT2", "GPTNeoX")  # without grouped queries
 NO_HEAD_DIM = ("Phi3", "Olmo2")
 OURS = Recipe("ours", "latin", 128, (1, 2), "whitened-1", 0.1, "-", "-")
 PAPER = Recipe("paper", "rank", 128, (-2, -1), "published-1", 0.0, "-", "-")
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A tokenizer.json of short distinct words."""
+    """Write a tokenizer.json of short distinct words."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [a + b + c for a in letters for b in "aeiou" for c in letters][:VOCABULARY]
     model = {"type": "BPE", "vocab": {word: i for i, word in enumerate(words)}, "merges": []}
@@ -47,7 +47,7 @@ def _write_tokenizer(folder: Path) -> None:
 def make_model(
     folder: Path, family: str, groups: int = 2, per_group: int = 2, half_dim: int = 4, seed: int = 0
 ) -> Path:
-    """A random model of one of `FAMILIES`, as transformers saves it."""
+    """Save a random model of one of `FAMILIES` by transformers; return its folder."""
     heads, head_dim = groups * per_group, 2 * half_dim
     width = heads * head_dim
     sizes: dict[str, Any] = {
@@ -75,7 +75,7 @@ def make_model(
     model = getattr(transformers, name)(config)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        if parameter.dim() == 1:  # gains and biases, which are all ones and zeros at first
+        if parameter.dim() == 1:  # gains and biases, initially ones and zeros
             noise = torch.rand(parameter.shape, generator=generator) - 0.5
             parameter.data.add_(0.5 * noise)
         else:
@@ -87,7 +87,7 @@ def make_model(
 
 
 def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:
-    """Mean Pearson correlation of the terms of two folders."""
+    """ICS of the models in two folders."""
     one, two = (extract_terms(open_checkpoint(str(f)), recipe).terms for f in (before, after))
     return float(pearson(one, two).mean())
 
@@ -112,11 +112,9 @@ stream (Gemma 2 and 3, OLMo 2) the rotation is a permutation: no other is exact 
 
 
 def main() -> None:
-    """Measure and print."""
+    """Attack, measure and print one row per attack."""
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--markdown", action="store_true", help="as docs/measured/attacks.md has it"
-    )
+    parser.add_argument("--markdown", action="store_true", help="print docs/measured/attacks.md")
     parser.add_argument("families", nargs="*", default=FAMILIES, help=", ".join(FAMILIES))
     arguments = parser.parse_args()
     markdown = arguments.markdown

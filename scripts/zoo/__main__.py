@@ -3,7 +3,7 @@
 from scripts import run_command
 
 COMMANDS = {
-    "make": ("make", "make the models of known lineage, from a config"),
+    "make": ("make", "train and write the models of known lineage that a config lists"),
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a model is trained for, where it is not the next token of a text."""
+"""Training objectives: next token, preference and distillation."""
 
 import copy
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
 from scripts.zoo.training import Loss, token_loss
 
-BETA = 0.1  # of direct preference optimisation
-CORRUPTED = 0.15  # share of a rejected text's tokens that another place of the batch gave
+BETA = 0.1  # beta of direct preference optimisation
+CORRUPTED = 0.15  # share of a rejected text's tokens that come from elsewhere in the batch
 
 
 def next_token(plan: Plan, model: torch.nn.Module) -> Loss:
-    """The text itself."""
+    """Next-token cross-entropy."""
     return token_loss
 
 
 def corrupt(tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Texts (batch, context) with some tokens from elsewhere in the batch."""
+    """Replace some tokens (batch, context) by tokens from elsewhere in the batch."""
     shuffled = tokens.flatten()[torch.randperm(tokens.numel(), generator=generator)]
     changed = torch.rand(tokens.shape, generator=generator) < CORRUPTED
     return torch.where(changed, shuffled.reshape(tokens.shape), tokens)
@@ -34,13 +34,13 @@ def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def log_probability(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Log probability in nats of each text (batch, context), as (batch,)."""
+    """Log-probability in nats of each text, (batch,), from tokens (batch, context)."""
     logits = logits_of(model, tokens)[:, :-1].transpose(1, 2)
     return -cross_entropy(logits, tokens[:, 1:], reduction="none").sum(1)
 
 
 def preference(plan: Plan, model: torch.nn.Module) -> Loss:
-    """Real texts preferred to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
+    """Prefer real texts to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(plan.spec["data_seed"])
 
@@ -54,12 +54,12 @@ def preference(plan: Plan, model: torch.nn.Module) -> Loss:
 
 
 def distillation(plan: Plan, model: torch.nn.Module) -> Loss:
-    """A teacher's distribution over next tokens; its weights are not touched."""
+    """Match the teacher's distribution over next tokens; the teacher is frozen."""
     teacher = load(plan.out / plan.spec["teacher"])[0].eval().requires_grad_(False)
 
     def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         one, other = (
-            log_softmax(logits_of(speaker, tokens).flatten(0, 1), 1) for speaker in (model, teacher)
+            log_softmax(logits_of(network, tokens).flatten(0, 1), 1) for network in (model, teacher)
         )
         return kl_div(one, other, log_target=True, reduction="batchmean")
 

@@ -1,4 +1,4 @@
-"""Making one model: where its relation starts, the training that follows, the folder it ends in."""
+"""Makes one model: starts from its parents, trains it, and writes its folder."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ from scripts.zoo.vocabulary import save_tokenizer
 def make(plan: Plan) -> dict[str, Any]:
     """Make one model, write its folder, and return its entry for the manifest.
 
-    One thread only: the same weights whatever else the machine does, and no waiting for a core.
+    It uses one thread, so that the weights do not depend on the number of cores.
     """
     torch.set_num_threads(1)
     disable_progress_bar()
@@ -63,7 +63,11 @@ def make(plan: Plan) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Made:
-    """What the manifest says of a model beyond its config."""
+    """What the manifest records of a model besides its config.
+
+    Attributes:
+        before, after: held-out loss by domain in nats per token, before and after training.
+    """
 
     architecture: str
     steps: int
@@ -73,7 +77,7 @@ class Made:
 
 
 def write_trained(plan: Plan) -> Made:
-    """Start as the relation says, train if there are steps, and write the folder."""
+    """Make the starting model of the relation, train it, and write the folder."""
     spec = plan.spec
     model, tokenizer = RELATIONS[spec["relation"]](plan)
     held_out = held_out_windows(plan, tokenizer)
@@ -84,7 +88,7 @@ def write_trained(plan: Plan) -> Made:
         batches = order_batches(windows, spec["batch"], spec["data_seed"])
         settings = {key: spec[key] for key in ("warmup", "weight_decay")}
         settings |= {"label": plan.name}
-        if steps[0]:  # with all but the embeddings frozen
+        if steps[0]:  # only the embeddings are trained
             model.requires_grad_(False)
             for table in tables_of(model):
                 table.requires_grad_(True)
@@ -106,7 +110,7 @@ def write_trained(plan: Plan) -> Made:
 
 
 def training_windows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """The text that a model is trained on, int64 (windows, context)."""
+    """Token ids of the training text, int64 (windows, context)."""
     domain = plan.config["domains"][plan.spec["domain"]]
     source = (domain["kind"], tuple(domain["buckets"]), domain["megabytes"])
     state, end = tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id
@@ -117,12 +121,12 @@ def training_windows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> torch.Te
 def _cut(
     tokenizer: str, source: tuple[str, tuple[int, int], float], context: int, end: int
 ) -> torch.Tensor:
-    # Most models of a zoo share their text and their tokenizer, and cutting costs seconds.
+    # Most models share text and tokenizer, and tokenising takes seconds.
     return cut_windows(Tokenizer.from_str(tokenizer), read_texts(*source), context, end)
 
 
 def write_copy(plan: Plan) -> Made:
-    """Write an attacked or quantised copy; its loss shows that it still speaks."""
+    """Write an attacked or quantised copy and measure its loss."""
     partial, folder = partial_and_final(plan)
     COPIES[plan.spec["relation"]](plan, partial)
     model, tokenizer = load(plan.out / plan.spec["parents"][0])
@@ -148,7 +152,7 @@ def measure(model: torch.nn.Module, held_out: Mapping[str, torch.Tensor]) -> dic
 
 
 def partial_and_final(plan: Plan) -> tuple[Path, Path]:
-    """Where a folder is written, and where it goes when it is whole; neither is there yet."""
+    """Paths of the unfinished and of the finished folder; both are removed if they exist."""
     paths = plan.out / f".{plan.name}", plan.out / plan.name
     for path in paths:
         if path.exists():
@@ -157,11 +161,11 @@ def partial_and_final(plan: Plan) -> tuple[Path, Path]:
 
 
 def write_folder(plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write weights, config and tokenizer as they are published; whole or not at all."""
+    """Write weights, config and tokenizer in published form; the folder appears when complete."""
     partial, folder = partial_and_final(plan)
     if isinstance(model, PeftModel):
         model.save_pretrained(partial, save_embedding_layers=False)
-        (partial / "README.md").unlink()  # a form to fill in, not knowledge
+        (partial / "README.md").unlink()  # an empty template
         path = partial / "adapter_config.json"
         adapter = json.loads(path.read_text(encoding="utf-8"))
         adapter["target_modules"] = sorted(adapter["target_modules"])  # peft keeps a set
@@ -174,7 +178,7 @@ def write_folder(plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 
 
 def held_out_windows(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
-    """For each domain that losses are measured on, int64 (windows, context) no model has seen."""
+    """By domain, token ids of text that no model was trained on, int64 (windows, context)."""
     held_out = plan.config["held_out"]
     windows = {}
     for name in held_out["domains"]:

@@ -1,4 +1,4 @@
-"""Relations: where a model starts, given its parents. Training, if any, follows."""
+"""Relations: how a model's starting weights follow from its parents, before any training."""
 
 import tempfile
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Start = tuple[PreTrainedModel, PreTrainedTokenizerFast]
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model of the zoo in float32, ready to be trained, and its tokenizer."""
+    """Load a model of the zoo in float32, and its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
@@ -35,7 +35,7 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def start_base(plan: Plan) -> Start:
-    """Fresh weights drawn from the seed, and a tokenizer trained on its own sample."""
+    """Random weights of the seed, and a newly trained tokenizer."""
     architecture = plan.config["architectures"][plan.spec["architecture"]]
     recipe = plan.config["tokenizers"][architecture["tokenizer"]]
     texts = domain_texts(plan, recipe["domain"])
@@ -53,7 +53,7 @@ def start_base(plan: Plan) -> Start:
 
 
 def start_parent(plan: Plan) -> Start:
-    """The parent as it is."""
+    """The parent, unchanged."""
     return load(plan.out / plan.spec["parents"][0])
 
 
@@ -70,12 +70,12 @@ def start_lora(plan: Plan) -> Start:
 
 
 def is_latin(text: str) -> bool:
-    """Whether a token is of ASCII with a letter in it."""
+    """Whether a token is ASCII and has a letter."""
     return text.isascii() and any(map(str.isalpha, text))
 
 
 def is_other_script(text: str) -> bool:
-    """Whether a token is not Latin: bytes beyond ASCII, and no ASCII letter."""
+    """Whether a token has characters beyond ASCII and no ASCII letter."""
     return not text.isascii() and not any(map(is_latin, text))
 
 
@@ -83,9 +83,9 @@ SCRIPTS: dict[str, Callable[[str], bool]] = {"latin": is_latin, "other": is_othe
 
 
 def start_extended(plan: Plan) -> Start:
-    """The parent with new tokens, as many of each of the scripts asked for: Latin, another.
+    """The parent with new tokens, equally many of each script in the config ("latin", "other").
 
-    A new row starts as the mean of the rows of the two tokens that it is merged from.
+    The embedding of a new token is the mean of those of the two tokens that it is merged from.
     """
     model, tokenizer = start_parent(plan)
     texts = domain_texts(plan, plan.spec["domain"])
@@ -104,7 +104,7 @@ def start_extended(plan: Plan) -> Start:
 
 
 def start_revocabulary(plan: Plan) -> Start:
-    """The parent's body under random embeddings for a tokenizer of its own."""
+    """The parent's blocks with random embeddings for a newly trained tokenizer."""
     model, _ = start_parent(plan)
     recipe = plan.config["tokenizers"][plan.spec["tokenizer"]]
     texts = domain_texts(plan, recipe["domain"])
@@ -114,7 +114,7 @@ def start_revocabulary(plan: Plan) -> Start:
 
 
 def start_merge(plan: Plan) -> Start:
-    """The parents' weights mixed: their plain average, or by a method and shares."""
+    """The parents' weights merged: averaged, or by a method and shares."""
     parents = [load(plan.out / parent) for parent in plan.spec["parents"]]
     model, tokenizer = parents[0]
     states = [parent.state_dict() for parent, _ in parents]
@@ -136,19 +136,19 @@ def start_pruned(plan: Plan) -> Start:
 
 
 def start_narrowed(plan: Plan) -> Start:
-    """The parent with a part of its hidden units, heads or residual dimensions."""
+    """The parent with some of its units, heads or residual dimensions."""
     model, tokenizer = start_parent(plan)
     return NARROWED[plan.spec["narrowed"]](model, plan.spec["kept"]), tokenizer
 
 
 def start_stacked(plan: Plan) -> Start:
-    """Blocks of one parent or more on top of each other, some of them twice."""
+    """Blocks of one or several parents stacked, some of them twice."""
     parents = [load(plan.out / parent) for parent in plan.spec["parents"]]
     return stack_blocks([model for model, _ in parents], plan.spec["blocks"]), parents[0][1]
 
 
 def start_upcycled(plan: Plan) -> Start:
-    """The parent's feed-forward networks copied into experts under a random router."""
+    """The parent with its feed-forward networks copied into experts, and a random router."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "upcycled"
         parent = plan.out / plan.spec["parents"][0]

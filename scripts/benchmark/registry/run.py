@@ -1,11 +1,11 @@
 """Measures registries: sketches, stores and identify; docs/measured/registry.md has the tables.
 
-    python -m scripts.benchmark registry sketch    how far a sketch's ICS is off, by its size
+    python -m scripts.benchmark registry sketch    error of a sketch's ICS, by size
     python -m scripts.benchmark registry store     build, memory and query time at 1k, 10k, 100k
-    python -m scripts.benchmark registry strangers identify's false positives among strangers
+    python -m scripts.benchmark registry strangers false positives of identify among strangers
 
-Each prints Markdown and keeps what it made in --work, so that a run can be taken up again. The
-store's needs scikit-learn, faiss-cpu and lancedb beside huref, and 4 GB of disk.
+Each prints Markdown and keeps its intermediate results in --work, so that a run can be continued.
+`store` needs scikit-learn, faiss-cpu and lancedb, and 4 GB of disk.
 """
 
 import json
@@ -18,7 +18,7 @@ from scripts.benchmark.registry import engines, errors, strangers
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run the measurement that the command line names."""
     parser = make_parser(__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
     sketch = parts.add_parser("sketch")
@@ -30,12 +30,17 @@ def main() -> None:
     known = parts.add_parser("strangers")
     known.add_argument("--bases", type=int, default=1_000)
     known.add_argument("--strangers", type=int, default=10_000)
-    one = parts.add_parser("one", help="a single measurement, for store's own use")
+    one = parts.add_parser("one", help="one measurement in this process; used by store")
     one.add_argument("engine", choices=engines.ENGINES)
     one.add_argument("what", choices=engines.KINDS)
     one.add_argument("count", type=int)
     for part in (sketch, store, known, one):
-        part.add_argument("--work", type=Path, default=Path("runs/registry"), help="a folder")
+        part.add_argument(
+            "--work",
+            type=Path,
+            default=Path("runs/registry"),
+            help="folder of intermediate results",
+        )
     options = parser.parse_args()
     torch.set_num_threads(1)
     work: Path = options.work

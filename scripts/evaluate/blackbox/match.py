@@ -14,7 +14,7 @@ from scripts.evaluate.blackbox.served import WAYS, Served, working_directory
 
 
 def evaluate_match(zoo: Path) -> Iterator[dict[str, Any]]:
-    """Every model of a zoo against the heads of its bases; AUC of kin against strangers."""
+    """Match every model of a zoo with the heads of its bases; last, AUC of kin over strangers."""
     manifest = json.loads((zoo / "manifest.json").read_text("utf-8"))["models"]
     bases = [name for name, entry in manifest.items() if entry["relation"] == "base"]
     heads = {name: read_head(str(zoo / name)) for name in bases}
@@ -60,14 +60,14 @@ def evaluate_match(zoo: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_width(folder: Path) -> int:
-    """The hidden size of a model or of an adapter's base."""
+    """Hidden size of a model or of an adapter's base."""
     folder = folder.resolve()
     with working_directory(folder):
         return int(read_head(str(folder)).weight.shape[1])
 
 
 def find_ancestors(name: str, manifest: dict[str, Any]) -> set[str]:
-    """A model, its parents, and theirs."""
+    """The model and all its ancestors."""
     found = {name}
     for parent in manifest[name]["parents"]:
         found |= find_ancestors(parent, manifest)
@@ -75,7 +75,7 @@ def find_ancestors(name: str, manifest: dict[str, Any]) -> set[str]:
 
 
 def auc(pairs: list[tuple[bool, float]]) -> float:
-    """Probability that kin score higher than strangers."""
+    """Probability that kin score higher than strangers; ties count half."""
     kin = np.array([score for is_kin, score in pairs if is_kin])
     strange = np.array([score for is_kin, score in pairs if not is_kin])
     higher = (kin[:, None] > strange[None, :]) + 0.5 * (kin[:, None] == strange[None, :])

@@ -24,12 +24,14 @@ from tests.support.served_models import KINDS, make_model
 
 
 def main() -> None:
-    """Print one JSON object a line."""
+    """Measure and print one JSON object per line."""
     torch.set_num_threads(1)
     parser = make_parser(__doc__)
     parser.add_argument("what", choices=("size", "queries", "match", "watch"))
     parser.add_argument("--models", nargs="*", type=Path, default=[])
-    parser.add_argument("--tiny", action="store_true", help="add a random model of every norm")
+    parser.add_argument(
+        "--tiny", action="store_true", help="also measure a random model of every kind of head"
+    )
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--after", type=Path)

@@ -21,29 +21,29 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Served:
-    """A model whose outputs are computed in batches and kept."""
+    """A model whose outputs are computed in batches and cached."""
 
     def __init__(self, folder: Path):
         folder = folder.resolve()
-        with working_directory(folder):  # transformers takes an adapter's base relative to here
+        with working_directory(folder):  # an adapter's base is relative to its folder
             self.source = LocalModel(str(folder))
         self._rows: dict[str, np.ndarray] = {}
         for which in ("a", "b"):
             self.prepare(make_prompts(260, which))
 
     def prepare(self, prompts: list[str]) -> None:
-        """Compute the logits of prompts at once."""
+        """Compute the logits of prompts in one batch."""
         ids = np.arange(self.source.vocabulary)
         self._rows |= dict(zip(prompts, self.source.outputs(prompts, ids), strict=True))
 
     def logits(self, prompt: str) -> np.ndarray:
-        """The model's logits (v,) of one prompt."""
+        """Logits (v,) of one prompt."""
         if prompt not in self._rows:
             self.prepare([prompt])
         return self._rows[prompt]
 
     def endpoint(self, settings: Settings | None = None, **switches: Any) -> Endpoint:
-        """The model behind an endpoint with some habits."""
+        """The model behind a stub endpoint with the given switches."""
         stub = Stub(self.logits, Switches(**switches))
         client = Client(
             "http://127.0.0.1:1/v1", limits=Limits(10_000_000), transport=stub.transport()
@@ -51,8 +51,8 @@ class Served:
         return Endpoint(client, None, settings)
 
 
-class working_directory:  # noqa: N801, as contextlib's own
-    """Change the working directory and come back."""
+class working_directory:  # noqa: N801, named like those of contextlib
+    """A context manager that changes the working directory."""
 
     def __init__(self, folder: Path):
         self._folder = folder

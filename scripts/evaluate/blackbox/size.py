@@ -23,12 +23,12 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
 }
 
-# All ways see the same values; the expensive ones are held to a few precisions.
+# All ways return the same values; the expensive ones are measured at few precisions.
 MEASURED = {"full": ("float32", "bfloat16"), "top 5": ("float32", "step 1e-3")}
 
 
 def evaluate_size(folders: list[Path]) -> Iterator[dict[str, Any]]:
-    """Hidden size, norm and RMS error of extraction by way of collecting and precision."""
+    """Yield hidden size, norm and error of the projection, by way of collecting and precision."""
     for folder in folders:
         served = Served(folder)
         head = read_head(str(folder))
@@ -54,7 +54,7 @@ def evaluate_size(folders: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def evaluate_queries(folders: list[Path], tokens: int, prompts: int) -> Iterator[dict[str, Any]]:
-    """Requests per logit and error of every collector; published: 0.25, 1.0, 3.7, 10."""
+    """Yield requests per logit and error of every collector (published: 0.25, 1.0, 3.7, 10)."""
     ways: list[tuple[str, dict[str, Any], Settings]] = [
         ("reference token, top 5", {"top": 5}, Settings()),
         ("pairs, top 1", {"top": 1}, Settings()),
@@ -68,10 +68,10 @@ def evaluate_queries(folders: list[Path], tokens: int, prompts: int) -> Iterator
         served = Served(folder)
         for name, switches, settings in ways:
             endpoint = served.endpoint(settings, **switches)
-            ids, asked = endpoint.choose_ids(tokens), make_prompts(prompts)
+            ids, texts = endpoint.choose_ids(tokens), make_prompts(prompts)
             before = endpoint.requests
-            found = clr(endpoint.outputs(asked, ids))
-            truth = clr(np.array([served.logits(prompt)[ids] for prompt in asked]))
+            found = clr(endpoint.outputs(texts, ids))
+            truth = clr(np.array([served.logits(prompt)[ids] for prompt in texts]))
             span = float(np.ptp(truth, axis=1).mean())
             rms = float(np.sqrt(np.square(found - truth).mean()))
             yield {

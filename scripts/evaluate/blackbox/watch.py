@@ -13,7 +13,7 @@ from huref.blackbox.watch import PROMPTS, REPEATS, compare_visits
 
 
 def evaluate_watch(before: Path, after: Path, trials: int) -> Iterator[dict[str, Any]]:
-    """False alarms, and power against ever smaller shares of a fine-tune, by server noise."""
+    """Yield the rate of alarms by share of a fine-tune (0: false alarms) and by server noise."""
     prompts = make_prompts(PROMPTS, "watch")
     shares = [0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0]
     first, second = LocalModel(str(before)), LocalModel(str(after))
@@ -30,7 +30,7 @@ def evaluate_watch(before: Path, after: Path, trials: int) -> Iterator[dict[str,
             count = 5 * trials if share == 0 else trials
             alarms = 0
             for _ in range(count):
-                old_visit, new_visit = (ask(tables[s], wobble, random) for s in (0.0, share))
+                old_visit, new_visit = (visit(tables[s], wobble, random) for s in (0.0, share))
                 seed = int(random.integers(1 << 30))
                 alarms += compare_visits(old_visit, new_visit, seed).changed
             yield {"wobble": wobble, "share": share, "alarms": alarms / count, "trials": count}
@@ -38,16 +38,16 @@ def evaluate_watch(before: Path, after: Path, trials: int) -> Iterator[dict[str,
     yield {"mean change of a logit from share to share": steps}
 
 
-def ask(
+def visit(
     table: np.ndarray, wobble: float, random: np.random.Generator
 ) -> list[list[dict[str, float]]]:
-    """What a visit to an endpoint with such logits (prompts, v) brings: its top 5."""
-    visit = []
+    """Top-5 log-probabilities of a visit to an endpoint with logits (prompts, v) and noise."""
+    answers = []
     for logits in table:
         repeats = []
         for _ in range(REPEATS):
             noisy = logits + wobble * random.standard_normal(len(logits))
             shown = noisy - np.logaddexp.reduce(noisy)
             repeats.append({str(i): float(shown[i]) for i in np.argsort(-shown)[:5]})
-        visit.append(repeats)
-    return visit
+        answers.append(repeats)
+    return answers

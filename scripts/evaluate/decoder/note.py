@@ -1,13 +1,13 @@
-"""The figures of a decoder as a note in Markdown."""
+"""The report on a decoder in Markdown."""
 
 from pathlib import Path
 from typing import Any
 
 from scripts.dogs.digest import SOURCE_DIGESTS
 
-SHOWN_LOST = 0.1  # R^2 under which a trait is called lost, where the drawing shows it
+SHOWN_LOST = 0.1  # R^2 below which a trait that drawings show is reported as lost
 SOURCES = ", ".join(f"{old} for {new}" for old, new in SOURCE_DIGESTS.items())
-VISIBLE = 0.2  # R^2 from which the regressor counts as seeing a trait in drawings
+VISIBLE = 0.2  # R^2 from which a trait counts as visible in drawings
 
 
 def _share(value: float) -> str:
@@ -15,7 +15,7 @@ def _share(value: float) -> str:
 
 
 def _rate(value: float, pairs: float) -> str:
-    """A share of pairs that may be too small for a percentage."""
+    """A share of pairs as a count, since it may be too small for a percentage."""
     return f"{round(value * pairs):,} of {int(pairs):,}"
 
 
@@ -84,7 +84,7 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
 
 
 def write_note(path: Path, figures: dict[str, Any]) -> None:
-    """Write the note; see `python -m scripts.evaluate decoder` for the figures."""
+    """Write the report from the figures of `scripts.evaluate.decoder.run.Measurement`."""
     smooth = figures["smoothness"]
     curve = ", ".join(f"{value:.2f}" for value in smooth["curve"])
     drawn_by = "" if figures["drawing"] == figures["trained_on"] else (
