@@ -47,7 +47,7 @@ Of the decoder-only language models with softmax attention in transformers {vers
 `tests/architecture/test_architecture.py` makes a tiny random model (with random gains), saves it as
 transformers does, and compares the terms qk, vo and ffn of our block with those that the real
 module computes on embeddings, to 1e-6 in float64 (up to a constant factor, where a model multiplies
-the output of attention or of the feed-forward network by one). Families whose code is not in
+the output of attention or of the feed-forward network by a constant). Families whose code is not in
 transformers (Baichuan, ChatGLM 2 and 3, InternLM 1 and 2, Qwen 1, EXAONE 3, MiniCPM, DeepSeek 1,
 Falcon's first files) are compared with a reimplementation of their layer in
 `tests/support/remote_cases.py`, which is weaker evidence.

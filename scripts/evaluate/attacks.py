@@ -94,18 +94,18 @@ def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:
 
 HEADING = """# Attacks
 
-What each function-preserving attack leaves of a model's logits and of its terms, as
-`python -m scripts.evaluate attacks --markdown` prints it: random models of {layers} blocks and
-{vocabulary} tokens with random gains, attacked one way at a time and all ways at once. Logits: the
-largest difference from the original's, over their spread, in float64 arithmetic on float32 files.
-ICS: by our recipe (two blocks, whitened, flattened; m = {m}) and by the published one (last two
-blocks, the {m} rarest tokens by rank, weights multiplied as published).
+Logits and ICS after each function-preserving attack, printed by `python -m scripts.evaluate attacks
+--markdown`. Random models of {layers} blocks and {vocabulary} tokens with random gains are attacked
+by each attack alone and by all together. Logits: the largest difference from the original's logits,
+divided by their standard deviation, in float64 arithmetic on float32 files. ICS: by our recipe (two
+blocks, whitened, flattened; m = {m}) and by the published one (last two blocks, the {m} rarest
+tokens by rank, weights multiplied as published).
 
-Layer duplication changes the function; everything else does not. No-op layers put new blocks last,
-where the published recipe looks; ours skips them. Renumbering the vocabulary changes every rank, so
-the published recipe compares other tokens; ours compares strings. With norms on queries and keys
-the head maps act on values and o alone, and where a norm's gain stands between a half and the
-stream (Gemma 2 and 3, OLMo 2) the rotation is a permutation: no other is exact there.
+Layer duplication changes the function; all other attacks preserve it. No-op layers are appended at
+the end, where the published recipe reads; our recipe skips them. A renumbered vocabulary changes
+every rank, so the published recipe compares different tokens; ours matches tokens by their strings.
+With norms on queries and keys, head maps act on values and o only. Where a norm follows attention
+or the feed-forward network (Gemma 2 and 3, OLMo 2), only permutations are exact rotations.
 
 | model | attack | logits | ICS ours | ICS paper |
 | --- | --- | --- | --- | --- |"""

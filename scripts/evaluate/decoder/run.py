@@ -5,8 +5,8 @@
     python -m scripts.evaluate decoder --quick       # 1 minute: less of everything; writes no docs
     python -m scripts.evaluate decoder --guesses "C A T ..."    # score the blind test
 
-Intermediate results are cached in runs/evaluate-decoder: drawings and regressor by the digest of the
-drawings, pictures by that of the decoder. For the blind test, look at blind-bases.png and
+Intermediate results are cached in runs/evaluate-decoder: drawings and regressor by the digest of
+the drawings, pictures by that of the decoder. For the blind test, look at blind-bases.png and
 blind-relatives.png in that folder, match them by eye, and pass the letters of relatives 1 to 20
 with --guesses. The solution is in blind-answers.json.
 """
