@@ -99,8 +99,8 @@ def to_table(
         "",
         about + f": {families} families drawn independently, one pair each at every point. At 0.3 "
         "to 0.9: cos z less the pair's ICS. Elsewhere mean cos z; for strangers its root mean "
-        "square (0.0442 is the least). Worst: the mean over the worst twentieth of the families. "
-        "Floors: the learned logarithms, by term; e^1.5 is felt by hardly a row.",
+        "square (at least 0.0442). Worst: the mean over the worst twentieth of the families. "
+        "Floors: the learned logarithms, by term; e^1.5 affects hardly any row.",
         "",
         head,
         "|" + " --- |" * (len(points) + 3),

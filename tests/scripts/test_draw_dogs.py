@@ -32,7 +32,7 @@ def test_attributes_are_many_and_distinct() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_draws_an_rgb_image_of_the_size_asked_for(dogs: np.ndarray, size: int) -> None:
+def test_draws_an_rgb_image_of_the_requested_size(dogs: np.ndarray, size: int) -> None:
     image = draw(dogs[0], size)
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
@@ -83,7 +83,7 @@ def test_every_attribute_changes_some_pixel(dogs: np.ndarray) -> None:
         low[index], high[index] = -1.2, 1.2
         return distance(draw(low, 48), draw(high, 48)) >= 0.01
 
-    # Not in every dog: a hanging ear hides its inside.
+    # Not every attribute shows in every dog: a hanging ear hides its inside.
     unseen = [
         name
         for index, name in enumerate(ATTRIBUTES)

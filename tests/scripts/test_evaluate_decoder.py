@@ -1,4 +1,4 @@
-"""The measures by which a decoder is judged, on cases whose answer is known."""
+"""The measures of a decoder, on cases of known result."""
 
 import json
 import shutil
@@ -20,13 +20,13 @@ from scripts.evaluate.decoder.regressor import TRAITS, load_regressor, read_trai
 RNG = np.random.default_rng(0)
 
 
-def test_relatives_have_the_cosine_asked_for_and_the_length() -> None:
+def test_relatives_have_the_requested_cosine_and_norm() -> None:
     z, other = latents_of(1, 5), latents_of(2, 5)
     relatives = relative_of(z, other, 0.8)
     norms = np.linalg.norm(relatives, axis=1)
     assert np.allclose(norms, np.sqrt(512))
     assert np.allclose((z * relatives).sum(1) / 512, 0.8)
-    assert np.array_equal(latents_of(1, 3), z[:3]), "more latents begin with the same"
+    assert np.array_equal(latents_of(1, 3), z[:3]), "a longer sequence starts with the same latents"
 
 
 def test_frechet_distance_of_gaussians() -> None:

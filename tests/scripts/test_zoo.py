@@ -1,4 +1,4 @@
-"""The zoo that ships is what its manifest says, and the script that made it does so again."""
+"""The committed zoo agrees with its manifest, and `scripts.zoo` makes it reproducibly."""
 
 import json
 import math
@@ -36,13 +36,13 @@ LARGE = yaml.safe_load((ROOT / "configs" / "lineage-zoo.yaml").read_text(encodin
 MODELS = read_manifest(ZOO)["models"]
 Tiny = tuple[Path, dict[str, dict[str, Any]]]  # folder and manifest
 
-# A few windows of text that no model was trained on are enough to tell 4 nats from 8.
+# A few held-out windows suffice to distinguish 4 nats from 8.
 SAMPLE = {**CONFIG, "held_out": {**CONFIG["held_out"], "megabytes": 0.1, "windows": 4}}
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As the models were made; on a busy machine a second thread costs more than it gives."""
+    """Use one thread, as in making the models."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -63,7 +63,7 @@ def test_manifest_and_folders_agree() -> None:
     assert {path.name for path in ZOO.iterdir()} == {*MODELS, "manifest.json"}
     for name, entry in MODELS.items():
         assert entry["bytes"] == sum(path.stat().st_size for path in (ZOO / name).iterdir())
-        assert entry["recipe"] == Plan(name, CONFIG, ZOO).recipe(), f"{name} must be made again"
+        assert entry["recipe"] == Plan(name, CONFIG, ZOO).recipe(), f"{name} must be remade"
     assert sum(entry["bytes"] for entry in MODELS.values()) < 24e6
 
 
@@ -71,7 +71,7 @@ def test_manifest_and_folders_agree() -> None:
 def test_every_model_has_learned_its_language(name: str) -> None:
     model, tokenizer = load_shipped(name)
     held_out = held_out_windows(Plan(name, SAMPLE, ZOO), tokenizer)
-    guessing = math.log(len(tokenizer))  # an untrained model's loss is this or more
+    guessing = math.log(len(tokenizer))  # the loss of an untrained model is at least this
     for windows in held_out.values():
         assert mean_loss(model, windows) < guessing - 2
 
@@ -86,7 +86,7 @@ def test_weights_are_published_float16(name: str) -> None:
             assert {tensors.get_slice(key).get_dtype() for key in tensors.keys()} == {"F16"}  # noqa: SIM118
 
 
-def test_bases_began_untrained() -> None:
+def test_bases_started_untrained() -> None:
     bases = [entry for entry in MODELS.values() if entry["relation"] == "base"]
     assert len(bases) == 5
     for entry in bases:
@@ -120,7 +120,7 @@ def test_kinship_between_children() -> None:
     assert kinship(MODELS, "llama-a-finetune", "llama-a-twin") == "shared initialisation"
 
 
-def test_the_twin_descends_from_nobody_and_has_weights_of_its_own() -> None:
+def test_the_twin_has_no_parents_and_other_weights() -> None:
     assert MODELS["llama-a-twin"]["parents"] == []
     twin, base = (
         load_file(ZOO / name / "model.safetensors") for name in ("llama-a-twin", "llama-a")
@@ -129,7 +129,7 @@ def test_the_twin_descends_from_nobody_and_has_weights_of_its_own() -> None:
     assert not twin[query].equal(base[query])
 
 
-def test_extension_renumbers_nothing() -> None:
+def test_extension_keeps_ids() -> None:
     _, before = load(ZOO / "llama-a")
     _, after = load(ZOO / "llama-a-extended")
     old, new = before.get_vocab(), after.get_vocab()
@@ -151,7 +151,7 @@ def make_tiny(out: Path, hash_seed: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_second_run_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_a_second_run_continues_and_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     make_tiny(first, "1")
     shutil.copytree(first, second)
@@ -165,14 +165,14 @@ def test_a_second_run_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
     assert weights.stat().st_mtime_ns == before
     files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
     assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
-    for path in files - {Path("manifest.json")}:  # which holds the seconds it took
+    for path in files - {Path("manifest.json")}:  # which has the times
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
 
-# --- The larger zoo, whose recipes are committed and whose models are not ------------------------
+# --- The larger zoo, of which only the config is committed ---------------------------------------
 
 
-def test_the_larger_zoo_holds_what_the_evaluation_asks_for() -> None:
+def test_the_larger_zoo_has_the_models_that_the_evaluation_needs() -> None:
     models = LARGE["models"]
     bases = [m for m in models.values() if m["relation"] == "base" and m.get("role") is None]
     classes = {LARGE["architectures"][m["architecture"]]["class"] for m in bases}
@@ -227,14 +227,14 @@ def test_every_relation_makes_a_model(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama-1-rotation", "gpt2-1-mean-shift"])
-def test_an_attack_leaves_the_loss(tiny: Tiny, name: str) -> None:
+def test_an_attack_preserves_the_loss(tiny: Tiny, name: str) -> None:
     _, models = tiny
     for loss in models[name]["held_out_loss"].values():
         assert loss["after"] == pytest.approx(loss["before"], abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["llama-1-nf4", "llama-1-gptq", "llama-1-q4_0"])
-def test_four_bits_are_near_the_parents_sixteen(tiny: Tiny, name: str) -> None:
+def test_four_bit_weights_approximate_the_parents(tiny: Tiny, name: str) -> None:
     from huref.loader.checkpoint import open_checkpoint
 
     out, _ = tiny
@@ -245,14 +245,14 @@ def test_four_bits_are_near_the_parents_sixteen(tiny: Tiny, name: str) -> None:
     assert 0.005 < (found - exact).norm() / exact.norm() < 0.15
 
 
-def test_stacked_blocks_are_the_parents(tiny: Tiny) -> None:
+def test_stacked_blocks_equal_the_parents(tiny: Tiny) -> None:
     out, _ = tiny
     parent, stacked = (weights(out, name) for name in ("llama-1", "llama-1-upscaled"))
     for place, source in enumerate([0, 1, 2, 3, 1, 2, 3, 4]):
         assert same(block_of(stacked, place), block_of(parent, source))
 
 
-def test_units_that_are_kept_keep_their_order(tiny: Tiny) -> None:
+def test_kept_units_are_in_order(tiny: Tiny) -> None:
     out, models = tiny
     key = "model.layers.1.mlp.up_proj.weight"
     parent, child = (weights(out, name)[key] for name in ("llama-1", "llama-1-units"))
@@ -262,10 +262,10 @@ def test_units_that_are_kept_keep_their_order(tiny: Tiny) -> None:
     assert models["llama-1-width"]["architecture"] == "LlamaForCausalLM"
 
 
-def test_a_replaced_vocabulary_begins_with_other_rows_on_the_old_body(tiny: Tiny) -> None:
+def test_a_replaced_vocabulary_has_other_embeddings_and_frozen_steps(tiny: Tiny) -> None:
     out, models = tiny
     assert len(weights(out, "llama-1-other-bytes")["model.embed_tokens.weight"]) > 300
-    assert models["llama-1-other-bytes"]["steps"] == 6  # 2 with the body frozen
+    assert models["llama-1-other-bytes"]["steps"] == 6  # 2 of them with frozen blocks
 
 
 def test_a_student_is_no_descendant(tiny: Tiny) -> None:
@@ -277,7 +277,7 @@ def test_a_student_is_no_descendant(tiny: Tiny) -> None:
     assert kinship(models, "llama-1-latin", "llama-spliced") == "siblings"
 
 
-def test_merges_of_equals_and_ends() -> None:
+def test_merges_at_known_shares() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b, base = ({"w": torch.randn(6, 5, generator=generator)} for _ in range(3))
     linear, slerp, ties = (METHODS[name] for name in ("linear", "slerp", "ties"))
@@ -286,12 +286,12 @@ def test_merges_of_equals_and_ends() -> None:
     unit = [{"w": state["w"] / state["w"].norm()} for state in (a, b)]
     assert slerp(unit, [0.5, 0.5], base)["w"].norm() == pytest.approx(1, abs=1e-5)
     change = ties([a, a], [0.5, 0.5], base)["w"] - base["w"]
-    assert int((change != 0).sum()) == 15 + 1  # the larger half, its smallest member included
+    assert int((change != 0).sum()) == 15 + 1  # the larger half, including its smallest member
     kept = change != 0
     assert torch.allclose(change[kept], (a["w"] - base["w"])[kept], atol=1e-6)
 
 
-def test_ties_drops_what_disagrees() -> None:
+def test_ties_drops_changes_of_the_other_sign() -> None:
     zero = {"w": torch.zeros(4)}
     a, b = {"w": torch.tensor([2.0, 2.0, 3.0, 0.1])}, {"w": torch.tensor([2.0, -1.9, 3.0, 0.1])}
     merged = METHODS["ties"]([a, b], [0.5, 0.5], zero)["w"]
