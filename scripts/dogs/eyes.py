@@ -19,8 +19,8 @@ def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) ->
     warm = mixed(warm, _GREEN, 0.35 * ramp(t["eye_light"] + t["eye_blue"], 0.9, 0.4))
     blue, odd = present(t["eye_blue"], 0.2), present(abs(t["eye_odd"]), 0.09)
     for side in (-1, 1):
-        mine = ramp(side * t["eye_odd"], 0.0, 0.6) * odd
-        iris = mixed(warm, _BLUE, blue + mine - 2 * blue * mine)
+        change = ramp(side * t["eye_odd"], 0.0, 0.6) * odd
+        iris = mixed(warm, _BLUE, blue + change - 2 * blue * change)
         _draw_eye(canvas, 50 + side * b.eye_gap, side, radius, iris, p, t)
 
 

@@ -202,9 +202,9 @@ def to_markdown(
         "## Every code",
         "",
         "gap: the largest |mean cos z - mean ICS| on the grid; with few pairs most of it is "
-        "chance, about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z to the base after "
-        "a change, in brackets that of the worst family. Last: two strangers with eight strong "
-        "common directions added. All codes encode the same families and changes.",
+        "chance, about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z to the "
+        "base after a change, in brackets that of the worst family. Last: two strangers with eight "
+        "strong common directions added. All codes encode the same families and changes.",
         *_every_code(families, names),
         "",
         "The encoder less another code, on the same pairs, ± its standard error:",
@@ -219,9 +219,9 @@ def to_markdown(
         "",
         f"Normality over all latents: {draws} independent draws, each in {orders} orders of the "
         "anchors. Mean pooling and the published CNN divide a latent by its own standard "
-        "deviation, so all their norms are equal. Pairs: all models of different draws; a model is in many "
-        "pairs and a draw in several models, so pairs are not independent. (The last line but one "
-        "has the similarity of two orders of one draw.)",
+        "deviation, so all their norms are equal. Pairs: all models of different draws; a model "
+        "is in many pairs and a draw in several models, so pairs are not independent. (The last "
+        "line but one has the similarity of two orders of one draw.)",
         *_normality(unrelated),
     ]
     if zoo:
@@ -229,8 +229,8 @@ def to_markdown(
             "",
             "## Real models",
             "",
-            "Pairs of the zoo, and its bases compared with themselves under other anchors. Here ICS "
-            "is computed over all positions, as a code reads terms.",
+            "Pairs of the zoo, and its bases compared with themselves under other anchors. Here "
+            "ICS is computed over all positions, as a code reads terms.",
             *_zoo(zoo),
         ]
     return "\n".join(lines) + "\n"
