@@ -36,8 +36,8 @@ def distance(
             nose, markings and ear tips have few pixels and high contrast.
         detail: weight of the mean absolute error of each level of the Laplacian pyramid.
         edges: weight of the mean absolute error of the gradients.
-        squares: weight of the mean squared error of colours, which favours large errors such as a
-            missing ear over small ones such as a shade of fur.
+        squares: weight of the mean squared error of colours, which penalises large errors such as a
+            missing ear more than small ones such as a shade of fur.
     """
     around = functional.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
     local = (target - around).abs().mean(1, keepdim=True)

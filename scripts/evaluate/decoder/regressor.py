@@ -78,7 +78,7 @@ class Regressor(nn.Module):
 
 
 def coarse(x: Tensor) -> Tensor:
-    """Pictures (n, 3, 64, 64) at 32 px, flat, (n, 3072) float32."""
+    """Reduce pictures (n, 3, 64, 64) to 32 px and flatten them, (n, 3072) float32."""
     return functional.avg_pool2d(x.float(), x.shape[-1] // COARSE).flatten(1)
 
 
@@ -89,13 +89,13 @@ def traits(z: Latents, basis_seed: int) -> Array:
 
 
 def to_input(images: Images) -> Tensor:
-    """Images (n, 64, 64, 3) uint8 as the regressor takes them."""
+    """Convert images (n, 64, 64, 3) uint8 to pictures (n, 3, 64, 64) in [-1, 1]."""
     colours = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     return (colours / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def load_regressor(folder: Path, basis_seed: int, images: int, epochs: int) -> Regressor:
-    """The regressor of a folder, trained first when it is not there; resumes where it stopped."""
+    """Load the regressor of a folder; train it first, or continue its training, if necessary."""
     path = folder / f"regressor-{basis_seed}-{images}-{epochs}.pt"
     torch.manual_seed(0)
     model = Regressor()

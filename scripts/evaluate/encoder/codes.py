@@ -75,7 +75,7 @@ class OrthogonalProjection:
         self._right = hadamard[right].view(channels, LATENT_SIZE // 4, 4, anchors)
 
     def __call__(self, planes: Tensor) -> Tensor:
-        """Planes (n, channels, m, m) of unit variance to latents (n, 512)."""
+        """Map planes (n, channels, m, m) of unit variance to latents (n, 512)."""
         rows = self._left @ (planes * self._signs)
         latents = torch.einsum("nclm,clkm->nlk", rows, self._right).flatten(1)
         return latents / math.sqrt(planes.shape[1])
