@@ -88,7 +88,7 @@ def grow(generator: Generator, state: State) -> Generator:
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if set(state) - set(fitting):
         name = sorted(set(state) - set(fitting))[0]
-        raise ValueError(f"the configuration has no tensor {name} of that shape")
+        raise ValueError(f"the configuration does not fit the tensor {name}")
     generator.load_state_dict(own | fitting)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
