@@ -96,7 +96,7 @@ def test_terms_equal_what_the_module_computes(name: str, tmp_path: Path) -> None
         12, model.get_input_embeddings().weight.shape[1] if not case.width else case.width
     )
     case.prepare(model)
-    expected = module_terms(model.double(), **{"index": case.index, "E": E} | case.oracle)
+    expected = module_terms(model.double(), **{"index": case.index, "E": E, **case.oracle})
     terms = [block.attention.scores(E), block.attention.write(E) @ E.T, block.ffn.write(E) @ E.T]
     scales = [1.0, 1.0, 1.0] if not case.scaled else [None, None, None]
     for term, reference, scale in zip(terms, expected, scales, strict=True):
@@ -323,7 +323,7 @@ def test_layout_files_are_checked_strictly() -> None:
     folder = resources.files("huref.architecture") / "layouts"
     base = yaml.safe_load((folder / "llama.yaml").read_text("utf-8"))
     assert parse_layout("x", base).experts is not None
-    for changes in (
+    wrong: list[dict[str, Any]] = [
         {"surplus": 1},
         {"attention": {"surplus": []}},
         {"norms": {"kind": "batchnorm"}},
@@ -331,7 +331,8 @@ def test_layout_files_are_checked_strictly() -> None:
         {"attention": {"split": "thirds"}},
         {"attention": {"q": "self_attn.q_proj.weight"}},
         {"experts": {"shared": {"surplus": []}}},
-    ):
+    ]
+    for changes in wrong:
         with pytest.raises(ValueError, match=r"missing or unknown|none of|not a|is needed here"):
             parse_layout("x", merge(base, changes))
     for key in ("embedding", "norms", "attention", "block"):

@@ -59,8 +59,8 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert len(data["latent"]) == 512
     assert data["bytes_read"] < data["bytes_total"]
     with Image.open(out) as image:
-        assert image.text["huref:model"] == folder.name
-        assert image.text["huref:recipe"] == load_recipe()[0].picture_digest
+        assert image.info["huref:model"] == folder.name
+        assert image.info["huref:recipe"] == load_recipe()[0].picture_digest
         assert min(image.size) >= 64
     again = run("fingerprint", folder, "-o", tmp_path / "again.png", "--json")
     assert json.loads(again.stdout)["latent"] == data["latent"]
@@ -94,8 +94,8 @@ def test_compare_takes_folders_records_and_pictures(make_llama: MakeModel, tmp_p
         assert str(a) in text
         assert len(text.strip().splitlines()) == (2 if form == "--csv" else 3)
     sheet = tmp_path / "sheet.png"
-    text = run("compare", png, a, b, "-o", sheet)
-    assert "only the latent" in text.stdout
+    shown = run("compare", png, a, b, "-o", sheet)
+    assert "only the latent" in shown.stdout
     assert Image.open(sheet).width > Image.open(png).width
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from huref.api.open import open_record
@@ -59,7 +60,7 @@ def test_other_blocks_other_sizes_and_missing_barcodes() -> None:
     assert screen_pairs([none, large, coded(base, first), moved]) == {(2, 3)}
 
 
-def test_a_replaced_vocabulary_is_found_in_a_large_table(monkeypatch) -> None:
+def test_a_replaced_vocabulary_is_found_in_a_large_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under other embeddings a model's terms are those of an unrelated model."""
     monkeypatch.setattr("huref.lineage.table.MANY_PAIRS", 0)
     torch.manual_seed(0)

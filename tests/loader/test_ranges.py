@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -12,6 +13,7 @@ import torch
 from huref.errors import AccessError, CheckpointError, ModelNotFoundError, NetworkError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.ranges import coalesce
+from huref.loader.tensors import StoredTensor
 from huref.loader.vocabulary import parse_tokenizer_json
 from tests.support.hub_server import LoopbackHub
 from tests.support.small_models import some_words, write_tokenizer
@@ -67,7 +69,7 @@ def test_adjacent_ranges_are_merged() -> None:
 
 
 def test_a_tensor_at_an_odd_offset_is_read(folder: Path) -> None:
-    header = {"t": tensor(0, 8, [2], "F32"), "__metadata__": {"pad": ""}}
+    header: dict[str, dict[str, Any]] = {"t": tensor(0, 8, [2], "F32"), "__metadata__": {"pad": ""}}
     while len(json.dumps(header)) % 2 == 0:
         header["__metadata__"]["pad"] += " "
     values = torch.tensor([1.5, -2.0])
@@ -268,8 +270,9 @@ def test_broken_connections_resume_and_busy_answers_are_retried(
     read = checkpoint.read([name])[name]
     assert torch.equal(read, open_checkpoint(str(folder)).read([name])[name])
     resumed = [ranged for _, ranged in hub.requests][-1]
-    start = checkpoint.entry(name).start
-    assert resumed == f"bytes={start + 1000}-{checkpoint.entry(name).stop - 1}"
+    entry = checkpoint.entry(name)
+    assert isinstance(entry, StoredTensor)
+    assert resumed == f"bytes={entry.start + 1000}-{entry.stop - 1}"
 
 
 def test_a_server_that_ignores_ranges_is_refused(hub: LoopbackHub, make_llama: MakeModel) -> None:

@@ -87,7 +87,7 @@ def open_norm_gates(model: nn.Module) -> None:
     """For A.X K2, whose norms gate their output."""
     for module in model.modules():
         if type(module).__name__.endswith("GatedRMSNorm") and hasattr(module, "mlp"):
-            module.mlp.forward = lambda x: torch.full_like(x, 1e4)
+            module.get_submodule("mlp").forward = lambda x: torch.full_like(x, 1e4)
 
 
 def fix_streams(model: nn.Module) -> None:
@@ -95,8 +95,9 @@ def fix_streams(model: nn.Module) -> None:
     for module in model.modules():
         kind = type(module).__name__
         if kind.endswith("AltUp"):
-            module.predict = lambda streams: streams
-            module.correct = lambda streams, activated: activated.expand_as(streams).clone()
+            replaced: Any = module
+            replaced.predict = lambda streams: streams
+            replaced.correct = lambda streams, activated: activated.expand_as(streams).clone()
         elif kind.endswith("LaurelBlock"):
             module.forward = torch.zeros_like
 
@@ -105,8 +106,8 @@ def add_shared_block(model: nn.Module) -> None:
     """For Zamba: feed the stream to both inputs of the shared block and add its output."""
     for module in model.modules():
         if type(module).__name__.endswith("HybridLayer"):
-            module.mamba_decoder.forward = _added
-            shared = getattr(module, "shared_transf", None) or module.shared_transformer
+            module.get_submodule("mamba_decoder").forward = _added
+            shared: Any = getattr(module, "shared_transf", None) or module.shared_transformer
             shared.forward = _BesideItself(shared.forward)
 
 

@@ -124,8 +124,8 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
             if type(child).__module__ in kinds and name not in ("score_fn", "softmax"):
                 setattr(parent, name, nn.Identity())
         for gate in ("shared_expert_gate", "g_proj"):
-            if isinstance(child := getattr(parent, gate, None), nn.Linear):
-                setattr(parent, gate, _Open(child.out_features))
+            if isinstance(linear := getattr(parent, gate, None), nn.Linear):
+                setattr(parent, gate, _Open(linear.out_features))
     return centred
 
 
@@ -188,7 +188,7 @@ class Interceptor(TorchFunctionMode):
                 return torch.ones_like(args[0])
             if self.heads is None and function in PRODUCTS:
                 named = kwargs or {}
-                query = named.get("batch1", args[-2] if len(args) > 1 else None)
+                query = named["batch1"] if "batch1" in named else args[-2]
                 key = named.get("batch2", args[-1])
                 if min(query.dim(), key.dim()) >= 3:  # a weight has two axes
                     self.heads = query.clone(), key.clone()

@@ -1,4 +1,4 @@
-"""Merges: one model's weights from several of the same shape."""
+"""Merge methods: one model's weights from those of several models of the same shape."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,7 +25,7 @@ def slerp(states: Sequence[State], shares: Sequence[float], base: State) -> Stat
 
 def _arc(a: Tensor, b: Tensor, t: float) -> Tensor:
     angle = torch.arccos((a.flatten() @ b.flatten() / (a.norm() * b.norm())).clamp(-1, 1))
-    if angle < 1e-4:  # next to parallel, where the arc is a line
+    if angle < 1e-4:  # nearly parallel: the arc is a line
         return (1 - t) * a + t * b
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
 
@@ -33,7 +33,7 @@ def _arc(a: Tensor, b: Tensor, t: float) -> Tensor:
 def ties(
     states: Sequence[State], shares: Sequence[float], base: State, density: float = 0.5
 ) -> State:
-    """TIES (Yadav et al., 2023): trim each change, elect signs, average what agrees."""
+    """TIES (Yadav et al., 2023): trim each change, elect signs, average the changes that agree."""
     return {
         key: _elect([state[key] for state in states], shares, base[key], density) for key in base
     }

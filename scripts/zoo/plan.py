@@ -1,4 +1,4 @@
-"""What is to be made: one model's entry in the config, with all that it depends on."""
+"""The plan of one model: its entry in the config, and what it depends on."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from scripts.zoo.corpus import read_texts
 
 
 @dataclass(frozen=True)
-class Order:
-    """One model to be made: its name, the whole config, and the folder that the zoo lives in."""
+class Plan:
+    """A model's name, the whole config, and the folder of the zoo."""
 
     name: str
     config: Mapping[str, Any]
@@ -20,26 +20,26 @@ class Order:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The model's own entry over the defaults."""
+        """The model's entry in the config, completed by the defaults."""
         return {"parents": [], **self.config["defaults"], **self.config["models"][self.name]}
 
     @property
     def sources(self) -> list[str]:
-        """Models that must be there first: the parents, and a teacher whose outputs are copied."""
+        """Models that must be made first: the parents and, in distillation, the teacher."""
         spec = self.spec
         return [*spec["parents"], *([spec["teacher"]] if "teacher" in spec else [])]
 
-    def of(self, parent: str) -> "Order":
-        """The order that made a parent."""
-        return Order(parent, self.config, self.out)
+    def of(self, parent: str) -> "Plan":
+        """The plan of a parent."""
+        return Plan(parent, self.config, self.out)
 
-    def base(self) -> "Order":
-        """The order of the base that the first line of parents goes back to."""
+    def base(self) -> "Plan":
+        """The plan of the base that is reached by following first parents."""
         parents = self.spec["parents"]
         return self.of(parents[0]).base() if parents else self
 
     def recipe(self) -> str:
-        """Digest of all that the weights depend on, the parents' recipes included."""
+        """Digest of everything in the config that the weights depend on, also through parents."""
         parts = {
             "spec": self.spec,
             "parents": [self.of(source).recipe() for source in self.sources],
@@ -49,12 +49,12 @@ class Order:
             architecture = self.config["architectures"][self.spec["architecture"]]
             parts["architecture"] = architecture
             parts["tokenizer"] = self.config["tokenizers"][architecture["tokenizer"]]
-        elif "tokenizer" in self.spec:  # a vocabulary of its own in place of its parent's
+        elif "tokenizer" in self.spec:  # replaces the parent's vocabulary
             parts["tokenizer"] = self.config["tokenizers"][self.spec["tokenizer"]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def domain_texts(order: Order, name: str) -> tuple[str, ...]:
-    """The texts of a domain of the config."""
-    domain = order.config["domains"][name]
+def domain_texts(plan: Plan, name: str) -> tuple[str, ...]:
+    """The texts of a domain in the config."""
+    domain = plan.config["domains"][name]
     return read_texts(domain["kind"], tuple(domain["buckets"]), domain["megabytes"])
