@@ -130,9 +130,15 @@ def _test_blocks(
             networks = (a_units.key(a_network), b_units.key(b_network))
             in_order = test.test == "order" and len(x) == len(y)
             same = UnitMatching.identity(rows, matching.of, len(y)) if in_order else matching
-            retention = measure_retention(a.relations, b.relations, networks, same)
+            retention = measure_retention(a.relations, b.relations, networks, same, widths_of(a, b))
             test = replace(test, retention=retention)
         yield test
+
+
+def widths_of(a: Record, b: Record) -> tuple[int, int]:
+    """Widths of both residual streams, 0 where one is not known."""
+    first, second = (0 if r.traits is None else r.traits.width for r in (a, b))
+    return first, second
 
 
 def _sample(units: int) -> Tensor:

@@ -6,7 +6,7 @@ from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
 from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.correspondence import Correspondence, compare_units
-from huref.lineage.direction import find_direction
+from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
 from huref.lineage.similarity import Similarity
@@ -46,8 +46,9 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
     elif units.found:
         evidence = replace(evidence, why=evidence.why + _foreign_blocks(a, b, units, layer_map))
     if evidence.verdict == "descends":
-        direction = find_direction(a, b, layer_map, units.retention)
-        evidence = replace(evidence, direction=direction)
+        direction = find_direction(a, b, units.retention)
+        why = evidence.why if direction else f"{evidence.why}; {UNSETTLED}"
+        evidence = replace(evidence, direction=direction, why=why)
     return evidence
 
 

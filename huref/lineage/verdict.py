@@ -41,6 +41,10 @@ from huref.lineage.similarity import Similarity
 DESCENT_RETENTION = 0.975  # the larger retention, at least, of models from one training run
 TWIN_RETENTION = 0.955  # at most, of models trained independently from one initialisation
 LARGEST_RETENTION = 1.3  # a larger one comes from noise in the weights
+ERRORS = 3  # standard errors between a retention and the other verdict's range; level 0.0013
+LEAST_CARRIED = 0.4  # correlation of the initial parts from which a retention says anything
+LEAST_LEARNED = 0.04  # what the older model must have learned, as `Retention.learned_a`
+COPY = 0.9999  # correlation of the cosines of copies, which need no test
 UNRELATED_ICS = 0.1
 DESCENT_ICS = 0.8
 
@@ -79,16 +83,46 @@ def _by_retention(similarity: Similarity, units: Correspondence) -> tuple[Verdic
             "training gives"
         )
     figures += (
-        f"; {as_percent(retention.larger)} of what one model learned is retained by the other"
+        f"; {as_percent(retention.larger)} (standard error {100 * retention.error:.1f} %) of what "
+        "one model learned is retained by the other"
     )
-    if retention.larger >= DESCENT_RETENTION:
-        return "descends", f"both come from one training run: {figures}"
-    if retention.larger <= TWIN_RETENTION:
-        return "shared initialisation", f"same initialisation, trained independently: {figures}"
-    return "inconclusive", (
-        f"same origin, but the retention lies between {as_percent(TWIN_RETENTION)} (shared "
-        f"initialisation) and {as_percent(DESCENT_RETENTION)} (descent): {figures}"
-    )
+    if retention.larger < DESCENT_RETENTION:
+        if (
+            retention.larger <= TWIN_RETENTION
+            and retention.larger + ERRORS * retention.error < DESCENT_RETENTION
+        ):
+            return "shared initialisation", f"same initialisation, trained independently: {figures}"
+        return "inconclusive", (
+            "same origin, but the retention is not clearly on one side of the range from "
+            f"{as_percent(TWIN_RETENTION)} (shared initialisation) to "
+            f"{as_percent(DESCENT_RETENTION)} (descent): {figures}"
+        )
+    if reason := _why_not_descent(retention):
+        return "inconclusive", f"same origin, but {reason}: {figures}"
+    return "descends", f"both come from one training run: {figures}"
+
+
+def _why_not_descent(retention: Retention) -> str:
+    """Why a large retention does not show descent; "" where it does."""
+    if retention.carried >= COPY:
+        return ""
+    if retention.carried < LEAST_CARRIED:
+        return (
+            "too little is left of the initial weights to tell descent from a shared "
+            f"initialisation (correlation {retention.carried:.2f}, {LEAST_CARRIED} is needed)"
+        )
+    if retention.learned < LEAST_LEARNED:
+        return (
+            "the older of the two has learned too little beyond its initial weights to tell "
+            f"descent from a shared initialisation ({as_percent(retention.learned)} of its leading "
+            f"directions, {as_percent(LEAST_LEARNED)} are needed)"
+        )
+    if retention.larger - ERRORS * retention.error <= TWIN_RETENTION:
+        return (
+            f"the retention is not {ERRORS} standard errors above {as_percent(TWIN_RETENTION)}, "
+            "which a shared initialisation reaches"
+        )
+    return ""
 
 
 def _is_damaged(retention: Retention) -> bool:
