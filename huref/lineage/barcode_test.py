@@ -66,7 +66,7 @@ def compare_barcodes(
                 a.relations, b.relations, networks, matching, widths_of(a, b)
             )
             test = replace(test, retention=retention)
-        tests.append(test)
+        tests.append(replace(test, blocks=((x.key(i)[0], y.key(j)[0]),)))
     return summarise(tests, math.log10(TESTS * len(possible)))
 
 
