@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 from huref.cli import options
-from huref.lineage.calibration import load_calibration
+from huref.lineage.calibration import is_calibrated, load_calibration
 from huref.lineage.table import LineageTable, Pair
 
 COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "older")
@@ -109,7 +109,7 @@ def as_text(table: LineageTable) -> str:
     lines += list(_mixtures(table))
     if any(pair.evidence.test == "agreement" for pair in table.pairs):
         lines += ["", "* calibrated on independently trained models; the other p-values are exact"]
-    if calibration := load_calibration():
+    if (calibration := load_calibration()) and is_calibrated(table):
         lines += ["", str(calibration)]
     return "\n".join(lines)
 
@@ -123,7 +123,7 @@ def _summary(table: LineageTable) -> Iterator[str]:
     others: dict[str, list[str]] = {}
     for (i, j), pair in named:
         verdict = pair.evidence.verdict
-        if verdict in ("shared initialisation", "inconclusive"):
+        if verdict in ("contains parts", "shared initialisation", "inconclusive"):
             others.setdefault(verdict, []).append(f"{labels[i]} / {labels[j]}")
         elif verdict is None:
             others.setdefault(pair.why, []).append(f"{labels[i]} / {labels[j]}")
