@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from huref.assets import imported_decoder, locate, read_metadata
+from huref.bounded_json import loads
 from huref.errors import CheckpointDigestError, RecipeError
 
 DIGEST_LENGTH = 12  # hex digits
@@ -167,7 +168,7 @@ def _digest_of(path: Path) -> str:
     metadata = read_metadata(path)
     try:
         # An encoder has its metadata in one JSON string, a decoder in several strings.
-        stated = json.loads(metadata["encoder"]) if "encoder" in metadata else metadata
+        stated = loads(metadata["encoder"], constants=True) if "encoder" in metadata else metadata
         return str(stated["digest"])[:DIGEST_LENGTH]
     except (KeyError, ValueError, TypeError) as error:
         raise RecipeError(

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,9 +12,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
+from huref.bounded_json import loads
 from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError
+from huref.escape import terminal
+from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
@@ -75,7 +77,7 @@ def measure(
     cache: bool = False,
 ) -> tuple[Record, Costs]:
     """Like `open_record`, and what it cost."""
-    path = Path(model).expanduser()
+    path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
         return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
@@ -108,7 +110,12 @@ def _measure_weights(
     read_before = checkpoint.seconds_reading
     meter = checkpoint.repository.meter
     with tqdm(
-        desc=checkpoint.model, unit="B", unit_scale=True, leave=False, delay=2, disable=None
+        desc=terminal(checkpoint.model),
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        delay=2,
+        disable=None,
     ) as bar:
         meter.bar = bar
         blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
@@ -183,11 +190,11 @@ def read_picture(path: Path) -> Record:
     """
     text = read_png_text(path)
     try:
-        recipe = parse_recipe(json.loads(text["huref:recipe.json"]), str(path))
+        recipe = parse_recipe(loads(text["huref:recipe.json"]), str(path))
         raw = base64.b64decode(text["huref:latent"], validate=True)
         latent = np.frombuffer(raw, dtype="<f4").astype(np.float32)
         model, revision, digest = (text[f"huref:{k}"] for k in ("model", "revision", "recipe"))
-    except (KeyError, ValueError, binascii.Error, RecursionError) as error:
+    except (KeyError, ValueError, binascii.Error) as error:
         raise RecordError(
             "not a fingerprint picture (its huref text is missing or damaged)", file=path
         ) from error

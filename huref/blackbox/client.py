@@ -1,7 +1,6 @@
 """A client for OpenAI-compatible endpoints that counts, limits, retries and stores its requests."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 from huref.blackbox.answers import AnswerStore, TokenAnswer, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
 from huref.blackbox.query import Api, TokenQuery
+from huref.bounded_json import JsonError, loads
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError, locating
 
 ATTEMPTS = 5
@@ -217,10 +217,10 @@ class Client:
         if status >= 300:
             raise RefusedError(f"{path} answers status {status} {_excerpt(data)}", model=self.url)
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
+            return loads(data, constants=True)
+        except JsonError as error:
             raise EndpointError(
-                f"the response of {path} is not JSON: {_excerpt(data)}", model=self.url
+                f"the response of {path} is not JSON ({error}): {_excerpt(data)}", model=self.url
             ) from error
 
     def _advise(self, advice: str) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from huref.cli.options import as_file, no_cache_option, recipe_option, require_kind
+from huref.cli.options import as_file, echo, no_cache_option, recipe_option, require_kind
 
 REPORTS = (".html", ".png")
 
@@ -46,5 +46,5 @@ def compare(
         from huref.report.files import write_comparison
 
         write_comparison(table, out, recipe=recipe)
-        click.echo(f"wrote {out}", err=True)
-    click.echo(FORMATS[form or "text"](table))
+        echo(f"wrote {out}", err=True)
+    echo(FORMATS[form or "text"](table))

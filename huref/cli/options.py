@@ -1,11 +1,11 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from huref import escape
 from huref.files import require_folder
 from huref.version import __version__
 
@@ -37,11 +37,18 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
 
 def as_json(data: dict[str, Any]) -> str:
     """A JSON object with the version of huref and the number of the schema in front."""
-    return json.dumps(
-        {"huref": __version__, "schema": SCHEMA, **data}, ensure_ascii=False, indent=2
-    )
+    return escape.to_json({"huref": __version__, "schema": SCHEMA, **data}, indent=2)
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Print a JSON object on stdout; see `as_json`."""
     click.echo(as_json(data))
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print text of any number of lines; characters that act on a terminal are escaped.
+
+    A name or a reason is passed through `escape.terminal` before it becomes part of the text: this
+    function cannot tell a line end of huref's from one of theirs.
+    """
+    click.echo(escape.terminal_lines(text), err=err)

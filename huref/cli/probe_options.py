@@ -12,6 +12,7 @@ import click
 
 from huref.cli.options import as_file, json_option
 from huref.errors import BudgetError, EndpointError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.endpoint import Endpoint
@@ -119,5 +120,5 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     store = AnswerStore(options.answers or answers_path(url, options.model))
     click.echo(f"answers are kept in {store.path}", err=True)
     endpoint = Endpoint(Client(url, key, limits, store), options.model)
-    click.echo(f"{url}: {endpoint.capabilities.summary}", err=True)
+    click.echo(terminal(f"{url}: {endpoint.capabilities.summary}"), err=True)
     return endpoint

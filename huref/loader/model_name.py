@@ -1,9 +1,9 @@
 """Resolves the name that a user gives a model to the repository of its files."""
 
 import re
-from pathlib import Path
 
 from huref.errors import ModelNotFoundError
+from huref.files import as_path
 from huref.loader.ranges import Meter
 from huref.loader.repository import LocalFolder, Repository
 
@@ -23,7 +23,7 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
     if not model:  # Path("") would be the current folder
         raise ModelNotFoundError("the model's name is empty ('')", advice=ADVICE)
     meter = meter or Meter()
-    path = Path(model).expanduser()
+    path = as_path(model)
     if path.is_dir():
         return LocalFolder(path, model, meter)
     if path.is_file():

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from huref.errors import CheckpointError, HurefError, UnsupportedModelError, locating
+from huref.files import as_path
 from huref.loader.contents import Contents
 from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.sources.adapter_tensors import Delta, SideBySide, find_deltas
@@ -74,7 +75,7 @@ class AdapterModel:
                 file=CONFIG,
                 advice="give one with --base",
             )
-        if not self._base_name and self.repository.revision and Path(name).expanduser().exists():
+        if not self._base_name and self.repository.revision and as_path(name).exists():
             raise CheckpointError(
                 f"the adapter comes from the Hub and names as its base '{name}', a path on this "
                 "machine, which is not opened for it",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huref.errors import FleetError
+from huref.files import as_path
 
 ONE_PER_LINE = "give one model per line"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,7 +32,7 @@ class ListedModel:
     @property
     def identity(self) -> str:
         """Equal for two names of one model: Hub ids are case-insensitive."""
-        path = Path(self.name).expanduser()
+        path = as_path(self.name)
         if path.exists():
             return str(path.resolve())
         repository, at, revision = self.name.partition("@")
