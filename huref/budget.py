@@ -16,8 +16,8 @@ LIST, DICT, TUPLE, NUMBER, TEXT, SLOT = 96, 192, 64, 40, 64, 16
 TOKEN = 176  # a Token with its bytes and its id
 TENSOR = 640  # a StoredTensor with its name and its place in the indexes
 
-STEPS_FLOOR = 400_000  # instructions of a parser written in Python: about half a second
-STEPS_FACTOR = 0.4  # instructions for each byte of the file
+STEPS_FLOOR = 300_000  # instructions of a parser written in Python: less than a second
+STEPS_FACTOR = 0.25  # instructions for each byte of the file
 
 
 class Budget:

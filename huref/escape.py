@@ -25,7 +25,8 @@ _LATEX = {
     "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "*": "{*}", "|": "{|}",
     '"': "{''}", "`": r"\textasciigrave{}", "'": "{'}", "-": "{-}",
 }  # fmt: skip
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$!()#])")
+# An underscore inside a word begins no emphasis.
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LINK = re.compile(r"(?i)(://|www\.|@|&)")
 _ENTITIES = {"://": "&#58;//", "@": "&#64;", "&": "&amp;"}
 
@@ -48,7 +49,7 @@ def printable(text: str) -> str:
 
 
 def terminal(text: object) -> str:
-    """The text as one line for a terminal; unsafe characters are written as \\x1b or \\u202e."""
+    r"""The text as one line for a terminal; unsafe characters are written as \x1b or \u202e."""
     words = str(text)
     if _ASCII.fullmatch(words):
         return words
@@ -74,17 +75,11 @@ def csv_cell(value: object) -> object:
 def markdown(text: str) -> str:
     """Text for a cell of a table in Markdown, without markup, HTML or links."""
     linked = _LINK.sub(lambda match: _entity(match[0]), printable(text))
-    return _MARKDOWN.sub(_backslash, linked)
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", linked)
 
 
 def _entity(text: str) -> str:
     return "www&#46;" if text.lower() == "www." else _ENTITIES[text]
-
-
-def _backslash(match: re.Match[str]) -> str:
-    # The number sign of an entity that was just written stays.
-    is_entity = match[0] == "#" and match.string[: match.start()].endswith("&")
-    return match[0] if is_entity else f"\\{match[0]}"
 
 
 def latex(text: str) -> str:
@@ -102,6 +97,6 @@ def newick(label: str) -> str:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON in Unicode; characters that would act on a terminal are written as \\u009b."""
+    r"""JSON in Unicode; characters that would act on a terminal are written as \u009b."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _JSON_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

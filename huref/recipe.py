@@ -6,6 +6,7 @@ by a digest without the decoder, and stay valid when a new decoder draws other p
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from huref.assets import imported_decoder, locate, read_metadata
 from huref.bounded_json import loads
 from huref.errors import CheckpointDigestError, RecipeError
 
+LARGEST_M = 8192
+MOST_LAYERS = 256
 DIGEST_LENGTH = 12  # hex digits
 LATENT_SIZE = 512  # numbers of a latent, whichever encoder and decoder a recipe names
 
@@ -89,6 +92,7 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
         keys = sorted(set(data) ^ expected) if isinstance(data, Mapping) else data
         raise RecipeError(f"recipe fields missing or unknown: {keys}", file=where)
     try:
+        _require_usual(data)
         return Recipe(
             name=str(data["name"]),
             anchors=str(data["anchors"]),
@@ -99,8 +103,20 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
             encoder=str(data["encoder"]),
             decoder=str(data["decoder"]),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecipeError(f"a recipe field has the wrong type ({error})", file=where) from error
+
+
+def _require_usual(data: Mapping[str, Any]) -> None:
+    """Raise ValueError for numbers with which memory or time would have no bound."""
+    if not 0 < int(data["m"]) <= LARGEST_M:
+        raise ValueError(f"m is not within 1 to {LARGEST_M}")
+    if not 0 < len(data["layers"]) <= MOST_LAYERS:
+        raise ValueError(f"layers are not 1 to {MOST_LAYERS} numbers")
+    if not math.isfinite(float(data["damping"])):
+        raise ValueError("damping is not finite")
+    if any(len(str(data[field])) > 4096 for field in ("name", "anchors", "terms", "encoder")):
+        raise ValueError("a text is longer than any")
 
 
 def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:

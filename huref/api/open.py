@@ -15,7 +15,7 @@ from huref.api.cache import cache_path, keep, recall
 from huref.bounded_json import loads
 from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
-from huref.errors import RecordError
+from huref.errors import NetworkError, RecordError
 from huref.escape import terminal
 from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
@@ -76,7 +76,21 @@ def measure(
     depth: Depth = "recipe",
     cache: bool = False,
 ) -> tuple[Record, Costs]:
-    """Like `open_record`, and what it cost."""
+    """Like `open_record`, and what it cost.
+
+    If a file on the Hub changes while it is read, the model is read once more from the start.
+    """
+    try:
+        return _measure(model, recipe, decoder, base, depth, cache)
+    except NetworkError as error:
+        if type(error).__name__ != "ChangedFileError":  # not imported: it needs the Hub's client
+            raise
+        return _measure(model, recipe, decoder, base, depth, cache)
+
+
+def _measure(
+    model: str, recipe: str, decoder: str | None, base: str, depth: Depth, cache: bool
+) -> tuple[Record, Costs]:
     path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size

@@ -12,6 +12,7 @@ from typing import Any
 
 from huref.budget import DICT, LIST, NUMBER, SLOT, TENSOR, TEXT, TUPLE, Budget
 from huref.loader.formats.pickled_tensors import (
+    LARGEST_KEY,
     Builders,
     Name,
     describe_storage,
@@ -69,6 +70,7 @@ class Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.budget = budget
+        self.large_keys = 0
 
     def take(self, count: int) -> bytes:
         """The next bytes. Raises EndOfPickleError when there are fewer."""
@@ -125,8 +127,20 @@ class Machine:
             raise refusal("adds items to something other than a dict")
         self.budget.spend(PAIR * len(pairs) // 2)
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            require_key(key)
+            self.require_key(key)
             target[key] = value
+
+    def require_key(self, key: Any) -> None:
+        """Check that a value can be the key of a dict.
+
+        Large numbers may hash alike, and a dict compares each with all before it: each costs as
+        many steps as there were before.
+        """
+        if type(key) is int and abs(key) > LARGEST_KEY:
+            self.large_keys += 1
+            self.budget.step(self.large_keys)
+        else:
+            require_key(key)
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top of the stack."""
