@@ -23,7 +23,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "*": "{*}", "|": "{|}",
-    '"': "{''}", "`": r"\textasciigrave{}", "'": "{'}", "-": "{-}",
+    '"': "{''}", "`": r"\textasciigrave{}",
 }  # fmt: skip
 # An underscore inside a word begins no emphasis.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")

@@ -7,6 +7,7 @@ by a digest without the decoder, and stay valid when a new decoder draws other p
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from huref.assets import imported_decoder, locate, read_metadata
 from huref.bounded_json import loads
 from huref.errors import CheckpointDigestError, RecipeError
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST_M = 8192
 MOST_LAYERS = 256
 DIGEST_LENGTH = 12  # hex digits
@@ -138,15 +140,45 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError("not a YAML file", file=path) from error
+    expected = _expected(data, path)
     recipe = parse_recipe(data, str(path))
     if decoder is not None and Path(decoder).is_file():
         drawn_by = Path(decoder)
     else:
         drawn_by = _find_decoder(decoder or recipe.decoder, path)
     paths = [_find(recipe.encoder, path), drawn_by]
-    digests = [_digest_of(asset) for asset in paths]
+    stated = [_digest_of(asset) for asset in paths]
+    digests = [digest[:DIGEST_LENGTH] for digest in stated]
+    _require_expected("encoder", stated[0], expected, paths[0])
+    if decoder is None:
+        _require_expected("decoder", stated[1], expected, paths[1])
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
+
+
+def _expected(data: Any, path: Path) -> dict[str, str]:
+    """The digests of networks that a recipe file expects, which are taken out of `data`."""
+    expected = data.pop("expected", None) if isinstance(data, dict) else None
+    if expected is None:
+        return {}
+    if not isinstance(expected, dict) or not all(
+        key in ("encoder", "decoder") and isinstance(text, str) and _SHA256.fullmatch(text)
+        for key, text in expected.items()
+    ):
+        raise RecipeError("its 'expected' is not a mapping of networks to sha256", file=path)
+    return expected
+
+
+def _require_expected(network: str, digest: str, expected: dict[str, str], path: Path) -> None:
+    """Raise CheckpointDigestError for another network than the one that a recipe expects."""
+    if network in expected and expected[network] != digest:
+        raise CheckpointDigestError(
+            f"its digest is {digest[:DIGEST_LENGTH]}, but the recipe expects the {network} "
+            f"{expected[network][:DIGEST_LENGTH]}",
+            file=path,
+            advice="restore the file from the release, or use a recipe of your own without "
+            "'expected'",
+        )
 
 
 def _find(asset: str, recipe_file: Path) -> Path:
@@ -185,7 +217,7 @@ def _digest_of(path: Path) -> str:
     try:
         # An encoder has its metadata in one JSON string, a decoder in several strings.
         stated = loads(metadata["encoder"], constants=True) if "encoder" in metadata else metadata
-        return str(stated["digest"])[:DIGEST_LENGTH]
+        return str(stated["digest"])
     except (KeyError, ValueError, TypeError) as error:
         raise RecipeError(
             "the checkpoint has no digest; it was not made by huref", file=path

@@ -23,6 +23,7 @@ from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
+from huref.threads import fixed_threads
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ALL_BLOCKS = 100_000  # larger than the number of blocks of any model
@@ -100,7 +101,8 @@ def _measure(
     kept = cache_path(checkpoint, loaded, depth) if cache else None
     if kept is not None and (record := recall(kept, model, loaded.decoder)):
         return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
-    record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
+    with fixed_threads():
+        record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
     return record, costs

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from huggingface_hub import hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -51,6 +51,7 @@ class HubFile(ByteSource):
         self._commit = revision
         self._direct: str | None = None  # the URL that the Hub redirected to
         self._tags: dict[str, str] = {}
+        self.on_change: Callable[[], None] = lambda: None  # called before ChangedFileError
 
     def read_into(self, start: int, view: memoryview) -> None:
         """See ByteSource. After a broken connection, reading resumes at the missing byte."""
@@ -121,6 +122,7 @@ class HubFile(ByteSource):
 
     def _expect(self, server: str, tag: str) -> None:
         if self._tags.setdefault(server, tag) != tag:
+            self.on_change()
             raise ChangedFileError(
                 "it changed while it was being read", advice="try again when it is complete"
             )

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from huref.bounded_json import JsonError, loads_object
-from huref.loader.hub.answers import ChangedFileError
 from huref.loader.hub.file import HubFile
 from huref.loader.ranges import ByteSource
 
@@ -30,6 +29,7 @@ class CachedRanges(ByteSource):
         self.merge_gap = source.merge_gap
         # Names inside a repository may be long and contain slashes.
         self._stem = folder / hashlib.sha256(source.name.encode()).hexdigest()[:24]
+        source.on_change = self._forget
         self._tags = self._stem.with_name(f"{self._stem.name}-tags")
 
     def read_into(self, start: int, view: memoryview) -> None:
@@ -37,27 +37,16 @@ class CachedRanges(ByteSource):
         path = self._stem.with_name(f"{self._stem.name}-{start}-{start + len(view)}")
         try:
             cached = path.read_bytes() if path.stat().st_size == len(view) else b""
-            self._require_same(_read_tags(self._tags))
+            self.source.expect(_read_tags(self._tags))
         except OSError:
             cached = b""
         if cached and len(cached) == len(view):
             view[:] = cached
             return
-        try:
-            self.source.read_into(start, view)
-        except ChangedFileError:
-            self._forget()
-            raise
+        self.source.read_into(start, view)
         if len(view) <= LARGEST:
             _write(self._tags, memoryview(json.dumps(self.source.identity).encode()))
             _write(path, view)
-
-    def _require_same(self, tags: dict[str, str]) -> None:
-        try:
-            self.source.expect(tags)
-        except ChangedFileError:
-            self._forget()
-            raise
 
     def _forget(self) -> None:
         """Remove all cached ranges of the file, and their tags."""

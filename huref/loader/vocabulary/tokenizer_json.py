@@ -82,9 +82,8 @@ def parse_tokenizer_json(text: bytes) -> list[Token]:
         Budget(len(text)).spend(TOKEN * len(pieces))
         added = {int(entry["id"]): entry for entry in data.get("added_tokens", [])}
     except ValueError as error:
-        raise CheckpointError(
-            f"it is not a tokenizer.json that huref can read ({error})"
-        ) from error
+        what = f"it is not a tokenizer.json that huref can read ({error})"
+        raise CheckpointError(what) from error
     byte_level = any(_mentions(data.get(k), "ByteLevel") for k in ("pre_tokenizer", "decoder"))
     tokens = []
     for number, piece in sorted(pieces.items()):

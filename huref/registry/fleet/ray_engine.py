@@ -72,7 +72,7 @@ def _join(name: str, **arguments: Any) -> None:
         try:
             ray.init(**arguments)
             return
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # Ray raises bare ones, too, as when a node starts slowly
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             if attempt < ATTEMPTS and any("client server failed" in line for line in lines):
                 ray.shutdown()
