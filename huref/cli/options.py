@@ -7,9 +7,7 @@ from typing import Any
 import click
 
 from huref.files import require_folder
-from huref.version import __version__
-
-SCHEMA = 1  # of all JSON output; docs/json.md describes it
+from huref.version import SCHEMA, __version__
 
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(

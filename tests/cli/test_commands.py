@@ -169,7 +169,7 @@ def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]
         "all zero": (edited("f", lambda t: [x.zero_() for x in t.values()]), "zero"),
         "one embedding": (
             edited("g", lambda t: t["model.embed_tokens.weight"].fill_(1.0)),
-            "embeddings are all alike",
+            "embeddings are all equal",
         ),
         "overflow": (edited("h", lambda t: [x.mul_(1e30) for x in t.values()]), "overflow"),
         "truncated": (truncated, "model.safetensors"),
