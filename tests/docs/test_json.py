@@ -224,3 +224,9 @@ def test_every_schema_is_held_against_output() -> None:
     text = Path(__file__).read_text("utf-8")
     for path in FILES:
         assert path.name == "common.json" or f'"{path.stem}"' in text, path.name
+
+
+def test_cache(records: dict[str, Path]) -> None:
+    assert records
+    assert run("cache-list", "cache", "list")["records"]
+    assert run("cache-purge", "cache", "purge")["removed"] >= 0
