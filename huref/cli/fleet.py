@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from huref.cli.options import as_file, echo, json_option, recipe_option
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option
 from huref.errors import FleetError
-from huref.escape import to_json
 from huref.files import as_path, require_folder
 
 if TYPE_CHECKING:
@@ -98,7 +97,10 @@ def fleet(
         sys.exit(INTERRUPTED)
     if picture is not None and draw_fleet(store, report, picture, recipe):
         echo(f"wrote {picture}", err=True)
-    echo(to_json(report.to_json()) if as_json else _text(report, kept))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        echo(_text(report, kept))
     if report.count("failed") == len(report.lines):
         sys.exit(1)
 
