@@ -149,7 +149,7 @@ def test_every_table_is_safe_for_its_place(a: str, b: str, why: str) -> None:
     assert len(lines) == 2
     assert len({len(line) for line in lines}) == 1
     assert len(FORMATS["md"](table).split("\n")) == 3
-    assert len(FORMATS["latex"](table).split("\n")) == 6
+    assert len(FORMATS["latex"](table).split("\n")) == 7
     assert json.loads(FORMATS["json"](table))["pairs"][0]["a"] == a
     newick = as_newick(build_forest(table))
     assert not _controls(newick, "\n")
