@@ -97,7 +97,7 @@ def as_path(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     try:
         return path.expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # such as "~nobody/x" and "~a\0"
         return path
 
 

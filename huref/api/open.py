@@ -22,6 +22,7 @@ from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.model_name import require_name
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 from huref.threads import fixed_threads
 
@@ -92,6 +93,7 @@ def measure(
 def _measure(
     model: str, recipe: str, decoder: str | None, base: str, depth: Depth, cache: bool
 ) -> tuple[Record, Costs]:
+    require_name(model)
     path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
@@ -109,9 +111,16 @@ def _measure(
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
-    """The kind of a file, by its first bytes; a file of unknown form is treated as a record."""
-    with path.open("rb") as file:
-        head = file.read(RECORD_HEAD)
+    """The kind of a file, by its first bytes; a file of unknown form is treated as a record.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(RECORD_HEAD)
+    except OSError as error:
+        raise RecordError(f"it cannot be read ({error.strerror})", file=path) from error
     if head[: len(PNG_MAGIC)] == PNG_MAGIC:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.

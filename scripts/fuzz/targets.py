@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from huref.bounded_json import JsonError, loads
 from huref.errors import HurefError
@@ -73,14 +74,15 @@ def _file(data: bytes, name: str) -> Path:
 @target
 def safetensors(data: bytes) -> None:
     """Headers of safetensors, beside the safetensors package."""
-    from safetensors import SafetensorError, deserialize
+    import safetensors as package
 
     from huref.loader.formats.safetensors import read_header
 
     found = read_header(Memory(data, "a.safetensors"))
     try:
-        reference = dict(deserialize(data))
-    except SafetensorError as error:
+        read: Callable[[bytes], list[tuple[str, Any]]] = package.deserialize
+        reference = dict(read(data))
+    except package.SafetensorError as error:
         raise DisagreementError(f"the reference refuses it: {error}") from error
     if set(reference) != set(found):
         raise DisagreementError("other names")

@@ -274,5 +274,5 @@ def test_entries_with_other_arrays_are_refused(store: Store) -> None:
         {"anchors": np.zeros(7, np.uint32)},
     ):
         with pytest.raises(RegistryError):
-            store.add([replace(entry, **change)])  # type: ignore[arg-type]
+            store.add([replace(entry, **change)])
     assert len(store) == 1

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -184,14 +184,15 @@ def test_token_ids_beyond_the_embedding_are_refused(folder: Path) -> None:
 
 def tokenizer(model: dict[str, object], **parts: object) -> bytes:
     """A tokenizer.json with the fields that the tokenizers library requires."""
-    needed = {
+    needed: dict[str, dict[str, object]] = {
         "BPE": {"merges": []},
         "WordPiece": {"unk_token": "[UNK]", "continuing_subword_prefix": "##",
                       "max_input_chars_per_word": 100},
     }  # fmt: skip
     model = {**needed.get(str(model.get("type")), {}), **model}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    added = [{**flags, **entry} for entry in parts.pop("added_tokens", [])]  # type: ignore[attr-defined]
+    given = cast("list[dict[str, object]]", parts.pop("added_tokens", []))
+    added = [{**flags, **entry} for entry in given]
     return json.dumps({"model": model, "added_tokens": added, **parts}).encode()
 
 

@@ -167,7 +167,7 @@ class AdapterModel:
                 model=self.repository.model,
                 file=CONFIG,
             )
-        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
     def _derive(self, both: SideBySide, name: str, delta: Delta | None) -> Derived:
         if delta is None:
