@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from huref.cli.options import echo
+
 
 @click.command()
 @click.argument("model")
@@ -44,10 +46,10 @@ def attack(model: str, kind: str, out: Path, other: str | None, seed: int, check
     from huref.attacks import attack as make
 
     names = make(model, kind.split(","), out, seed, other)
-    click.echo(f"wrote {out}: {', '.join(names)}", err=True)
+    echo(f"wrote {out}: {', '.join(names)}", err=True)
     if check:
         from huref.attacks.opening import locate
         from huref.attacks.proof import logit_difference
 
         difference = logit_difference(locate(model), out, names)
-        click.echo(f"largest difference of logits: {difference:.1e} of their standard deviation")
+        echo(f"largest difference of logits: {difference:.1e} of their standard deviation")
