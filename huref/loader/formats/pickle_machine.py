@@ -27,8 +27,8 @@ Operations = Mapping[bytes, Callable[["Machine"], object]]
 PAIR = 100  # bytes of an entry of a dict
 # Bytes of the object that an instruction creates; of all others, a place on the stack.
 COSTS = {
-    **dict.fromkeys((b"]", b"\x8f"), LIST),
-    **dict.fromkeys((b"}", b"\x81"), DICT),
+    **dict.fromkeys((b"]", b"\x8f"), 2 * LIST),  # they cost the collector time as well
+    **dict.fromkeys((b"}", b"\x81"), 2 * DICT),
     **dict.fromkeys((b"\x85", b"\x86", b"\x87", b"t"), TUPLE + 2 * SLOT),
     **dict.fromkeys((b"M", b"J", b"\x8a", b"G"), NUMBER),
     **dict.fromkeys((b"X", b"\x8c", b"\x8d", b"U", b"T", b"C", b"B", b"\x8e"), TEXT),
