@@ -177,7 +177,8 @@ def test_vocab_txt_agrees_with_tokenizer_json() -> None:
     converted = {
         "model": {
             "type": "WordPiece", "vocab": {p: i for i, p in enumerate(pieces)},
-            "unk_token": "[PAD]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+            "unk_token": "[PAD]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
         },
         "added_tokens": [
             {"id": i, "content": pieces[i], "special": True, **FLAGS} for i in (0, 1)
