@@ -10,7 +10,7 @@ from huref.cli.options import as_file, json_option, print_json, recipe_option, r
 from huref.errors import RegistryError
 
 if TYPE_CHECKING:
-    from huref.registry.identify import Identification
+    from huref.registry.identification import Identification
 
 
 @click.command()

@@ -19,6 +19,7 @@ from huref.cli.decoder import decoder
 from huref.cli.fingerprint import fingerprint
 from huref.cli.fleet import fleet
 from huref.cli.identify import identify
+from huref.cli.layouts import layouts
 from huref.cli.probe import probe
 from huref.cli.registry import registry
 from huref.cli.train_encoder import train_encoder
@@ -72,6 +73,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder,
+    train_encoder, layouts,
 ):  # fmt: skip
     main.add_command(command)

@@ -26,7 +26,7 @@ def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> Non
         raise click.UsageError("give at least two models to compare")
     require_kind(out, TREES)
     from huref.api.compare import compare
-    from huref.lineage.growing import build_forest
+    from huref.lineage.build_forest import build_forest
     from huref.report.files import write_forest
 
     table = compare(models, recipe=recipe, cache=not no_cache)

@@ -139,7 +139,7 @@ def _from_gguf(repository: Repository) -> Iterator[Declaration]:
         repository.chosen is None and any(name.endswith(other_weights) for name in repository.files)
     ):
         return  # the other weights are read instead of the GGUF file
-    metadata = read_header(repository.open(file, remember=True)).metadata
+    metadata = read_header(repository.open(file, cache=True)).metadata
     count = metadata.get("general.base_model.count", 0)
     for i in range(min(count, MAX_BASES) if type(count) is int else 0):
         key = f"general.base_model.{i}"

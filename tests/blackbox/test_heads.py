@@ -31,8 +31,10 @@ def test_head_read_from_weights_spans_the_models_outputs(
     values, ids = collect_outputs(source, 1, 200)
     own, strange = (match_outputs(values, ids, 1e-6, h) for h in (head, other))
     assert own.verdict == "same head"
+    assert own.residual is not None
     assert own.residual < 1e-5
     assert strange.verdict == "other model"
+    assert strange.residual is not None
     assert strange.residual > 0.6
 
 
@@ -62,9 +64,13 @@ def test_match_grades_changes_of_a_head(models: Callable[..., Path], tmp_path: P
         signature, changed_head(head, random.normal(size=head.weight.shape) / 50)
     )
     assert tuned.verdict == "fine-tuned head"
+    assert tuned.residual is not None
     assert 0.005 < tuned.residual < 0.1
     unrelated = match_signature(signature, read_head(str(models("qwen2", 1))))
     assert unrelated.verdict == "other model"
+    assert found.overlap is not None
+    assert tuned.overlap is not None
+    assert unrelated.overlap is not None
     assert found.overlap > tuned.overlap - 0.2 > unrelated.overlap
 
 
@@ -81,6 +87,7 @@ def test_unrelated_head_is_not_matched_although_it_is_wide() -> None:
     outputs = hidden @ own.weight[ids].T
     assert match_outputs(outputs, ids, 1e-7, own).verdict == "same head"
     found = match_outputs(outputs, ids, 1e-7, strange)
+    assert found.residual is not None
     assert found.residual < 0.15
     assert found.verdict in ("cannot tell", "other model")
 
@@ -136,8 +143,7 @@ def test_watch_detects_an_update_and_ignores_noise(
         return connect(stub).visit(prompts, 6)
 
     visits = list(range(30))
-    before = visit(0)
-    Baseline("stub", before).save(tmp_path / "b.json")
+    Baseline("stub", visit(0)).save(tmp_path / "b.json")
     before = load_baseline(tmp_path / "b.json").answers
     quiet = [compare_visits(before, visit(0)).p for _ in range(8)]
     assert sum(p < 0.01 for p in quiet) <= 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import FULL, KINDS, V, connect
 
-ACCESS = {
+ACCESS: dict[str, dict[str, Any]] = {
     "full, ids": {"top": None, "ids": "id"},
     "full, names as ids": FULL,
     "chosen ids": {"chosen": True, "ids": "token_id", "bias": "invisible"},
@@ -57,6 +58,8 @@ def test_size_and_norm_of_every_kind_of_head(kind: str, models: Callable[..., Pa
     _, _, hidden, norm = KINDS[kind]
     found = measure_size(LocalModel(str(models(kind))))
     assert (found.hidden_size, found.norm) == (hidden, norm)
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= hidden <= found.high
     assert found.precision == "float32"
 
@@ -128,7 +131,8 @@ def test_argmax_bounds_always_contain_the_truth() -> None:
     truth = np.random.default_rng(3).normal(0, 3, 12)
     for method in ("one-of-n", "hyperrectangle", "bisection"):
         known = Differences(12, 40.0)
-        bias, queries = np.zeros(12), 0
+        bias: np.ndarray | None = np.zeros(12)
+        queries = 0
         while bias is not None:
             known.learn(int(np.argmax(truth + bias)), bias)
             assert (known.low <= truth - truth[known.reference] + 1e-9).all()

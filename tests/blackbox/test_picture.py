@@ -18,7 +18,7 @@ def test_signatures_of_unrelated_models_have_different_pictures(tmp_path: Path) 
         result = CliRunner().invoke(main, [*arguments, "--picture", str(png)])
         assert result.exit_code == 0, result.output
         with Image.open(png) as image:
-            assert image.text["huref:kind"] == "endpoint"
+            assert image.info["huref:kind"] == "endpoint"
             pictures.append(np.asarray(image.convert("RGB")).astype(float))
     difference = np.abs(pictures[0] - pictures[1]).mean()
     assert difference > 10, "unrelated models must not look alike"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ TARGETS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 
 
 def make_adapter(
-    base: Path, target: Path, kind: str = "LlamaForCausalLM", **settings: object
-) -> dict:
+    base: Path, target: Path, kind: str = "LlamaForCausalLM", **settings: Any
+) -> dict[str, torch.Tensor]:
     """An adapter with random deltas, saved by PEFT; the merged weights by PEFT."""
     import peft
     import transformers
@@ -36,7 +37,7 @@ def make_adapter(
     return {name: tensor.detach().clone() for name, tensor in merged.items()}
 
 
-CASES: dict[str, dict[str, object]] = {
+CASES: dict[str, dict[str, Any]] = {
     "LoRA": {},
     "rsLoRA": {"use_rslora": True},
     "DoRA": {"use_dora": True},
@@ -190,7 +191,7 @@ def test_a_torch_adapter_with_a_hostile_pickle_is_refused(tmp_path: Path) -> Non
     import os
 
     class Evil:
-        def __reduce__(self) -> tuple:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
             return os.system, (f"touch {tmp_path}/executed",)
 
     write_tokenizer(tmp_path, some_words(10))

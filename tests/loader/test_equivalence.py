@@ -84,6 +84,7 @@ def padded(folder: Path, target: Path, width: int = 128) -> Path:
     more = width - config_of(folder)["hidden_size"]
     tensors = {}
     for name, tensor in load(folder).items():
+        pad: tuple[int, ...]
         if name.endswith("norm.weight"):
             pad, value = (0, more), 1.0
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -154,7 +155,7 @@ def rounded(tensor: Tensor, size: int, bits: int) -> tuple[Tensor, Tensor, Tenso
 
 def words(integers: Tensor) -> Tensor:
     """Pack 4-bit integers (n, columns) into (n / 8, columns) int32."""
-    packed = sum(integers[i::8] << (4 * i) for i in range(8))
+    packed = torch.stack([integers[i::8] << (4 * i) for i in range(8)]).sum(0)
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32)
 
 

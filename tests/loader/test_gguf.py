@@ -114,7 +114,9 @@ DECODED = [k for k in gguf.quants._type_traits if k.name not in ("BF16",)]
 
 
 @pytest.mark.parametrize("kind", DECODED, ids=lambda kind: kind.name)
-def test_every_type_that_the_package_decodes_is_read(tmp_path: Path, kind: int) -> None:
+def test_every_type_that_the_package_decodes_is_read(
+    tmp_path: Path, kind: gguf.GGMLQuantizationType
+) -> None:
     """Random bytes are valid blocks of any type; NaN scales among them are compared, too."""
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(0).integers(0, 256, (5, 3 * size), dtype=np.uint8)
@@ -151,7 +153,7 @@ def test_key_and_value_halves_of_a_latent_projection_are_joined(tmp_path: Path) 
     """As llama.cpp's DeepSeek converter has written it since 2025: keys transposed by head."""
     heads, nope, value, rank = 3, 4, 5, 6
     kv_b = torch.randn(heads * (nope + value), rank)
-    keys, values = kv_b.view(heads, nope + value, rank).split([nope, value], dim=1)
+    keys, values = kv_b.view(heads, nope + value, rank).split_with_sizes([nope, value], dim=1)
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
     writer.add_tensor("blk.1.attn_k_b.weight", keys.transpose(1, 2).contiguous().numpy())
     writer.add_tensor("blk.1.attn_v_b.weight", values.contiguous().numpy())

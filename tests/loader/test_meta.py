@@ -68,7 +68,8 @@ def test_reordered_rows_fit_the_rotary_embedding_of_transformers() -> None:
     def published(weight: torch.Tensor, position: int) -> torch.Tensor:
         vectors = (x @ weight[rotary_halves(heads * size, heads)].T).view(1, heads, 1, size)
         turn = (position * angles).repeat(2)[None, None]
-        return apply_rotary_pos_emb(vectors, vectors, turn.cos(), turn.sin())[0].view(heads, size)
+        turned: torch.Tensor = apply_rotary_pos_emb(vectors, vectors, turn.cos(), turn.sin())[0]
+        return turned.view(heads, size)
 
     expected = (meta(wq, 7) * meta(wk, 2)).sum(dim=1)
     found = (published(wq, 7) * published(wk, 2)).sum(dim=1)
@@ -88,7 +89,10 @@ def test_a_gated_release_is_read_over_the_hub(
     write_meta(folder, tmp_path / "Llama-2-7b")
     write_tiktoken(tmp_path / "Llama-2-7b", some_words(2048))
     hub.add("meta-llama/Llama-2-7b", tmp_path / "Llama-2-7b", gated=True)
-    with pytest.raises(AccessError, match="is gated: ask for access at http"):
+    with pytest.raises(
+        AccessError,
+        match=r"meta-llama/Llama-2-7b: .*the repository is gated; ask for access at http",
+    ):
         _ = open_checkpoint("meta-llama/Llama-2-7b").names
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     checkpoint = open_checkpoint("meta-llama/Llama-2-7b")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -192,8 +193,8 @@ def test_fp8_without_scales_is_read_unchanged(save: Callable[..., Checkpoint]) -
 
 
 def compressed(
-    format_name: str, weight: Tensor, scale: Tensor, extra: dict[str, Tensor], **arguments: object
-) -> tuple[dict[str, Tensor], Tensor, dict]:
+    format_name: str, weight: Tensor, scale: Tensor, extra: dict[str, Tensor], **arguments: Any
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
     """A module compressed by the library, the weight that the library recovers, the settings."""
     pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors import BaseCompressor
@@ -253,7 +254,7 @@ def test_compressed_eight_bit(
     kind: str,
     strategy: str,
     scale_shape: tuple[int, ...],
-    more: dict,
+    more: dict[str, Any],
 ) -> None:
     scale = torch.rand(scale_shape) * 0.01 + 0.001
     tensors, recovered, settings = compressed(
@@ -382,5 +383,5 @@ def test_inconsistent_parts_are_refused(save: Callable[..., Checkpoint], fault: 
 
 def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
     checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
-    with pytest.raises(WeightsError, match=r"'x\.weight' holds integers"):
+    with pytest.raises(WeightsError, match=r"'x\.weight': it holds integers"):
         read_tensors(checkpoint, {"x": "x.weight"})

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import gguf
 
 Quantise = Callable[[str, Tensor], "tuple[np.ndarray, object]"]
 
@@ -19,8 +23,9 @@ def load(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def config_of(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
+def config_of(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
 
 
 def copy_side_files(folder: Path, target: Path, *names: str) -> None:
@@ -136,7 +141,7 @@ def write_gguf(
     writer.close()
 
 
-def write_vocabulary(writer, tokenizer: dict) -> None:
+def write_vocabulary(writer: "gguf.GGUFWriter", tokenizer: dict[str, Any]) -> None:
     pieces = sorted(tokenizer["model"]["vocab"].items(), key=lambda item: item[1])
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([piece for piece, _ in pieces])
@@ -145,7 +150,7 @@ def write_vocabulary(writer, tokenizer: dict) -> None:
 
 def write_header_only(
     file: Path, model: str, pieces: list[str] | None, kinds: list[int] | None
-) -> dict:
+) -> dict[str, Any]:
     """Write a GGUF file with a vocabulary and no tensors; return its metadata as huref reads it."""
     import gguf
 
@@ -156,7 +161,7 @@ def write_header_only(
     writer.add_tokenizer_model(model)
     if pieces is not None:
         writer.add_token_list(pieces)
-        writer.add_token_types(kinds)
+        writer.add_token_types(kinds or [])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -47,7 +47,7 @@ class GgufModel:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The first file's metadata. Raises CheckpointError when parts of the model are missing."""
-        first = self.repository.open(self.files[0], remember=True)
+        first = self.repository.open(self.files[0], cache=True)
         metadata = self._header(first).metadata
         count = metadata.get("split.count", 1)
         if count not in (0, len(self.files)):
