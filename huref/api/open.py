@@ -19,7 +19,8 @@ from huref.errors import RecordError
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
-from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.ollama import is_manifest
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -98,7 +99,8 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
     is_record = path.suffix == ".safetensors" and b'"recipe"' in head
-    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+    is_weights = path.suffix in WEIGHTS or head.startswith(WEIGHT_MAGICS) or is_manifest(path)
+    return "weights" if is_weights and not is_record else "record"
 
 
 def _measure_weights(

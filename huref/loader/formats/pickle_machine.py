@@ -11,17 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from huref.loader.formats.pickled_tensors import (
+    INERT,
     Builders,
+    Inert,
     Name,
     describe_storage,
     is_dtype,
+    is_passed_over,
     refusal,
 )
 
 Bytes = bytes | bytearray | mmap.mmap
 Operations = Mapping[bytes, Callable[["Machine"], object]]
 
-_SCALARS = (str, int, float, bool, bytes, type(None), Name)
+_SCALARS = (str, int, float, bool, bytes, type(None), Name, Inert)
 
 
 class EndOfPickleError(Exception):
@@ -75,7 +78,7 @@ class Machine:
             raise EndOfPickleError
         return self.take(end + 1 - self.position)[:-1].decode("utf-8")
 
-    def find(self, module: Any, name: Any) -> Name:
+    def find(self, module: Any, name: Any) -> Name | Inert:
         """A global by name. Raises CheckpointError when it is not allowed."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise refusal("refers to a global by something other than its name")
@@ -83,6 +86,8 @@ class Machine:
         is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
         if found in self.builders or is_storage or is_dtype(found):
             return found
+        if is_passed_over(found):
+            return INERT
         full_name = f"{module}.{name}"[:200]
         raise refusal(f"refers to {full_name}, which no state dict needs")
 
@@ -108,6 +113,8 @@ class Machine:
     def update(self, pairs: list[Any]) -> None:
         """Add alternating keys and values to the dict on top of the stack."""
         target = self.stack[-1]
+        if isinstance(target, Inert):
+            return
         if not isinstance(target, dict) or len(pairs) % 2:
             raise refusal("adds items to something other than a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -117,6 +124,8 @@ class Machine:
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top of the stack."""
+        if isinstance(self.stack[-1], Inert):
+            return
         if not isinstance(self.stack[-1], list):
             raise refusal("adds items to something other than a list")
         self.stack[-1].extend(items)
@@ -132,6 +141,9 @@ class Machine:
     def reduce(self) -> None:
         """Call one of the builders."""
         arguments, function = self.stack.pop(), self.stack.pop()
+        if isinstance(function, Inert):
+            self.stack.append(INERT)
+            return
         if not isinstance(function, Name) or function not in self.builders:
             raise refusal("calls something other than a constructor of tensors")
         if not isinstance(arguments, tuple):
@@ -141,8 +153,24 @@ class Machine:
             raise refusal("copies more items than it has bytes")
         self.stack.append(self.builders[function](*arguments))
 
+    def new_object(self, arguments: int) -> None:
+        """Replace a class and its arguments by an Inert, if the class is passed over."""
+        for _ in range(arguments):
+            self.stack.pop()
+        if not isinstance(self.stack.pop(), Inert):
+            raise refusal("makes an object, which no state dict needs")
+        self.stack.append(INERT)
+
+    def make_set(self) -> None:
+        """Replace the items above the last mark by an Inert: no tensor is in a set."""
+        self.since_mark()
+        self.stack.append(INERT)
+
     def build(self) -> None:
         """Discard the attributes of a dict: a state dict has its modules' versions as one."""
+        if len(self.stack) > 1 and isinstance(self.stack[-2], Inert):
+            self.stack.pop()
+            return
         if not isinstance(self.stack.pop(), dict) or not isinstance(self.stack[-1], dict):
             raise refusal("sets the state of an object")
 
@@ -194,4 +222,9 @@ OPERATIONS: Operations = {
     b"Q": lambda m: m.stack.append(describe_storage(m.stack.pop())),
     b"R": Machine.reduce,
     b"b": Machine.build,
+    b"\x81": lambda m: m.new_object(1),  # NEWOBJ
+    b"\x92": lambda m: m.new_object(2),  # NEWOBJ_EX
+    b"\x8f": lambda m: m.stack.append(INERT),  # EMPTY_SET
+    b"\x90": lambda m: m.since_mark(),  # ADDITEMS
+    b"\x91": Machine.make_set,  # FROZENSET
 }

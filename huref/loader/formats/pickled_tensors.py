@@ -41,6 +41,21 @@ class TensorView:
     stride: tuple[int, ...]
 
 
+class Inert:
+    """Stands for an object that no tensor needs. It holds nothing and does nothing."""
+
+
+INERT = Inert()
+
+
+def is_passed_over(name: Name) -> bool:
+    """Whether a name is that of a class whose objects may lie beside a state dict."""
+    if name.module in ("builtins", "__builtin__"):
+        return name.name in _PLAIN_TYPES
+    is_text_codec = (name.module, name.name) == ("_codecs", "encode")
+    return is_text_codec or name.module.split(".")[0] in _PASSED_OVER
+
+
 Builders = Mapping[Name, Callable[..., Any]]
 
 DTYPES = {
@@ -54,7 +69,20 @@ DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
+# Packages whose objects training scripts leave beside a state dict: arguments, settings, counters.
+# Such an object is never made; an Inert stands in its place.
+_PASSED_OVER = frozenset({
+    "accelerate", "argparse", "axolotl", "collections", "datetime", "deepspeed", "fairseq", "hydra",
+    "lightning", "lightning_fabric", "llamafactory", "megatron", "nemo", "numpy", "omegaconf",
+    "pathlib", "peft", "pytorch_lightning", "swift", "transformers", "trl", "typing", "unsloth",
+})  # fmt: skip
+_PLAIN_TYPES = frozenset({
+    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "range",
+    "set", "slice", "str", "tuple",
+})  # fmt: skip
 MAX_AXES = 16  # of a tensor; no weight has more than five
 
 
@@ -103,6 +131,7 @@ BUILDERS: Builders = {
         _view(s, o, shape, stride, dtype)
     ),
     Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    Name("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
     Name("torch", "Size"): tuple,
     Name("torch", "device"): lambda *_: None,
 }

@@ -141,6 +141,19 @@ class AdapterModel:
         return self.base.full_names
 
     @property
+    def files(self) -> list[str]:
+        """See Contents; the adapter's."""
+        return [self.file]
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        if self.file == MLX_WEIGHTS:
+            return "MLX adapter"
+        variant = "DoRA" if self.settings.get("use_dora") else "LoRA"
+        return f"PEFT {'rs' if self.settings.get('use_rslora') else ''}{variant} adapter"
+
+    @property
     def quantisation(self) -> str | None:
         """See Contents; the base's."""
         return self.base.quantisation
@@ -342,7 +355,10 @@ class _Resolver:
         stacked = self._parameters(stem)
         singles = [] if stacked else self._single_experts(stem)
         for module, parts in found:
-            rank_in, out_rank = self._adapter.entry(parts.a).shape, self._adapter.entry(parts.b).shape
+            rank_in, out_rank = (
+                self._adapter.entry(parts.a).shape,
+                self._adapter.entry(parts.b).shape,
+            )
             if len(rank_in) != 2 or len(out_rank) != 2 or rank_in[0] != out_rank[1]:
                 raise CheckpointError(
                     f"the LoRA factors of '{module}', {list(out_rank)} and {list(rank_in)}, do "

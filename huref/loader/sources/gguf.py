@@ -4,12 +4,16 @@ This module reads the metadata: configuration and vocabulary. `gguf_tensors` giv
 experts of a mixture among them, under the published names listed in `gguf_names`.
 """
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from huref.errors import CheckpointError, UnsupportedModelError, locating
-from huref.loader.formats.gguf import Header, read_header
+from huref.loader.formats.ggml import type_name
+from huref.loader.formats.gguf import MAGIC, Header, read_header
 from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
@@ -25,10 +29,17 @@ from huref.loader.stored_tensors import Index, StoredTensors
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
 from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.loader.weight_files import has_weights
 
 # Of several quantisations in one folder, the first of these is read: near the original, yet small.
 PREFERENCE = ("q8_0", "f16", "bf16", "q6_k", "q5_k", "q5", "q4_k", "q4", "f32", "q3", "iq", "q2")
-_NOT_THE_MODEL = ("mmproj", "imatrix", "-vocab", "lora")
+_NOT_THE_MODEL = ("mmproj", "imatrix", "-vocab", "lora-", "-lora")
+MOST_COUNTED = 2000  # tensors whose types are counted
+MOST_LOOKED_INTO = 12  # files whose first bytes are read to find what they are
+_QUANTISATION = re.compile(
+    r"(?<![a-z0-9])(?:ud|i1|imat|imatrix|gguf|ggml|(?:i?q|tq|mxfp)\d(?:[._-]?(?:k|0|1|m|s|l|xs|xxs|xl|nl|moe)"
+    r"(?![a-z0-9]))*|bf16|fp16|f16|fp32|f32|fp8)(?![a-z0-9])"
+)
 
 
 class GgufModel:
@@ -49,6 +60,7 @@ class GgufModel:
         """The first file's metadata. Raises CheckpointError when parts of the model are missing."""
         first = self.repository.open(self.files[0], cache=True)
         metadata = self._header(first).metadata
+        self._require_model(metadata)
         count = metadata.get("split.count", 1)
         if count not in (0, len(self.files)):
             raise CheckpointError(
@@ -58,6 +70,25 @@ class GgufModel:
                 advice="put all parts into one folder",
             )
         return metadata
+
+    def _require_model(self, metadata: dict[str, Any]) -> None:
+        """Raise UnsupportedModelError for a GGUF file that is not a language model's."""
+        kind = metadata.get("general.type", "model")
+        if kind == "adapter":
+            raise UnsupportedModelError(
+                "it is a LoRA adapter in a GGUF file",
+                model=self.repository.model,
+                file=self.files[0],
+                advice="give the PEFT adapter that it was converted from, or merge it with "
+                "llama.cpp's llama-export-lora",
+            )
+        if kind in ("mmproj", "imatrix") or metadata.get("general.architecture") == "clip":
+            raise UnsupportedModelError(
+                "it is the vision projector of a multimodal model, or an importance matrix",
+                model=self.repository.model,
+                file=self.files[0],
+                advice="give the language model's GGUF file",
+            )
 
     @cached_property
     def architecture(self) -> GgufArchitecture:
@@ -129,6 +160,27 @@ class GgufModel:
         with locating(model=self.repository.model):
             return open_published_tensors(self._stored, self.architecture, self._head_counts)
 
+    @property
+    def full_names(self) -> Mapping[str, str | None]:
+        """See Contents."""
+        return {name: name for name in self.tensors.names}
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        return f"GGUF ({self.metadata.get('general.architecture')})"
+
+    @cached_property
+    def quantisation(self) -> str | None:
+        """See Contents; the type of the file that its metadata states, or its most common one."""
+        kinds = Counter(
+            self._stored.entry(name).ggml_type
+            for name in list(self._stored.names)[:MOST_COUNTED]
+            if len(self._stored.entry(name).shape) > 1
+        )
+        kind = kinds.most_common(1)[0][0] if kinds else None
+        return None if kind is None else type_name(kind)
+
     def _head_counts(self) -> tuple[int, int]:
         """Number of query heads and of key-value heads.
 
@@ -151,15 +203,75 @@ class GgufModel:
 
 
 def find_gguf(repository: Repository) -> str | None:
-    """The GGUF file to read: the one that the user named, or the best of a folder, or None."""
+    """The GGUF file to read: the one that the user named, or the best of a folder, or None.
+
+    Files are told by their first bytes where their name does not say what they are.
+
+    Raises:
+        CheckpointError: the folder holds GGUF files of different models.
+    """
     if repository.chosen is not None:
-        return repository.chosen if repository.chosen.endswith(".gguf") else None
+        return repository.chosen if _is_gguf(repository, repository.chosen) else None
+    if "config.json" in repository.files and has_weights(repository):
+        return None
     files = [
         name
         for name in sorted(repository.files)
-        if name.endswith(".gguf") and not any(word in name.lower() for word in _NOT_THE_MODEL)
+        if name.lower().endswith(".gguf")
+        and not any(word in name.lower().rpartition("/")[2] for word in _NOT_THE_MODEL)
     ]
-    return min(files, key=_rank) if files else None
+    if not files and repository.revision is None and len(repository.files) <= MOST_LOOKED_INTO:
+        files = [
+            name
+            for name in sorted(repository.files)
+            if "/" not in name and _is_gguf(repository, name)
+        ]
+    if not files:
+        return None
+    _refuse_different_models(repository, files)
+    return min(files, key=_rank)
+
+
+def _is_gguf(repository: Repository, name: str) -> bool:
+    if name.lower().endswith((".gguf", ".safetensors", ".json", ".md", ".txt")):
+        return name.lower().endswith(".gguf")
+    if repository.files[name] < len(MAGIC):
+        return False
+    return bytes(repository.open(name, cache=True).read(0, len(MAGIC))) == MAGIC
+
+
+def _refuse_different_models(repository: Repository, files: list[str]) -> None:
+    """Raise CheckpointError for files whose names are those of different models.
+
+    Files with the same name in their metadata are one model's, whatever they are called.
+    """
+    by_model: dict[str, str] = {}
+    for name in sorted(files, key=_rank):
+        by_model.setdefault(model_in_name(name), name)
+    if len(by_model) < 2:
+        return
+    found = list(by_model.values())
+    if len(found) <= MOST_LOOKED_INTO:
+        titles = set()
+        for name in found:
+            metadata = read_header(repository.open(name, cache=True)).metadata
+            titles.add(str(metadata.get("general.name") or name))
+        if len(titles) == 1:
+            return
+    place = repository.model.rstrip("/")
+    raise CheckpointError(
+        f"it holds GGUF files of different models ({', '.join(found[:4])})",
+        model=repository.model,
+        advice=f"name one of them, such as {place}/{found[0]}",
+    )
+
+
+def model_in_name(name: str) -> str:
+    """A GGUF file's name without its folder, quantisation, part and separators."""
+    stem = name.rpartition("/")[2].lower().removesuffix(".gguf")
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", stem)
+    stem = _QUANTISATION.sub("", stem)
+    return re.sub(r"[^a-z0-9]+", "", stem)
 
 
 def _rank(name: str) -> tuple[int, str]:

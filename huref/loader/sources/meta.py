@@ -7,6 +7,7 @@ checkpoint: Meta stores rotary pairs interleaved.
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -129,6 +130,21 @@ class MetaModel:
         return DerivedTensors(
             self._stored, sources, lambda name: self._derive(name, *sources[name])
         )
+
+    @property
+    def full_names(self) -> Mapping[str, str | None]:
+        """See Contents."""
+        return {name: name for name in self.tensors.names}
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        return "consolidated"
+
+    @property
+    def quantisation(self) -> str | None:
+        """See Contents."""
+        return None
 
     def _derive(self, name: str, source: str, axis: int | None) -> Derived:
         pieces = [self._stored.entry(f"{file}:{source}") for file in self.files]
