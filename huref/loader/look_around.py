@@ -145,7 +145,8 @@ def _below(repository: Repository) -> Explanation | None:
         kind = "its adapters lie in folders of their own,"
     else:
         kind = "its models lie in folders below,"
-    return f"{kind} in {named}", f"give one of them, such as {_inside(repository, last)}"
+    which = "one of them, such as " if len(folders) > 1 else ""
+    return f"{kind} in {named}", f"give {which}{_inside(repository, last)}"
 
 
 def _split_gguf(repository: Repository) -> Explanation | None:

@@ -105,8 +105,8 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
     start, stop = base + offsets[0], base + offsets[1]
     if start > stop or (bits is not None and stop - start != -(-count * bits // 8)):
         raise CheckpointError(
-            f"its shape {shape} of {dtype_name} needs {-(-count * (bits or 8) // 8)} bytes, but the "
-            f"header gives it {stop - start}",
+            f"its shape {shape} of {dtype_name} needs {-(-count * (bits or 8) // 8)} bytes, but "
+            f"the header gives it {stop - start}",
             advice=SAVE_AGAIN,
         )
     if stop > source.size:

@@ -24,7 +24,8 @@ _ANYWHERE = re.compile(
 NATURAL = frozenset({
     "model", "transformer", "gpt_neox", "backbone", "embed_tokens", "layers", "norm", "lm_head",
     "wte", "h", "ln_f", "decoder", "embedding", "encoder", "tok_embeddings", "output", "blocks",
-    "language_model", "text_model", "llm", "thinker", "word_embeddings", "mamba", "rwkv", "tokens_embed",
+    "language_model", "text_model", "llm", "thinker", "word_embeddings", "mamba", "rwkv",
+    "tokens_embed",
     "language_backbone", "embed_out", "embed_in", "final_layer_norm", "wpe", "embeddings",
 })  # fmt: skip
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.\d+\.")

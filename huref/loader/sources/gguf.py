@@ -18,8 +18,8 @@ from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
     ARCHITECTURES,
-    DEEPSEEK_SETTINGS,
     FALCON_40B,
+    LATENT_SETTINGS,
     MIXTRAL_ARCHITECTURE,
     SETTINGS,
     GgufArchitecture,
@@ -113,21 +113,23 @@ class GgufModel:
         return architecture
 
     def _setting(self, key: str) -> Any:
-        """One setting of the architecture; where it is a list by block, the first block's."""
+        """One setting of the architecture; a list where blocks have different ones."""
         value = self.metadata.get(f"{self.metadata.get('general.architecture')}.{key}")
-        return value[0] if isinstance(value, list) and value else value
+        if isinstance(value, list) and value and all(other == value[0] for other in value):
+            return value[0]
+        return value
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The metadata's settings under the keys of config.json."""
         config: dict[str, Any] = {"model_type": self.architecture.model_type}
         tables = [SETTINGS]
-        if self.architecture.model_type.startswith("deepseek"):
-            tables.append(DEEPSEEK_SETTINGS)
+        if self.architecture.is_latent:
+            tables.append(LATENT_SETTINGS)
         for table in tables:
             for key, names in table.items():
                 value = self._setting(key)
-                if value not in (None, 0):
+                if value not in (None, 0, []):
                     config |= dict.fromkeys(names, value)
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         config["vocab_size"] = len(tokens) if isinstance(tokens, list) else None
@@ -135,10 +137,32 @@ class GgufModel:
             kv_heads = config.get("num_kv_heads")
             config["multi_query"] = kv_heads == 1
             config["new_decoder_architecture"] = kv_heads != 1
+        config |= self._settings_of_type(config)
         key_length = self._setting("attention.key_length_mla") or config.get("head_dim")
         if "qk_rope_head_dim" in config and isinstance(key_length, int):
             config["qk_nope_head_dim"] = key_length - config["qk_rope_head_dim"]
         return config
+
+    def _settings_of_type(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Settings that only some architectures have, or write in another way."""
+        found: dict[str, Any] = {}
+        extra = self._setting("nextn_predict_layers")
+        blocks = config.get("num_hidden_layers")
+        if type(extra) is int and type(blocks) is int and 0 < extra < blocks:
+            found["num_hidden_layers"] = blocks - extra  # the others predict later tokens
+        match self.architecture.model_type:
+            case "gpt_bigcode":
+                found["multi_query"] = config.get("num_key_value_heads") == 1
+            case "gemma4_text":
+                pattern = self._setting("attention.sliding_window_pattern")
+                if isinstance(pattern, list):
+                    kinds = ("full_attention", "sliding_attention")
+                    found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
+                if (local := self._setting("attention.key_length_swa")) is not None:
+                    found |= {"global_head_dim": config.get("head_dim"), "head_dim": local}
+            case "chatglm":
+                found["rmsnorm"] = True
+        return found
 
     @cached_property
     def vocabulary(self) -> list[Token]:
@@ -181,14 +205,18 @@ class GgufModel:
         kind = kinds.most_common(1)[0][0] if kinds else None
         return None if kind is None else type_name(kind)
 
-    def _head_counts(self) -> tuple[int, int]:
-        """Number of query heads and of key-value heads.
+    def _head_counts(self, block: int) -> tuple[int, int]:
+        """Number of query heads and of key-value heads of a block.
 
         Raises:
             CheckpointError: the metadata gives no positive number.
         """
-        queries = self._require_positive(self.config.get("num_attention_heads"))
-        groups = self.config.get("num_key_value_heads")
+        counts = [self.config.get("num_attention_heads"), self.config.get("num_key_value_heads")]
+        heads, groups = (
+            count[block] if isinstance(count, list) and block < len(count) else count
+            for count in counts
+        )
+        queries = self._require_positive(heads)
         return queries, queries if groups is None else self._require_positive(groups)
 
     def _require_positive(self, count: Any) -> int:
