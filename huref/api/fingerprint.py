@@ -70,6 +70,7 @@ class Fingerprint:
             "image": str(self.path) if self.path else None,
             "latent": [float(x) for x in self.latent],
             "anchors": len(anchors.filled) if anchors else None,
+            "files": self.record.files,
             "bytes_read": self.costs.bytes_read,
             "bytes_total": self.costs.bytes_total,
             "seconds": self.costs.seconds,

@@ -104,8 +104,8 @@ class Checkpoint:
             return self._contents.config
 
     def describe_files(self) -> dict[str, Any]:
-        """What was read, as in the JSON of `huref fingerprint` (docs/json.md, Files)."""
-        return describe(self.repository.model, self._contents)
+        """What was read, as `files` in the JSON of `huref fingerprint` (docs/json.md)."""
+        return describe(self._contents)
 
     @property
     def vocabulary(self) -> list[Token]:

@@ -52,11 +52,10 @@ class Contents(Protocol):
 MOST_NAMED = 16  # files or tensors that a description lists
 
 
-def describe(model: str, contents: Contents) -> dict[str, Any]:
+def describe(contents: Contents) -> dict[str, Any]:
     """What was read for a model: files, format, quantisation; of an adapter also its base."""
     base = getattr(contents, "base", None)
     described: dict[str, Any] = {
-        "model": model,
         "names": contents.files[:MOST_NAMED],
         "count": len(contents.files),
         "format": contents.format,
@@ -65,5 +64,5 @@ def describe(model: str, contents: Contents) -> dict[str, Any]:
         "base": None,
     }
     if base is not None:
-        described["base"] = describe(str(getattr(contents, "base_name", "")), base)
+        described["base"] = {"model": str(getattr(contents, "base_name", "")), **describe(base)}
     return described
