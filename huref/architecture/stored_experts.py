@@ -73,7 +73,6 @@ def _forms(experts: Experts) -> Iterator[Experts]:
 
     def form(stacked: str, split: str = "contiguous", **names: str) -> Experts:
         alternatives = {role: (name, f"{name}.weight") for role, name in names.items()}
-        empty: dict[str, Names] = {"gate": (), "up": (), "gate_up": (), "gate_up_adapter": ()}
         if not gated:
             alternatives.pop("gate", None)
         return replace(
@@ -82,7 +81,11 @@ def _forms(experts: Experts) -> Iterator[Experts]:
             stored="out_in",
             down_stored="as_stored",
             split=split,
-            **{**empty, **alternatives},
+            gate=alternatives.get("gate", ()),
+            up=alternatives.get("up", ()),
+            gate_up=alternatives.get("gate_up", ()),
+            gate_up_adapter=(),
+            down=alternatives["down"],
         )
 
     for stem in dict.fromkeys([*map(_stem, experts.down), *STEMS]):

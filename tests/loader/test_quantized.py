@@ -305,12 +305,19 @@ def test_mxfp4_experts(save: Callable[..., Checkpoint]) -> None:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
-    with pytest.raises(UnsupportedModelError, match="'hqq' cannot be read; supported: gptq"):
-        _ = save({}, quant_method="hqq").names
-
-
 WORDS = torch.zeros(4, 8, dtype=torch.int32)
+
+
+def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
+    for end, method in ((".codebooks", "AQLM"), (".q_groups", "EXL2"), (".trellis", "EXL3"),
+                        (".Qidxs", "QuIP#"), (".weight_qdata", "torchao")):  # fmt: skip
+        with pytest.raises(
+            UnsupportedModelError,
+            match=f"quantised by {method}, which huref cannot read; supported: gptq.*quantised from",
+        ):
+            _ = save({f"x{end}": WORDS}, quant_method="anything").names
+
+
 BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
     "gptq bits": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 5}),
     "gptq without scales": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 4}),

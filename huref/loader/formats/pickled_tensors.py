@@ -52,8 +52,9 @@ def is_passed_over(name: Name) -> bool:
     """Whether a name is that of a class whose objects may lie beside a state dict."""
     if name.module in ("builtins", "__builtin__"):
         return name.name in _PLAIN_TYPES
-    is_text_codec = (name.module, name.name) == ("_codecs", "encode")
-    return is_text_codec or name.module.split(".")[0] in _PASSED_OVER
+    if (name.module, name.name) in (("_codecs", "encode"), ("collections", "defaultdict")):
+        return True
+    return name.module.split(".")[0] in _PASSED_OVER
 
 
 Builders = Mapping[Name, Callable[..., Any]]
@@ -75,13 +76,13 @@ DTYPES = {
 # Packages whose objects training scripts leave beside a state dict: arguments, settings, counters.
 # Such an object is never made; an Inert stands in its place.
 _PASSED_OVER = frozenset({
-    "accelerate", "argparse", "axolotl", "collections", "datetime", "deepspeed", "fairseq", "hydra",
+    "accelerate", "argparse", "axolotl", "datetime", "deepspeed", "fairseq", "hydra",
     "lightning", "lightning_fabric", "llamafactory", "megatron", "nemo", "numpy", "omegaconf",
     "pathlib", "peft", "pytorch_lightning", "swift", "transformers", "trl", "typing", "unsloth",
 })  # fmt: skip
 _PLAIN_TYPES = frozenset({
-    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "object", "range",
-    "set", "slice", "str", "tuple",
+    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "long", "object",
+    "range", "set", "slice", "str", "tuple",
 })  # fmt: skip
 MAX_AXES = 16  # of a tensor; no weight has more than five
 

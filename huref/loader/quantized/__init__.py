@@ -121,8 +121,6 @@ def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
     names = list(store.names)
     for pattern, title, method in _SIGNS:
         if any(pattern.search(name) for name in names):
-            if title == "gptq" and not any(name.endswith((".scales", ".qzeros")) for name in names):
-                continue
             if title == "mlx" and not mlx.find_stems(store):
                 continue
             return title, method

@@ -41,12 +41,13 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         groups = scales.shape[0] if scales.shape else 0
         require(scales.shape[-1:] == packed.shape[1:], packed, "does not fit its scales")
         with_zeros = stem + ".qzeros" in store.names
-        bits = _width_of(store, stem, packed.shape[1], settings) if with_zeros else default
+        width = _width_of(store, stem, packed.shape[1], settings) if with_zeros else default
         require(
-            bits in WIDTHS,
+            width in WIDTHS,
             packed,
-            f"has {bits!r} bits by its zero points or settings; GPTQ has 2 to 8",
+            f"has {width!r} bits by its zero points or settings; GPTQ has 2 to 8",
         )
+        bits = int(width or 0)
         rows = packed.shape[0] * 32 // bits
         require(groups > 0 and rows >= groups, packed, f"has {groups} groups")
         sources = [stem + ".qweight", stem + ".scales"]

@@ -82,10 +82,13 @@ def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Deriv
         require(mode in FLOATS, words, f"has no biases, but its mode is {mode!r}")
 
     def combine(parts: list[Tensor]) -> Tensor:
-        integers = unpack_last(parts[0], bits).unflatten(-1, (groups, group))
+        integers = unpack_last(parts[0], bits)
+        integers = integers.reshape(*integers.shape[:-1], groups, group)
+        values: Tensor
         if with_bias:
             values = integers.float().mul_(parts[1].float()[..., None])
-            return values.add_(parts[2].float()[..., None]).flatten(-2)
+            values = values.add_(parts[2].float()[..., None])
+            return values.flatten(-2)
         if bits == 4:
             values = torch.tensor(E2M1)[integers.long()]
         else:
@@ -93,7 +96,8 @@ def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Deriv
         factors = exponents(parts[1])
         if mode == "nvfp4":
             factors = parts[1].view(torch.float8_e4m3fn).float()
-        return values.mul_(factors[..., None]).flatten(-2)
+        values = values.mul_(factors[..., None])
+        return values.flatten(-2)
 
     shape = (*words.shape[:-1], columns)
     info = plain_info(stem + ".weight", words, shape)

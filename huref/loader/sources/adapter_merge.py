@@ -64,7 +64,7 @@ def experts_by_themselves(
 ) -> list[tuple[str, ...]]:
     """The tensors of each single expert that together are a stacked parameter; [] for none."""
     for group in SINGLE_EXPERTS.get(parameter, ()):
-        found = []
+        found: list[tuple[str, ...]] = []
         while all(f"{prefix}.{len(found)}.{part}.weight" in names for part in group):
             found.append(tuple(f"{prefix}.{len(found)}.{part}.weight" for part in group))
         if found:
@@ -166,7 +166,8 @@ def _taken_out(merge: Merge, weight: Tensor, rank: int) -> Tensor:
     """The part of a weight with which PEFT filled the factors before training."""
     if merge.start_of_factors.startswith(OLORA):
         q, r = torch.linalg.qr(weight)
-        return merge.scale * (q[:, :rank] @ r[:rank])
+        leading: Tensor = merge.scale * (q[:, :rank] @ r[:rank])
+        return leading
     if min(weight.shape) <= EXACT or rank + OVERSAMPLING >= min(weight.shape):
         u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     else:
@@ -174,17 +175,20 @@ def _taken_out(merge: Merge, weight: Tensor, rank: int) -> Tensor:
             torch.manual_seed(0)
             u, s, v = torch.svd_lowrank(weight, q=rank + OVERSAMPLING, niter=ITERATIONS)
         vh = v.T
-    return (u[:, :rank] * s[:rank]) @ vh[:rank]
+    principal: Tensor = (u[:, :rank] * s[:rank]) @ vh[:rank]
+    return principal
 
 
 def _scale_to(
     merge: Merge, weight: Tensor, magnitude: Tensor, rows: Sequence[int] | None
 ) -> Tensor:
     if merge.weight_transposed and not merge.by_row:
-        return weight * (magnitude / weight.norm(dim=0))
+        factors: Tensor = magnitude / torch.linalg.vector_norm(weight, dim=0)
+        return weight * factors
     if rows is not None:
         magnitude = magnitude[list(rows)]
-    return weight * (magnitude / weight.norm(dim=-1))[..., None]
+    factors = magnitude / torch.linalg.vector_norm(weight, dim=-1)
+    return weight * factors[..., None]
 
 
 def _replace_rows(

@@ -20,8 +20,8 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 # Parts of a multimodal model beside the language model.
 _OTHER_PART = re.compile(
-    r"vision|visual|image|img|audio|speech|whisper|sound|video|clip|siglip|vit(?![a-z])|projector"
-    r"|projection|connector|multi_modal|multimodal|mm_|merger|resampler|perceiver|aligner|abstractor"
+    r"vision|visual|image|img|audio|speech|whisper|sound|video|clip|siglip|vit(?![a-z])|projector|modality"
+    r"|connector|multi_modal|multimodal|mm_|merger|resampler|perceiver|aligner|abstractor"
     r"|talker|token2wav|codec|patch_embed"
 )
 # Output heads, which the terms do not use.

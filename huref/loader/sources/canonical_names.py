@@ -128,8 +128,10 @@ def _wrapper_prefix(names: Collection[str]) -> str | None:
         return first
     # A module that holds the published model, head and all: model.model.layers, model.lm_head.
     with_head = any(head in inside for head in _HEADS)
-    doubled = bool(seconds & {"model", "transformer", "gpt_neox"}) and not (
-        seconds & {"layers", "h", "blocks"}
+    doubled = (
+        first in ("model.", "transformer.")
+        and bool(seconds & {"model", "transformer", "gpt_neox"})
+        and not (seconds & {"layers", "h", "blocks"})
     )
     return first if doubled and (with_head or seconds <= {"model", "transformer"}) else None
 

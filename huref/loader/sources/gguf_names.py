@@ -403,7 +403,7 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
             "blk.{i}.ffn_sub_norm": "model.layers.{i}.mlp.ffn_sub_norm",
         },
     ),
-    "phimoe": GgufArchitecture("phimoe"),
+    "phimoe": GgufArchitecture("phimoe", {**LLAMA, **MIXTRAL}),
     "jais2": GgufArchitecture("jais2"),
     "starcoder": GgufArchitecture("gpt_bigcode", GPT2),
     "qwen": GgufArchitecture("qwen", QWEN),

@@ -94,15 +94,13 @@ class HuggingFaceModel:
 
     def _quantisation(self) -> dict[str, Any] | None:
         """The settings of the quantisation: in config.json, or in a file of their own."""
-        for name, method in OLD_SETTINGS.items():
-            if name in self.repository.files:
-                settings = read_json(self.repository, name)
-                inner = settings.get("quantization")
-                own = inner if method == "modelopt" and isinstance(inner, dict) else settings
+        beside: dict[str, Any] = {}
+        for file, method in OLD_SETTINGS.items():
+            if file in self.repository.files and not beside:
+                own = read_json(self.repository, file)
+                inner = own.get("quantization")
+                own = inner if method == "modelopt" and isinstance(inner, dict) else own
                 beside = {**own, "quant_method": method}
-                break
-        else:
-            beside = {}
         outer = self._outer_config
         for config in (self.config, outer):
             for key in ("quantization_config", "compression_config", "quantization"):
