@@ -48,6 +48,8 @@ def test_names_are_those_of_the_gguf_package(architecture: str) -> None:
         if expected is not None and name.replace("{i}", "{bid}") in known:
             # Files of a dense and of a mixed model may have two names for one published one.
             same = {other for other, one in names.items() if one == published}
+            if "dbrx" in architecture and "exps" in name:
+                continue  # published as one matrix of all experts
             assert expected in {other.replace(".{e}", "").format(i=1) for other in same}
             checked += any(role in name for role in ESSENTIAL)
     assert checked >= 4

@@ -57,7 +57,7 @@ def test_a_prefix_of_all_names(rewrite: Callable[..., Path], tiny: Path, prefix:
     assert_same(str(rewrite(change)), tiny)
 
 
-MIDDLES = {
+MIDDLES: dict[str, Callable[[str], str]] = {
     "FSDP": lambda n: n.replace("layers.", "layers._fsdp_wrapped_module.", 1),
     "torch.compile in blocks": lambda n: n.replace(".self_attn.", "._orig_mod.self_attn."),
     "activation checkpointing": lambda n: n.replace(".mlp.", ".mlp._checkpoint_wrapped_module."),

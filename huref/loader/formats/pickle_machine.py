@@ -12,12 +12,14 @@ from typing import Any
 
 from huref.loader.formats.pickled_tensors import (
     INERT,
+    QUANTISERS,
     Builders,
     Inert,
     Name,
     describe_storage,
     is_dtype,
     is_passed_over,
+    quantised_by,
     refusal,
 )
 
@@ -88,6 +90,10 @@ class Machine:
             return found
         if is_passed_over(found):
             return INERT
+        if module.split(".")[0] in QUANTISERS:
+            raise quantised_by(module.split(".")[0])
+        if found == Name("torch._utils", "_rebuild_wrapper_subclass"):
+            return found
         full_name = f"{module}.{name}"[:200]
         raise refusal(f"refers to {full_name}, which no state dict needs")
 

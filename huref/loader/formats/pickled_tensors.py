@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,25 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None)
     return TensorView(storage, of_type, offset, tuple(shape), tuple(stride))
 
 
+def _of_subclass(function: Any, _type: Any, arguments: Any, *_: Any) -> Any:
+    """A tensor of a subclass, or one with attributes: what its own builder describes."""
+    if isinstance(function, Name) and function in BUILDERS and isinstance(arguments, tuple):
+        return BUILDERS[function](*arguments)
+    raise quantised_by("a tensor subclass")
+
+
+def quantised_by(package: str) -> UnsupportedModelError:
+    """The error for weights that a package saved as objects of its own."""
+    return UnsupportedModelError(
+        f"its weights are objects of {package}, which hold quantised numbers in a form of its own",
+        advice="give the model that it was quantised from, or a GGUF file of it",
+    )
+
+
+QUANTISERS = ("torchao", "bitsandbytes", "optimum", "hqq", "quanto")
 # What the instruction REDUCE may call; no function of torch is among them.
 BUILDERS: Builders = {
+    Name("torch._tensor", "_rebuild_from_type_v2"): _of_subclass,
     Name("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
     Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(

@@ -102,6 +102,9 @@ def dequantise(
             advice="give the model that it was quantised from, or a GGUF file of it",
         )
     plain = scheme(store, settings or {})
+    if not plain.derive and by_tensors is not None and by_tensors != method:
+        method = by_tensors  # the settings are another form's
+        plain = SCHEMES[method](store, settings or {})
     if not plain.derive:
         return store, None
     names = [name for name in store.names if name not in plain.parts]
@@ -148,7 +151,9 @@ def named_method(settings: Mapping[str, Any], beside: Mapping[str, Any]) -> dict
         return {**beside, **settings}
     if "bits" in settings and "group_size" in settings and "config_groups" not in settings:
         return {**settings, "quant_method": beside.get("quant_method", "mlx")}
-    return {**beside, "quant_method": "compressed-tensors", **settings}
+    if settings.keys() & {"config_groups", "sparsity_config", "format"}:
+        return {**beside, "quant_method": "compressed-tensors", **settings}
+    return {**beside, **settings}
 
 
 __all__ = ["SCHEMES", "Plain", "dequantise", "named_method"]

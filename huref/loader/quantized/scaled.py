@@ -74,6 +74,7 @@ def derive_scaled(
 ) -> Derived:
     """A matrix, or a stack of them, times its scale, the tensor `stem + suffix`."""
     weight, scale = store.entry(name), store.entry(stem + suffix)
+    block = (*(1,) * (len(weight.shape) - len(block)), *block)  # of a stack, each matrix by itself
     sources = [name, stem + suffix]
     if stem + ".weight_zero_point" in store.names:
         sources.append(stem + ".weight_zero_point")

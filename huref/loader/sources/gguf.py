@@ -160,6 +160,9 @@ class GgufModel:
                     found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
                 if (local := self._setting("attention.key_length_swa")) is not None:
                     found |= {"global_head_dim": config.get("head_dim"), "head_dim": local}
+            case "dbrx":
+                found["attn_config"] = {"kv_n_heads": config.get("num_key_value_heads")}
+                found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
             case "chatglm":
                 found["rmsnorm"] = True
         return found

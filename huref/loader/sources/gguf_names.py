@@ -102,6 +102,19 @@ MPT = {
 }
 
 
+DBRX = {
+    "token_embd": "transformer.wte",
+    "output_norm": "transformer.norm_f",
+    "output": "lm_head",
+    "blk.{i}.attn_norm": "transformer.blocks.{i}.norm_attn_norm.norm_1",
+    "blk.{i}.attn_output_norm": "transformer.blocks.{i}.norm_attn_norm.norm_2",
+    "blk.{i}.attn_qkv": "transformer.blocks.{i}.norm_attn_norm.attn.Wqkv",
+    "blk.{i}.attn_output": "transformer.blocks.{i}.norm_attn_norm.attn.out_proj",
+    "blk.{i}.ffn_gate_inp": "transformer.blocks.{i}.ffn.router.layer",
+    "blk.{i}.ffn_gate_exps.{e}": "transformer.blocks.{i}.ffn.experts.{e}.gate_proj",
+    "blk.{i}.ffn_up_exps.{e}": "transformer.blocks.{i}.ffn.experts.{e}.up_proj",
+    "blk.{i}.ffn_down_exps.{e}": "transformer.blocks.{i}.ffn.experts.{e}.down_proj",
+}
 # The norm before the feed-forward network, in files of these architectures named after attention.
 LATE_NORM = {"blk.{i}.post_attention_norm": "model.layers.{i}.post_attention_layernorm"}
 SHARED_EXPERTS = {
@@ -405,6 +418,7 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "phimoe": GgufArchitecture("phimoe", {**LLAMA, **MIXTRAL}),
     "jais2": GgufArchitecture("jais2"),
+    "dbrx": GgufArchitecture("dbrx", DBRX),
     "starcoder": GgufArchitecture("gpt_bigcode", GPT2),
     "qwen": GgufArchitecture("qwen", QWEN),
     "chatglm": GgufArchitecture("chatglm", CHATGLM),
