@@ -65,12 +65,24 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A model that could not be read, and why."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True)
 class LineageTable:
-    """All pairs of some records, in the order in which the models were given."""
+    """All pairs of some records, in the order in which the models were given.
+
+    `failed` lists the models that could not be read; no pair has one of them.
+    """
 
     records: tuple[Record, ...]
     pairs: tuple[Pair, ...]
     mixings: tuple[Mixing, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -113,6 +125,7 @@ class LineageTable:
             "files": [record.files for record in self.records],
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],
+            "failed": [asdict(failure) for failure in self.failed],
         }
 
 
