@@ -121,7 +121,7 @@ def dequantise(
 
 def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
     """The method by which tensors are quantised, as people call it and as huref does."""
-    names = list(store.names)
+    names = {"." + ".".join(name.split(".")[-3:]) for name in store.names}
     for pattern, title, method in _SIGNS:
         if any(pattern.search(name) for name in names):
             if title == "mlx" and not mlx.find_stems(store):

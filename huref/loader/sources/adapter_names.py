@@ -30,6 +30,7 @@ _HEAD = re.compile(
     r"|embed_out|reward_head|regression_head|rm_head|head|output|pooler|dense|out_proj)(?:\.|$)"
 )
 _NUMBER = re.compile(r"\.\d+\.")
+_ENDINGS = (4, 3, 2)  # words by which names are looked up
 
 
 class BaseNames:
@@ -39,17 +40,18 @@ class BaseNames:
         self._names = frozenset(names)
 
     @cached_property
-    def _by_ending(self) -> dict[str, list[str]]:
-        """Every ending of two or more words -> the names that have it."""
-        found: dict[str, list[str]] = defaultdict(list)
+    def _by_ending(self) -> dict[tuple[str, ...], list[str]]:
+        """The last two, three and four words of names -> the names that have them."""
+        found: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for name in self._names:
             words = name.split(".")
-            for start in range(len(words) - 1):
-                found[".".join(words[start:])].append(name)
+            for count in _ENDINGS:
+                if len(words) >= count:
+                    found[tuple(words[-count:])].append(name)
         return found
 
     def find(self, wanted: str) -> str | None:
-        """The base's tensor of an adapter's name, or None.
+        """The base's tensor of an adapter's name, or None: the one with the longest same ending.
 
         Raises:
             CheckpointError: several fit equally well.
@@ -57,22 +59,29 @@ class BaseNames:
         if wanted in self._names:
             return wanted
         words = wanted.split(".")
-        for start in range(len(words) - 1):
-            ending = ".".join(words[start:])
-            fitting = [
-                name
-                for name in self._by_ending.get(ending, ())
-                if _agree(words[:start], name.removesuffix(ending).split(".")[:-1])
-            ]
-            if len(fitting) > 1:
-                raise CheckpointError(
-                    f"the adapter changes '{wanted}', which may be any of "
-                    f"{', '.join(sorted(fitting)[:3])} of its base",
-                    advice="merge the adapter with PEFT",
-                )
-            if fitting:
+        for count in _ENDINGS:
+            by_length: dict[int, list[str]] = defaultdict(list)
+            for name in self._by_ending.get(tuple(words[-count:]), ()):
+                others = name.split(".")
+                same = _same_at_end(words, others)
+                if _agree(words[:-same], others[:-same]):
+                    by_length[same].append(name)
+            if by_length:
+                fitting = by_length[max(by_length)]
+                if len(fitting) > 1:
+                    raise CheckpointError(
+                        f"the adapter changes '{wanted}', which may be any of "
+                        f"{', '.join(sorted(fitting)[:3])} of its base",
+                        advice="merge the adapter with PEFT",
+                    )
                 return fitting[0]
         return None
+
+
+def _same_at_end(words: list[str], others: list[str]) -> int:
+    """How many words at their ends two names have in common."""
+    pairs = zip(reversed(words), reversed(others), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(words), len(others)))
 
 
 def _agree(words: list[str], others: list[str]) -> bool:
