@@ -188,6 +188,15 @@ def _other_format(repository: Repository) -> Explanation | None:
     return None
 
 
+def _config_without_weights(repository: Repository) -> Explanation | None:
+    if "config.json" not in repository.files:
+        return None
+    return (
+        "there is a config.json, but no weights beside it (*.safetensors, *.bin, *.pth or *.gguf)",
+        "download the model's weights, too",
+    )
+
+
 def _training_state(repository: Repository) -> Explanation | None:
     names = {n.rpartition("/")[2] for n in repository.files}
     if not any(fnmatch.fnmatch(n, p) for n in names for p in ("optimizer*", "rng_state*")):
@@ -200,5 +209,5 @@ def _training_state(repository: Repository) -> Explanation | None:
 
 _EXPLANATIONS: tuple[Callable[[Repository], Explanation | None], ...] = (
     _pipeline, _zero, _distcp, _megatron, _split_gguf, _below, _adapter_without_config,
-    _config_alone, _other_format, _training_state,
+    _config_alone, _other_format, _training_state, _config_without_weights,
 )  # fmt: skip

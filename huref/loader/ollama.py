@@ -54,7 +54,9 @@ def find_manifest(store: Path, name: str, model: str) -> Path:
         ModelNotFoundError: the store has no such model, or there is no store.
     """
     if not _NAME.fullmatch(name) or ".." in name:
-        raise ModelNotFoundError("it is not a name of Ollama's", model=model)
+        raise ModelNotFoundError(
+            "it is not a name of a model in Ollama", model=model, advice="give ollama:MODEL[:TAG]"
+        )
     path, _, tag = name.partition(":")
     parts = path.split("/")
     if len(parts) == 1:

@@ -34,6 +34,12 @@ def read_index(source: ByteSource) -> Index:
             file=source.name,
             advice="take a GGUF or safetensors file of the model",
         )
+    if bytes(head).lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise CheckpointError(
+            "it is a web page, not a file of weights",
+            file=source.name,
+            advice="download the file itself, such as with 'hf download'",
+        )
     is_torch = head[:4] == torch_zip.MAGIC or torch_legacy.is_legacy(head)
     if not is_torch and (source.name.endswith(".safetensors") or head[8:9] == b"{"):
         return safetensors.read_header(source)

@@ -29,7 +29,7 @@ def has_weights(repository: Repository) -> bool:
     """Whether the top of a repository holds files of weights in safetensors or torch's format."""
     return any(
         "/" not in name
-        and any(fnmatch.fnmatch(name, p) for p in WEIGHTS)
+        and any(fnmatch.fnmatch(name.lower(), p) for p in WEIGHTS)
         and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
         for name in repository.files
     )
@@ -50,7 +50,7 @@ def open_stored(repository: Repository) -> StoredTensors:
         if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
     ]
     for number, pattern in enumerate(WEIGHTS):
-        weights = sorted(fnmatch.filter(top, pattern))
+        weights = sorted([name for name in top if fnmatch.fnmatch(name.lower(), pattern)])
         indexes = fnmatch.filter(top, INDEXES[number]) if number < len(INDEXES) else []
         if indexes:
             return _open_indexed(repository, min(indexes, key=lambda n: (len(n), n)), weights)
@@ -61,7 +61,15 @@ def open_stored(repository: Repository) -> StoredTensors:
 
 def _open_indexed(repository: Repository, index: str, weights: list[str]) -> StoredTensors:
     """The weights that an index lists, or those that are there in its place."""
-    file_of = _read_weight_map(repository, index)
+    try:
+        file_of = _read_weight_map(repository, index)
+    except CheckpointError:
+        if not weights:
+            raise
+        file_of = {}
+    _refuse_outside(repository, index, file_of)
+    if not file_of and weights:
+        return StoredTensors(repository, _select(repository, weights))
     absent = sorted(set(file_of.values()) - repository.files.keys())
     if not absent:
         return StoredTensors(repository, file_of=file_of)
@@ -139,11 +147,15 @@ def _read_weight_map(repository: Repository, index: str) -> dict[str, str]:
     weight_map = read_json(repository, index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError("it has no weight_map", model=repository.model, file=index)
-    for file in set(map(str, weight_map.values())):
+    return {str(name): str(file) for name, file in weight_map.items()}
+
+
+def _refuse_outside(repository: Repository, index: str, file_of: dict[str, str]) -> None:
+    """Raise CheckpointError for an index that names a file outside the repository."""
+    for file in set(file_of.values()):
         if not is_plain_name(file):
             raise CheckpointError(
                 f"it names '{file}', which is outside the folder",
                 model=repository.model,
                 file=index,
             )
-    return {str(name): str(file) for name, file in weight_map.items()}

@@ -181,7 +181,7 @@ def test_ollamas_store(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         checkpoint = open_checkpoint(name)
         assert checkpoint.describe_files()["format"] == "GGUF (llama)"
         assert NAME in checkpoint.names
-    with pytest.raises(ModelNotFoundError, match="with 3 models.*small:1b"):
+    with pytest.raises(ModelNotFoundError, match=r"with 3 models.*small:1b"):
         open_repository(str(store))
     for name in ("ollama:none", "ollama:../../etc/passwd", "ollama:small:7b", "ollama:"):
         with pytest.raises(ModelNotFoundError):
@@ -198,7 +198,7 @@ def test_ollamas_store(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             }
         )
     )
-    with pytest.raises(HurefError, match="the blob sha256-1111.*missing; run 'ollama pull'"):
+    with pytest.raises(HurefError, match=r"the blob sha256-1111.*missing; run 'ollama pull'"):
         open_repository(str(manifest))
     manifest.write_text(
         json.dumps(
@@ -252,7 +252,6 @@ ROUND_ABOUT = {
     "Megatron": (["iter_0000100/mp_rank_00/model_optim_rng.pt"], "Megatron checkpoint"),
     "a GGUF in pieces": (["big.gguf.part1of2", "big.gguf.part2of2"], "cat big.gguf"),
     "a GGUF cut by split": (["big.gguf-split-a", "big.gguf-split-b"], "cat big.gguf"),
-    "GGUF files below": (["Q4/x.gguf", "Q8/x.gguf"], None),
     "no adapter config": (["adapter_model.safetensors"], "no adapter_config.json beside it"),
     "no adapter weights": (["adapter_config.json"], "no adapter_model.safetensors"),
     "Flax": (["config.json", "flax_model.msgpack"], "Flax checkpoint"),
@@ -272,11 +271,8 @@ def test_one_look_around_before_a_refusal(tmp_path: Path, kind: str) -> None:
     files, message = ROUND_ABOUT[kind]
     folder = tmp_path / "given"
     touch(folder, *files)
-    if message is None:
-        return
     with pytest.raises(HurefError, match=message) as caught:
-        checkpoint = open_checkpoint(str(folder))
-        _ = checkpoint.names
+        _ = open_checkpoint(str(folder)).names
     assert str(caught.value).startswith(str(folder))
     assert "download it again" not in str(caught.value)
 
