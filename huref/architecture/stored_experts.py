@@ -35,7 +35,7 @@ def as_stored(
     if experts is None:
         return layout
     find = _Finder(layout, prefix, names)
-    if find(experts.down) is None:
+    if not _is_there(experts, find):
         others = (form for form in _forms(experts) if _is_there(form, find))
         found = next(others, None)
         if found is None:
