@@ -292,6 +292,34 @@ def test_training_arguments_are_passed_over_without_being_built(tiny: Path, tmp_
         assert_same(str(folder), tiny)
 
 
+class Subclass:
+    """Pickled as a tensor of a subclass that one of torch's functions builds."""
+
+    def __init__(self, function: object, *arguments: object):
+        self.call = (function, *arguments)
+
+    def __reduce__(self) -> Any:
+        function, *arguments = self.call
+        return torch._tensor._rebuild_from_type_v2, (function, torch.Tensor, (*arguments,), {})
+
+
+def test_tensors_of_subclasses_are_described_or_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(tiny / name, folder)
+    tensors: dict[str, Any] = dict(load_file(tiny / "model.safetensors"))
+    with_attribute = tensors[NAME].clone()
+    with_attribute.note = "an attribute makes torch write it in another way"
+    torch.save(tensors | {NAME: with_attribute}, folder / "pytorch_model.bin")
+    assert_same(str(folder), tiny)
+    again = torch._tensor._rebuild_from_type_v2
+    for odd in (Subclass(collections.OrderedDict, [("a", 1)]), Subclass(again, 1, 2, 3)):
+        torch.save(tensors | {"x": odd}, folder / "pytorch_model.bin")
+        with pytest.raises(HurefError, match="objects of a tensor subclass"):
+            _ = open_checkpoint(str(folder)).names
+
+
 @pytest.mark.parametrize(
     "names",
     [["optimizer.pt"], ["scheduler.bin", "rng_state_0.pth"], ["tokenizer.bin", "imatrix.dat"]],

@@ -12,6 +12,7 @@ from typing import Any
 
 from huref.loader.formats.pickled_tensors import (
     INERT,
+    MENTIONED,
     QUANTISERS,
     Builders,
     Inert,
@@ -92,7 +93,7 @@ class Machine:
             return INERT
         if module.split(".")[0] in QUANTISERS:
             raise quantised_by(module.split(".")[0])
-        if found == Name("torch._utils", "_rebuild_wrapper_subclass"):
+        if found in MENTIONED:
             return found
         full_name = f"{module}.{name}"[:200]
         raise refusal(f"refers to {full_name}, which no state dict needs")

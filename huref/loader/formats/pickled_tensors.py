@@ -123,7 +123,9 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None)
 
 def _of_subclass(function: Any, _type: Any, arguments: Any, *_: Any) -> Any:
     """A tensor of a subclass, or one with attributes: what its own builder describes."""
-    if isinstance(function, Name) and function in BUILDERS and isinstance(arguments, tuple):
+    # No other builder: one that copies its arguments could copy a long list any number of times.
+    is_tensor = isinstance(function, Name) and function.name.startswith("_rebuild_tensor")
+    if is_tensor and function in BUILDERS and isinstance(arguments, tuple):
         return BUILDERS[function](*arguments)
     raise quantised_by("a tensor subclass")
 
@@ -136,6 +138,12 @@ def quantised_by(package: str) -> UnsupportedModelError:
     )
 
 
+# Names that pickles of tensor subclasses mention; nothing is made of them.
+MENTIONED = (
+    Name("torch._utils", "_rebuild_wrapper_subclass"),
+    Name("torch", "Tensor"),
+    Name("torch.nn.parameter", "Parameter"),
+)
 QUANTISERS = ("torchao", "bitsandbytes", "optimum", "hqq", "quanto")
 # What the instruction REDUCE may call; no function of torch is among them.
 BUILDERS: Builders = {
