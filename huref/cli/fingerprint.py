@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
 from huref.errors import one_line
-from huref.files import require_folder
+from huref.escape import terminal
+from huref.files import as_path, require_folder
 
 
 @click.command()
@@ -45,18 +46,18 @@ def fingerprint(
         print_json(result.to_json())
         return
     costs = result.costs
-    click.echo(f"picture  {out}")
-    click.echo(f"code     {' '.join(result.code)}")
+    echo(f"picture  {out}")
+    echo(f"code     {' '.join(result.code)}")
     if record:
-        click.echo(f"record   {record}  (private: it leaks weights)")
+        echo(f"record   {record}  (private: it leaks weights)")
     if result.record.revision:
-        click.echo(f"commit   {result.record.revision}")
+        echo(f"commit   {terminal(result.record.revision)}")
     if result.record.files is not None:
-        click.echo(f"files    {describe_files(result.record.files)}")
-    click.echo(f"recipe   {result.record.recipe.name} {result.record.recipe.digest}")
+        echo(f"files    {terminal(describe_files(result.record.files))}")
+    echo(f"recipe   {terminal(result.record.recipe.name)} {result.record.recipe.digest}")
     share = costs.bytes_read / max(costs.bytes_total, 1)
     part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
-    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
+    echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
 
 
 def describe_files(files: dict[str, Any]) -> str:
@@ -70,6 +71,6 @@ def describe_files(files: dict[str, Any]) -> str:
 
 
 def _default_picture(model: str) -> Path:
-    name = Path(model.partition("@")[0]).expanduser().resolve().name
+    name = as_path(model.partition("@")[0]).resolve().name
     name = re.sub(r"[^\w.-]+", "-", name)
     return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")

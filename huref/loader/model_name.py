@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from huref.errors import ModelNotFoundError
+from huref.files import as_path
 from huref.loader.ollama import (
     find_manifest,
     is_manifest,
@@ -35,6 +36,26 @@ _MODELS_FOLDER = re.compile(r"models--(?P<repo>.+)")
 _OLLAMA = "ollama:"
 
 
+LONGEST_NAME = 4096  # bytes of a path, and of a part of it on most systems:
+LONGEST_PART = 255
+
+
+def require_name(model: str) -> None:
+    """Check that the system can look a model's name up as a path.
+
+    Raises:
+        ModelNotFoundError: it is empty, too long, or holds a null character.
+    """
+    if not model:  # Path("") would be the current folder
+        raise ModelNotFoundError("the model's name is empty ('')", advice=ADVICE)
+    raw = model.encode("utf-8", "surrogateescape")
+    longest = max(map(len, raw.split(b"/")))
+    if b"\0" in raw or len(raw) > LONGEST_NAME or longest > LONGEST_PART:
+        raise ModelNotFoundError(
+            "it is neither a folder, nor a file, nor a Hub id", model=model[:80], advice=ADVICE
+        )
+
+
 def open_repository(model: str, meter: Meter | None = None) -> Repository:
     """The repository behind a path, a Hub id, a page of the Hub or a model of Ollama's store.
 
@@ -47,15 +68,14 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
         CheckpointError: the folder is a store of several models.
     """
     model = model.strip()
-    if not model:  # Path("") would be the current folder
-        raise ModelNotFoundError("the model's name is empty ('')", advice=ADVICE)
+    require_name(model)
     meter = meter or Meter()
     if model.startswith(_OLLAMA):
         manifest = find_manifest(store_of_user(), model.removeprefix(_OLLAMA), model)
         return _open_manifest(manifest, model, meter)
     if match := _OLLAMA_PAGE.fullmatch(model):
         return open_repository(_OLLAMA + match["name"], meter)
-    path = Path(model.removeprefix("file://")).expanduser()
+    path = as_path(model.removeprefix("file://"))
     if _is_dir(path):
         return _open_folder(path, model, meter)
     if _is_file(path):
@@ -64,7 +84,7 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
         return LocalFolder(path.parent, model, meter, chosen=path.name)
     tag = ""
     if match := re.fullmatch(r"(?P<folder>.+):(?P<tag>[\w.-]{1,60})", model):
-        folder = Path(match["folder"]).expanduser()
+        folder = as_path(match["folder"])
         if _is_dir(folder):
             local = _open_folder(folder, model, meter)
             return LocalFolder(folder, model, meter, chosen=choose_tag(local, match["tag"]))

@@ -4,12 +4,12 @@ A manifest lies at manifests/HOST/NAMESPACE/MODEL/TAG and lists layers; the one 
 application/vnd.ollama.image.model is a GGUF file.
 """
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from huref.bounded_json import loads
 from huref.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
 
 HOST, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
@@ -41,7 +41,7 @@ def is_manifest(file: Path) -> bool:
     if file.suffix in (".safetensors", ".gguf", ".png") or file.stat().st_size > MAX_MANIFEST:
         return False
     try:
-        data = json.loads(file.read_bytes())
+        data = loads(file.read_bytes())
     except (ValueError, OSError, RecursionError):
         return False
     return isinstance(data, dict) and isinstance(data.get("layers"), list)
@@ -148,7 +148,7 @@ def _layers(manifest: Path, model: str) -> list[dict[str, Any]]:
     try:
         if manifest.stat().st_size > MAX_MANIFEST:
             raise ValueError("it is too large")
-        data = json.loads(manifest.read_bytes())
+        data = loads(manifest.read_bytes())
         layers = data["layers"]
         return [layer for layer in layers if isinstance(layer, dict)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -9,10 +9,10 @@ part of W in A and B, which is subtracted from W first.
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from huref.errors import CheckpointError, HurefError, locating
+from huref.files import as_path
 from huref.loader.contents import Contents
 from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.sources.adapter_merge import (
@@ -107,7 +107,7 @@ class AdapterModel:
                 file=CONFIG,
                 advice="give one with --base",
             )
-        if not self._base_name and self.repository.revision and Path(name).expanduser().exists():
+        if not self._base_name and self.repository.revision and as_path(name).exists():
             raise CheckpointError(
                 f"the adapter comes from the Hub and names as its base '{name}', a path on this "
                 "machine, which is not opened for it",
@@ -454,6 +454,6 @@ def declared_base(repository: Repository) -> object:
     name = settings.get("base_model_name_or_path") or settings.get("model")
     if isinstance(name, str) and name and isinstance(repository, LocalFolder):
         relative = repository.path / name
-        if not Path(name).exists() and relative.exists():
+        if not as_path(name).exists() and relative.exists():
             return str(relative)
     return name
