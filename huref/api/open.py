@@ -21,8 +21,9 @@ from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
-from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
+from huref.loader.ollama import is_manifest
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 from huref.threads import fixed_threads
 
@@ -125,7 +126,8 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
     is_record = path.suffix == ".safetensors" and b'"recipe"' in head
-    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+    is_weights = path.suffix in WEIGHTS or head.startswith(WEIGHT_MAGICS) or is_manifest(path)
+    return "weights" if is_weights and not is_record else "record"
 
 
 def _measure_weights(
@@ -174,6 +176,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         barcodes=extract.barcodes,
         traits=extract.traits,
         relations=extract.relations,
+        files=checkpoint.describe_files(),
     )
 
 

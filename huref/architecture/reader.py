@@ -30,6 +30,7 @@ from huref.architecture.resolved import (
     ResolvedExperts,
     ResolvedNetwork,
 )
+from huref.architecture.stored_experts import as_stored
 from huref.architecture.weights import finite, read_roles, read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.checkpoint import Checkpoint
@@ -65,6 +66,15 @@ class ModelReader:
                 advice=f"{MISMATCH}, or the model needs a layout of its own",
             )
         self.prefix = prefix
+        if self.layout.experts is not None:
+            embedding = self._find_outside_blocks(self.layout.embedding.weight)
+            self.layout = as_stored(
+                self.layout,
+                prefix,
+                self._names,
+                lambda name: tuple(checkpoint.entry(name).shape),
+                checkpoint.entry(embedding).shape[-1],
+            )
         self._blocks: dict[int, ResolvedBlock] = {}
 
     @cached_property

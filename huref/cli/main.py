@@ -67,8 +67,9 @@ def _leave(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Which base model does this language model descend from?
 
-    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, or
-    org/name/file for one file), a LoRA adapter, a saved record or a fingerprint PNG, in any mix.
+    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, org/name/file
+    for one file or org/name:Q4_K_M for one quantisation), an address of the Hub, ollama:NAME, a
+    LoRA adapter, a saved record or a fingerprint PNG, in any mix.
     """
 
 

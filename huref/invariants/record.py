@@ -6,6 +6,7 @@ Terms leak weights, so a record is private. A picture carries the latent only.
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class Record:
         barcodes: numbers that identify hidden units without tokens.
         traits: properties by which the direction of descent is judged.
         relations: cosines between the vectors of sampled hidden units.
+        files: what was read: names, format, quantisation, an adapter's base (docs/json.md).
     """
 
     model: str
@@ -61,6 +63,7 @@ class Record:
     barcodes: Barcodes | None = None
     traits: Traits | None = None
     relations: Relations | None = None
+    files: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Write the record completely or not at all.
@@ -79,6 +82,8 @@ class Record:
                 [[t.hex(), i] for t, i in zip(self.anchors.tokens, self.anchors.ids, strict=True)]
             ),
         }
+        if self.files is not None:
+            metadata["files"] = json.dumps(self.files)
         if self.traits is not None:
             metadata["traits"] = json.dumps(self.traits.to_json())
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
@@ -126,6 +131,7 @@ def load_record(path: Path) -> Record:
         layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
         traits = parse_traits(loads(metadata["traits"])) if "traits" in metadata else None
+        read = parse_files(loads(metadata["files"])) if "files" in metadata else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
             f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
@@ -137,5 +143,44 @@ def load_record(path: Path) -> Record:
     if not all(part is None or part.fits() for part in (units, barcodes, relations)):
         raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
-        model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits, relations
+        model,
+        revision,
+        recipe,
+        layers,
+        anchors,
+        terms,
+        latent,
+        units,
+        barcodes,
+        traits,
+        relations,
+        read,
     )
+
+
+LONGEST_CHAIN = 10  # of bases of adapters
+
+
+def parse_files(value: Any, depth: int = 0) -> dict[str, Any]:
+    """The description of a model's files in a record's metadata, checked.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if depth > LONGEST_CHAIN or not isinstance(value, dict):
+        raise ValueError("the description of the files has another form")
+    lists = [value[key] for key in ("names", "unused")]
+    texts = [value["format"], value["quantisation"] or "", value.get("model", "")]
+    texts += [name for found in lists for name in found]
+    if not all(isinstance(text, str) for text in texts) or type(value["count"]) is not int:
+        raise ValueError("the description of the files has another form")
+    base = value["base"]
+    parsed: dict[str, Any] = {"model": value["model"]} if "model" in value else {}
+    return parsed | {
+        "names": [*lists[0]],
+        "count": value["count"],
+        "format": value["format"],
+        "quantisation": value["quantisation"],
+        "unused": [*lists[1]],
+        "base": None if base is None else parse_files(base, depth + 1),
+    }

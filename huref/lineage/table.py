@@ -125,6 +125,7 @@ class LineageTable:
         return {
             "models": self.models,
             "recipe": self.records[0].recipe.digest,
+            "files": [record.files for record in self.records],
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],
             "failed": [asdict(failure) for failure in self.failed],

@@ -14,7 +14,8 @@ from huref.loader.vocabulary.tokenizer_json import parse_tokenizer_json
 
 # In order of preference.
 FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "tekken.json", "vocab.json",
+    "tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "tiktoken.model",
+    "tekken.json", "vocab.json",
     "vocab.txt",
 )  # fmt: skip
 # Files that say which tokens of a vocab.json are added or special.
