@@ -142,6 +142,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         barcodes=extract.barcodes,
         traits=extract.traits,
         relations=extract.relations,
+        function=extract.function,
     )
 
 

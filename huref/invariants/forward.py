@@ -5,6 +5,7 @@ block after the other, so that only one is in memory. What is measured of a bloc
 (`BlockUse`); the residual stream stays in the pass. See docs/maths.md, Function.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,10 @@ from huref.architecture.reader import ModelReader
 from huref.architecture.running import Running, running
 
 TINY = 1e-30
-SAME_WRITE = 1e-6
+
+
+# Called with the number of an expert (-1: shared), the network, its use and its routing mass.
+Observer = Callable[[int, FeedForward, "UnitUse", float], None]
 
 
 class StreamOverflowError(ArithmeticError):
@@ -28,12 +32,25 @@ class HalfUse:
 
     Attributes:
         share: norm of what it writes over the norm of the stream that it reads, a mean over tokens.
-        total: sum over tokens of the squared norm of what it writes, each token divided by the
-            squared norm of its stream.
+        token_share: the same for the parts of both within the span of the anchors' embeddings.
     """
 
     share: float
-    total: float
+    token_share: float
+
+
+@dataclass(frozen=True)
+class UnitUse:
+    """What the hidden units of one network do on the text.
+
+    Attributes:
+        active: root mean square of each unit's activation, (units,).
+        shares: share of each unit in what the network writes, (units,): the inner product of its
+            output with the sum of all, over the squared norm of the sum. They sum to one.
+    """
+
+    active: Tensor
+    shares: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,22 +63,25 @@ class BlockUse:
             of the head's output with the sum of all, over the squared norm of the sum. They sum to
             one, whatever cancels.
         head_energy: (heads,), the root mean square of each head's output over the stream's norm.
-        units: (units,) of a dense network or expert by its number (-1 where every token passes):
-            the root mean square of the unit's activation.
+        units: by the number of the network, -1 where every token passes it.
         routing: mean probability with which a token takes each expert, (experts,), or None.
+        experts_agree: of a mixture, the norm of what its experts write together over the root of
+            the sum of their squared norms: near zero where they cancel; 1 otherwise.
     """
 
     attention: HalfUse
     ffn: HalfUse
     heads: Tensor
     head_energy: Tensor
-    units: dict[int, Tensor]
+    units: dict[int, UnitUse]
     routing: Tensor | None = None
+    experts_agree: float = 1.0
 
     @property
     def share(self) -> float:
-        """The larger share of the two halves."""
-        return max(self.attention.share, self.ffn.share)
+        """The larger share of the two halves; of each the smaller of its two figures."""
+        halves = (self.attention, self.ffn)
+        return max(min(half.share, half.token_share) for half in halves)
 
 
 class ForwardPass:
@@ -70,10 +90,11 @@ class ForwardPass:
     Args:
         reader: the model.
         ids: token ids, (sequences, length); every sequence begins as the model's texts begin.
+        basis: orthonormal rows (k, d) that span the anchors' embeddings.
     """
 
-    def __init__(self, reader: ModelReader, ids: Tensor):
-        self.reader = reader
+    def __init__(self, reader: ModelReader, ids: Tensor, basis: Tensor):
+        self.reader, self.ids, self._basis = reader, ids, basis
         self.shape = (ids.shape[0], ids.shape[1])
         distinct, places = torch.unique(ids.flatten(), return_inverse=True)
         rows = reader.embeddings(distinct.tolist())
@@ -95,9 +116,19 @@ class ForwardPass:
         return self.running.exact
 
     def run(
-        self, index: int, attention: Attention | LatentAttention, ffn: FeedForward | Mixture
+        self,
+        index: int,
+        attention: Attention | LatentAttention,
+        ffn: FeedForward | Mixture,
+        observe: Observer | None = None,
     ) -> BlockUse:
         """Run one block and move the stream past it.
+
+        Args:
+            index: of the block.
+            attention: of the block.
+            ffn: of the block.
+            observe: is shown each network of a mixture while it is in memory.
 
         Raises:
             StreamOverflowError: a number overflows.
@@ -106,15 +137,14 @@ class ForwardPass:
         written, heads, energy = self._attend(index, attention)
         self._check(written)
         middle = start if self.running.parallel else self._added(index, "attention", start, written)
-        output, units, routing = self._feed(index, middle, ffn)
+        output, units, routing, agree = self._feed(index, middle, ffn, observe)
         self._check(output)
         if self.running.parallel:
             after = start + self.running.residual_scale * (written + output)
         else:
             after = self._added(index, "ffn", middle, output)
-        use = BlockUse(
-            self._half(written, start), self._half(output, middle), heads, energy, units, routing
-        )
+        halves = self._half(written, start), self._half(output, middle)
+        use = BlockUse(*halves, heads, energy, units, routing, agree)
         self.x = after
         return use
 
@@ -124,10 +154,13 @@ class ForwardPass:
 
     def _half(self, written: Tensor, stream: Tensor) -> HalfUse:
         scaled = self.running.residual_scale * written[self.counted]
-        ratio = scaled.norm(dim=1) / stream[self.counted].norm(dim=1).clamp(min=TINY)
-        return HalfUse(float(ratio.mean()), float(ratio.square().sum()))
+        read = stream[self.counted]
+        ratio = scaled.norm(dim=1) / read.norm(dim=1).clamp(min=TINY)
+        within = (scaled @ self._basis.T).norm(dim=1)
+        within = within / (read @ self._basis.T).norm(dim=1).clamp(min=TINY)
+        return HalfUse(float(ratio.mean()), float(within.mean()))
 
-    def _normal(self, x: Tensor) -> Tensor:
+    def normal(self, x: Tensor) -> Tensor:
         """The stream as a norm without a gain lets it in."""
         if self.reader.layout.norms.kind == "layernorm":
             x = x - x.mean(dim=1, keepdim=True)
@@ -140,7 +173,7 @@ class ForwardPass:
         out = norms.attention_out if half == "attention" else norms.ffn_out
         if norms.place == "after" or (out and not own):  # the norm follows, or is on the output
             return x
-        return self._normal(x)
+        return self.normal(x)
 
     def _out(self, index: int, half: str, written: Tensor) -> Tensor:
         """Apply the norm on what a half writes, whose gain is already folded in."""
@@ -149,14 +182,14 @@ class ForwardPass:
         if gain is None:
             return written
         safe = torch.where(gain.abs() > TINY, gain, torch.ones_like(gain))
-        return self._normal(written / safe) * gain
+        return self.normal(written / safe) * gain
 
     def _added(self, index: int, half: str, x: Tensor, written: Tensor) -> Tensor:
         total = x + self.running.residual_scale * written
         if self.reader.layout.norms.place != "after":
             return total
         gain = self.reader.gains(index, half).get(half)
-        normal = self._normal(total)
+        normal = self.normal(total)
         return normal if gain is None else normal * gain
 
     def _attend(
@@ -228,25 +261,39 @@ class ForwardPass:
         return torch.cat([features[..., :start], joined, features[..., start + span :]], dim=-1)
 
     def _feed(
-        self, index: int, stream: Tensor, ffn: FeedForward | Mixture
-    ) -> tuple[Tensor, dict[int, Tensor], Tensor | None]:
-        """What the feed-forward half writes, each unit's activation, and the routing."""
+        self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
+    ) -> tuple[Tensor, dict[int, UnitUse], Tensor | None, float]:
+        """What the feed-forward half writes, its units, the routing, and how far experts agree."""
         x = self._reads("ffn", stream)
+        scale = stream[self.counted].norm(dim=1, keepdim=True).clamp(min=TINY)
         if isinstance(ffn, FeedForward):
-            output, use = self._network(x, ffn)
-            return self._out(index, "ffn", output), {-1: use}, None
-        units: dict[int, Tensor] = {}
+            output, use = self._network(x, ffn, scale)
+            return self._out(index, "ffn", output), {-1: use}, None, 1.0
+        units: dict[int, UnitUse] = {}
         output = torch.zeros_like(x)
         if ffn.shared is not None:
-            output, units[-1] = self._network(x, ffn.shared)
+            output, units[-1] = self._network(x, ffn.shared, scale)
+            if observe is not None:
+                observe(-1, ffn.shared, units[-1], 1.0)
         routing = self._route(index, x, ffn.count)
+        routed, alone = torch.zeros_like(x), 0.0
         for expert in range(ffn.count):
-            written, units[expert] = self._network(x, ffn.read(expert))
-            output = output + routing[:, expert, None] * written
-        return self._out(index, "ffn", output), units, routing[self.counted].mean(dim=0)
+            network = ffn.read(expert)
+            written, units[expert] = self._network(x, network, scale)
+            if observe is not None:
+                mass = float(routing[self.counted, expert].mean())
+                observe(expert, network, units[expert], mass)
+            weighed = routing[:, expert, None] * written
+            routed = routed + weighed
+            alone += float(weighed.square().sum())
+        agree = float(routed.norm()) / max(alone**0.5, TINY)
+        masses = routing[self.counted].mean(dim=0)
+        return self._out(index, "ffn", output + routed), units, masses, agree
 
-    def _network(self, x: Tensor, network: FeedForward) -> tuple[Tensor, Tensor]:
-        """What a network writes, and the root mean square of each unit's activation."""
+    def _network(
+        self, x: Tensor, network: FeedForward, scale: Tensor
+    ) -> tuple[Tensor, UnitUse]:
+        """What a network writes, and what its units do; `scale` is the norm of the stream."""
         up = x @ network.up
         if "up" in network.biases:
             up = up + network.biases["up"]
@@ -259,9 +306,12 @@ class ForwardPass:
             active = self.running.activation(gate)
             hidden = active * up
         output = hidden @ network.down
+        own, total = hidden[self.counted] / scale, output[self.counted] / scale
+        shares = (own * (total @ network.down.T)).sum(dim=0)
+        shares = shares / total.square().sum().clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
-        return output, active[self.counted].square().mean(dim=0).sqrt()
+        return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
 
     def _route(self, index: int, x: Tensor, count: int) -> Tensor:
         """The weight of each expert for each token, (tokens, experts); even without a router."""
@@ -285,3 +335,11 @@ def _alibi(heads: int, length: int) -> Tensor:
     slopes += [2 ** (-4 * (2 * i + 1) / closest) for i in range(heads - closest)]
     distance = torch.arange(length)[None] - torch.arange(length)[:, None]
     return torch.tensor(slopes)[:, None, None] * distance
+
+
+def row_space(E: Tensor) -> Tensor:
+    """Orthonormal rows (k, d) that span the rows of whitened embeddings E (m, d)."""
+    squared, vectors = torch.linalg.eigh((E @ E.T).double())
+    kept = squared > 1e-3 * squared.mean()
+    basis: Tensor = (vectors[:, kept].T @ E.double()) / squared[kept, None].sqrt()
+    return basis.float()

@@ -17,6 +17,7 @@ from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.function_use import TENSORS, FunctionUse, parse_function_use
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
@@ -25,6 +26,7 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
+FUNCTION = tuple(f"function.{name}" for name in TENSORS)
 AGAIN = "make the record again"
 
 
@@ -47,6 +49,7 @@ class Record:
         barcodes: numbers that identify hidden units without tokens.
         traits: properties by which the direction of descent is judged.
         relations: cosines between the vectors of sampled hidden units.
+        function: what the blocks do on a text, and signs of disguise.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Record:
     barcodes: Barcodes | None = None
     traits: Traits | None = None
     relations: Relations | None = None
+    function: FunctionUse | None = None
 
     def save(self, path: Path) -> None:
         """Write the record completely or not at all.
@@ -85,6 +89,9 @@ class Record:
         for name, part in parts.items():
             if part is not None:
                 tensors |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)}
+        if self.function is not None:
+            metadata |= self.function.metadata()
+            tensors |= {f"function.{n}": t for n, t in self.function.tensors().items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
@@ -101,7 +108,7 @@ def load_record(path: Path) -> Record:
             metadata = file.metadata() or {}
             recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            optional = {*UNITS, *BARCODES, *RELATIONS}
+            optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION}
             expected = {
                 "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
                 "latent": (LATENT_SIZE,),
@@ -121,6 +128,10 @@ def load_record(path: Path) -> Record:
                 barcodes = Barcodes(*map(file.get_tensor, BARCODES))
             if set(RELATIONS) & set(shapes):
                 relations = Relations(*map(file.get_tensor, RELATIONS))
+            function = None
+            if set(FUNCTION) & set(shapes):
+                parts = {name: file.get_tensor(f"function.{name}") for name in TENSORS}
+                function = parse_function_use(parts, metadata)
         rows = [
             (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
         ]
@@ -135,8 +146,19 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(part is None or part.fits() for part in (units, barcodes, relations)):
+    if not all(part is None or part.fits() for part in (units, barcodes, relations, function)):
         raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
-        model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits, relations
+        model=model,
+        revision=revision,
+        recipe=recipe,
+        layers=layers,
+        anchors=anchors,
+        terms=terms,
+        latent=latent,
+        units=units,
+        barcodes=barcodes,
+        traits=traits,
+        relations=relations,
+        function=function,
     )

@@ -20,6 +20,7 @@ from huref.loader.sources.adapter_tensors import Delta, SideBySide, find_deltas
 from huref.loader.stored_tensors import StoredTensors
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.encoder import TextEncoder
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -101,6 +102,11 @@ class AdapterModel:
     def vocabulary(self) -> list[Token]:
         """The base's vocabulary; an adapter's own tokenizer can only add tokens to it."""
         return self.base.vocabulary
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The base's tokenizer."""
+        return self.base.encoder
 
     @cached_property
     def tensors(self) -> TensorStore:

@@ -10,7 +10,8 @@ from huref.loader.sources.wrappers import is_wrapper, language_config, unwrap
 from huref.loader.stored_tensors import open_stored
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder, begins_with
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
 
 # Files in which quantisers stored their settings before config.json had a key for them.
 OLD_SETTINGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -41,6 +42,11 @@ class HuggingFaceModel:
     def vocabulary(self) -> list[Token]:
         """See Contents."""
         return open_vocabulary(self.repository)
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return open_encoder(self.repository, begins_with(self.config))
 
     @cached_property
     def tensors(self) -> TensorStore:

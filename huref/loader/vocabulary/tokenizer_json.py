@@ -34,6 +34,11 @@ def _decode(piece: str, model_type: str, byte_level: bool) -> tuple[bytes, Kind]
     return decode_metaspace(piece), "normal"
 
 
+def _contradicts(entry: Any, piece: str) -> bool:
+    """Whether an added token has another string than the vocabulary at its id."""
+    return isinstance(entry, dict) and str(entry.get("content", "")) != piece
+
+
 def parse_tokenizer_json(text: bytes) -> list[Token]:
     """The vocabulary of a tokenizer.json.
 
@@ -58,10 +63,12 @@ def parse_tokenizer_json(text: bytes) -> list[Token]:
     model_type = str(model.get("type") or "BPE")
     tokens = []
     for number, piece in sorted(pieces.items()):
-        if number not in added:
+        if number not in added or _contradicts(added[number], piece):
             decoded, kind = _decode(piece, model_type, byte_level)
             tokens.append(Token(number, decoded, kind))
     for number, entry in sorted(added.items()):
+        if number in pieces and _contradicts(entry, pieces[number]):
+            continue  # the tokenizers library gives such a token another id
         special: Kind = "special" if entry.get("special") else "added"
         tokens.append(Token(number, str(entry.get("content", "")).encode(), special))
     return tokens
