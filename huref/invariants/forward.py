@@ -16,6 +16,8 @@ from huref.architecture.reader import ModelReader
 from huref.architecture.running import Running, running
 
 TINY = 1e-30
+WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
+UNWRITTEN = 1e-4  # of the mean energy of a direction
 
 
 # Called with the number of an expert (-1: shared), the network, its use and its routing mass.
@@ -105,6 +107,8 @@ class ForwardPass:
         self.x = rows[places] * self.running.embedding_scale  # (sequences * length, d)
         if learned is not None and learned.shape[1] == self.x.shape[1]:
             self.x = self.x + learned.repeat(self.shape[0], 1)
+        # Energy of what is written to each direction of the stream: (d, d), or its diagonal (d,).
+        self._written = self._energy(rows - rows.mean(dim=0), torch.full((len(rows),), 1 / len(rows)))
         # The first token of a text attends to itself alone and often holds a huge constant.
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
@@ -134,6 +138,7 @@ class ForwardPass:
             StreamOverflowError: a number overflows.
         """
         start = self.x
+        self._pending: list[tuple[Tensor, Tensor]] = []
         written, heads, energy = self._attend(index, attention)
         self._check(written)
         middle = start if self.running.parallel else self._added(index, "attention", start, written)
@@ -145,8 +150,39 @@ class ForwardPass:
             after = self._added(index, "ffn", middle, output)
         halves = self._half(written, start), self._half(output, middle)
         use = BlockUse(*halves, heads, energy, units, routing, agree)
+        stream = start.square().sum(dim=1).mean()
+        for rows, weights in self._pending:
+            self._written = self._written + self._energy(rows, weights * stream)
+        self._pending = []
         self.x = after
         return use
+
+    @property
+    def written(self) -> Tensor:
+        """Energy of what was written to each direction so far; to be given to `forget`."""
+        return self._written
+
+    def forget(self, written: Tensor) -> None:
+        """Set the energies back to what they were, where blocks undid each other since."""
+        self._written = written
+
+    def _energy(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Sum of w x x^T over rows x (n, d), or its diagonal for a wide stream."""
+        if rows.shape[1] > WIDEST:
+            return weights @ rows.square()
+        return rows.T @ (weights[:, None] * rows)
+
+    def unwritten(self) -> Tensor:
+        """Orthonormal rows (n, d): directions that neither embeddings nor earlier blocks use.
+
+        In a stream wider than WIDEST only whole dimensions are found.
+        """
+        if self._written.ndim == 1:
+            unused = self._written < UNWRITTEN * self._written.mean()
+            return torch.eye(len(unused))[unused]
+        energies, directions = torch.linalg.eigh(self._written.double())
+        unused = energies < UNWRITTEN * energies.mean()
+        return directions[:, unused].T.float()
 
     def _check(self, values: Tensor) -> None:
         if not torch.isfinite(values).all():
@@ -231,6 +267,7 @@ class ForwardPass:
             shares[head] = (z * (total @ o[head].T)).sum()
             gram = o[head] @ o[head].T
             energies[head] = ((z @ gram) * z).sum().clamp(min=0)
+            self._pending.append((o[head], z.square().mean(dim=0)))
         energies = (energies / max(int(self.counted.sum()), 1)).sqrt()
         whole = total.square().sum().clamp(min=TINY)
         if bias is not None:
@@ -307,6 +344,7 @@ class ForwardPass:
             hidden = active * up
         output = hidden @ network.down
         own, total = hidden[self.counted] / scale, output[self.counted] / scale
+        self._pending.append((network.down, own.square().mean(dim=0)))
         shares = (own * (total @ network.down.T)).sum(dim=0)
         shares = shares / total.square().sum().clamp(min=TINY)
         if "down" in network.biases:

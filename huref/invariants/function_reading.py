@@ -21,7 +21,12 @@ from huref.invariants.block_units import (
     measure_block,
     measure_network,
 )
-from huref.invariants.equal_units import merge_equal_units
+from huref.invariants.canonical_units import (
+    attention_without,
+    merge_equal_units,
+    used_attention,
+    without_directions,
+)
 from huref.invariants.extracted import Depth, Extract
 from huref.invariants.forward import (
     BlockUse,
@@ -43,6 +48,8 @@ from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
 WRITES = 0.02  # share of the stream's norm from which a block counts
+EVEN = 1e-3  # norm of a router, less its mean over experts, over the root of the width
+MOST_DENSE = 2**28  # numbers in up of a mixture that is read as one dense network
 CANCEL = 0.1  # two blocks cancel whose writes sum to less than this share of either
 
 
@@ -165,26 +172,28 @@ class FunctionReading:
         self._pass = ForwardPass(self.reader, ids, row_space(self.E))
         state = _State()
         needed = max(self.recipe.layers) + 1
-        previous: tuple[int, Tensor] | None = None
+        previous: tuple[int, Tensor, Tensor] | None = None
         for index in self.reader.attention_blocks:
             wanted = everything or len(state.working) in self.recipe.layers
-            before = self._pass.x
+            before, written = self._pass.x, self._pass.written
             use, measured = self._block(state, index, wanted)
             state.energy[index] = use
             moved = self._pass.x - before
             works = state.overflowed or use.share >= WRITES
-            if works and previous is not None and _cancel(previous[1], moved):
+            if previous is not None and _cancel(previous[1], moved):
                 self.signs.cancelling.append((previous[0], index))
-                state.working.remove(previous[0])
+                if previous[0] in state.working:
+                    state.working.remove(previous[0])
                 state.measured.pop(previous[0], None)
-                works = False
+                self._pass.forget(previous[2])
+                works, moved = False, torch.zeros_like(moved)
             if works:
                 state.working.append(index)
                 if measured is not None:
                     state.measured[index] = measured
             elif not state.overflowed and use.share < WRITES:
                 self.signs.silent.append(index)
-            previous = (index, moved) if works else None
+            previous = (index, moved, written)
             if len(state.working) == needed and not (everything and self.depth == "full"):
                 break
         if not state.overflowed and own:
@@ -194,13 +203,18 @@ class FunctionReading:
 
     def _block(self, state: _State, index: int, wanted: bool) -> tuple[BlockUse, _Measured | None]:
         """Run one block and measure it if it is wanted."""
-        ffn, attention = self.reader.read_ffn(index), self.reader.read_attention(index)
+        ffn = _as_dense(self.reader, index, self.reader.read_ffn(index))
+        attention = self.reader.read_attention(index)
+        unwritten = self._pass.unwritten() if not state.overflowed else None
         first = index in self.recipe.layers or not state.measured
         every_unit = self.depth == "full" and len(state.working) in self.recipe.layers
         networks: list[NetworkUnits] = []
         written = torch.zeros_like(self.E)
 
         def observe(expert: int, network: FeedForward, use: UnitUse, mass: float) -> None:
+            if unwritten is not None and len(unwritten):
+                self.signs.see_unwritten(unwritten, network)
+                network = without_directions(network, unwritten)
             merged = merge_equal_units(network, use)
             self.signs.see_network(index, expert, network, use, merged.removed)
             if not wanted:
@@ -216,7 +230,10 @@ class FunctionReading:
         if not wanted:
             return use, None
         qk, vo = used_attention_terms(attention, use, self.E)
-        units = measure_block(index, networks, attention) if networks else None
+        if unwritten is not None and len(unwritten):
+            attention = attention_without(attention, unwritten)
+        counted = used_attention(attention, use)
+        units = measure_block(index, networks, counted) if networks else None
         terms = torch.stack([qk, vo, written @ self.E.T])
         return use, _Measured(terms, count_levels(attention.o) if first else None, units)
 
@@ -253,8 +270,38 @@ class FunctionReading:
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
 
 
+def _as_dense(
+    reader: ModelReader, index: int, ffn: FeedForward | Mixture
+) -> FeedForward | Mixture:
+    """A mixture whose experts are all active, with equal weights, as the dense network that it is."""
+    if isinstance(ffn, FeedForward) or ffn.count == 1:
+        return ffn
+    chosen = reader.config.get("num_experts_per_tok")
+    router = reader.read_router(index)
+    if chosen != ffn.count or router is None:
+        return ffn
+    even = router - router.mean(dim=1, keepdim=True)
+    if float(even.norm()) > EVEN * float(len(router)**0.5):
+        return ffn
+    first = ffn.read(0)
+    if first.up.numel() * ffn.count > MOST_DENSE or first.biases:
+        return ffn
+    experts = [first, *(ffn.read(expert) for expert in range(1, ffn.count))]
+    downs = [expert.down / ffn.count for expert in experts]
+    if ffn.shared is not None:
+        experts, downs = [*experts, ffn.shared], [*downs, ffn.shared.down]
+    if any(expert.gate is None for expert in experts):
+        return ffn
+    gates = [expert.gate for expert in experts if expert.gate is not None]
+    return FeedForward(
+        torch.cat([expert.up for expert in experts], dim=1), torch.cat(gates, dim=1),
+        torch.cat(downs),
+    )
+
+
 def _cancel(a: Tensor, b: Tensor) -> bool:
-    return float((a + b).norm()) < CANCEL * max(float(a.norm()), float(b.norm()))
+    largest = max(float(a.norm()), float(b.norm()))
+    return largest > 0 and float((a + b).norm()) < CANCEL * largest
 
 
 def _choose(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Recipe, float]:

@@ -20,8 +20,10 @@ UNEMITTED = 0.05  # share of the tried anchor strings
 EQUAL = 0.02  # share of a network's units that equal gates make superfluous
 NULL = 1e-6  # of the median norm: a vector that is zero but for rounding
 NULL_UNITS = 0.02  # share of a network's units without effect
+READ = 0.01  # of the share of a network's weights that directions of the stream have on average
 HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
-EXPERTS = 0.1  # of `BlockUse.experts_agree`
+EXPERTS = 0.4  # of `BlockUse.experts_agree`
+MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
 HEAD_NAMES = ("lm_head.weight", "embed_out.weight", "output.weight")
 NORM_NAMES = (
     "model.norm.weight", "model.final_layernorm.weight", "transformer.ln_f.weight",
@@ -41,7 +43,9 @@ class Seen:
         equal: units that equal gates make superfluous, by block.
         null_units: units without effect, by block.
         null_heads: heads without effect, by block.
-        unwritten: blocks that read dimensions in which all embeddings agree.
+        opposed_heads: sums of the absolute shares of heads, by block.
+        experts: how far experts agree, by block.
+        unwritten: directions that are read, and that neither embeddings nor blocks use.
         loss: see `misfit`.
         whole: whether all blocks were run.
     """
@@ -57,6 +61,13 @@ class Seen:
     unwritten: int = 0
     loss: float | None = None
     whole: bool = False
+
+    def see_unwritten(self, unused: Tensor, network: FeedForward) -> None:
+        """Count directions that nothing writes and that a network reads nevertheless."""
+        W = network.up if network.gate is None else network.gate
+        share = float((unused @ W).square().sum() / W.square().sum().clamp(min=1e-30))
+        if share > READ * len(unused) / len(W):
+            self.unwritten = max(self.unwritten, len(unused))
 
     def see_network(
         self, index: int, expert: int, network: FeedForward, use: UnitUse, removed: int
@@ -156,7 +167,12 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
     if seen.unwritten:
         add(
             "unwritten dimension",
-            f"{seen.unwritten} dimensions of the stream are read, and no embedding uses them",
+            f"{seen.unwritten} dimensions of the stream are read, and nothing is ever written there",
+        )
+    if seen.own_text and seen.whole and seen.loss is not None and seen.loss > MISFIT:
+        add(
+            "tokenizer does not fit",
+            "under its own tokenizer the model predicts text worse than a guess by frequency",
         )
     if unemitted > UNEMITTED:
         add(

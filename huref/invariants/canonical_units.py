@@ -1,17 +1,17 @@
-"""Units with equal gates as one: splitting a unit, or adding parts that cancel, changes nothing.
+"""Canonical units: what no input reaches is left out, and units with equal gates are one.
 
-Units of a gated network whose gate vectors are equal see the same activation a, and write a times
+Splitting a unit, or adding parts that cancel, changes nothing of what a network computes. Units of a gated network whose gate vectors are equal see the same activation a, and write a times
 x sum(u d^T). That matrix is all the function knows of them; its singular vectors, as many as are
 needed, are the canonical units. See docs/maths.md, Function.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from huref.architecture.block import FeedForward
-from huref.invariants.forward import UnitUse
+from huref.architecture.block import Attention, FeedForward, LatentAttention
+from huref.invariants.forward import BlockUse, UnitUse
 
 SAME = 1 - 2e-4  # cosine of gates that are equal but for bfloat16 rounding
 SAME_LENGTH = 0.01  # relative difference of their lengths
@@ -87,3 +87,56 @@ def merge_equal_units(network: FeedForward, use: UnitUse) -> EqualUnits:
     merged = FeedForward(up[:, keep], network.gate[:, keep], down[keep])
     removed = int((~keep).sum())
     return EqualUnits(merged, UnitUse(use.active[keep], shares[keep]), removed)
+
+
+def without_directions(network: FeedForward, unused: Tensor) -> FeedForward:
+    """A network that does not read some directions of the stream, orthonormal rows (n, d)."""
+    gate = None if network.gate is None else _without(network.gate, unused)
+    return replace(network, up=_without(network.up, unused), gate=gate)
+
+
+def attention_without(
+    attention: Attention | LatentAttention, unused: Tensor
+) -> Attention | LatentAttention:
+    """Attention that does not read some directions of the stream, orthonormal rows (n, d)."""
+    if isinstance(attention, LatentAttention):
+        q_a = None if attention.q_a is None else _without(attention.q_a, unused)
+        q_b = attention.q_b if q_a is not None else _without(attention.q_b, unused)
+        kv_a, k_rope = (_without(W, unused) for W in (attention.kv_a, attention.k_rope))
+        return replace(attention, q_a=q_a, q_b=q_b, kv_a=kv_a, k_rope=k_rope)
+    q_a = None if attention.q_a is None else _without(attention.q_a, unused)
+    q = attention.q if q_a is not None else _without(attention.q, unused)
+    k, v = _without(attention.k, unused), _without(attention.v, unused)
+    return replace(attention, q_a=q_a, q=q, k=k, v=v)
+
+
+def _without(weight: Tensor, unused: Tensor) -> Tensor:
+    return weight - unused.T @ (unused @ weight)
+
+
+def used_attention(
+    attention: Attention | LatentAttention, use: BlockUse
+) -> Attention | LatentAttention:
+    """Attention whose heads count by what they write, for barcodes.
+
+    Each head's W_q W_k^T is scaled to its share of the output and its W_v W_o to its energy, so that
+    a head without effect counts nothing. Heads whose queries or keys pass a norm keep W_q W_k^T.
+    """
+    if isinstance(attention, LatentAttention) or attention.v_norm is not None:
+        return attention
+    heads, groups = attention.heads, attention.kv_heads
+    o = attention.o.reshape(heads, -1, attention.o.shape[1])
+    v = attention.v.reshape(len(attention.v), groups, -1)
+    k = attention.k.reshape(len(attention.k), groups, -1)
+    q = attention.q.reshape(len(attention.q), heads, -1)
+    plain = attention.q_norm is None and attention.k_norm is None and attention.q_a is None
+    new_q, new_o = q.clone(), o.clone()
+    for head in range(heads):
+        group = head * groups // heads
+        size = ((v[:, group].T @ v[:, group]) * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
+        new_o[head] = o[head] * (use.head_energy[head] / size.clamp(min=1e-30))
+        if plain:
+            size = ((q[:, head].T @ q[:, head]) * (k[:, group].T @ k[:, group])).sum()
+            size = size.clamp(min=0).sqrt().clamp(min=1e-30)
+            new_q[:, head] = q[:, head] * (use.heads[head] / size)
+    return replace(attention, q=new_q.flatten(1), o=new_o.flatten(0, 1))
