@@ -17,7 +17,7 @@ from huref.architecture.running import Running, running
 
 TINY = 1e-30
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
-UNWRITTEN = 1e-4  # of the mean energy of a direction
+UNWRITTEN = 1e-4  # of the upper quartile of the energies; a mean would be that of outliers
 
 
 # Called with the number of an expert (-1: shared), the network, its use and its routing mass.
@@ -93,9 +93,10 @@ class ForwardPass:
         reader: the model.
         ids: token ids, (sequences, length); every sequence begins as the model's texts begin.
         basis: orthonormal rows (k, d) that span the anchors' embeddings.
+        embedded: embeddings of many tokens (n, d), from which unwritten directions are told.
     """
 
-    def __init__(self, reader: ModelReader, ids: Tensor, basis: Tensor):
+    def __init__(self, reader: ModelReader, ids: Tensor, basis: Tensor, embedded: Tensor):
         self.reader, self.ids, self._basis = reader, ids, basis
         self.shape = (ids.shape[0], ids.shape[1])
         distinct, places = torch.unique(ids.flatten(), return_inverse=True)
@@ -108,7 +109,7 @@ class ForwardPass:
         if learned is not None and learned.shape[1] == self.x.shape[1]:
             self.x = self.x + learned.repeat(self.shape[0], 1)
         # Energy of what is written to each direction of the stream: (d, d), or its diagonal (d,).
-        self._written = self._energy(rows - rows.mean(dim=0), torch.full((len(rows),), 1 / len(rows)))
+        self._written = self._energy(embedded, torch.full((len(embedded),), 1 / len(embedded)))
         # The first token of a text attends to itself alone and often holds a huge constant.
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
@@ -178,10 +179,10 @@ class ForwardPass:
         In a stream wider than WIDEST only whole dimensions are found.
         """
         if self._written.ndim == 1:
-            unused = self._written < UNWRITTEN * self._written.mean()
+            unused = self._written < UNWRITTEN * self._written.quantile(0.75)
             return torch.eye(len(unused))[unused]
         energies, directions = torch.linalg.eigh(self._written.double())
-        unused = energies < UNWRITTEN * energies.mean()
+        unused = energies < UNWRITTEN * energies.quantile(0.75)
         return directions[:, unused].T.float()
 
     def _check(self, values: Tensor) -> None:

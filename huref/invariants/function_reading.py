@@ -29,6 +29,7 @@ from huref.invariants.canonical_units import (
 )
 from huref.invariants.extracted import Depth, Extract
 from huref.invariants.forward import (
+    WIDEST,
     BlockUse,
     ForwardPass,
     HalfUse,
@@ -169,7 +170,7 @@ class FunctionReading:
         """
         ids, own = text_ids(self.checkpoint)
         self.signs = Seen(own_text=own)
-        self._pass = ForwardPass(self.reader, ids, row_space(self.E))
+        self._pass = ForwardPass(self.reader, ids, row_space(self.E), self._embedded())
         state = _State()
         needed = max(self.recipe.layers) + 1
         previous: tuple[int, Tensor, Tensor] | None = None
@@ -200,6 +201,16 @@ class FunctionReading:
             self.signs.loss = misfit(self.reader, self._pass)
             self.signs.whole = len(state.energy) == len(self.reader.attention_blocks)
         return state
+
+    def _embedded(self) -> Tensor:
+        """Embeddings of more tokens than the stream has dimensions, where that is not too many."""
+        width, count = self.rows.shape[1], len(self.checkpoint.vocabulary)
+        if len(self.rows) >= 2 * width or width > WIDEST:
+            return self.rows
+        size = min(2 * width, count)
+        start = (count - size) // 2  # adjacent rows are read in one request
+        ids = [token.id for token in self.checkpoint.vocabulary[start : start + size]]
+        return torch.cat([self.rows, self.reader.embeddings(ids)])
 
     def _block(self, state: _State, index: int, wanted: bool) -> tuple[BlockUse, _Measured | None]:
         """Run one block and measure it if it is wanted."""
