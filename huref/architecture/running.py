@@ -19,8 +19,8 @@ Positions = Literal["rotary", "learned", "alibi", "none"]
 # Values of model_type whose hidden states tests/architecture/test_running.py compares.
 EXACT = (
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2",
-    "gpt_neox", "phi", "phi3", "gptj", "opt", "olmo", "olmo2", "cohere", "stablelm", "granite",
-    "starcoder2", "smollm3", "bloom",
+    "gpt_neox", "phi", "phi3", "gptj", "opt", "olmo", "cohere", "stablelm", "granite",
+    "starcoder2", "smollm3",
 )  # fmt: skip
 PARALLEL = ("gptj", "phi", "falcon", "cohere", "stablelm_parallel")  # layouts
 INTERLEAVED = (
