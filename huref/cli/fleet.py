@@ -1,6 +1,5 @@
 """`huref fleet`: thousands of models into a registry."""
 
-import json
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from huref.cli.options import as_file, json_option, recipe_option
+from huref.cli.options import as_file, json_option, print_json, recipe_option
 from huref.errors import FleetError
 from huref.files import require_folder
 
@@ -98,7 +97,10 @@ def fleet(
         sys.exit(INTERRUPTED)
     if picture is not None and draw_fleet(store, report, picture, recipe):
         click.echo(f"wrote {picture}", err=True)
-    click.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else _text(report, kept))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(_text(report, kept))
     if report.count("failed") == len(report.lines):
         sys.exit(1)
 

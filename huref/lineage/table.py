@@ -66,12 +66,24 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A model that could not be read, and why."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True)
 class LineageTable:
-    """All pairs of some records, in the order in which the models were given."""
+    """All pairs of some records, in the order in which the models were given.
+
+    `failed` lists the models that could not be read; no pair has one of them.
+    """
 
     records: tuple[Record, ...]
     pairs: tuple[Pair, ...]
     mixings: tuple[Mixing, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -114,6 +126,7 @@ class LineageTable:
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],
             "signs": {record.model: list(signs_of(record)) for record in self.records},
+            "failed": [asdict(failure) for failure in self.failed],
         }
 
 

@@ -121,7 +121,7 @@ def test_a_folder_in_a_registry_is_never_taken_for_a_hub_id(
     monkeypatch.chdir("/")
     answer = json.loads(run("identify", folder, "--registry", uri, "--json").stdout)
     assert answer["base"] == "org/model"
-    assert "'org/model' is no file or folder here" in answer["why"]
+    assert "org/model: there is no such file or folder here" in answer["why"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are of another kind there")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from huref.registry.fleet.engines import make_engine
 from huref.registry.stores import open_store
 from tests.support.fleet_hub import write_small_llama
 
+# A head gives up when a port was taken meanwhile, or its processes take longer than 30 seconds.
+STARTS = 3
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
@@ -31,34 +34,53 @@ def free_port() -> int:
             return port
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A cluster of one machine whose client server requires a token, as is Ray's default."""
+def start_head(environment: dict[str, str]) -> tuple[subprocess.Popen[str], str, str]:
+    """A cluster's head, the address of its client server, and what it printed if it failed."""
     port, client = free_port(), free_port()
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef" * 4)
     command = [
         sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head",
         "--block", f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=1",
         "--include-dashboard=false",
     ]  # fmt: skip
-    environment = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    # With it, Ray 2.60 lost every third client server ("skipping fork() handlers" in its log).
-    environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     head = subprocess.Popen(
         command, env=environment, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    try:
-        assert head.stdout is not None
-        assert any("ray stop" in line for line in head.stdout), "Ray did not start"
-        yield f"ray://127.0.0.1:{client}"
-    finally:
+    assert head.stdout is not None
+    printed = []
+    for line in head.stdout:
+        if "ray stop" in line:
+            return head, f"ray://127.0.0.1:{client}", ""
+        printed.append(line)
+    return head, "", "".join(printed)
+
+
+def stop_head(head: "subprocess.Popen[str]") -> None:
+    with suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGTERM)
+    try:
+        head.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(head.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A cluster of one machine whose client server requires a token, as is Ray's default."""
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    environment = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    # With it, Ray 2.60 lost every third client server ("skipping fork() handlers" in its log).
+    environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    for _ in range(STARTS):
+        head, started, printed = start_head(environment)
         try:
-            head.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
+            if started:
+                yield started
+                return
+        finally:
+            stop_head(head)
+    pytest.fail(f"Ray did not start {STARTS} times: {printed}")
 
 
 def refusal_of_rays_own_client(address: str, environment: dict[str, str]) -> str:

@@ -253,7 +253,7 @@ def test_the_report_names_what_falls_short() -> None:
     assert "\n\nNone.\n\n" in known  # the first pair is right
     pairs_of_kin = [p for p in pairs if p.kinship in ("descends", "siblings")]
     alike = sum(p.kinship == "descends" for p in pairs_of_kin)  # retentions of 1 and 0.9
-    assert f"those of {alike} of {len(pairs_of_kin)} relatives" in known
+    assert f"{alike} of {len(pairs_of_kin)} relatives here" in known
     assert "| a | b | unrelated | unrelated | descends | for a test |" in text
     assert "| merge | slerp | tuned 0.70, a 0.30 | 0.68, 0.32 | 0.020 | yes |" in text
     assert "1 of 10 (95 %: 0.25% to 44.50%)" in text
