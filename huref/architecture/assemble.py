@@ -48,7 +48,9 @@ def assemble_attention(
         for role, matrix in (("q", q), ("k", k), ("v", v))
     }
     q_a = tensors["latent.q_a"].T if "latent.q_a" in tensors else None
-    added = {} if attention.beside_embedding else _biases(attention, biases or {}, folding, q, k, v)
+    added = {}
+    if not attention.beside_embedding:
+        added = _biases(attention, biases or {}, folding, q, k, v, o.shape[1])
     q = folding.reading("attention", q) if q_a is None else q
     k, v = folding.features("k", k), folding.features("v", v)
     if attention.beside_embedding:
@@ -71,8 +73,19 @@ def assemble_attention(
     )
 
 
+def _fitting(bias: Tensor | None, size: int) -> Tensor | None:
+    """A bias, or None if it is not a vector of that size."""
+    return bias if bias is not None and bias.shape == (size,) else None
+
+
 def _biases(
-    attention: ResolvedAttention, stored: Tensors, folding: Folding, q: Tensor, k: Tensor, v: Tensor
+    attention: ResolvedAttention,
+    stored: Tensors,
+    folding: Folding,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    width: int,
 ) -> dict[str, Tensor]:
     """The biases of q, k, v and o, from those stored and the matrices (in, out) as stored."""
     own: dict[str, Tensor | None] = {role: stored.get(role) for role in ("q", "k", "v", "o")}
@@ -81,11 +94,9 @@ def _biases(
         parts = split_heads(attention, row, attention.heads, attention.kv_heads)
         own |= {role: part[0] for role, part in zip("qkv", parts, strict=True)}
     for role, matrix in (("q", q), ("k", k), ("v", v)):
-        bias = own[role]
-        if bias is not None and len(bias) != matrix.shape[1]:
-            bias = None
+        bias = _fitting(own[role], matrix.shape[1])
         own[role] = folding.reading_bias("attention", matrix, bias)
-    own["o"] = folding.out_bias("attention", own["o"])
+    own["o"] = folding.out_bias("attention", _fitting(own["o"], width))
     return {role: bias for role, bias in own.items() if bias is not None}
 
 
@@ -191,7 +202,7 @@ def assemble_network(
     added = {
         "up": folding.reading_bias(reads, up, own.get("up")),
         "gate": None if gate is None else folding.reading_bias(reads, gate, own.get("gate")),
-        "down": folding.out_bias(half, own.get("down")),
+        "down": folding.out_bias(half, _fitting(own.get("down"), down.shape[1])),
     }
     return FeedForward(
         up=folding.reading(reads, up),

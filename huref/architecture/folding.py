@@ -53,6 +53,8 @@ class Folding:
 
     def reading_bias(self, half: str, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """A bias (out) with what the norm's own bias adds through a matrix (d, out) as stored."""
+        if bias is not None and len(bias) != weight.shape[1]:
+            bias = None
         beta = self._betas.get(half)
         if beta is None or not self._folds_reading or len(beta) != len(weight):
             return bias

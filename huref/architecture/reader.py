@@ -191,7 +191,10 @@ class ModelReader:
                 if name in own or not name.endswith("weight"):
                     continue
                 shape = self.checkpoint.entry(name).shape
-                if len(shape) == 2 and shape[0] == experts.count:
+                gain = block.norms.tensors.get("ffn")
+                if len(shape) != 2 or shape[0] != experts.count:
+                    continue
+                if gain is None or gain.shape == (shape[1],):
                     router = read_tensors(self.checkpoint, {"router": name})["router"]
                     return self._folding(block).reading("ffn", router.T)
         return None

@@ -1,4 +1,4 @@
-"""What a forward pass needs beyond canonical blocks: activation, positions, scales, order of halves.
+"""What a forward pass needs beyond canonical blocks: activation, positions, scales, order.
 
 Read from config.json under the keys that families use. A layout is run exactly where a test holds
 its hidden states against the module's own; elsewhere as nearly as its config tells.
@@ -88,7 +88,7 @@ class Running:
         if self.config.get("model_type") == "gpt_neo":
             return 1.0
         size = self.config.get("query_pre_attn_scalar") or head_dim
-        scale = float(size) ** -0.5
+        scale: float = float(size) ** -0.5
         by_block = self.config.get("scale_attn_by_inverse_layer_idx")
         return scale / (index + 1) if by_block else scale
 

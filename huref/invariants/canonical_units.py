@@ -1,7 +1,8 @@
 """Canonical units: what no input reaches is left out, and units with equal gates are one.
 
-Splitting a unit, or adding parts that cancel, changes nothing of what a network computes. Units of a gated network whose gate vectors are equal see the same activation a, and write a times
-x sum(u d^T). That matrix is all the function knows of them; its singular vectors, as many as are
+Splitting a unit, or adding parts that cancel, changes nothing of what a network computes. Units
+of a gated network whose gate vectors are equal have the same activation a, and together write
+a x sum(u d^T). The function depends on that matrix alone; its singular vectors, as many as are
 needed, are the canonical units. See docs/maths.md, Function.
 """
 
@@ -119,8 +120,8 @@ def used_attention(
 ) -> Attention | LatentAttention:
     """Attention whose heads count by what they write, for barcodes.
 
-    Each head's W_q W_k^T is scaled to its share of the output and its W_v W_o to its energy, so that
-    a head without effect counts nothing. Heads whose queries or keys pass a norm keep W_q W_k^T.
+    Each head's W_q W_k^T is scaled to its share of the output and its W_v W_o to its energy, so
+    that a head without effect counts nothing. Heads whose queries or keys pass a norm keep W_q W_k^T.
     """
     if isinstance(attention, LatentAttention) or attention.v_norm is not None:
         return attention

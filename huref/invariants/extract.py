@@ -32,6 +32,8 @@ __all__ = ["Depth", "Extract", "extract_terms", "writes"]
 
 NOOP = 1e-4  # a block that writes less than this share of the residual stream is a no-op
 NOOP_ROWS = 32  # number of anchors on which that share is measured
+
+
 def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
     """Read the tensors that the recipe needs and compute terms and unit measurements.
 

@@ -1,7 +1,7 @@
 """A short forward pass: what each head, hidden unit and block does on a text.
 
-The canonical blocks that are read anyway run in float32 over a few short sequences of token ids, one
-block after the other, so that only one is in memory. What is measured of a block is data
+The canonical blocks that are read anyway run in float32 over a few short sequences of token ids,
+one block after the other, so that only one is in memory. What is measured of a block is data
 (`BlockUse`); the residual stream stays in the pass. See docs/maths.md, Function.
 """
 
@@ -328,9 +328,7 @@ class ForwardPass:
         masses = routing[self.counted].mean(dim=0)
         return self._out(index, "ffn", output + routed), units, masses, agree
 
-    def _network(
-        self, x: Tensor, network: FeedForward, scale: Tensor
-    ) -> tuple[Tensor, UnitUse]:
+    def _network(self, x: Tensor, network: FeedForward, scale: Tensor) -> tuple[Tensor, UnitUse]:
         """What a network writes, and what its units do; `scale` is the norm of the stream."""
         up = x @ network.up
         if "up" in network.biases:

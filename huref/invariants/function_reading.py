@@ -224,7 +224,8 @@ class FunctionReading:
 
         def observe(expert: int, network: FeedForward, use: UnitUse, mass: float) -> None:
             if unwritten is not None and len(unwritten):
-                self.signs.see_unwritten(unwritten, network)
+                if not self.reader.layout.embedding.factor:  # which has a low rank by design
+                    self.signs.see_unwritten(unwritten, network)
                 network = without_directions(network, unwritten)
             merged = merge_equal_units(network, use)
             self.signs.see_network(index, expert, network, use, merged.removed)
@@ -281,10 +282,8 @@ class FunctionReading:
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
 
 
-def _as_dense(
-    reader: ModelReader, index: int, ffn: FeedForward | Mixture
-) -> FeedForward | Mixture:
-    """A mixture whose experts are all active, with equal weights, as the dense network that it is."""
+def _as_dense(reader: ModelReader, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
+    """A mixture whose experts are all active with equal weights, as a dense network."""
     if isinstance(ffn, FeedForward) or ffn.count == 1:
         return ffn
     chosen = reader.config.get("num_experts_per_tok")
@@ -292,7 +291,7 @@ def _as_dense(
     if chosen != ffn.count or router is None:
         return ffn
     even = router - router.mean(dim=1, keepdim=True)
-    if float(even.norm()) > EVEN * float(len(router)**0.5):
+    if float(even.norm()) > EVEN * float(len(router) ** 0.5):
         return ffn
     first = ffn.read(0)
     if first.up.numel() * ffn.count > MOST_DENSE or first.biases:
@@ -305,7 +304,8 @@ def _as_dense(
         return ffn
     gates = [expert.gate for expert in experts if expert.gate is not None]
     return FeedForward(
-        torch.cat([expert.up for expert in experts], dim=1), torch.cat(gates, dim=1),
+        torch.cat([expert.up for expert in experts], dim=1),
+        torch.cat(gates, dim=1),
         torch.cat(downs),
     )
 

@@ -36,15 +36,15 @@ class FunctionUse:
 
     Attributes:
         forward: "exact" where hidden states of the family are known to agree with the module's,
-            "approximate" elsewhere, "none" where the pass overflowed and weights count as they stand.
+            "approximate" elsewhere, "none" where the pass overflowed and weights count as stored.
         energy: (blocks, 5) float32, in the order of the blocks: index; share of the stream's norm
             that attention writes; the same within the span of the anchors; both for the
             feed-forward half.
-        unit_shares: (units,) float32, in the order of `UnitFeatures.features`: share of each unit in
-            what its network writes.
+        unit_shares: (units,) float32, in the order of `UnitFeatures.features`: share of each unit
+            in what its network writes.
         blocks: (n,) int32, indices of the blocks of `terms`.
         terms: (n, 3, SKETCHED, SKETCHED) float16: flattened terms of every working block that was
-            measured, P^T T P with the signs P of the anchors' strings; with --depth full all blocks.
+            measured, P^T T P with the signs P of the anchors' strings; of all with --depth full.
         signs: the signs of disguise that were found.
     """
 
@@ -90,4 +90,5 @@ def parse_function_use(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any
     signs = tuple(
         Sign(str(sign["kind"]), str(sign["words"])) for sign in json.loads(metadata["signs"])
     )
-    return FunctionUse(forward, *(tensors[name] for name in TENSORS), signs)
+    parts = {name: tensors[name] for name in TENSORS}
+    return FunctionUse(forward=forward, signs=signs, **parts)

@@ -1,7 +1,7 @@
 """Signs of disguise: what honest training does not leave behind.
 
-`Seen` collects figures while blocks are run; `signs_of` says which of them are signs. Thresholds are
-far from what the models of docs/measured show. See docs/maths.md, Function.
+`Seen` collects figures while blocks are run; `signs_of` says which of them are signs. Thresholds
+are far from what the zoo's models and SmolLM2-135M show. See docs/maths.md, Function.
 """
 
 import math
@@ -156,7 +156,10 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
         add("equal gates", f"{total} hidden units of {_blocks([*seen.equal])} have another's gate")
     if seen.null_units:
         total = sum(seen.null_units.values())
-        add("unit without effect", f"{total} hidden units of {_blocks([*seen.null_units])} have no effect")
+        add(
+            "unit without effect",
+            f"{total} hidden units of {_blocks([*seen.null_units])} have no effect",
+        )
     if seen.null_heads:
         total = sum(seen.null_heads.values())
         add("head without effect", f"{total} heads of {_blocks([*seen.null_heads])} write nothing")

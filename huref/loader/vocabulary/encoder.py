@@ -1,6 +1,6 @@
 """Tokenizers that run: whether a string is encoded to one id, and the ids of a text.
 
-A vocabulary file lists strings that its tokenizer may never emit. Here the tokenizer itself is asked,
+A vocabulary file lists strings that its tokenizer may never emit. Here the tokenizer itself is run
 with the `tokenizers` library: a tokenizer.json as it is; SentencePiece, tiktoken and GGUF
 vocabularies as the library's model with the same pieces, merges and scores, without the rules that
 split a text into words, which those files do not hold in a form that can be read.
@@ -135,9 +135,7 @@ def from_pieces(
     return TextEncoder(tokenizer, False, begins)
 
 
-def derived_merges(
-    ids: Mapping[str, int], scores: Sequence[float] | None
-) -> list[tuple[str, str]]:
+def derived_merges(ids: Mapping[str, int], scores: Sequence[float] | None) -> list[tuple[str, str]]:
     """All merges of two pieces to a third, best score (or smallest id) of the result first.
 
     SentencePiece and tiktoken merge the pair whose result ranks best, whatever its parts.

@@ -62,7 +62,7 @@ def open_encoder(repository: Repository, begins: int | None) -> TextEncoder | No
         begins: the id with which the model's texts begin, or None.
     """
     file = _find_file(repository.files)
-    if file is None or file == "vocab.json" and "merges.txt" not in repository.files:
+    if file is None or (file == "vocab.json" and "merges.txt" not in repository.files):
         return None
     data = read_text(repository, file)
     try:
@@ -85,9 +85,7 @@ def open_encoder(repository: Repository, begins: int | None) -> TextEncoder | No
         if file.endswith(".tiktoken") or looks_like_tiktoken(data[:1024]):
             return from_ranked_bytes(parse_tiktoken(data), begins)
         spellings, scores, is_bpe = sentencepiece_scores(data)
-        return from_pieces(
-            spellings, scores, kind="bpe" if is_bpe else "unigram", begins=begins
-        )
+        return from_pieces(spellings, scores, kind="bpe" if is_bpe else "unigram", begins=begins)
     except (CheckpointError, ValueError, IndexError, TypeError, AttributeError):
         return None
 

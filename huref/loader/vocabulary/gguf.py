@@ -55,9 +55,7 @@ def gguf_encoder(metadata: Mapping[str, Any]) -> TextEncoder | None:
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         return None
     scores, merges = (metadata.get(f"tokenizer.ggml.{key}") for key in ("scores", "merges"))
-    begins, unknown = (
-        metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "unknown")
-    )
+    begins, unknown = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "unknown"))
     if metadata.get("tokenizer.ggml.add_bos_token") is False:
         begins = None
     begins = begins if isinstance(begins, int) else None
