@@ -121,7 +121,7 @@ def used_attention(
     """Attention whose heads count by what they write, for barcodes.
 
     Each head's W_q W_k^T is scaled to its share of the output and its W_v W_o to its energy, so
-    that a head without effect counts nothing. Heads whose queries or keys pass a norm keep W_q W_k^T.
+    that a head without effect counts nothing. Where queries or keys pass a norm, W_q W_k^T is kept.
     """
     if isinstance(attention, LatentAttention) or attention.v_norm is not None:
         return attention

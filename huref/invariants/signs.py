@@ -170,7 +170,7 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
     if seen.unwritten:
         add(
             "unwritten dimension",
-            f"{seen.unwritten} dimensions of the stream are read, and nothing is ever written there",
+            f"{seen.unwritten} dimensions of the stream are read, but nothing is written there",
         )
     if seen.own_text and seen.whole and seen.loss is not None and seen.loss > MISFIT:
         add(
