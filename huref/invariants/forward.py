@@ -183,7 +183,8 @@ class ForwardPass:
             return torch.eye(len(unused))[unused]
         energies, directions = torch.linalg.eigh(self._written.double())
         unused = energies < UNWRITTEN * energies.quantile(0.75)
-        return directions[:, unused].T.float()
+        found: Tensor = directions[:, unused].T.float()
+        return found
 
     def _check(self, values: Tensor) -> None:
         if not torch.isfinite(values).all():
@@ -201,7 +202,8 @@ class ForwardPass:
         """The stream as a norm without a gain lets it in."""
         if self.reader.layout.norms.kind == "layernorm":
             x = x - x.mean(dim=1, keepdim=True)
-        return x * (x.square().mean(dim=1, keepdim=True) + self.running.epsilon).rsqrt()
+        normal: Tensor = x * (x.square().mean(dim=1, keepdim=True) + self.running.epsilon).rsqrt()
+        return normal
 
     def _reads(self, half: str, x: Tensor) -> Tensor:
         """What a half reads of the stream."""

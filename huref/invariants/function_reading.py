@@ -126,7 +126,7 @@ class FunctionReading:
         )
         extract = Extract(terms, self.anchors, layers, recipe, traits=traits)
         order = [*dict.fromkeys(layers), *(i for i in state.measured if i not in layers)]
-        blocks = [units for i in order if (units := state.measured[i].units) is not None]
+        blocks = [b for i in order if (b := state.measured[i].units) is not None]
         shares = torch.zeros(0)
         if blocks:
             units, barcodes, relations = join_blocks(blocks)
