@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huref.assets import user_cache
-from huref.errors import HurefError, RecordError
+from huref.errors import HurefError
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import Checkpoint
@@ -67,7 +67,7 @@ def recall(path: Path, model: str, decoder: str) -> Record | None:
     """
     try:
         record = load_record(path)
-    except (RecordError, OSError):
+    except (HurefError, OSError):
         return None
     return replace(record, model=model, recipe=replace(record.recipe, decoder=decoder))
 

@@ -15,6 +15,7 @@ from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
 from huref.invariants.record import Record
 from huref.recipe import imported_with, load_recipe
+from huref.threads import fixed_threads
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def render(
                 advice="name the right one with --decoder",
             )
         decoder_path = imported or decoder_path
-    images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
+    with fixed_threads():
+        images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
     return enlarge(images[0], SHOWN)
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from huref.cli.options import json_option, print_json
+from huref.cli.options import echo, json_option, print_json
 
 
 @click.group()
@@ -29,10 +29,10 @@ def list_records(as_json: bool) -> None:
     for entry in entries:
         commit = (entry.revision or "-")[:12]
         rows.append([entry.model, commit, entry.recipe, f"{entry.size / 1e6:.1f}", entry.written])
-    click.echo("\n".join(align(rows, left=3)))
+    echo("\n".join(align(rows, left=3)))
     total = sum(entry.size for entry in entries)
     size = f"{total / 1e6:,.1f} MB"
-    click.echo(f"{counted(len(entries), 'record')}, {size}, in {cache_folder()}", err=True)
+    echo(f"{counted(len(entries), 'record')}, {size}, in {cache_folder()}", err=True)
 
 
 @cache.command()
@@ -46,4 +46,4 @@ def purge(as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(cache_folder()), "removed": count, "bytes": size})
     else:
-        click.echo(f"removed {counted(count, 'record')}, {size / 1e6:,.1f} MB")
+        echo(f"removed {counted(count, 'record')}, {size / 1e6:,.1f} MB")

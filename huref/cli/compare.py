@@ -8,12 +8,14 @@ import click
 
 from huref.cli.options import (
     as_file,
+    echo,
     no_cache_option,
     read_names,
     recipe_option,
     require_kind,
     terminal_width,
 )
+from huref.errors import one_line
 
 REPORTS = (".html", ".png")
 
@@ -66,9 +68,9 @@ def compare(
         from huref.report.files import write_comparison
 
         write_comparison(table, out, recipe=recipe)
-        click.echo(f"wrote {out}", err=True)
-    click.echo(FORMATS[forms[0]](table) if forms else as_text(table, terminal_width()))
+        echo(f"wrote {out}", err=True)
+    echo(FORMATS[forms[0]](table) if forms else as_text(table, terminal_width()))
     for failure in table.failed:
-        click.echo(f"huref: {failure.error}", err=True)
+        echo(f"huref: {one_line(failure.error)}", err=True)
     if table.failed:
         sys.exit(1)

@@ -1,6 +1,5 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 import click
 
+from huref import escape
 from huref.files import require_folder
 from huref.version import SCHEMA, __version__
 
@@ -66,11 +66,18 @@ def terminal_width() -> int | None:
 
 def as_json(data: dict[str, Any]) -> str:
     """A JSON object with the version of huref and the number of the schema in front."""
-    return json.dumps(
-        {"huref": __version__, "schema": SCHEMA, **data}, ensure_ascii=False, indent=2
-    )
+    return escape.to_json({"huref": __version__, "schema": SCHEMA, **data}, indent=2)
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Print a JSON object on stdout; see `as_json`."""
     click.echo(as_json(data))
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print text of any number of lines; characters that act on a terminal are escaped.
+
+    A name or a reason is passed through `escape.terminal` before it becomes part of the text: this
+    function cannot tell a line end of huref's from one of theirs.
+    """
+    click.echo(escape.terminal_lines(text), err=err)

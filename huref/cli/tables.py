@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
+from huref import escape
 from huref.cli import options
 from huref.lineage.calibration import load_calibration
 from huref.lineage.table import LineageTable, Pair
@@ -41,7 +42,11 @@ def _cells(pair: Pair) -> list[str]:
 
 
 def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows of text in columns; the first `left` columns are aligned left, the others right."""
+    """Rows of text in columns; the first `left` columns are aligned left, the others right.
+
+    Cells are escaped for the terminal.
+    """
+    rows = [[escape.terminal(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -68,7 +73,8 @@ def as_csv(table: LineageTable) -> str:
         units = (None,) * 3 if e.units is None else (e.units.matched, e.units.of, e.units.layer)
         similarity = (s.ics, *terms, s.shared_anchors, s.latent_cosine)
         evidence = (*units, e.log10_p, e.test, e.verdict, pair.older)
-        writer.writerow([pair.a, pair.b, *similarity, *evidence, pair.why])
+        row = [pair.a, pair.b, *similarity, *evidence, pair.why]
+        writer.writerow(map(escape.csv_cell, row))
     return buffer.getvalue().rstrip("\n")
 
 
@@ -80,7 +86,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def as_markdown(table: LineageTable) -> str:
     """One row a pair."""
     rows = [list(COLUMNS), ["---" if name in LEFT else "---:" for name in COLUMNS]]
-    rows += [[cell.replace("|", "\\|") for cell in _cells(pair)] for pair in table.pairs]
+    rows += [[escape.markdown(cell) for cell in _cells(pair)] for pair in table.pairs]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -111,9 +117,14 @@ def as_text(table: LineageTable, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _labels(table: LineageTable) -> list[str]:
+    """Short names for the terminal."""
+    return [escape.terminal(label) for label in table.labels]
+
+
 def _matrix(table: LineageTable, width: int | None) -> list[str]:
     """Similarities of all pairs. Where names are too wide, columns are numbered."""
-    labels = table.labels
+    labels = _labels(table)
     cells = [["1.00"] * len(labels) for _ in labels]
     for (i, j), pair in zip(combinations(range(len(labels)), 2), table.pairs, strict=True):
         ics, cosine = pair.similarity.ics, pair.similarity.latent_cosine
@@ -156,7 +167,7 @@ def _reasons(table: LineageTable, width: int | None, figures: Sequence[str]) -> 
     """The reason of each verdict, with its figures in front, wrapped to the terminal."""
     named = combinations(table.labels, 2)
     for (a, b), pair, figure in zip(named, table.pairs, figures, strict=True):
-        reason = f"{a} / {b}: {figure}{pair.why}"
+        reason = escape.terminal(f"{a} / {b}: {figure}{pair.why}")
         yield from _wrapped([reason], width)
 
 
@@ -179,7 +190,7 @@ def shorten_middle(name: str, width: int) -> str:
 
 def _summary(table: LineageTable) -> Iterator[str]:
     """The families, then all pairs that are shared initialisation, inconclusive or not compared."""
-    labels = table.labels
+    labels = _labels(table)
     for family in table.families:
         yield "family: " + ", ".join(labels[i] for i in family)
     named = zip(combinations(range(len(labels)), 2), table.pairs, strict=True)
@@ -189,7 +200,7 @@ def _summary(table: LineageTable) -> Iterator[str]:
         if verdict in ("shared initialisation", "inconclusive"):
             others.setdefault(verdict, []).append(f"{labels[i]} / {labels[j]}")
         elif verdict is None:
-            others.setdefault(pair.why, []).append(f"{labels[i]} / {labels[j]}")
+            others.setdefault(escape.terminal(pair.why), []).append(f"{labels[i]} / {labels[j]}")
     for what, pairs in others.items():
         yield f"{what}: {', '.join(pairs)}"
 
@@ -197,32 +208,21 @@ def _summary(table: LineageTable) -> Iterator[str]:
 def _mixtures(table: LineageTable) -> Iterator[str]:
     for mixing in table.mixings:
         parts = [
-            f"{share:.2f} ({low:.2f} to {high:.2f}) of {parent}"
+            f"{share:.2f} ({low:.2f} to {high:.2f}) of {escape.terminal(parent)}"
             for parent, share, low, high in zip(
                 mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
             )
         ]
-        yield f"{mixing.child} is a mixture: {', '.join(parts)}"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
+        yield f"{escape.terminal(mixing.child)} is a mixture: {', '.join(parts)}"
 
 
 def as_latex(table: LineageTable) -> str:
     """One row a pair, as a tabular that needs no package."""
     columns = "".join("l" if name in LEFT else "r" for name in COLUMNS)
-    rows = [" & ".join(_latex(cell) for cell in _cells(pair)) + r" \\" for pair in table.pairs]
-    head = " & ".join(_latex(name) for name in COLUMNS) + r" \\"
+    rows = [" & ".join(map(escape.latex, _cells(pair))) + r" \\" for pair in table.pairs]
+    head = " & ".join(escape.latex(name) for name in COLUMNS) + r" \\"
     body = [r"\hline", head, r"\hline", *rows, r"\hline"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text if letter.isprintable())
 
 
 FORMATS: dict[str, Callable[[LineageTable], str]] = {

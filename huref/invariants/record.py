@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.bounded_json import loads
 from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
@@ -93,7 +94,7 @@ class Record:
             metadata |= self.function.metadata()
             tensors |= {f"function.{n}": t for n, t in self.function.tensors().items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with replacing(path) as temporary:
+        with replacing(path, private=True) as temporary:
             save_file(tensors, temporary, metadata)
 
 
@@ -106,7 +107,7 @@ def load_record(path: Path) -> Record:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
+            recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION}
             expected = {
@@ -132,13 +133,11 @@ def load_record(path: Path) -> Record:
             if set(FUNCTION) & set(shapes):
                 parts = {name: file.get_tensor(f"function.{name}") for name in TENSORS}
                 function = parse_function_use(parts, metadata)
-        rows = [
-            (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
-        ]
-        layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
+        rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
+        layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
-        traits = parse_traits(json.loads(metadata["traits"])) if "traits" in metadata else None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        traits = parse_traits(loads(metadata["traits"])) if "traits" in metadata else None
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
             f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
             file=path,

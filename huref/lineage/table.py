@@ -60,6 +60,9 @@ class Pair:
             "verdict": e.verdict,
             "why": self.why,
             "retained": None if e.retention is None else [e.retention.of_a, e.retention.of_b],
+            "shares": None
+            if e.shares is None
+            else {"of_a_in_b": e.shares.of_a_in_b, "of_b_in_a": e.shares.of_b_in_a},
             "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
         }

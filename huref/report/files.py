@@ -1,10 +1,10 @@
 """Comparisons and forests as files; the suffix of the path chooses the format."""
 
-import json
 from pathlib import Path
 
 from huref.decoder.picture import write_png
 from huref.errors import HurefError
+from huref.escape import to_json
 from huref.files import replacing
 from huref.lineage.newick import as_newick
 from huref.lineage.table import LineageTable
@@ -47,7 +47,7 @@ def write_forest(forest: Forest, path: Path, *, recipe: str = "default") -> None
         text = as_newick(forest)
     elif kind == ".json":
         document = {"huref": __version__, "schema": SCHEMA, **forest.to_json()}
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        text = to_json(document, indent=2) + "\n"
     elif kind in (".png", ".svg"):
         portraits = draw_portraits(forest.table, recipe)
         canvas = draw_forest(forest)

@@ -67,6 +67,12 @@ class TextEncoder:
         return ids
 
 
+def _let_pass(error: BaseException) -> None:
+    """Raise again what does not come from a file."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        raise error
+
+
 def from_tokenizer_json(data: bytes, begins: int | None = None) -> TextEncoder | None:
     """The encoder of a tokenizer.json; None where the library cannot read it.
 
@@ -84,7 +90,8 @@ def from_tokenizer_json(data: bytes, begins: int | None = None) -> TextEncoder |
             if pieces.get(int(entry["id"]), entry["content"]) == entry["content"]
         ]
         return TextEncoder(Tokenizer.from_str(json.dumps(content)), True, begins)
-    except Exception:  # the library raises plain Exception, and an odd file many others
+    except BaseException as error:  # plain Exception of the library, and its panics
+        _let_pass(error)
         return None
 
 
@@ -130,7 +137,8 @@ def from_pieces(
             tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         else:
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    except Exception:  # see above
+    except BaseException as error:  # see above
+        _let_pass(error)
         return None
     return TextEncoder(tokenizer, False, begins)
 
