@@ -111,6 +111,24 @@ def _measure(
     return record, costs
 
 
+def read_on(record: Record, model: str, recipe: str = "default", cache: bool = False) -> Record:
+    """The record with all blocks read, where it shows a sign of disguise and lies on this machine.
+
+    Args:
+        record: of the model, at the default depth.
+        model: as `open_record` takes it.
+        recipe: name or file of a recipe.
+        cache: as for `open_record`.
+    """
+    path = Path(model).expanduser()
+    disguised = record.function is not None and bool(record.function.signs)
+    if not disguised or not path.exists():
+        return record
+    if path.is_file() and kind_of_file(path) != "weights":
+        return record
+    return open_record(model, recipe, depth="full", cache=cache)
+
+
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
     """The kind of a file, by its first bytes; a file of unknown form is treated as a record.
 
@@ -177,6 +195,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         traits=extract.traits,
         relations=extract.relations,
         files=checkpoint.describe_files(),
+        function=extract.function,
     )
 
 

@@ -19,6 +19,7 @@ from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.function_use import TENSORS, FunctionUse, parse_function_use
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
@@ -27,6 +28,7 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
+FUNCTION = tuple(f"function.{name}" for name in TENSORS)
 AGAIN = "make the record again"
 
 
@@ -50,6 +52,7 @@ class Record:
         traits: properties by which the direction of descent is judged.
         relations: cosines between the vectors of sampled hidden units.
         files: what was read: names, format, quantisation, an adapter's base (docs/json.md).
+        function: what the blocks do on a text, and signs of disguise.
     """
 
     model: str
@@ -64,6 +67,7 @@ class Record:
     traits: Traits | None = None
     relations: Relations | None = None
     files: dict[str, Any] | None = None
+    function: FunctionUse | None = None
 
     def save(self, path: Path) -> None:
         """Write the record completely or not at all.
@@ -91,6 +95,9 @@ class Record:
         for name, part in parts.items():
             if part is not None:
                 tensors |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)}
+        if self.function is not None:
+            metadata |= self.function.metadata()
+            tensors |= {f"function.{n}": t for n, t in self.function.tensors().items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         with replacing(path, private=True) as temporary:
             save_file(tensors, temporary, metadata)
@@ -107,7 +114,7 @@ def load_record(path: Path) -> Record:
             metadata = file.metadata() or {}
             recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            optional = {*UNITS, *BARCODES, *RELATIONS}
+            optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION}
             expected = {
                 "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
                 "latent": (LATENT_SIZE,),
@@ -127,6 +134,10 @@ def load_record(path: Path) -> Record:
                 barcodes = Barcodes(*map(file.get_tensor, BARCODES))
             if set(RELATIONS) & set(shapes):
                 relations = Relations(*map(file.get_tensor, RELATIONS))
+            function = None
+            if set(FUNCTION) & set(shapes):
+                parts = {name: file.get_tensor(f"function.{name}") for name in TENSORS}
+                function = parse_function_use(parts, metadata)
         rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
         layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
@@ -140,21 +151,22 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(part is None or part.fits() for part in (units, barcodes, relations)):
+    if not all(part is None or part.fits() for part in (units, barcodes, relations, function)):
         raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
-        model,
-        revision,
-        recipe,
-        layers,
-        anchors,
-        terms,
-        latent,
-        units,
-        barcodes,
-        traits,
-        relations,
-        read,
+        model=model,
+        revision=revision,
+        recipe=recipe,
+        layers=layers,
+        anchors=anchors,
+        terms=terms,
+        latent=latent,
+        units=units,
+        barcodes=barcodes,
+        traits=traits,
+        relations=relations,
+        function=function,
+        files=read,
     )
 
 

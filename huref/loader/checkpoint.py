@@ -21,6 +21,7 @@ from huref.loader.sources.hugging_face import HuggingFaceModel
 from huref.loader.sources.meta import MetaModel
 from huref.loader.tensors import TensorInfo
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.encoder import TextEncoder
 from huref.loader.weight_files import has_weights
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -112,6 +113,12 @@ class Checkpoint:
         """All tokens, ordered by id."""
         with locating(model=self.model):
             return self._contents.vocabulary
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The tokenizer that runs, or None where the files do not hold one that can."""
+        with locating(model=self.model):
+            return self._contents.encoder
 
     @cached_property
     def names(self) -> Collection[str]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.encoder import TextEncoder
 
 
 class Contents(Protocol):
@@ -18,6 +19,11 @@ class Contents(Protocol):
     @property
     def vocabulary(self) -> list[Token]:
         """All tokens, ordered by id."""
+        ...
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The tokenizer that runs, or None where the files do not hold one that can."""
         ...
 
     @property

@@ -27,6 +27,7 @@ from huref.loader.sources.adapter_tensors import Module, Parsed, SideBySide, par
 from huref.loader.stored_tensors import StoredTensors
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.encoder import TextEncoder
 
 CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -163,6 +164,11 @@ class AdapterModel:
         """The adapter's tensors that change nothing which is compared, in order of their names."""
         _ = self.tensors
         return sorted(self._passed_over)
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The base's tokenizer."""
+        return self.base.encoder
 
     @cached_property
     def tensors(self) -> TensorStore:

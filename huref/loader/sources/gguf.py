@@ -28,7 +28,8 @@ from huref.loader.sources.gguf_tensors import open_published_tensors
 from huref.loader.stored_tensors import Index, StoredTensors
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder
+from huref.loader.vocabulary.gguf import gguf_encoder, parse_gguf_vocabulary
 from huref.loader.weight_files import has_weights
 
 # Of several quantisations in one folder, the first of these is read: near the original, yet small.
@@ -172,6 +173,11 @@ class GgufModel:
         """The vocabulary in the metadata."""
         with locating(model=self.repository.model, file=self.files[0]):
             return parse_gguf_vocabulary(self.metadata)
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return gguf_encoder(self.metadata)
 
     @cached_property
     def _stored(self) -> StoredTensors:

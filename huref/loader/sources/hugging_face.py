@@ -12,7 +12,8 @@ from huref.loader.sources.wrappers import is_wrapper, language_config
 from huref.loader.stored_tensors import StoredTensors
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder, begins_with
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
 from huref.loader.weight_files import open_stored
 
 # Files in which quantisers stored their settings before config.json had a key for them.
@@ -66,6 +67,11 @@ class HuggingFaceModel:
         tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings", True))
         with locating(model=self.repository.model):
             return language_model(self._dequantised[0], is_wrapper(config), bool(tied))
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return open_encoder(self.repository, begins_with(self.config))
 
     @property
     def tensors(self) -> TensorStore:

@@ -27,7 +27,8 @@ from huref.loader.tensors import (
     rotary_halves,
 )
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder, begins_with
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
 
 FILES = ("consolidated.*.pth", "consolidated*.safetensors")
 WEIGHTS = (".pth", ".safetensors", ".bin", ".pt")
@@ -113,6 +114,11 @@ class MetaModel:
     def vocabulary(self) -> list[Token]:
         """See Contents. tokenizer.model is SentencePiece's or, from Llama 3 on, tiktoken's."""
         return open_vocabulary(self.repository)
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return open_encoder(self.repository, begins_with(self.config))
 
     @cached_property
     def _stored(self) -> StoredTensors:
