@@ -14,6 +14,7 @@ import click
 
 from huref.cli.attack import attack
 from huref.cli.bench import bench
+from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
 from huref.cli.decoder import decoder
@@ -74,6 +75,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, bench,
+    train_encoder, layouts, cache, bench,
 ):  # fmt: skip
     main.add_command(command)
