@@ -243,6 +243,11 @@ def _judge(
     return BenchPair(pair, status, str(measured["why"]), measured, notes)
 
 
+def _names(pair: ListedPair) -> tuple[str, ...]:
+    """The models of a pair, each once."""
+    return tuple(dict.fromkeys((pair.id_a, pair.id_b)))
+
+
 class _Models:
     """The records of a list's models: each is read once and dropped after its last pair."""
 
@@ -250,7 +255,7 @@ class _Models:
         self, pairs: Iterable[ListedPair], journal: BenchJournal, recipe: str, cache: bool
     ):
         self._journal, self._recipe, self._cache = journal, recipe, cache
-        self._left = Counter(name for pair in pairs for name in {pair.id_a, pair.id_b})
+        self._left = Counter(name for pair in pairs for name in _names(pair))
         self._names = list(self._left)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._failures: dict[str, Exception] = {}
@@ -295,7 +300,7 @@ class _Models:
 
     def release(self, pair: ListedPair) -> None:
         """Drop the records that no later pair needs."""
-        for name in {pair.id_a, pair.id_b}:
+        for name in _names(pair):
             self._left[name] -= 1
             if not self._left[name]:
                 self._records.pop(name, None)
