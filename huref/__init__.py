@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from huref.version import __version__
 
 if TYPE_CHECKING:
+    from huref.api.bench import bench
     from huref.api.check import check
     from huref.api.compare import compare
     from huref.api.fingerprint import Fingerprint, fingerprint
@@ -31,6 +32,7 @@ __all__ = [
     "LineageTable",
     "Record",
     "__version__",
+    "bench",
     "check",
     "compare",
     "fingerprint",
@@ -43,6 +45,7 @@ _HOMES = {
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
+    "bench": "huref.api.bench",
     "check": "huref.api.check",
     "compare": "huref.api.compare",
     "fingerprint": "huref.api.fingerprint",

@@ -34,11 +34,15 @@ RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 
 @dataclass
 class Costs:
-    """Bytes that were read, and seconds by stage."""
+    """Bytes that were read, and seconds by stage.
+
+    `renamed_to` is the model's name on the Hub where it is no longer the one that was given.
+    """
 
     bytes_read: int = 0
     bytes_total: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    renamed_to: str | None = None
 
 
 @lru_cache(maxsize=2)
@@ -103,11 +107,14 @@ def _measure(
     checkpoint = open_checkpoint(model, base)
     kept = cache_path(checkpoint, loaded, depth) if cache else None
     if kept is not None and (record := recall(kept, model, loaded.decoder)):
-        return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs = Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs.renamed_to = _new_name(checkpoint)
+        return record, costs
     with fixed_threads():
         record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
+    costs.renamed_to = _new_name(checkpoint)
     return record, costs
 
 
@@ -127,6 +134,13 @@ def read_on(record: Record, model: str, recipe: str = "default", cache: bool = F
     if path.is_file() and kind_of_file(path) != "weights":
         return record
     return open_record(model, recipe, depth="full", cache=cache)
+
+
+def _new_name(checkpoint: Checkpoint) -> str | None:
+    """The repository's present name on the Hub if it was renamed; names differ not by case."""
+    given = checkpoint.repository.model
+    current = str(getattr(checkpoint.repository, "canonical", given))
+    return None if current.lower() == given.lower() else current
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:

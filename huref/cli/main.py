@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from huref.cli.attack import attack
+from huref.cli.bench import bench
 from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
@@ -75,6 +76,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, cache,
+    train_encoder, layouts, cache, bench,
 ):  # fmt: skip
     main.add_command(command)
