@@ -125,6 +125,10 @@ class RecordError(HurefError):
     """A record or a fingerprint picture cannot be read."""
 
 
+class EditedError(RecordError):
+    """A record or a fingerprint picture is not what it was when it was made."""
+
+
 class CheckpointDigestError(HurefError):
     """An encoder or decoder checkpoint is not what its recipe says."""
 
@@ -155,3 +159,7 @@ class RegistryError(HurefError):
 
 class FleetError(HurefError):
     """A list of models cannot be worked through, or not further."""
+
+
+class EvidenceError(HurefError):
+    """An attestation, a key, a signature or a bill of materials cannot be made or read."""

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GROUND = {"version", "errors", "files", "assets", "recipe"}  # what everything may stand on
 PIPELINE = ["loader", "architecture", "invariants", "encoder", "decoder"]
-API = {*GROUND, *PIPELINE, "lineage", "blackbox", "api"}
+API = {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence", "api"}
 
 # A room inside another may have a line of its own, and then nothing of its parent's.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lineage": {*GROUND, "invariants"},
     "attacks": {*GROUND, "loader", "architecture"},
     "blackbox": {*GROUND, "loader"},
-    "api": {*GROUND, *PIPELINE, "lineage", "blackbox"},
+    "evidence": {*GROUND, "loader", "invariants"},
+    "api": {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence"},
     "report": {*API},
     "registry": {*API},
     "registry.stores": {*GROUND, "invariants", "registry"},

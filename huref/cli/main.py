@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from huref.cli.attack import attack
+from huref.cli.attest import attest
 from huref.cli.check import check
 from huref.cli.compare import compare
 from huref.cli.decoder import decoder
@@ -23,6 +24,7 @@ from huref.cli.probe import probe
 from huref.cli.registry import registry
 from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
+from huref.cli.verify import verify
 from huref.errors import HurefError, one_line
 from huref.version import __version__
 
@@ -72,6 +74,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder,
+    train_encoder, attest, verify,
 ):  # fmt: skip
     main.add_command(command)

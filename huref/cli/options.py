@@ -16,6 +16,12 @@ recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+key_option = click.option(
+    "--key",
+    type=as_file,
+    metavar="KEY.pem",
+    help="Sign with this private key, Ed25519 or ECDSA P-256 (needs huref[evidence]).",
+)
 no_cache_option = click.option(
     "--no-cache", is_flag=True, help="Read the weights again; keep no records."
 )

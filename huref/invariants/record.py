@@ -3,7 +3,9 @@
 Terms leak weights, so a record is private; the picture carries only the latent.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from huref.errors import RecordError
+from huref.errors import EditedError, RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes
@@ -25,6 +27,33 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
+DIGEST = "digest"  # metadata key
+SALT = "salt"
+DOMAIN = b"huref record 1\n"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the signature and the pixels of a picture say.
+
+    Attributes:
+        signer: key id of who signed it, or "" for an unsigned picture.
+        signature_checked: False where the package that checks signatures is missing.
+        pixels_checked: False where the decoder that drew it is not installed.
+    """
+
+    signer: str = ""
+    signature_checked: bool = True
+    pixels_checked: bool = True
+
+    def __str__(self) -> str:
+        signed = f"signed by {self.signer[:16]}" if self.signer else "unsigned"
+        notes = []
+        if self.signer and not self.signature_checked:
+            notes.append("signature unchecked: pip install 'huref[evidence]'")
+        if not self.pixels_checked:
+            notes.append("pixels unchecked: its decoder is not installed")
+        return signed + (f" ({'; '.join(notes)})" if notes else "")
 
 
 @dataclass(frozen=True)
@@ -43,6 +72,9 @@ class Record:
         barcodes: numbers that identify some of them without tokens, or None (likewise).
         traits: plain facts, or None (likewise).
         relations: how a sample of the units lie to each other, or None (likewise).
+        salt: 64 random hex digits of an attested record, or "".
+        digest: of a record read from a file, see `digest_of`; "" otherwise.
+        seal: of a record read from a picture, or None.
     """
 
     model: str
@@ -56,19 +88,22 @@ class Record:
     barcodes: Barcodes | None = None
     traits: Traits | None = None
     relations: Relations | None = None
+    salt: str = ""
+    digest: str = ""
+    seal: Seal | None = None
 
     def with_latent(self, latent: np.ndarray) -> "Record":
         """The same record with a latent."""
         return replace(self, latent=latent)
 
-    def save(self, path: Path) -> None:
-        """Write the record, first under a temporary name.
+    def contents(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors and the metadata strings of the record's file, its digest among them.
 
         Raises:
             RecordError: the record lacks terms or a latent, so there is nothing to save.
         """
         if self.terms is None or self.anchors is None or self.latent is None:
-            raise RecordError(f"{self.model}: only a model's weights give a record to save")
+            raise RecordError("only a model's weights give a record to save", model=self.model)
         metadata = {
             "recipe": self.recipe.to_json(),
             "model": self.model,
@@ -80,21 +115,47 @@ class Record:
         }
         if self.traits is not None:
             metadata["traits"] = json.dumps(self.traits.to_json())
+        if self.salt:
+            metadata[SALT] = self.salt
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
         parts = {"units": self.units, "barcodes": self.barcodes, "relations": self.relations}
         for name, held in parts.items():
             if held is not None:
                 tensors |= {f"{name}.{f.name}": getattr(held, f.name) for f in fields(held)}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        return tensors, metadata | {DIGEST: digest_of(tensors, metadata)}
+
+    def save(self, path: Path) -> None:
+        """Write the record, first under a temporary name.
+
+        Raises:
+            RecordError: the record lacks terms or a latent, so there is nothing to save.
+        """
+        tensors, metadata = self.contents()
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
+
+
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of a record: all metadata but the digest, and every tensor.
+
+    With a random salt in the metadata it is a commitment: it tells nothing of the terms, and no
+    other record has it.
+    """
+    stated = {key: value for key, value in metadata.items() if key != DIGEST}
+    total = hashlib.sha256(DOMAIN + json.dumps(stated, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"\n{json.dumps(name)} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def load_record(path: Path) -> Record:
     """Read a record that `Record.save` wrote.
 
     Raises:
-        RecordError: the file is not a record, or its parts do not fit together.
+        RecordError: the file is not a record, was edited, or its parts do not fit together.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -109,15 +170,16 @@ def load_record(path: Path) -> Record:
             held = {n: shape for n, shape in shapes.items() if n not in optional}
             if held != expected:
                 raise RecordError(f"{path}: a record holds {expected}, this file {held}")
-            terms = file.get_tensor("terms").float()
-            latent = file.get_tensor("latent").float().numpy()
-            units = barcodes = relations = None
-            if set(UNITS) & set(shapes):
-                units = UnitFeatures(*map(file.get_tensor, UNITS))
-            if set(BARCODES) & set(shapes):
-                barcodes = Barcodes(*map(file.get_tensor, BARCODES))
-            if set(RELATIONS) & set(shapes):
-                relations = Relations(*map(file.get_tensor, RELATIONS))
+            tensors = {name: file.get_tensor(name) for name in shapes}
+        _require_untouched(tensors, metadata, path)
+        terms, latent = tensors["terms"].float(), tensors["latent"].float().numpy()
+        units = barcodes = relations = None
+        if set(UNITS) & set(shapes):
+            units = UnitFeatures(*map(tensors.__getitem__, UNITS))
+        if set(BARCODES) & set(shapes):
+            barcodes = Barcodes(*map(tensors.__getitem__, BARCODES))
+        if set(RELATIONS) & set(shapes):
+            relations = Relations(*map(tensors.__getitem__, RELATIONS))
         rows = [
             (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
         ]
@@ -134,5 +196,35 @@ def load_record(path: Path) -> Record:
     if not all(held is None or held.fits() for held in (units, barcodes, relations)):
         raise RecordError(f"{path}: the record's units are damaged; make it again")
     return Record(
-        model, revision, recipe, layers, anchors, terms, latent, units, barcodes, traits, relations
+        model,
+        revision,
+        recipe,
+        layers,
+        anchors,
+        terms,
+        latent,
+        units,
+        barcodes,
+        traits,
+        relations,
+        salt=metadata.get(SALT, ""),
+        digest=metadata[DIGEST],
     )
+
+
+def _require_untouched(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
+) -> None:
+    stated = metadata.get(DIGEST)
+    if stated is None:
+        raise EditedError(
+            "it has no digest: it was edited, or made before records had one",
+            file=path,
+            advice="make it again",
+        )
+    if stated != digest_of(tensors, metadata):
+        raise EditedError(
+            "the record was edited or damaged: its digest does not fit what it holds",
+            file=path,
+            advice="make it again",
+        )
