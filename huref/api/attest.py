@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from huref.api.open import kind_of_file, open_record, public_name
+from huref.api.open import kind_of_file, open_record
+from huref.api.public import public_name, public_path
 from huref.errors import EvidenceError
 from huref.evidence.envelope import Envelope, sign_payload
 from huref.evidence.keyless import KeylessSigner, sign_keyless
@@ -25,6 +26,7 @@ from huref.files import replacing, require_folder
 from huref.invariants.record import Record
 from huref.lineage.table import Pair, build_table
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
+from huref.loader.repository import Repository
 from huref.version import __version__
 
 SALT_BYTES = 32
@@ -167,15 +169,15 @@ def _open_weights(model: str) -> Checkpoint:
 
 
 def _subjects(checkpoint: Checkpoint) -> list[Subject]:
-    repositories = checkpoint.repositories
-    return hash_model(repositories, [public_path(one.model, one.revision) for one in repositories])
+    return hash_model(checkpoint.repositories, base_names(checkpoint.repositories))
 
 
-def public_path(model: str, revision: str | None) -> str:
-    """A model's name without the folders of this machine, with its commit where it has one."""
-    path = Path(model)
-    name = path.resolve().name if path.exists() and not revision else model
-    return f"{name}@{revision}" if revision else name
+def base_names(repositories: Sequence[Repository]) -> list[str]:
+    """Public names of the repositories of a checkpoint, with their commits."""
+    return [
+        public_path(one.model, one.revision) + (f"@{one.revision}" if one.revision else "")
+        for one in repositories
+    ]
 
 
 def _lineage(measured: Record, base: str, recipe: str, cache: bool) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from huref.api.open import Costs, measure, picture_text, public_name
+from huref.api.open import Costs, measure, picture_text
 from huref.api.picture import draw_latent
+from huref.api.public import public_name
 from huref.decoder.picture import captioned, write_png
 from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
 from huref.api.picture import check_pixels
+from huref.api.public import public_name
 from huref.decoder.picture import read_png
 from huref.encoder.checkpoint import Encoder, load_encoder
 from huref.errors import RecordError, locating
@@ -167,16 +168,6 @@ def picture_text(record: Record) -> dict[str, str]:
         "huref:recipe.json": record.recipe.to_json(),
         "huref:latent": base64.b64encode(latent).decode("ascii"),
     }
-
-
-def public_name(record: Record) -> str:
-    """A Hub id unchanged; for a path of this or another machine, the last part of it."""
-    place = Path(record.model)
-    if place.exists() and not record.revision:
-        return place.resolve().name
-    windows = PureWindowsPath(record.model)
-    is_path = place.is_absolute() or bool(windows.drive) or record.model[:1] in ("~", ".")
-    return windows.name if is_path else record.model
 
 
 def read_picture(path: Path, recipe_name: str = "default", decoder: str | None = None) -> Record:

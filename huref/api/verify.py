@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from huref.api.attest import public_path
+from huref.api.attest import base_names
 from huref.api.open import PNG_MAGIC, cached_encoder, open_record, read_picture
 from huref.errors import EditedError, EvidenceError, HurefError, locating, one_line
 from huref.evidence.envelope import LARGEST, Envelope, parse_envelope, parse_json
@@ -64,7 +64,7 @@ class Verification:
 
     @property
     def answer(self) -> Status:
-        """ "fails" if one check fails, "unchecked" if nothing could be checked, else "holds"."""
+        """The worst status; "unchecked" only where nothing could be checked."""
         found = {check.status for check in self.checks}
         return "fails" if "fails" in found else "holds" if "holds" in found else "unchecked"
 
@@ -240,8 +240,7 @@ def _hash_files(model: str) -> list[Subject]:
     repositories: Sequence[Repository] = [repository]
     with suppress(HurefError):
         repositories = open_checkpoint(model).repositories
-    names = [public_path(one.model, one.revision) for one in repositories]
-    return hash_model(repositories, names)
+    return hash_model(repositories, base_names(repositories))
 
 
 def _compare_files(stated: tuple[Subject, ...], found: list[Subject]) -> Check:

@@ -18,10 +18,18 @@ from huref.cli.options import (
 @click.argument("model")
 @key_option
 @click.option("-o", "--out", type=as_file, help="The statement.  [default: NAME.attestation.json]")
-@click.option("--base", "bases", metavar="MODEL", multiple=True,
-              help="State the measured verdict beside this model, too; may be repeated.")  # fmt: skip
-@click.option("--record", type=as_file,
-              help="Save the private record that opens the commitment. Keep it secret.")  # fmt: skip
+@click.option(
+    "--base",
+    "bases",
+    metavar="MODEL",
+    multiple=True,
+    help="State the measured verdict beside this model, too; may be repeated.",
+)
+@click.option(
+    "--record",
+    type=as_file,
+    help="Save the private record that opens the commitment. Keep it secret.",
+)
 @click.option("--timestamp", metavar="URL", help="Add the token of this RFC 3161 authority.")
 @click.option("--keyless", is_flag=True, help="Sign through sigstore (needs huref[keyless]).")
 @no_cache_option

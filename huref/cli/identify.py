@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    json_option,
+    print_json,
+    recipe_option,
+    require_kind,
+    say_seals,
+)
 from huref.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def identify(
         )
     require_kind(out, (".png",))
     found = find(model, open_store(uri or default_uri()), recipe=recipe, read=read, every=every)
+    say_seals([found.record], [model])
     if out is not None:
         from huref.decoder.picture import write_png
 

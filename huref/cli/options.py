@@ -1,13 +1,18 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from huref.errors import one_line
 from huref.files import require_folder
 from huref.version import __version__
+
+if TYPE_CHECKING:
+    from huref.invariants.record import Record
 
 SCHEMA = 1  # of all JSON output; docs/json.md describes it
 
@@ -39,6 +44,13 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
     if path.suffix.lower() not in kinds:
         raise click.UsageError(f"{path}: give a name that ends in {', '.join(kinds)}")
     require_folder(path)
+
+
+def say_seals(records: "Iterable[Record]", names: Iterable[str]) -> None:
+    """Say on stderr of each picture who signed it; `names` are what the user called them."""
+    for record, name in zip(records, names, strict=True):
+        if record.seal is not None:
+            click.echo(f"{one_line(name)}: {record.seal}", err=True)
 
 
 def as_json(data: dict[str, Any]) -> str:

@@ -108,6 +108,11 @@ class LineageTable:
         """The table as the design's `compare --json` has it."""
         return {
             "models": self.models,
+            "pictures": [
+                {"model": record.model} | asdict(record.seal)
+                for record in self.records
+                if record.seal is not None
+            ],
             "recipe": self.records[0].recipe.digest,
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],

@@ -1,6 +1,6 @@
 """Which base is it? A model against a registry of known bases."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,6 +111,7 @@ class Identification:
         chosen = self.chosen
         return {
             "model": self.record.model,
+            "picture": asdict(self.record.seal) if self.record.seal else None,
             "answer": self.answer,
             "base": self.base,
             "of": self.of,
