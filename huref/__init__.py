@@ -17,6 +17,7 @@ from huref.version import __version__
 
 if TYPE_CHECKING:
     from huref.api.attest import Attestation, attest
+    from huref.api.bom import bom
     from huref.api.check import check
     from huref.api.compare import compare
     from huref.api.fingerprint import Fingerprint, fingerprint
@@ -36,6 +37,7 @@ __all__ = [
     "Verification",
     "__version__",
     "attest",
+    "bom",
     "check",
     "compare",
     "fingerprint",
@@ -48,6 +50,7 @@ _HOMES = {
     "Attestation": "huref.api.attest",
     "Verification": "huref.api.verify",
     "attest": "huref.api.attest",
+    "bom": "huref.api.bom",
     "verify": "huref.api.verify",
     "Fingerprint": "huref.api.fingerprint",
     "HurefError": "huref.errors",

@@ -1,4 +1,4 @@
-"""Files that ship with huref, in a wheel or in a source checkout, and the user's own folder."""
+"""Paths of the files that ship with huref, and of the user's folders."""
 
 import os
 from importlib import resources
@@ -12,6 +12,8 @@ from huref.errors import CheckpointDigestError
 def locate(name: str) -> Path:
     """The path of a shipped file such as "checkpoints/encoder.safetensors".
 
+    It lies in the package of an installed wheel, or in the root of a source checkout.
+
     Raises:
         CheckpointDigestError: the installation lacks it.
     """
@@ -19,18 +21,20 @@ def locate(name: str) -> Path:
     for root in (package / "_data", package.parent):
         if (root / name).is_file():
             return root / name
-    raise CheckpointDigestError(f"'{name}' is missing from this installation; reinstall huref")
+    raise CheckpointDigestError(
+        f"'{name}' is missing from this installation", advice="reinstall huref"
+    )
 
 
 def home() -> Path:
-    """Where huref keeps what the user gives it: $HUREF_HOME, or ~/.huref."""
+    """The folder of files that the user gave to huref: $HUREF_HOME, or ~/.huref."""
     return Path(os.environ.get("HUREF_HOME") or "~/.huref").expanduser()
 
 
 def user_cache() -> Path:
-    """Where huref keeps what can be had again.
+    """The folder of files that huref can recreate.
 
-    $HUREF_HOME where it is set, else huref in $XDG_CACHE_HOME, or in ~/.cache.
+    $HUREF_HOME if it is set, otherwise $XDG_CACHE_HOME/huref or ~/.cache/huref.
     """
     if os.environ.get("HUREF_HOME"):
         return home()
@@ -38,12 +42,12 @@ def user_cache() -> Path:
 
 
 def imported_decoder(name: str) -> Path:
-    """Where an imported decoder of that name is, or would be."""
+    """The path of an imported decoder; the file need not exist."""
     return home() / "decoders" / f"{name}.safetensors"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata strings of a safetensors file; its tensors are not read.
+    """The metadata of a safetensors file; its tensors are not read.
 
     Raises:
         CheckpointDigestError: the file cannot be read as safetensors.
@@ -52,4 +56,4 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="np") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointDigestError(f"{path}: not a safetensors file ({error})") from error
+        raise CheckpointDigestError(f"it is not a safetensors file ({error})", file=path) from error

@@ -1,6 +1,6 @@
-"""Everything that can go wrong for a user: what happened, where, and what to do next.
+"""Errors that a user can act on: what happened, where, and what to do next.
 
-The command line prints one of these as a single line on stderr and exits with code 1.
+The command line prints one as a single line on stderr and exits with code 1.
 """
 
 from collections.abc import Iterator
@@ -8,18 +8,21 @@ from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
+# Advice where a file may have been damaged in transfer.
+DOWNLOAD_AGAIN = "download the file again"
+
 
 class HurefError(Exception):
-    """A failure that a user can understand and act on.
+    """Base class of all errors that are reported to the user.
 
-    Its message reads `model: file: tensor 'name': what; advice`, of which only `what` is always
-    there. Each layer fills in what it knows: the code that reads a tensor its name, the code that
-    opens a file the file, the code that opens a model the model (see `locating`). No layer reads
-    another's sentence.
+    The message reads `model: file: tensor 'name': what; advice`; only `what` is required. Each
+    layer sets the fields that it knows: code that reads a tensor sets `tensor`, code that opens a
+    file sets `file`, code that opens a model sets `model` (see `locating`). Code that needs these
+    values reads the fields and never parses the message.
 
     Args:
         what: what happened, as a clause without a full stop.
-        model: the model as the user called it.
+        model: the model's name as the user gave it.
         file: a file's path, or its name inside the model.
         tensor: a tensor's name.
         advice: what to do next, as a clause.
@@ -43,10 +46,11 @@ class HurefError(Exception):
 
     def __str__(self) -> str:
         place = []
-        # A file that the user named is the model, and a path inside its folder begins with it.
-        if self.model and not (self.file or "").startswith(self.model):
+        # A model may be a single file, and a file's path may begin with the model's folder:
+        # neither part is printed twice.
+        if self.model and not _begins_with(self.file, self.model):
             place.append(self.model)
-        if self.file:
+        if self.file and not _ends_with(self.model, self.file):
             place.append(self.file)
         if self.tensor:
             place.append(f"tensor '{self.tensor}'")
@@ -54,7 +58,7 @@ class HurefError(Exception):
         return ": ".join([*place, self.what]) + advice
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As keyword arguments: an error travels from a fleet's workers to the driver."""
+        """Pickle all fields: a fleet's workers send errors to the driver."""
         return _restore, (type(self), dict(self.__dict__))
 
 
@@ -64,25 +68,38 @@ def _restore(kind: type[HurefError], fields: dict[str, Any]) -> HurefError:
     return error
 
 
+def _begins_with(path: str | None, folder: str) -> bool:
+    return path is not None and (path == folder or path.startswith(folder.rstrip("/") + "/"))
+
+
+def _ends_with(path: str | None, name: str) -> bool:
+    return path is not None and path.endswith("/" + name)
+
+
 @contextmanager
 def locating(
     *,
     model: str | None = None,
     file: str | PathLike[str] | None = None,
     tensor: str | None = None,
+    advice: str | None = None,
 ) -> Iterator[None]:
-    """Fill in where an error of the block happened, as far as it does not say so itself."""
+    """Set the fields that a HurefError raised in the block leaves empty."""
     try:
         yield
     except HurefError as error:
         error.model = error.model or model
         error.file = error.file or (None if file is None else fspath(file))
         error.tensor = error.tensor or tensor
+        error.advice = error.advice or advice
         raise
 
 
 def one_line(message: object) -> str:
-    """A message as one line that no terminal obeys: names in a damaged file may hold anything."""
+    """A message as one line without control characters.
+
+    Names in a damaged file may hold terminal escape sequences.
+    """
     words = " ".join(str(message).split())
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words
@@ -90,35 +107,35 @@ def one_line(message: object) -> str:
 
 
 class ModelNotFoundError(HurefError):
-    """Nothing is there under the name that was given."""
+    """No model exists under the given name."""
 
 
 class AccessError(HurefError):
-    """The repository is there but this user may not read it."""
+    """The repository exists, but this user may not read it."""
 
 
 class NetworkError(HurefError):
-    """The Hub did not answer, or the connection broke beyond retrying."""
+    """The Hub did not answer, or the connection broke more often than it is retried."""
 
 
 class CheckpointError(HurefError):
-    """A file of the model is missing, truncated, or contradicts itself."""
+    """A file of the model is missing, truncated or inconsistent."""
 
 
 class UnsupportedModelError(HurefError):
-    """The model is whole, but its architecture is not one that huref can read."""
+    """The model is complete, but huref does not support its architecture."""
 
 
 class AnchorError(HurefError):
-    """The vocabulary gives too few anchors, or two models share too few to be compared."""
+    """The vocabulary has too few anchors, or two models share too few to be compared."""
 
 
 class WeightsError(HurefError):
-    """The weights hold values from which no fingerprint can be made."""
+    """No fingerprint can be computed from the weights' values, such as NaN."""
 
 
 class RecipeError(HurefError):
-    """Two fingerprints were made by different recipes, or a recipe is not valid."""
+    """Two fingerprints have different recipes, or a recipe is not valid."""
 
 
 class RecordError(HurefError):
@@ -130,35 +147,35 @@ class EditedError(RecordError):
 
 
 class CheckpointDigestError(HurefError):
-    """An encoder or decoder checkpoint is not what its recipe says."""
+    """An encoder or decoder checkpoint is not the one that the recipe names."""
 
 
 class EndpointError(HurefError):
-    """An endpoint answers something that cannot be used."""
+    """An endpoint's answer cannot be used."""
 
 
 class BudgetError(HurefError):
-    """A measurement needs more requests than its budget allows, or nobody agreed to them."""
+    """A measurement needs more requests than its budget allows or the user confirmed."""
 
 
 class SignatureError(HurefError):
-    """A signature or baseline file of an endpoint cannot be read or does not fit."""
+    """An endpoint's signature or baseline file cannot be read or belongs to another endpoint."""
 
 
 class AttackError(HurefError):
-    """A function-preserving copy cannot be made of this model in this way."""
+    """The attack cannot be applied to this model."""
 
 
 class DiskError(HurefError):
-    """The disk takes no more of a file, or fails: it is full, a quota is met, it broke."""
+    """A file cannot be written: the disk is full or broken, or a quota is reached."""
 
 
 class RegistryError(HurefError):
-    """A registry is missing, damaged or full, or does not take what it was given."""
+    """A registry is missing, damaged or full, or refuses an entry."""
 
 
 class FleetError(HurefError):
-    """A list of models cannot be worked through, or not further."""
+    """A list of models cannot be processed, or processing stopped early."""
 
 
 class EvidenceError(HurefError):

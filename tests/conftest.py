@@ -7,7 +7,7 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ["HUREF_HOME"] = tempfile.mkdtemp(prefix="huref-tests-")  # not the user's own
+os.environ["HUREF_HOME"] = tempfile.mkdtemp(prefix="huref-tests-")  # not the user's files
 
 from tests.support.hub_server import LoopbackHub
 from tests.support.small_models import some_words, write_tokenizer
@@ -15,7 +15,7 @@ from tests.support.small_models import some_words, write_tokenizer
 
 @pytest.fixture
 def make_llama(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a random Llama, Mistral or Qwen2 checkpoint as transformers saves it."""
+    """A function that saves a random Llama, Mistral or Qwen2 checkpoint with transformers."""
     import transformers
 
     def make(name: str, kind: str = "Llama", seed: int = 0, **changes: object) -> Path:
@@ -45,7 +45,7 @@ def make_llama(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """An empty Hub on this machine, which the Hub's client is pointed at."""
+    """An empty local Hub server, which the Hub's client is set to use."""
     from huggingface_hub import constants
 
     with LoopbackHub() as server:

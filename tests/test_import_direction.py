@@ -36,7 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry.map": {*API, "registry", "report"},
 }
 # What is on top of these rooms inside the same folder: they know neither engines, fleets nor maps.
-REGISTRY_CORE = ["chance", "entry", "matrices", "ranking", "sketch", "store"]
+REGISTRY_CORE = [
+    "anchor_codes", "chance", "correlation", "entry", "matrices", "ranking", "sketch", "store",
+]  # fmt: skip
 # The command line and the names of `import huref` stand on everything, and nothing but they on it.
 TOP = {"__init__", "__main__", "cli"}
 

@@ -102,9 +102,9 @@ def attest(
         authority = public_address(timestamp)
     signer = load_signer(Path(key)) if key is not None else KeylessSigner.start()
     name = str(model)
-    checkpoint = _open_weights(name)
+    checkpoint = open_weights(name)
     measured = open_record(name, recipe, cache=cache)
-    subjects = _subjects(checkpoint)
+    subjects = measure_subjects(checkpoint)
     private = replace(measured, model=public_name(measured), salt=token_hex(SALT_BYTES))
     assert measured.latent is not None
     statement = Statement(
@@ -154,7 +154,7 @@ def _sign(payload: bytes, signer: Signer | KeylessSigner, timestamp: str | None)
     return envelope.to_json(), signer.public.id
 
 
-def _open_weights(model: str) -> Checkpoint:
+def open_weights(model: str) -> Checkpoint:
     """A model that has files of weights.
 
     Raises:
@@ -168,7 +168,8 @@ def _open_weights(model: str) -> Checkpoint:
     return open_checkpoint(model)
 
 
-def _subjects(checkpoint: Checkpoint) -> list[Subject]:
+def measure_subjects(checkpoint: Checkpoint) -> list[Subject]:
+    """The files of a model, and of the bases that its adapters are applied to, with SHA-256."""
     return hash_model(checkpoint.repositories, base_names(checkpoint.repositories))
 
 
@@ -188,7 +189,9 @@ def _lineage(measured: Record, base: str, recipe: str, cache: bool) -> dict[str,
     if path.is_file() and kind_of_file(path) != "weights":
         files = []
     else:
-        files = [{"name": s.name, "sha256": s.sha256} for s in _subjects(open_checkpoint(base))]
+        files = [
+            {"name": s.name, "sha256": s.sha256} for s in measure_subjects(open_checkpoint(base))
+        ]
     return stated_pair(pair, public_name(measured), public_name(record)) | {
         "revision": record.revision,
         "files": files,

@@ -1,1 +1,1 @@
-"""Layouts as data, and the canonical block that every layout is read into."""
+"""Layouts as data, and the canonical block into which every layout is read."""

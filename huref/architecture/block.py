@@ -1,8 +1,9 @@
-"""The canonical block: one transformer layer, whatever its checkpoint calls its tensors.
+"""The canonical block: one transformer layer in the same form for all families.
 
 Matrices are (in, out), as in x @ W, in float32. The gains of a block's norms are folded into the
-matrices they feed; biases and positions are left out. What sits inside attention (norms of
-queries and keys, latent projections) is applied to token-space features, as the module does.
+neighbouring matrices; biases and positions are left out. Norms of queries and keys and latent
+projections are applied to token-space features, as the module does (docs/maths.md, Canonical
+blocks).
 """
 
 from collections.abc import Callable
@@ -19,10 +20,10 @@ class FeatureNorm:
 
     Attributes:
         kind: "rms" or "layernorm".
-        over: "head" norms each head's features by themselves, "width" all of them together.
+        over: "head" normalises each head's features separately, "width" all of them together.
         gain: (head_dim,), (heads, head_dim) or (width,), or None.
 
-    The module's epsilon is left out: it is negligible on the module's own inputs, but not on
+    The module's epsilon is left out. It is negligible for the module's own inputs, but not for
     whitened rows, which are smaller.
     """
 
@@ -31,7 +32,7 @@ class FeatureNorm:
     gain: Tensor | None
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Norm features (m, heads, head_dim); rows of zeros stay zero."""
+        """Normalise features (m, heads, head_dim); rows of zeros stay zero."""
         shape = features.shape
         if self.over == "width":
             features = features.flatten(1)
@@ -45,13 +46,13 @@ class FeatureNorm:
 
 
 class SelfAttention(Protocol):
-    """What a term needs of attention, on token rows E (m, d)."""
+    """What the terms compute from attention, on token rows E (m, d)."""
 
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m)."""
 
     def write(self, E: Tensor) -> Tensor:
-        """What attention over a single token writes to the residual stream, (m, d)."""
+        """The output of attention over a single token, (m, d)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Attention:
     """Self-attention with grouped queries.
 
     Shapes: q (d, heads * head_dim), k (d, kv_heads * head_dim), v (d, kv_heads * v_head_dim),
-    o (heads * v_head_dim, d). Query head h reads key-value head h // (heads / kv_heads). Where
+    o (heads * v_head_dim, d). Query head h uses key-value head h // (heads / kv_heads). Where
     queries are read from a latent, q_a is (d, r) and q (r, heads * head_dim).
     """
 
@@ -78,8 +79,8 @@ class Attention:
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m).
 
-        Consecutive query heads share a key-value head, so the heads of a group are summed before
-        the product; that is the same sum over heads, in fewer operations.
+        Consecutive query heads share a key-value head, so the queries of a group are summed before
+        the product. The result is the same in fewer operations.
         """
         rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_a_norm).flatten(1)
         queries = _features(rows, self.q, self.heads, self.q_norm)
@@ -88,7 +89,7 @@ class Attention:
         return grouped.flatten(1) @ keys.flatten(1).T
 
     def write(self, E: Tensor) -> Tensor:
-        """What attention over a single token writes to the residual stream, (m, d)."""
+        """The output of attention over a single token, (m, d)."""
         values = _features(E, self.v, self.kv_heads, self.v_norm)
         by_head = self.o.view(self.kv_heads, self.heads // self.kv_heads, -1, self.o.shape[1])
         return values.flatten(1) @ by_head.sum(dim=1).flatten(0, 1)
@@ -104,11 +105,12 @@ def _features(E: Tensor, weight: Tensor, heads: int, norm: FeatureNorm | None) -
 class LatentAttention:
     """DeepSeek's multi-head latent attention (arXiv 2405.04434).
 
-    Keys and values are read from a normed latent of r numbers; a part of each key, the same for
-    all heads, comes straight from the token and carries the rotary position. The term keeps both.
+    Keys and values are read from a normalised latent of r numbers. The rotary part of the keys is
+    the same for all heads and is read from the token directly. The qk term includes both parts.
     Shapes: q_a (d, rq) or None, q_b (rq or d, heads * (nope + rope)), kv_a (d, r),
     k_rope (d, rope), k_b (r, heads * nope), v_b (r, heads * v_head_dim), o (heads * v_head_dim, d).
-    With `q_both` queries are read from the latent after and before its norm, q_b (2 rq, ...).
+    With `q_both` queries are read from the latent after and before its norm, and q_b is
+    (2 rq, ...).
     """
 
     q_a: Tensor | None
@@ -140,7 +142,7 @@ class LatentAttention:
         return scores + queries[:, :, nope:].sum(dim=1) @ rotary.T
 
     def write(self, E: Tensor) -> Tensor:
-        """What attention over a single token writes to the residual stream, (m, d)."""
+        """The output of attention over a single token, (m, d)."""
         return self._latent(E) @ self.v_b @ self.o
 
 
@@ -153,10 +155,10 @@ class FeedForward:
     down: Tensor
 
     def write(self, E: Tensor) -> Tensor:
-        """What it writes to the residual stream when its activation is the identity, (m, d).
+        """The output when the activation is the identity, (m, d).
 
-        The gate is multiplied after projection: a product of weights element by element does not
-        commute with a rotation of the residual stream.
+        Gate and up are multiplied after projection, because an elementwise product of the weights
+        themselves is not invariant under a rotation of the residual stream.
         """
         hidden = E @ self.up
         if self.gate is not None:
@@ -166,11 +168,11 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture of experts: the mean of the routed ones, plus the one that every token passes.
+    """A mixture of experts: the mean of the routed experts plus the shared experts.
 
     Attributes:
         count: number of routed experts.
-        read: reads one of them; called once per expert, so that one at a time is in memory.
+        read: reads one routed expert; called once per expert, so that only one is in memory.
         shared: the shared experts as one network, or None.
     """
 
@@ -179,7 +181,7 @@ class Mixture:
     shared: FeedForward | None
 
     def write(self, E: Tensor) -> Tensor:
-        """What an evenly routed token has written to the residual stream, (m, d)."""
+        """The output for evenly routed tokens, (m, d)."""
         written = torch.zeros_like(E)
         for index in range(self.count):
             written += self.read(index).write(E)

@@ -1,4 +1,4 @@
-"""Values of config.json under any of the names that families give them."""
+"""Values of config.json under any of the keys that families use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from huref.errors import CheckpointError
 def look_up(config: Mapping[str, Any], key: str, index: int = 0) -> object:
     """A config value by its dotted key; from a list with one entry per block, block `index`'s.
 
-    Values that config.json gives for single blocks (`per_layer_config`) come first; a key that is
-    bound to a kind of block ("key@kind") counts only for such blocks.
+    Values that config.json gives for single blocks (`per_layer_config`) take precedence. A key
+    that is restricted to a kind of block ("key@kind") applies only to blocks of that kind.
     """
     key, _, kind = key.partition("@")
     if kind and look_up(config, "layer_types", index) != kind:
@@ -25,11 +25,11 @@ def look_up(config: Mapping[str, Any], key: str, index: int = 0) -> object:
     return value
 
 
-def config_ints(config: Mapping[str, Any], keys: Names, model: str, index: int = 0) -> list[int]:
-    """The positive integers that a config holds under some keys; a number stands for itself.
+def config_ints(config: Mapping[str, Any], keys: Names, index: int = 0) -> list[int]:
+    """The positive integers that a config holds under some keys; a decimal key is its own value.
 
     Raises:
-        CheckpointError: a key holds something else, or none of them is there.
+        CheckpointError: a key holds another value, or the config has none of the keys.
     """
     found = []
     for key in keys:
@@ -37,12 +37,10 @@ def config_ints(config: Mapping[str, Any], keys: Names, model: str, index: int =
         if value is None or value is False:
             continue
         if type(value) is not int or value <= 0:
-            raise CheckpointError(
-                f"{model}: config.json has {key} = {value!r}, not a positive integer"
-            )
+            raise CheckpointError(f"config.json has {key} = {value!r}, not a positive integer")
         found.append(value)
     if not found:
         raise CheckpointError(
-            f"{model}: config.json has none of {', '.join(keys)}; is it the model's own?"
+            f"config.json has none of {', '.join(keys)}", advice="check that it is the model's own"
         )
     return found

@@ -1,35 +1,30 @@
-"""Routed experts, one at a time."""
-
-from dataclasses import replace
+"""Routed experts, read one at a time."""
 
 from torch import Tensor
 
-from huref.architecture.layout import Experts, tensor_fields
+from huref.architecture.resolved import ResolvedExperts
 from huref.architecture.weights import finite, read_tensors
 from huref.loader.checkpoint import Checkpoint
 
 
 class ExpertSource:
-    """One expert's tensors at a time, however a block stores them."""
+    """Reads the tensors of one expert at a time, however a block stores them."""
 
-    def __init__(self, checkpoint: Checkpoint, experts: Experts, count: int):
+    def __init__(self, checkpoint: Checkpoint, experts: ResolvedExperts):
         self._checkpoint = checkpoint
         self._experts = experts
-        self.count = count
-        routed = tensor_fields(replace(experts, shared=None, scale=()))
-        self._names = {role: names for role, names in routed.items() if names}
         self._scales: Tensor | None = None
-        if experts.scale:
-            self._scales = read_tensors(checkpoint, {"scale": experts.scale[0]})["scale"]
+        if experts.scale is not None:
+            self._scales = read_tensors(checkpoint, {"scale": experts.scale.name})["scale"]
 
     def read(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one expert, by role, float32, as one expert's would be stored.
+        """The tensors of one expert by role, float32, in the orientation in which they are stored.
 
-        What scales its output is multiplied into down.
+        The factor for the expert's output is multiplied into down.
 
         Raises:
-            CheckpointError: one is missing.
-            WeightsError: one holds NaN or infinite values.
+            CheckpointError: a tensor is missing.
+            WeightsError: a tensor holds NaN or infinite values.
         """
         tensors = self._read(index)
         if self._scales is not None:
@@ -37,14 +32,15 @@ class ExpertSource:
         return tensors
 
     def _read(self, index: int) -> dict[str, Tensor]:
-        if self._experts.stacked == "no":
-            return read_tensors(self._checkpoint, {r: n[index] for r, n in self._names.items()})
+        roles, stacked = self._experts.routed.tensors, self._experts.stacked
+        if stacked == "no":
+            names = {role: stored.names[index] for role, stored in roles.items()}
+            return read_tensors(self._checkpoint, names)
         tensors = {}
-        for role, (name, *_) in self._names.items():
-            each = 1
-            if self._experts.stacked == "rows":
-                each = self._checkpoint.entry(name).shape[0] // self.count
-            rows = range(index * each, (index + 1) * each)
-            part = finite(self._checkpoint, name, self._checkpoint.read_rows(name, rows))
-            tensors[role] = part if self._experts.stacked == "rows" else part[0]
+        for role, stored in roles.items():
+            height = stored.shape[0] // self._experts.count if stacked == "rows" else 1
+            rows = range(index * height, (index + 1) * height)
+            part = self._checkpoint.read_rows(stored.name, rows)
+            values = finite(self._checkpoint, stored.name, part)
+            tensors[role] = values if stacked == "rows" else values[0]
         return tensors

@@ -1,50 +1,48 @@
-"""A block's norms as linear maps, multiplied into the matrices next to them."""
+"""A block's norms as linear maps, multiplied into the neighbouring matrices."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from huref.architecture.layout import Norms
+from huref.architecture.resolved import ResolvedNorms
 
 
 class Folding:
-    """The block's norms as linear maps, multiplied into the matrices next to them.
+    """Multiplies a block's norms and convolutions into the neighbouring matrices.
 
-    A LayerNorm also subtracts the mean of what it reads: the all-ones direction is projected out
-    of the rows of a matrix that reads it, and out of what is written for it to read.
+    A LayerNorm also subtracts the mean of its input: the all-ones direction is projected out of
+    the rows of a matrix that reads its output, and out of what is written for it to read.
 
     Args:
-        norms: the layout's part.
-        gains: as stored, by place; a gain of several streams is (streams * d).
-        streams: number of residual streams that a gain holds one for each of.
-        convolutions: the last weight of each kernel, by place.
-        enabled: only the published terms leave norms and convolutions out.
+        norms: the block's norms.
+        gains: as stored, by place; of several streams, (streams * d).
+        last_weights: the last weight of each convolution's kernel, by place.
+        enabled: false for the published recipe, which leaves norms and convolutions out.
     """
 
     def __init__(
         self,
-        norms: Norms,
+        norms: ResolvedNorms,
         gains: Mapping[str, Tensor],
-        streams: int = 1,
-        convolutions: Mapping[str, Tensor] | None = None,
+        last_weights: Mapping[str, Tensor],
         enabled: bool = True,
     ):
-        self._norms = norms
         self._gains = {
-            place: gain.reshape(streams, -1).mean(dim=0) + norms.offset
+            place: gain.reshape(norms.streams, -1).mean(dim=0) + norms.offset
             for place, gain in gains.items()
         }
-        self._convolved = {place: 1 + last for place, last in (convolutions or {}).items()}
+        self._convolved = {place: 1 + last for place, last in last_weights.items()}
+        self._folds_reading = enabled and norms.place == "before"
         self._enabled = enabled
         self._centred = norms.kind == "layernorm"
 
     def reading(self, half: str, weight: Tensor) -> Tensor:
         """A matrix (d, out) of a half that reads the residual stream.
 
-        `half` is "attention", "ffn", or "experts" for routed ones, which read what "ffn" reads
+        `half` is "attention", "ffn", or "experts" for routed experts, which read what "ffn" reads
         where they have no norm of their own.
         """
-        if not self._enabled or self._norms.place == "after":
+        if not self._folds_reading:
             return weight
         gain = self._gains.get(half, self._gains.get("ffn") if half == "experts" else None)
         folded = weight if gain is None else gain[:, None] * weight
@@ -58,8 +56,8 @@ class Folding:
     def writing(self, half: str, weight: Tensor) -> Tensor:
         """A matrix (in, d) of a half that writes to the residual stream.
 
-        `half` is "attention", "ffn", or "experts" and "shared" for what a mixture adds up before
-        it is the feed-forward network's output.
+        `half` is "attention", "ffn", or "experts" or "shared" for the networks that a mixture sums
+        into its output.
         """
         if not self._enabled:
             return weight

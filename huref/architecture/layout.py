@@ -1,12 +1,16 @@
-"""Layouts: how a family of checkpoints names, fuses and norms its tensors, as data.
+"""Layouts: how a family of checkpoints names, fuses and normalises its tensors, as data.
 
-One YAML file in `layouts/` describes a family; `huref.architecture.layout_files` reads it.
+A layout is a template. It is read from a YAML file in `layouts/` by
+`huref.architecture.layout_files` and never holds the names of one model's tensors;
+`huref.architecture.resolve` makes those into a `ResolvedBlock`.
 
-A field of names lists alternatives, best first; the first that a checkpoint holds is read. Names
-of tensors are relative to the block's; {i} is the block, {e} an expert, {h} a head, {s} one of
-`parts`, {u} the number of a shared block's use. A config key may be bound to a kind of block:
-`global_head_dim@full_attention` counts only for blocks whose entry of the config's `layer_types`
-is that word.
+A field of names lists alternatives, best first; the first one that a checkpoint holds is read.
+Tensor names are relative to the block's. In them, {i} stands for the block's index, {e} for an
+expert's, {h} for a head's, {s} for one of `parts`, and {u} for the number of a shared block's use.
+A config key can be restricted to one kind of block: `global_head_dim@full_attention` applies only
+to blocks whose entry in the config's `layer_types` is `full_attention`.
+
+A `*Form` class holds the settings that a resolved part has in common with its template.
 """
 
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -16,14 +20,15 @@ Names = tuple[str, ...]
 BlockNames = Annotated[tuple[str, ...], "tensors of a block"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Embedding:
     """Token embeddings.
 
     Attributes:
-        weight: (vocabulary, e); stored tokens by row.
-        factor: (d, e), multiplied out where embeddings are factorised (OPT-350m).
-        norm: gain (d) of a norm right after the embedding, of the block norms' kind (BLOOM).
+        weight: (vocabulary, e), one token per row.
+        factor: (d, e); the second factor of factorised embeddings (OPT-350m).
+        norm: gain (d) of a norm right after the embedding, of the same kind as the block norms
+            (BLOOM).
         normed: a norm without a gain follows the embedding.
     """
 
@@ -33,28 +38,38 @@ class Embedding:
     normed: bool = False
 
 
-@dataclass(frozen=True)
-class Norms:
-    """The block's own norms, folded as linear maps.
+@dataclass(frozen=True, kw_only=True)
+class NormForm:
+    """Settings of a block's own norms.
 
     Attributes:
         kind: "rms" or "layernorm"; the latter also removes the mean direction.
-        offset: what is added to a stored gain (Gemma stores the gain minus one).
-        place: "before" a half reads the residual stream, or "after" the sum (post-LN; no gain of
-            such a norm belongs to one matrix, so none is folded).
-        attention, ffn: gains on what the halves read.
-        attention_out, ffn_out: gains on what they write (sandwich norms).
-        attention_inner, ffn_inner: gains on what o and down read.
-        experts: gain on what routed experts read, where it is not `ffn`'s.
-        experts_out, shared_out: gains on what routed and shared experts write, before they are
-            added up and pass `ffn_out`.
-        streams: config keys of the number of residual streams, where a gain holds one for each.
-            All streams begin as the embedding and their mean is read, so the gains' mean is.
+        offset: added to a stored gain (Gemma stores the gain minus one).
+        place: "before" each half reads the residual stream, or "after" the sum (post-LN; the gain
+            of such a norm belongs to no single matrix, so it is not folded).
     """
 
     kind: str
     offset: float = 0.0
     place: str = "before"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms(NormForm):
+    """The block's own norms, folded into matrices as linear maps.
+
+    Attributes:
+        attention, ffn: gains on what each half reads.
+        attention_out, ffn_out: gains on what each half writes (sandwich norms).
+        attention_inner, ffn_inner: gains on what o and down read.
+        experts: gain on what routed experts read, where it differs from `ffn`'s.
+        experts_out, shared_out: gains on what routed and shared experts write, before these are
+            summed and pass `ffn_out`.
+        streams: config keys of the number of residual streams, where a gain holds one vector per
+            stream. All streams start as the embedding and their mean is read, so the mean of the
+            gains is used.
+    """
+
     attention: BlockNames = ()
     ffn: BlockNames = ()
     attention_out: BlockNames = ()
@@ -67,16 +82,16 @@ class Norms:
     streams: Names = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Convolutions:
-    """Causal convolutions over positions, one for each feature, added to what they read.
+    """Causal depthwise convolutions over positions, each added to its input.
 
-    Of a token by itself they make 1 + w times the feature, w being the last weight of the kernel;
-    that is folded into the matrix which writes the feature.
+    A single token's feature is multiplied by 1 + w, where w is the last weight of the kernel.
+    This factor is folded into the matrix that writes the feature.
 
     Attributes:
         k, v: on keys (before their norm) and values.
-        attention_out, ffn_out: on what the halves write.
+        attention_out, ffn_out: on what each half writes.
     """
 
     k: BlockNames = ()
@@ -85,13 +100,13 @@ class Convolutions:
     ffn_out: BlockNames = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadNorms:
     """Norms on queries, keys and values, applied to token-space features as the module does.
 
-    A learned norm is applied where its gain is stored, over each head's features or over all of
-    them together, as its length says. `unlearned` lists the roles that are normed head by head
-    without a gain, if the config key `flag` (where one is named) is true.
+    A learned norm is applied where its gain is stored: over each head's features or over all
+    features together, depending on the gain's length. `unlearned` lists the roles that are
+    normalised per head without a gain, provided that the config key `flag` (if any) is true.
     """
 
     kind: str
@@ -103,18 +118,18 @@ class HeadNorms:
     v: BlockNames = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Latent:
-    """Latents that queries, keys and values are read from (multi-head latent attention).
+    """Latents from which queries, keys and values are read (multi-head latent attention).
 
-    Without `kv_a` only the queries have one.
+    Without `kv_a` only the queries have a latent.
 
     Attributes:
-        rope, nope: config keys of a head's rotary and its other part.
-        scaled: a normed latent of r numbers is multiplied by sqrt(width / r).
-        q_b_reads: "latent" for the normed latent, "both" for it and the latent before its norm.
+        rope, nope: config keys of the sizes of a head's rotary and other part.
+        scaled: a normalised latent of r numbers is multiplied by sqrt(width / r).
+        q_b_reads: "latent" for the normalised latent, "both" for it and the latent before the norm.
         q_a, q_norm, q_b, kv_a, kv_norm, kv_b: down-projections, norms and up-projections.
-        k_rope_norm: a norm on the part of the keys that all heads share.
+        k_rope_norm: a norm on the rotary part of the keys, which all heads share.
     """
 
     rope: Names = ()
@@ -130,37 +145,47 @@ class Latent:
     kv_b: BlockNames = ()
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Attention's weights.
+@dataclass(frozen=True, kw_only=True)
+class AttentionForm:
+    """How attention's tensors are stored and cut.
 
     Attributes:
-        heads, kv_heads: config keys (dotted into nested mappings) or numbers, in order; the first
-            of `kv_heads` that the tensors' shapes bear out is taken.
-        head_dim: config keys of a head's size; where there is none, width / heads.
         stored: "out_in" for a Linear, "in_out" for GPT-2's Conv1D.
-        qkv, kv: fused tensors, cut as `split` says: "contiguous" is [q | k | v], "gate_first" is
+        split: how a fused tensor is cut. "contiguous" is [q | k | v], "gate_first" is
             [output gate | q | k | v], "groups" is [q.. k v] per key-value head, "codegen" is
             [q | v | k] in four parts.
-        q_gated: each head of q is followed by rows of an output gate, left out.
-        mixture: q and o are stacks of an expert each; every expert reads the same keys and
-            values, so that the terms' mean over experts is that of the mean of their weights.
+        q_gated: each head of q is followed by rows of an output gate, which are left out.
+        mixture: q and o are stacks with one matrix per expert. All experts share keys and values,
+            so the mean of the terms over experts is the term of the mean weights.
         heads_of_o: "halves" where o reads head j of the first and of the second half in turn.
-        beside_embedding: q, k and v read the stream and beside it the token's embedding, which is
-            where the stream begins; so the two halves of their rows are added up.
-        q_adapter, k_adapter, v_adapter: two matrices whose product is added to the role's.
-        o_a: a first factor of o, block by block of heads (DeepSeek V4).
+        beside_embedding: q, k and v read the stream concatenated with the token's embedding. The
+            stream starts as the embedding, so the two halves of their rows are added.
     """
 
-    heads: Names
-    kv_heads: Names
-    head_dim: Names = ()
     stored: str = "out_in"
     split: str = "contiguous"
     q_gated: bool = False
     mixture: bool = False
     heads_of_o: str = "in_order"
     beside_embedding: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads(AttentionForm):
+    """Attention's weights.
+
+    Attributes:
+        heads, kv_heads: config keys (dotted into nested mappings) or numbers, in order; of
+            `kv_heads` the first value that agrees with the tensors' shapes is used.
+        head_dim: config keys of a head's size; width / heads where the config has none of them.
+        q_adapter, k_adapter, v_adapter: two matrices whose product is added to the role's.
+        o_a: a first, block-diagonal factor of o, one block per group of heads (DeepSeek V4).
+        qkv, kv: fused tensors.
+    """
+
+    heads: Names
+    kv_heads: Names
+    head_dim: Names = ()
     q: BlockNames = ()
     k: BlockNames = ()
     v: BlockNames = ()
@@ -175,17 +200,28 @@ class Heads:
     latent: Latent | None = None
 
 
-@dataclass(frozen=True)
-class Network:
-    """A feed-forward network's weights.
+@dataclass(frozen=True, kw_only=True)
+class NetworkForm:
+    """How a feed-forward network's tensors are stored and cut.
 
-    `gate_up` is a fused tensor of both, the gate first: "contiguous" halves or "interleaved";
-    `gate_up_adapter` two matrices whose product is added to it.
+    Attributes:
+        stored: "out_in" for a Linear, "in_out" for its transpose.
+        down_stored: "in_out" where down alone is transposed, or "as_stored".
+        split: how `gate_up` is cut: "contiguous" halves, gate first, or "interleaved".
     """
 
     stored: str = "out_in"
     down_stored: str = "as_stored"
     split: str = "contiguous"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(NetworkForm):
+    """A feed-forward network's weights.
+
+    `gate_up` is gate and up fused; `gate_up_adapter` is two matrices whose product is added to it.
+    """
+
     up: BlockNames = ()
     gate: BlockNames = ()
     gate_up: BlockNames = ()
@@ -193,14 +229,18 @@ class Network:
     down: BlockNames = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experts(Network):
-    """Routed experts, and the shared ones.
+    """Routed experts and shared experts.
 
-    `stacked` says whether a tensor holds all experts: "leading" along a first axis of its own,
-    "rows" one after the other along the rows (DBRX); "no" means one tensor each, named with {e}.
-    `scale` holds a factor for what each expert writes. `part` is the only one of the layout's
-    parts that has experts.
+    Attributes:
+        count: config keys of the number of routed experts.
+        stacked: "leading" where a tensor holds all experts along its first axis, "rows" where
+            they follow each other along the rows (DBRX), "no" where each expert has its own
+            tensor, named with {e}.
+        part: the only one of the layout's `parts` that has experts.
+        scale: a factor for what each expert writes.
+        shared: the shared experts, as one network.
     """
 
     count: Names = ()
@@ -210,41 +250,43 @@ class Experts(Network):
     shared: Network | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Condition:
-    """Config values without which a layout does not fit, where the type alone does not decide.
+    """Config values that a layout requires, where the model type alone does not decide.
 
     The first of `keys` that the config has must hold one of `values` (spelt as in Python, "None"
-    for a config without any of them), or anything where no values are listed.
+    for a config without any of the keys), or any value where `values` is empty.
     """
 
     keys: Names
     values: Names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """One family of checkpoints.
 
     Attributes:
         name: the family's name, which is the file's name.
-        model_types: values of config.json's `model_type` that belong to it.
-        prefixes: what may stand before every name ("" for nothing), in order of preference.
-        block: what stands before a block's tensors, with {i} for its index.
+        model_types: values of config.json's `model_type` that belong to the family.
+        prefixes: what can precede every name ("" for nothing), in order of preference.
+        block: what precedes a block's tensors, with {i} for its index.
         layers: config keys of the number of blocks.
-        parts, parts_of: the words that {s} stands for, where a "layer" holds several blocks, one
-            after the other, or the "model" several stacks of layers.
-        block_without_attention: "skip" in hybrid families, whose other blocks mix by other means.
-        shared: blocks that a later one uses again are stored once, in the block that first uses
-            them; several take turns. A block that uses one is known by its own `out`.
-        ffn_reads: "stream", or "attention" where the feed-forward network reads what attention
-            writes, and nothing but that.
-        out: a last linear map of a block's own before the residual stream.
-        last_reuse_keys: config keys of how many of the last blocks use an earlier one's keys and
-            values; those are skipped, whether or not a file still holds keys for them.
-        ffn_in_next_block: attention and feed-forward network are blocks of their own.
+        parts, parts_of: the values of {s}, where a "layer" holds several blocks in sequence, or
+            the "model" several stacks of layers.
+        block_without_attention: "skip" in hybrid families, whose other blocks mix tokens by other
+            means; otherwise "error".
+        shared: a block's weights are used again by later blocks and stored once, in the first
+            block that uses them; several shared blocks alternate. A block that uses one has an
+            `out` of its own.
+        ffn_reads: "stream", or "attention" where the feed-forward network reads only what
+            attention writes.
+        out: the block's own last linear map before the residual stream.
+        last_reuse_keys: config keys of how many of the last blocks reuse an earlier block's keys
+            and values; those blocks are skipped, even if the file holds keys for them.
+        ffn_in_next_block: attention and feed-forward network are separate blocks.
         ignored: patterns of a block's tensors that the terms leave out.
-        when: asked of models of unknown type, and of a type that has several layouts.
+        when: required of models of unknown type, and of a type that has several layouts.
     """
 
     name: str
@@ -275,14 +317,17 @@ def names_tensors(field: Field[Any]) -> bool:
     return field.type is BlockNames
 
 
-def tensor_fields(spec: object, start: str = "") -> dict[str, Names]:
-    """The fields of a layout's part that name tensors of a block; nested ones are dotted."""
+def tensor_fields(part: object, start: str = "") -> dict[str, Names]:
+    """The fields of a layout or its part that name tensors of a block, as role -> alternatives.
+
+    A role is the field's dotted path, as "attention.latent.q_a".
+    """
     found: dict[str, Names] = {}
-    if is_dataclass(spec):
-        for f in fields(spec):
-            value = getattr(spec, f.name)
-            if names_tensors(f):
-                found[start + f.name] = value
+    if is_dataclass(part):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if names_tensors(field):
+                found[start + field.name] = value
             else:
-                found |= tensor_fields(value, f"{start}{f.name}.")
+                found |= tensor_fields(value, f"{start}{field.name}.")
     return found

@@ -1,12 +1,12 @@
 """Reads the layout files, strictly.
 
-A key that no field of `huref.architecture.layout` reads, a missing one, or an unknown word is an
-error, so nothing in a file can be silently ignored. A file may extend another and then holds only
-what differs.
+A key without a field in `huref.architecture.layout`, a missing key, or an unknown word is an
+error, so nothing in a file is silently ignored. A file can extend another one and then holds only
+the differences.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any, get_args
@@ -31,19 +31,20 @@ WORDS = {
 
 
 def _build(cls: type, data: object, where: str) -> Any:
-    """A dataclass from its YAML mapping, every key accounted for."""
+    """A dataclass from its YAML mapping. Raises ValueError for unknown and missing keys."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{where}: a mapping is needed here, not {data!r}")
     known = {f.name: f for f in fields(cls) if f.name != "name"}
     required = {n for n, f in known.items() if f.default is MISSING}
     if not required <= set(data) <= set(known):
         wrong = sorted((required - set(data)) | (set(data) - set(known)))
-        raise ValueError(f"{where}: keys out of place: {wrong}")
+        raise ValueError(f"{where}: keys missing or unknown: {wrong}")
     values: dict[str, Any] = {key: _value(known[key], value, where) for key, value in data.items()}
     return cls(name=where, **values) if cls is Layout else cls(**values)
 
 
 def _value(target: Field[Any], value: object, where: str) -> object:
+    """A field's value from its YAML value. Raises ValueError for the wrong type or word."""
     place = f"{where}.{target.name}"
     part = next(
         (
@@ -69,7 +70,11 @@ def _value(target: Field[Any], value: object, where: str) -> object:
 
 
 def parse_layout(name: str, data: Mapping[str, Any]) -> Layout:
-    """Build a layout from its YAML mapping. Raises ValueError on anything out of place."""
+    """Build a layout from its YAML mapping.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value is not one that the key takes.
+    """
     layout: Layout = _build(Layout, data, name)
     if layout.ffn is None and layout.experts is None:
         raise ValueError(f"{name}: neither ffn nor experts")
@@ -77,26 +82,66 @@ def parse_layout(name: str, data: Mapping[str, Any]) -> Layout:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A layout's mapping with another's keys put over it, mapping by mapping."""
+    """A mapping with the keys of another one replaced, and nested mappings merged likewise."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both and old is not None else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def layout_names() -> list[str]:
+    """The names of all layouts that ship with huref, sorted."""
+    folder = resources.files("huref.architecture") / "layouts"
+    files = sorted(file.name for file in folder.iterdir())
+    return [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
+
+
+def read_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The name and content of a layout's file and of all files it extends, the base first."""
+    chain: list[tuple[str, dict[str, Any]]] = []
+    following: str | None = name
+    while following is not None:
+        file = resources.files("huref.architecture") / "layouts" / f"{following}.yaml"
+        data: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+        chain.insert(0, (following, data))
+        following = data.pop("extends", None)
+    return chain
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A value of a layout, and the name of the layout whose file sets it."""
+
+    value: Any
+    origin: str
+
+
+def trace_layout(name: str) -> dict[str, Any]:
+    """A layout's mapping with its chain of `extends` merged; every leaf is a `Traced`."""
+
+    def trace(value: object, origin: str) -> Any:
+        if isinstance(value, Mapping):
+            return {key: trace(inner, origin) for key, inner in value.items()}
+        return Traced(value, origin)
+
+    merged: dict[str, Any] = {}
+    for origin, data in read_chain(name):
+        merged = merge(merged, trace(data, origin))
     return merged
 
 
 def _read(name: str) -> dict[str, Any]:
-    file = resources.files("huref.architecture") / "layouts" / f"{name}.yaml"
-    data: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
-    base = data.pop("extends", None)
-    return data if base is None else merge(_read(base), data)
+    merged: dict[str, Any] = {}
+    for _, data in read_chain(name):
+        merged = merge(merged, data)
+    return merged
 
 
 @lru_cache
 def load_layouts() -> tuple[Layout, ...]:
-    """All layouts that ship with huref, in order of their names."""
-    folder = resources.files("huref.architecture") / "layouts"
-    files = sorted(f.name for f in folder.iterdir())
-    names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
-    return tuple(parse_layout(name, _read(name)) for name in names)
+    """All layouts that ship with huref, sorted by name."""
+    return tuple(parse_layout(name, _read(name)) for name in layout_names())

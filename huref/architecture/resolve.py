@@ -1,171 +1,156 @@
-"""Which of a checkpoint's tensors are those that a layout names."""
+"""Makes the resolved block: looks up what a layout names in one model's tensors and config."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
-from huref.architecture.config_values import config_ints
-from huref.architecture.layout import Experts, Layout, names_tensors
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Spec = TypeVar("Spec", bound="DataclassInstance")
-
-
-def resolve(spec: Spec, start: str, known: Collection[str], part: str = "", use: int = 0) -> Spec:
-    """A part of a layout with the tensors that a block really has in place of alternatives.
-
-    Args:
-        spec: the layout or a part of it.
-        start: what stands before the block's names, as "model.layers.3.".
-        known: the names of all tensors.
-        part: what {s} stands for.
-        use: what {u} stands for.
-    """
-    changes: dict[str, Any] = {}
-    elsewhere = isinstance(spec, Experts) and spec.part not in ("", part)
-    for f in fields(spec):
-        value = getattr(spec, f.name)
-        if names_tensors(f):
-            names = (
-                ()
-                if elsewhere
-                else (start + n.replace("{s}", part).replace("{u}", str(use)) for n in value if n)
-            )
-            changes[f.name] = next(
-                (hit for name in names if (hit := tuple(_find(name, known)))), ()
-            )
-        elif is_dataclass(value) and not isinstance(value, type):
-            changes[f.name] = resolve(value, start, known, part, use)
-    return replace(spec, **changes)
+from huref.architecture.block_tensors import BlockTensors
+from huref.architecture.config_values import config_ints, look_up
+from huref.architecture.head_counts import count_heads, count_latent_heads
+from huref.architecture.layout import AttentionForm, Experts, Layout, Names, NetworkForm, NormForm
+from huref.architecture.resolved import (
+    ResolvedAttention,
+    ResolvedBlock,
+    ResolvedExperts,
+    ResolvedHeadNorms,
+    ResolvedLatent,
+    ResolvedNetwork,
+    ResolvedNorms,
+    Roles,
+    Stored,
+)
+from huref.errors import CheckpointError
+from huref.loader.checkpoint import Checkpoint
 
 
-def _find(pattern: str, known: Collection[str]) -> Iterator[str]:
-    """The tensors of a name: one, or as many as {e} or {h} can be counted up from 0."""
-    if "{" not in pattern:
-        yield from [pattern] if pattern in known else []
-        return
-    count = 0
-    while (name := pattern.format(e=count, h=count)) in known:
-        yield name
-        count += 1
-
-
-def find_prefix(layout: Layout, known: Collection[str]) -> str | None:
-    """What stands before a layout's names in a checkpoint, or None when they are not there."""
-    for prefix in layout.prefixes:
-        if any(prefix + name in known for name in layout.embedding.weight):
-            return prefix
-    return None
-
-
-def block_start(layout: Layout, prefix: str, index: int, count: int) -> tuple[str, str]:
-    """What stands before the names of a block, and which of the layout's parts it is.
-
-    Args:
-        layout: as it was loaded.
-        prefix: what stands before every name.
-        index: of the block.
-        count: number of blocks.
-    """
-    part = ""
-    if layout.parts and layout.parts_of == "layer":
-        index, number = divmod(index, len(layout.parts))
-        part = layout.parts[number]
-    elif layout.parts:
-        number, index = divmod(index, count // len(layout.parts))
-        part = layout.parts[number]
-    return prefix + layout.block.format(i=index, s=part), part
+def missing_tensor(name: str) -> CheckpointError:
+    """The error for a tensor that a block needs and the weights lack."""
+    return CheckpointError(
+        f"there is no tensor '{name}' in the weights",
+        advice="check that no file is missing and that config.json is the model's own",
+    )
 
 
 def resolve_block(
-    layout: Layout, prefix: str, index: int, known: Collection[str], count: int
-) -> Layout:
-    """A layout with the tensors of one of `count` blocks."""
-    start, part = block_start(layout, prefix, index, count)
-    block = resolve(layout, start, known, part)
-    if not layout.shared or not block.out:
-        return block
-    uses = [i for i in range(count) if _holds(layout, prefix, i, count, known)[0]]
-    owners = [i for i in uses if _holds(layout, prefix, i, count, known)[1]]
-    if not owners:
-        return block
-    use = uses.index(index)
-    owner, part = block_start(layout, prefix, owners[use % len(owners)], count)
-    return replace(resolve(layout, owner, known, part, use), out=block.out)
+    layout: Layout, tensors: BlockTensors, index: int, checkpoint: Checkpoint
+) -> ResolvedBlock:
+    """One block of one model.
 
-
-def _holds(
-    layout: Layout, prefix: str, index: int, count: int, known: Collection[str]
-) -> tuple[bool, bool]:
-    """Whether a block has a last map of its own, and whether it has attention's output matrix."""
-    start, _ = block_start(layout, prefix, index, count)
-    both = (layout.out, layout.attention.o)
-    has_out, has_o = (any(start + name in known for name in names) for names in both)
-    return has_out, has_o
-
-
-def count_blocks(layout: Layout, config: Mapping[str, Any], model: str) -> int:
-    """Number of blocks, from the config; a hybrid's other layers count too.
+    Args:
+        layout: the model's layout.
+        tensors: the block's tensors.
+        index: of the block.
+        checkpoint: for shapes and the config.
 
     Raises:
-        CheckpointError: the config does not say.
+        CheckpointError: a tensor is missing, a shape contradicts the config, or the config lacks a
+            value that the layout names.
     """
-    for key in layout.layers:
-        if isinstance(kinds := config.get(key), (list, str)):
-            return len(kinds)  # one entry, or one letter, for the kind of each layer
-    return config_ints(config, layout.layers, model)[0] * max(len(layout.parts), 1)
+    if tensors.has_attention and tensors.missing:
+        raise missing_tensor(tensors.start + tensors.missing[0])
+    config = checkpoint.config
+    norms = ResolvedNorms(
+        **_form(NormForm, layout.norms),
+        tensors=_stored(checkpoint, tensors.part("norms")),
+        streams=config_ints(config, layout.norms.streams)[0] if layout.norms.streams else 1,
+    )
+    out = _stored(checkpoint, {"out": tensors.by_role.get("out", ())})
+    return ResolvedBlock(
+        model=checkpoint.model,
+        index=index,
+        start=tensors.start,
+        norms=norms,
+        attention=_attention(layout, tensors, index, checkpoint),
+        ffn=_network(layout, tensors, checkpoint),
+        convolutions=_stored(checkpoint, tensors.part("convolutions")),
+        out=out.get("out"),
+    )
 
 
-def has_attention(block: Layout) -> bool:
-    """Whether a resolved block holds softmax attention."""
-    attention, latent = block.attention, block.attention.latent
-    queries = attention.q or (latent is not None and latent.q_b)
-    keys = attention.k or attention.kv or (latent is not None and latent.kv_a)
-    return bool(attention.o and (attention.qkv or (queries and keys)))
+def _form(form: type[AttentionForm | NetworkForm | NormForm], template: object) -> dict[str, Any]:
+    """The settings that a resolved part copies from its template."""
+    return {field.name: getattr(template, field.name) for field in fields(form)}
 
 
-def has_ffn(block: Layout) -> bool:
-    """Whether a resolved block holds a feed-forward network or experts."""
-    return any(part is not None and bool(part.down) for part in (block.ffn, block.experts))
+def _stored(checkpoint: Checkpoint, names: Mapping[str, Names]) -> Roles:
+    return {
+        role: Stored(found, tuple(checkpoint.entry(found[0]).shape))
+        for role, found in names.items()
+        if found
+    }
 
 
-def missing_tensors(layout: Layout, block: Layout) -> list[str]:
-    """The first alternative of each tensor that a block should have and has not.
+def _attention(
+    layout: Layout, tensors: BlockTensors, index: int, checkpoint: Checkpoint
+) -> ResolvedAttention | None:
+    if not tensors.has_attention:
+        return None
+    template, config = layout.attention, checkpoint.config
+    roles = _stored(checkpoint, tensors.part("attention"))
+    latent = None
+    if template.latent is not None and "latent.kv_a" in roles:
+        latent = ResolvedLatent(
+            rope=config_ints(config, template.latent.rope, index)[0],
+            nope=config_ints(config, template.latent.nope, index)[0],
+            scaled=template.latent.scaled,
+            q_both=template.latent.q_b_reads == "both",
+        )
+        heads = kv_heads = count_latent_heads(template, latent, roles, config, index)
+    else:
+        heads, kv_heads = count_heads(template, roles, config, index)
+    norms = None
+    if template.norms is not None:
+        flag = template.norms.flag
+        unlearned = template.norms.unlearned if not flag or look_up(config, flag, index) else ()
+        norms = ResolvedHeadNorms(
+            kind=template.norms.kind, offset=template.norms.offset, unlearned=unlearned
+        )
+    return ResolvedAttention(
+        **_form(AttentionForm, template),
+        tensors=roles,
+        heads=heads,
+        kv_heads=kv_heads,
+        norms=norms,
+        latent=latent,
+    )
 
-    Norms on queries and keys are applied where they are stored, so none is missing; neither is a
-    name that has "" among its alternatives.
-    """
-    pairs: list[tuple[Any, Any]] = [
-        (layout.norms, block.norms),
-        (layout.attention, block.attention),
-    ]
-    if block.experts is not None and block.experts.down:
-        pairs.append((layout.experts, block.experts))
-    elif not layout.ffn_in_next_block:
-        pairs.append((layout.ffn, block.ffn))
-    if layout.convolutions is not None:
-        pairs.append((layout.convolutions, block.convolutions))
-    missing = []
-    for wanted, found in pairs:
-        for f in fields(wanted):
-            names = getattr(wanted, f.name)
-            if names_tensors(f) and names and "" not in names:
-                fused = any(getattr(found, other, ()) for other in _FUSED_WITH.get(f.name, ()))
-                if not getattr(found, f.name) and not fused:
-                    missing.append(names[0])
-    return missing
+
+def _network(
+    layout: Layout, tensors: BlockTensors, checkpoint: Checkpoint
+) -> ResolvedNetwork | ResolvedExperts | None:
+    if tensors.has_experts and layout.experts is not None:
+        return _experts(layout.experts, tensors, checkpoint)
+    if layout.ffn is None or not tensors.has_ffn:
+        return None
+    roles = _stored(checkpoint, tensors.part("ffn"))
+    if "up" not in roles and "gate_up" not in roles:
+        raise missing_tensor(tensors.start + (layout.ffn.up or layout.ffn.gate_up)[0])
+    return ResolvedNetwork(**_form(NetworkForm, layout.ffn), tensors=roles)
 
 
-# A role is not missing when one of these holds it.
-_FUSED_WITH = {
-    "q": ("qkv", "latent"),
-    "k": ("qkv", "kv", "latent"),
-    "v": ("qkv", "kv", "latent"),
-    "qkv": ("q", "latent"),
-    "kv": ("k", "qkv", "latent"),
-    "up": ("gate_up",),
-    "gate": ("gate_up",),
-    "gate_up": ("up",),
-}
+def _experts(template: Experts, tensors: BlockTensors, checkpoint: Checkpoint) -> ResolvedExperts:
+    roles = dict(_stored(checkpoint, tensors.part("experts")))
+    scale = roles.pop("scale", None)
+    routed = {role: stored for role, stored in roles.items() if not role.startswith("shared.")}
+    down = routed["down"]
+    count = config_ints(checkpoint.config, template.count)[0]
+    stored = {"no": len(down.names), "leading": down.shape[0], "rows": count}[template.stacked]
+    if stored != count:
+        raise CheckpointError(
+            f"it holds {stored} experts, but config.json says {count}",
+            tensor=down.name,
+            advice="config and weights do not belong together",
+        )
+    shared = None
+    if template.shared is not None and "shared.down" in roles:
+        shared = ResolvedNetwork(
+            **_form(NetworkForm, template.shared),
+            tensors=_stored(checkpoint, tensors.part("experts.shared")),
+        )
+    return ResolvedExperts(
+        routed=ResolvedNetwork(**_form(NetworkForm, template), tensors=routed),
+        count=count,
+        stacked=template.stacked,
+        scale=scale,
+        shared=shared,
+    )

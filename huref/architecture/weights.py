@@ -1,9 +1,9 @@
-"""Tensors of a checkpoint as float32, checked, by the roles that a layout gives them."""
+"""Tensors of a checkpoint by role, as float32, checked for values that are not numbers."""
 
 import torch
 from torch import Tensor
 
-from huref.architecture.layout import tensor_fields
+from huref.architecture.resolved import Roles
 from huref.errors import WeightsError
 from huref.loader.checkpoint import Checkpoint
 
@@ -12,19 +12,22 @@ def finite(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor:
     """A tensor in float32.
 
     Raises:
-        WeightsError: it holds NaN or infinite values, or integers that nothing scales.
+        WeightsError: it holds NaN or infinite values, or integers without scales.
     """
     if not tensor.dtype.is_floating_point:
         raise WeightsError(
-            f"{checkpoint.entry(name).file}: tensor '{name}' holds integers, as quantised weights "
-            "do, but no scales were found beside it; save it again with its quantisation config"
+            "it holds integers, as quantised weights do, but there are no scales for them",
+            file=checkpoint.entry(name).file,
+            tensor=name,
+            advice="save the model again with its quantisation config",
         )
     values = tensor.float()
     if not torch.isfinite(values).all():
-        file = checkpoint.entry(name).file
         raise WeightsError(
-            f"{file}: tensor '{name}' holds NaN or infinite values; download the file again, or "
-            "convert it again from weights that are whole"
+            "it holds NaN or infinite values",
+            file=checkpoint.entry(name).file,
+            tensor=name,
+            advice="download the file again, or convert it again from intact weights",
         )
     return values
 
@@ -33,28 +36,27 @@ def read_tensors(checkpoint: Checkpoint, names: dict[str, str]) -> dict[str, Ten
     """Tensors by role, float32 in their stored shapes, from their names by role.
 
     Raises:
-        CheckpointError: one is missing.
-        WeightsError: one holds NaN or infinite values, or integers.
+        CheckpointError: a tensor is missing.
+        WeightsError: a tensor holds NaN or infinite values, or integers.
     """
     raw = checkpoint.read(names.values())
     return {role: finite(checkpoint, name, raw[name]) for role, name in names.items()}
 
 
-def read_part(checkpoint: Checkpoint, part: object) -> dict[str, Tensor]:
-    """The tensors that a resolved part of a layout names, by role, float32 in stored shapes.
+def read_roles(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
+    """The tensors of a resolved part by role, float32 in their stored shapes.
 
-    A role of several is stacked along a new first axis; of an adapter's two, (rank, in) and
-    (out, rank), it is the product (out, in).
+    Several tensors of one role are stacked along a new first axis. The two of an adapter, (rank,
+    in) and (out, rank), are multiplied: (out, in).
 
     Raises:
-        CheckpointError: one is missing.
-        WeightsError: one holds NaN or infinite values, or integers.
+        CheckpointError: a tensor is missing.
+        WeightsError: a tensor holds NaN or infinite values, or integers.
     """
-    pairs = {role: names for role, names in tensor_fields(part).items() if names}
-    raw = checkpoint.read(name for names in pairs.values() for name in names)
+    raw = checkpoint.read(name for stored in roles.values() for name in stored.names)
     tensors = {}
-    for role, names in pairs.items():
-        parts = [finite(checkpoint, name, raw[name]) for name in names]
+    for role, stored in roles.items():
+        parts = [finite(checkpoint, name, raw[name]) for name in stored.names]
         if role.endswith("_adapter"):  # stored (rank, in) and (out, rank)
             tensors[role] = parts[1] @ parts[0]
         else:

@@ -1,8 +1,8 @@
-"""Function-preserving copies of a model, to audit a fingerprint with.
+"""Function-preserving copies of a model, for audits of the fingerprint.
 
-Each kind changes a model's weights so that its outputs stay what they were (up to rounding), or
-nearly so, where `EXACT` does not list it. They are what an adversary, or a harmless exporter,
-might do; docs/measured/attacks.md has what each does to a fingerprint.
+Each kind of attack changes a model's weights and preserves its outputs up to rounding; kinds that
+`EXACT` does not list change the outputs a little. An adversary may do the same, and so may a
+harmless exporter. docs/measured/attacks.md reports the effect of each kind on the fingerprint.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from huref.attacks.kinds import EXACT, KINDS, applies
+from huref.attacks.kinds import EXACT, KINDS, why_inexact
 from huref.attacks.opening import open_editable
 from huref.errors import AttackError
 
@@ -18,35 +18,38 @@ __all__ = ["EXACT", "KINDS", "attack"]
 
 
 def attack(model: str | Path, kinds: Sequence[str], out: str | Path, seed: int = 0) -> list[str]:
-    """Write a copy of a model that has been through some attacks, one after the other.
+    """Write a copy of a model after applying some attacks, one after the other.
 
     Args:
         model: a folder, a file beside its config, or a Hub id, which is downloaded whole into the
             user's cache; Llama-, Gemma-, OLMo-2-, GPT-2- or NeoX-like.
         kinds: names from `KINDS`, or "all" for every exact one that applies to the model.
         out: folder to write to; it must not exist yet.
-        seed: of everything random in it.
+        seed: of all random numbers.
 
     Returns:
         The kinds that were applied, in order.
 
     Raises:
-        AttackError: an unknown kind, or one that the model's architecture does not allow.
+        AttackError: a kind is unknown, or not exact for the model's architecture.
     """
     unknown = [kind for kind in kinds if kind != "all" and kind not in KINDS]
     if unknown or not kinds:
-        raise AttackError(f"unknown attack {unknown}; known: all, {', '.join(KINDS)}")
+        what = f"unknown attack {', '.join(unknown)}" if unknown else "no attack was named"
+        raise AttackError(what, advice=f"choose among all, {', '.join(KINDS)}")
     if Path(out).exists():
-        raise AttackError(f"{out}: already exists; name a new folder")
+        raise AttackError("it already exists", file=out, advice="name a new folder")
     editable = open_editable(str(model))
     generator = torch.Generator().manual_seed(seed)
     names: list[str] = []
     for kind in kinds:
-        every = [name for name in EXACT if not applies(name, editable)]
-        names += every if kind == "all" else [kind]
+        exact = [name for name in EXACT if not why_inexact(name, editable)]
+        names += exact if kind == "all" else [kind]
     for kind in names:
-        if reason := applies(kind, editable):
-            raise AttackError(f"{model}: {kind} would change what the model computes: {reason}")
+        if reason := why_inexact(kind, editable):
+            raise AttackError(
+                f"{kind} would change what the model computes: {reason}", model=str(model)
+            )
         KINDS[kind](editable, generator)
     editable.save(Path(out))
     return names

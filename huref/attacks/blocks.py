@@ -1,4 +1,4 @@
-"""One block of a model under attack, taken out of its checkpoint and put back."""
+"""One block of a model under attack: taken out of its checkpoint and written back."""
 
 import fnmatch
 from dataclasses import dataclass, field
@@ -7,30 +7,33 @@ import torch
 from torch import Tensor
 
 from huref.architecture.assemble import as_linear
-from huref.architecture.heads import HeadCounts, join_heads, split_heads
+from huref.architecture.heads import join_heads, split_heads
 from huref.architecture.layout import Layout
 from huref.architecture.reader import ModelReader
-from huref.architecture.resolve import resolve_block
+from huref.architecture.resolved import ResolvedBlock, ResolvedNetwork, Roles
 from huref.errors import AttackError
 
 ATTENTION = ("q", "k", "v", "o")
 FFN = ("up", "gate", "down")
 READERS = {"attention": ("q", "k", "v"), "ffn": ("up", "gate")}
 WRITERS = ("o", "down")
-
-
-# What may lie in a block although attacks leave it alone: norms on queries and keys, buffers.
-HARMLESS = ("*q_norm.*", "*k_norm.*", "*inv_freq", "*attn.bias", "*attention.bias", "*masked_bias")
 GAINS = ("attention", "ffn", "attention_out", "ffn_out")
+# Tensors that attacks leave unchanged: norms on queries and keys, buffers.
+UNCHANGED = ("*q_norm.*", "*k_norm.*", "*inv_freq", "*attn.bias", "*attention.bias", "*masked_bias")
 
 
 @dataclass
 class EditableBlock:
     """One block: matrices (in, out), biases (out), and the gains and biases of its norms.
 
-    `names` says under which name, after the block's, a role is stored; fused ones are under "qkv"
-    and "gate_up". `others` are tensors that no attack but a reordering of heads touches: norms on
-    queries and keys, and buffers.
+    Attributes:
+        weights, biases: by role, as "q" or "down"; fused tensors are split.
+        gains, norm_biases: by place, as "attention_out".
+        kv_heads: number of key-value heads.
+        names: the stored name by role or place, without the block's start; fused tensors are
+            under "qkv" and "gate_up".
+        others: norms on queries and keys, and buffers, by name without the block's start. Only a
+            reordering of heads changes them.
     """
 
     weights: dict[str, Tensor]
@@ -48,76 +51,70 @@ def bias_of(name: str) -> str:
 
 
 def take_block(reader: ModelReader, index: int, tensors: dict[str, Tensor]) -> EditableBlock:
-    """Take a block's tensors out of a mapping of all.
+    """Remove a block's tensors from the mapping of all tensors.
 
     Raises:
-        AttackError: it is a mixture of experts, or holds a tensor that no attack knows.
+        AttackError: the block is a mixture of experts, or holds a tensor that no attack supports.
     """
-    layout = reader.layout
-    start = reader.prefix + layout.block.format(i=index)
-    block = resolve_block(layout, reader.prefix, index, frozenset(tensors), reader.block_count)
-    if block.ffn is None or not block.ffn.down or (block.experts and block.experts.down):
-        raise AttackError(f"{reader.checkpoint.model}: block {index} is not dense")
+    block = reader.resolve(index)
+    attention, network = block.attention, block.ffn
+    if attention is None or not isinstance(network, ResolvedNetwork):
+        raise AttackError(f"block {index} is not dense", model=block.model)
     weights: dict[str, Tensor] = {}
     biases: dict[str, Tensor] = {}
-    stored_as: dict[str, str] = {}
+    names: dict[str, str] = {}
 
-    def take(role: str, names: tuple[str, ...], stored: str) -> None:
-        if names:
-            stored_as[role] = names[0][len(start) :]
-            weights[role] = as_linear(tensors.pop(names[0]), stored)
-            if (bias := tensors.pop(bias_of(names[0]), None)) is not None:
-                biases[role] = bias
+    def take(roles: Roles, wanted: tuple[str, ...], orientation: str) -> None:
+        for role in wanted:
+            if role in roles:
+                name = roles[role].name
+                names[role] = name.removeprefix(block.start)
+                weights[role] = as_linear(tensors.pop(name), orientation)
+                if (bias := tensors.pop(bias_of(name), None)) is not None:
+                    biases[role] = bias
 
-    for role in (*ATTENTION, "qkv"):
-        take(role, getattr(block.attention, role), block.attention.stored)
-    for role in (*FFN, "gate_up"):
-        take(role, getattr(block.ffn, role), block.ffn.stored)
+    take(attention.tensors, (*ATTENTION, "qkv"), attention.stored)
+    take(network.tensors, (*FFN, "gate_up"), network.stored)
     if "gate_up" in weights:
         weights["gate"], weights["up"] = weights.pop("gate_up").chunk(2, dim=1)
-    counts = HeadCounts(layout.attention, reader.config, index, reader.checkpoint.model)
+    heads, kv_heads = attention.heads, attention.kv_heads
     if "qkv" in weights:
-        fused = weights.pop("qkv")
-        kv_heads = counts.kv_heads("qkv", fused.shape, len(fused), counts.heads, 2)
-        parts = split_heads(layout.attention, fused, counts.heads, kv_heads)
+        parts = split_heads(attention, weights.pop("qkv"), heads, kv_heads)
         weights |= dict(zip("qkv", parts, strict=True))
-        if (bias := biases.pop("qkv", None)) is not None:
-            rows = split_heads(layout.attention, bias[None], counts.heads, kv_heads)
-            biases |= dict(zip("qkv", (row[0] for row in rows), strict=True))
-    else:
-        width, head_dim = len(weights["q"]), weights["q"].shape[1] // counts.heads
-        kv_heads = counts.kv_heads("k", weights["k"].shape, width, 0, 1, head_dim)
+    if "qkv" in biases:
+        rows = split_heads(attention, biases.pop("qkv")[None], heads, kv_heads)
+        biases |= dict(zip("qkv", (row[0] for row in rows), strict=True))
+    gains: dict[str, Tensor] = {}
+    norm_biases: dict[str, Tensor] = {}
     for place in GAINS:
-        take_norm = getattr(block.norms, place)
-        if take_norm:
-            stored_as[place] = take_norm[0][len(start) :]
-    gains = {
-        p: tensors.pop(start + stored_as[p]) + layout.norms.offset for p in GAINS if p in stored_as
-    }
-    norm_biases = {
-        place: tensors.pop(name)
-        for place in gains
-        if (name := bias_of(start + stored_as[place])) in tensors
-    }
-    others = {
-        name[len(start) :]: tensors.pop(name) for name in list(tensors) if name.startswith(start)
-    }
+        if place in block.norms.tensors:
+            name = block.norms.tensors[place].name
+            names[place] = name.removeprefix(block.start)
+            gains[place] = tensors.pop(name) + block.norms.offset
+            if (bias := tensors.pop(bias_of(name), None)) is not None:
+                norm_biases[place] = bias
+    others = _take_others(block, tensors)
+    return EditableBlock(weights, biases, gains, norm_biases, kv_heads, names, others)
+
+
+def _take_others(block: ResolvedBlock, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the rest of a block's tensors. Raises AttackError for one that is not known."""
+    names = [name for name in tensors if name.startswith(block.start)]
+    others = {name.removeprefix(block.start): tensors.pop(name) for name in names}
     for name in others:
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in HARMLESS):
-            raise AttackError(
-                f"{reader.checkpoint.model}: no attack knows what its tensor '{start}{name}' is for"
-            )
-    return EditableBlock(weights, biases, gains, norm_biases, kv_heads, stored_as, others)
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in UNCHANGED):
+            raise AttackError("no attack supports it", model=block.model, tensor=block.start + name)
+    return others
 
 
 def store_block(
     layout: Layout, prefix: str, index: int, block: EditableBlock, heads: int
 ) -> dict[str, Tensor]:
-    """A block's tensors under the names, and in the shapes, that they came with."""
+    """A block's tensors under their original names and in their original shapes."""
     start = prefix + layout.block.format(i=index)
+    attention, network = layout.attention, layout.ffn
+    assert network is not None
     weights, biases = dict(block.weights), dict(block.biases)
-    attention, ffn = layout.attention, layout.ffn
-    assert ffn is not None
     if "qkv" in block.names:
         parts = [weights.pop(role) for role in "qkv"]
         weights["qkv"] = join_heads(attention, *parts, heads=heads, kv_heads=block.kv_heads)
@@ -130,7 +127,8 @@ def store_block(
     stored = {start + name: tensor for name, tensor in block.others.items()}
     for role, weight in weights.items():
         name = start + block.names[role]
-        stored[name] = as_linear(weight, (ffn if role in (*FFN, "gate_up") else attention).stored)
+        part = network if role in (*FFN, "gate_up") else attention
+        stored[name] = as_linear(weight, part.stored)
         if role in biases:
             stored[bias_of(name)] = biases[role]
     for place, gain in block.gains.items():

@@ -1,4 +1,4 @@
-"""Attacks on the number of blocks: some that do nothing, or one twice."""
+"""Attacks on the number of blocks: no-op blocks are inserted, or a block is duplicated."""
 
 import copy
 
@@ -10,6 +10,7 @@ from huref.attacks.editable import Editable
 
 
 def _insert(model: Editable, position: int, source: int, silent: bool) -> None:
+    """Insert a copy of the block `source`; a silent copy writes zeros."""
     block = copy.deepcopy(model.blocks[source])
     if silent:
         for role in WRITERS:
@@ -25,13 +26,13 @@ def _insert(model: Editable, position: int, source: int, silent: bool) -> None:
 
 
 def insert_noops(model: Editable, generator: Generator) -> None:
-    """Layers that write nothing: one first, one last and one in between."""
+    """Insert blocks that write nothing: the first, the last and one in between."""
     middle = int(torch.randint(1, len(model.blocks) + 1, (1,), generator=generator))
     for position in (len(model.blocks), middle, 0):
         _insert(model, position, min(position, len(model.blocks) - 1), silent=True)
 
 
 def duplicate_layer(model: Editable, generator: Generator) -> None:
-    """The last layer but one, twice. Changes the function a little."""
+    """Duplicate the last block but one. Changes the function a little."""
     source = max(len(model.blocks) - 2, 0)
     _insert(model, source + 1, source, silent=False)

@@ -1,7 +1,7 @@
-"""A whole model in memory, its blocks as canonical matrices that can be changed and written back.
+"""A whole model in memory, whose blocks can be changed and written back.
 
-Unlike a canonical block nothing is folded: gains, biases and both ends of the model are kept
-apart, because the model that is written must compute what the first one did.
+Matrices are (in, out) as in a canonical block, but nothing is folded: gains, biases, embedding and
+output matrix are kept separately, because the copy must compute what the original computes.
 """
 
 import json
@@ -23,13 +23,13 @@ from huref.files import writing
 
 @dataclass(frozen=True)
 class Ends:
-    """What layouts leave out: the end of a model, its positions and its rotary dimensions.
+    """What layouts leave out: a model's last norm, output matrix, positions and rotary dimensions.
 
     Attributes:
         norm: the last norm's gain, after the prefix.
         head: the output matrix's full name.
         positions: learned positions, after the prefix, or "".
-        rotary: config keys of the share of a head that RoPE turns; () for no RoPE.
+        rotary: config keys of the fraction of a head that RoPE rotates; () for no RoPE.
     """
 
     norm: str
@@ -55,9 +55,21 @@ ENDS = {
 
 @dataclass
 class Editable:
-    """A model. All tensors are float64 here and are written in the dtype that they came in.
+    """A model in float64, written back in its original dtype.
 
-    `rewrites` turn the blocks' tensors into another architecture's when the model is saved.
+    Attributes:
+        model: the model as the user called it.
+        config: config.json of the copy.
+        layout, prefix, ends: how the tensors are named.
+        dtype: of the stored embedding.
+        heads: number of query heads.
+        embedding, head: (vocabulary, d); `tied` where the output matrix is the embedding.
+        positions: learned positions, (positions, d).
+        gain, norm_bias: of the last norm.
+        tokenizer: content of tokenizer.json.
+        files: content of the small files to copy.
+        others: tensors outside the blocks that attacks leave unchanged.
+        rewrites: functions that turn the tensors into another architecture's on saving.
     """
 
     model: str
@@ -81,23 +93,23 @@ class Editable:
 
     @property
     def norms_inside_attention(self) -> bool:
-        """Whether queries or keys are normed."""
+        """Whether queries or keys are normalised."""
         return any("norm" in name for name in self.blocks[0].others)
 
     @property
     def gains_on_output(self) -> bool:
-        """Whether a norm stands between what a block's halves write and the residual stream."""
+        """Whether a norm follows the output of attention or of the feed-forward network."""
         return any(place.endswith("_out") for place in self.blocks[0].gains)
 
     @property
     def rotary(self) -> int:
-        """How many dimensions of a head RoPE turns."""
+        """How many dimensions of a head RoPE rotates."""
         head_dim = self.blocks[0].weights["q"].shape[1] // self.heads
         if not self.ends.rotary:
             return 0
-        share = next((v for k in self.ends.rotary if (v := look_up(self.config, k))), 1.0)
-        assert isinstance(share, (int, float))
-        return int(head_dim * share)
+        fraction = next((v for k in self.ends.rotary if (v := look_up(self.config, k))), 1.0)
+        assert isinstance(fraction, (int, float))
+        return int(head_dim * fraction)
 
     def untie(self) -> None:
         """Give the output matrix a tensor of its own."""

@@ -1,4 +1,4 @@
-"""The attacks by name: each changes a model in memory and leaves its function alone."""
+"""The attacks by name: each changes a model in memory and preserves its function."""
 
 from collections.abc import Callable
 
@@ -31,14 +31,14 @@ KINDS: dict[str, Attack] = {
 EXACT = tuple(kind for kind in KINDS if kind != "layer-duplication")
 
 
-def applies(kind: str, model: Editable) -> str:
-    """Why a kind would change what a model computes; "" where it does not."""
+def why_inexact(kind: str, model: Editable) -> str:
+    """Why a kind would change what a model computes; "" where it would not."""
     gated = "gate" in model.blocks[0].weights
     rms = model.layout.norms.kind == "rms"
     if kind == "ffn-scaling" and not gated:
-        return "its activation is not linear in what it reads"
+        return "its feed-forward network has no gate, and its activation is not linear"
     if kind == "sign-flips" and not rms:
-        return "LayerNorm subtracts the mean, which signs do not keep"
+        return "LayerNorm subtracts the mean, which sign flips do not preserve"
     if kind == "mean-shift" and rms:
         return "RMSNorm does not subtract the mean"
     if kind == "upcycling" and (find_mixture(model) is None or model.blocks[0].biases):

@@ -1,10 +1,9 @@
-"""Reads the model to attack: a folder, a file beside its config, or a whole Hub repository."""
+"""Reads the model to attack from a folder, a file beside its config, or a whole Hub repository."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from huref.architecture.config_values import config_ints
 from huref.architecture.reader import ModelReader
 from huref.attacks.blocks import bias_of, take_block
 from huref.attacks.editable import ENDS, Editable
@@ -19,18 +18,18 @@ from huref.loader.repository import (
 )
 
 COPIED = (".json", ".model", ".txt", ".jinja")
-# Settings of how the tensors were stored, which the copy's are not.
-OF_STORAGE = ("quantization_config",)
+# Settings of how the original's tensors are stored; the copy's are stored plainly.
+STORAGE_SETTINGS = ("quantization_config",)
 
 
 def locate(model: str) -> Path:
     """The folder or file of a model; a Hub repository is downloaded whole into the user's cache.
 
     Raises:
-        HurefError: there is no such model, or it cannot be had.
+        HurefError: there is no such model, or it cannot be downloaded.
     """
     path = Path(model).expanduser()
-    repository = open_repository(model)  # says what is wrong with a name
+    repository = open_repository(model)  # raises for a name without a model
     if path.exists():
         return path
     revision = model.partition("@")[2] or None
@@ -38,9 +37,9 @@ def locate(model: str) -> Path:
 
 
 def _download(repository: Repository, revision: str | None) -> Path:
-    """The folder of a Hub repository in the user's cache, fetched where it is missing.
+    """The folder of a Hub repository in the user's cache; missing files are downloaded.
 
-    The revision is what the user named, so that the same name finds the folder offline.
+    The revision is the one that the user named, so that the same name finds the folder offline.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -48,7 +47,7 @@ def _download(repository: Repository, revision: str | None) -> Path:
 
     from huref.loader.hub.errors import explain
 
-    if isinstance(repository, LocalFolder):  # offline: it is in the cache already
+    if isinstance(repository, LocalFolder):  # offline, from the cache
         return repository.path
     weights = [n for n in repository.files if n.endswith(WEIGHTS)]
     safe = [name for name in weights if name.endswith(".safetensors")]
@@ -76,24 +75,26 @@ def open_editable(model: str) -> Editable:
     """Read a whole model.
 
     Raises:
-        AttackError: its family has no entry in `ENDS`, or it is not a language model with a
-            tokenizer.json of its own.
+        AttackError: its layout has no entry in `ENDS`, it is not a plain language model with a
+            tokenizer.json, or it holds a tensor that no attack supports.
     """
     checkpoint = open_checkpoint(str(locate(model)))
     files = _small_files(checkpoint)
     if "config.json" not in files or "tokenizer.json" not in files:
         raise AttackError(
-            f"{model}: an attack needs a config.json and a tokenizer.json beside the weights; "
-            "merge an adapter into its base, or convert the model, first"
+            "an attack needs a config.json and a tokenizer.json beside the weights",
+            model=model,
+            advice="merge an adapter into its base, or convert the model, first",
         )
     reader = ModelReader(checkpoint)
     layout, prefix = reader.layout, reader.prefix
     config = read_json(checkpoint.repository, "config.json")
     if config.get("model_type") != reader.config.get("model_type"):
-        raise AttackError(f"{model}: it holds more than a language model, which attacks are for")
+        raise AttackError("it holds more than a language model", model=model)
     if layout.name not in ENDS:
         raise AttackError(
-            f"{model}: attacks are for {', '.join(ENDS)} layouts, this model has '{layout.name}'"
+            f"attacks support the layouts {', '.join(ENDS)}; this model has '{layout.name}'",
+            model=model,
         )
     ends = ENDS[layout.name]
     raw = checkpoint.read(checkpoint.names)
@@ -102,17 +103,18 @@ def open_editable(model: str) -> Editable:
     embedding = tensors.pop(prefix + layout.embedding.weight[0])
     norm = prefix + ends.norm
     head = tensors.pop(ends.head, None)
-    heads = config_ints(reader.config, layout.attention.heads, model)[0]
     blocks = [take_block(reader, i, tensors) for i in range(reader.block_count)]
+    attention = reader.resolve(0).attention
+    assert attention is not None
     tokenizer: dict[str, Any] = json.loads(files["tokenizer.json"])
     editable = Editable(
         model=model,
-        config={key: value for key, value in config.items() if key not in OF_STORAGE},
+        config={key: value for key, value in config.items() if key not in STORAGE_SETTINGS},
         layout=layout,
         prefix=prefix,
         ends=ends,
         dtype=dtype,
-        heads=heads,
+        heads=attention.heads,
         blocks=blocks,
         embedding=embedding,
         positions=tensors.pop(prefix + ends.positions, None) if ends.positions else None,
@@ -124,6 +126,6 @@ def open_editable(model: str) -> Editable:
         files=files,
         others=tensors,
     )
-    if strangers := [name for name in tensors if not name.endswith("inv_freq")]:
-        raise AttackError(f"{model}: no attack knows what its tensor '{strangers[0]}' is for")
+    if unknown := [name for name in tensors if not name.endswith("inv_freq")]:
+        raise AttackError("no attack supports it", model=model, tensor=unknown[0])
     return editable

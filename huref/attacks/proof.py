@@ -1,4 +1,4 @@
-"""Proof that a copy computes what its original computes: both are run on the same strings."""
+"""Checks that a copy computes what its original computes: both are run on the same strings."""
 
 import json
 import sys
@@ -13,14 +13,14 @@ SEQUENCES, LENGTH = 2, 12
 
 
 def logit_difference(before: Path, after: Path) -> float:
-    """The largest difference between the logits of the same strings, over their spread.
+    """The largest difference between the logits of the same strings, over their standard deviation.
 
-    Both models are run by transformers in float64, on random tokens of the first one's vocabulary.
-    A copy is stored in its original's dtype, so that bfloat16 leaves about 1e-2 and float32 1e-6.
+    Both models are run by transformers in float64, on random tokens of the original's vocabulary.
+    Rounding to the original's dtype leaves about 1e-2 for bfloat16 and 1e-6 for float32.
 
     Args:
         before: the original's folder, or a file in it.
-        after: the copy's.
+        after: the copy's folder, or a file in it.
 
     Raises:
         AttackError: transformers is not installed.
@@ -30,11 +30,11 @@ def logit_difference(before: Path, after: Path) -> float:
     pieces = sorted(old, key=old.__getitem__)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(0, len(pieces), (SEQUENCES, LENGTH), generator=generator)
-    of_old = torch.tensor([old[piece] for piece in pieces])
-    of_new = torch.tensor([new[piece] for piece in pieces])
-    one = _logits(before, of_old[chosen])[:, :, of_old]
-    two = _logits(after, of_new[chosen])[:, :, of_new]
-    return float((one - two).abs().max() / one.std())
+    old_ids = torch.tensor([old[piece] for piece in pieces])
+    new_ids = torch.tensor([new[piece] for piece in pieces])
+    logits = _logits(before, old_ids[chosen])[:, :, old_ids]
+    of_copy = _logits(after, new_ids[chosen])[:, :, new_ids]
+    return float((logits - of_copy).abs().max() / logits.std())
 
 
 def _logits(folder: Path, ids: Tensor) -> Tensor:
@@ -43,8 +43,7 @@ def _logits(folder: Path, ids: Tensor) -> Tensor:
         from transformers.utils import logging
     except ImportError as error:
         raise AttackError(
-            "the check runs both models, for which transformers is needed: "
-            "pip install 'huref[probe]'"
+            "the check runs both models and needs transformers", advice="pip install 'huref[probe]'"
         ) from error
     if not sys.stderr.isatty():
         logging.disable_progress_bar()

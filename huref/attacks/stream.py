@@ -1,7 +1,7 @@
-"""Attacks on the residual stream, which every block and both ends of a model read or write.
+"""Attacks on the residual stream, which all blocks, the embedding and the output matrix share.
 
-Row vectors: x @ W. R is orthogonal. A LayerNorm also subtracts the mean, so that R must leave the
-all-ones direction where it is.
+Row vectors: x @ W. R is orthogonal. A LayerNorm also subtracts the mean, so R must preserve the
+all-ones direction.
 """
 
 import torch
@@ -13,7 +13,7 @@ from huref.attacks.editable import Editable
 
 
 def absorb_gains(model: Editable, generator: Generator) -> None:
-    """Each norm's gain times s, the rows of the matrices that it feeds divided by s."""
+    """Multiply each norm's gain by s and divide the rows of the matrices that read it by s."""
     for block in model.blocks:
         for half in READERS:
             if half in block.gains:
@@ -26,6 +26,7 @@ def absorb_gains(model: Editable, generator: Generator) -> None:
 
 
 def _rescale_norm(block: EditableBlock, half: str, s: Tensor) -> None:
+    """Multiply a norm's gain by s (d) and divide the rows of the matrices that read it by s."""
     block.gains[half] = block.gains[half] * s
     if half in block.norm_biases:
         block.norm_biases[half] = block.norm_biases[half] * s
@@ -34,10 +35,10 @@ def _rescale_norm(block: EditableBlock, half: str, s: Tensor) -> None:
             block.weights[role] = block.weights[role] / s[:, None]
 
 
-def _turn_stream(model: Editable, R: Tensor) -> None:
-    """The residual stream times R, once the gains of what reads it are ones.
+def _rotate_by(model: Editable, R: Tensor) -> None:
+    """Multiply the residual stream by R, after absorbing the gains of the norms that read it.
 
-    Gains on what a half writes cannot be moved elsewhere; they allow an R that permutes and flips.
+    Gains on what a half writes cannot be absorbed; with them R must be a signed permutation.
     """
     for block in model.blocks:
         for half, roles in READERS.items():
@@ -65,32 +66,32 @@ def _turn_stream(model: Editable, R: Tensor) -> None:
 
 
 def rotate_stream(model: Editable, generator: Generator) -> None:
-    """The residual stream rotated; for LayerNorm by a rotation that keeps the ones direction.
+    """Rotate the residual stream; with LayerNorm the rotation preserves the all-ones direction.
 
-    Where gains stand before the stream, its dimensions are permuted, as no other rotation is exact.
+    With gains on what a half writes, the dimensions are permuted, as no other rotation is exact.
     """
     width = model.embedding.shape[1]
     if model.gains_on_output:
         order = torch.randperm(width, generator=generator)
-        return _turn_stream(model, torch.eye(width, dtype=torch.float64)[order])
+        return _rotate_by(model, torch.eye(width, dtype=torch.float64)[order])
     if model.layout.norms.kind == "rms":
-        return _turn_stream(model, draw_orthogonal(width, generator))
+        return _rotate_by(model, draw_orthogonal(width, generator))
     ones = torch.ones(width, 1, dtype=torch.float64)
     noise = torch.randn(width, width - 1, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([ones, noise], dim=1))[0]
-    turned = torch.eye(width, dtype=torch.float64)
-    turned[1:, 1:] = draw_orthogonal(width - 1, generator)
-    return _turn_stream(model, basis @ turned @ basis.T)
+    rotation = torch.eye(width, dtype=torch.float64)
+    rotation[1:, 1:] = draw_orthogonal(width - 1, generator)
+    return _rotate_by(model, basis @ rotation @ basis.T)
 
 
 def flip_signs(model: Editable, generator: Generator) -> None:
-    """Random dimensions of the residual stream negated."""
+    """Negate random dimensions of the residual stream."""
     signs = torch.randint(0, 2, (model.embedding.shape[1],), generator=generator) * 2.0 - 1.0
-    _turn_stream(model, torch.diag(signs.double()))
+    _rotate_by(model, torch.diag(signs.double()))
 
 
 def shift_means(model: Editable, generator: Generator) -> None:
-    """Every row that is written to the residual stream plus a constant of its own."""
+    """Add a random constant to every row that is written to the residual stream."""
 
     def shifted(rows: Tensor) -> Tensor:
         shift = torch.randn(*rows.shape[:-1], 1, generator=generator, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""Dense networks copied into equal experts, as a mixture of experts that transformers has.
+"""Copies dense networks into equal experts, in the format of a mixture that transformers supports.
 
-Equal experts give what one of them gives as long as the weights of those chosen sum to one.
+The output of equal experts is that of one of them, because the router's weights sum to one.
 """
 
 import re
@@ -20,14 +20,14 @@ _DENSE = re.compile(r"(?P<block>.+\.)mlp\.(?P<role>gate|up|down)_proj\.weight")
 
 @dataclass(frozen=True)
 class MixtureFormat:
-    """A mixture of experts whose blocks are a dense model's but for their networks.
+    """A mixture-of-experts architecture that differs from a dense one only in the networks.
 
     Attributes:
         model_type, architecture: as config.json has them.
         expert: name of an expert's matrix, with {e} for the expert and {role} for the matrix.
         router: name of the router.
-        roles: what it calls gate, up and down.
-        config: what else config.json must say.
+        roles: its names for gate, up and down.
+        config: further values of config.json.
     """
 
     model_type: str
@@ -63,26 +63,26 @@ FORMATS = {"llama": MIXTRAL, "mistral": MIXTRAL, "qwen3": QWEN3_MOE}
 
 
 def find_mixture(model: Editable) -> MixtureFormat | None:
-    """The mixture that a model's blocks fit into, or None."""
+    """The mixture into which a model's blocks fit, or None."""
     return FORMATS.get(str(model.config.get("model_type")))
 
 
 def upcycle(model: Editable, generator: Generator) -> None:
-    """Every dense network copied into equal experts, with a random router."""
-    form = find_mixture(model)
-    assert form is not None
+    """Copy every dense network into equal experts with a random router."""
+    mixture = find_mixture(model)
+    assert mixture is not None
     width, hidden = model.blocks[0].weights["up"].shape
     routers = [
         torch.randn(EXPERTS, width, generator=generator, dtype=torch.float64) for _ in model.blocks
     ]
 
     def rewrite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return _as_experts(tensors, form, iter(routers))
+        return _as_experts(tensors, mixture, iter(routers))
 
     model.rewrites.append(rewrite)
-    model.config |= form.config | {
-        "model_type": form.model_type,
-        "architectures": [form.architecture],
+    model.config |= mixture.config | {
+        "model_type": mixture.model_type,
+        "architectures": [mixture.architecture],
         "num_experts_per_tok": CHOSEN,
         "moe_intermediate_size": hidden,
         "sliding_window": model.config.get("sliding_window"),
@@ -90,9 +90,9 @@ def upcycle(model: Editable, generator: Generator) -> None:
 
 
 def _as_experts(
-    tensors: dict[str, Tensor], form: MixtureFormat, routers: Iterator[Tensor]
+    tensors: dict[str, Tensor], mixture: MixtureFormat, routers: Iterator[Tensor]
 ) -> dict[str, Tensor]:
-    """All tensors, with each dense network's copied into experts and a router beside them."""
+    """All tensors, with each dense network copied into experts and a router added."""
     rewritten: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         match = _DENSE.fullmatch(name)
@@ -100,8 +100,8 @@ def _as_experts(
             rewritten[name] = tensor
             continue
         for expert in range(EXPERTS):
-            role = form.roles[match["role"]]
-            rewritten[match["block"] + form.expert.format(e=expert, role=role)] = tensor.clone()
+            role = mixture.roles[match["role"]]
+            rewritten[match["block"] + mixture.expert.format(e=expert, role=role)] = tensor.clone()
         if match["role"] == "down":
-            rewritten[match["block"] + form.router] = next(routers)
+            rewritten[match["block"] + mixture.router] = next(routers)
     return rewritten

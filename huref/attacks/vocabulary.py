@@ -1,4 +1,4 @@
-"""Attacks on the vocabulary: the same strings under other ids, and more strings."""
+"""Attacks on the vocabulary: other ids for the same strings, and additional strings."""
 
 from typing import Any
 
@@ -12,16 +12,17 @@ NEW_TOKENS = 64
 
 
 def _pieces(model: Editable) -> dict[str, Any]:
+    """The tokenizer's ids by string. Raises AttackError where it has no such mapping."""
     vocabulary = model.tokenizer.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
         raise AttackError(
-            f"{model.model}: only a BPE or WordPiece tokenizer.json can be renumbered"
+            "only a BPE or WordPiece tokenizer.json can be renumbered", model=model.model
         )
     return vocabulary
 
 
 def permute_vocabulary(model: Editable, generator: Generator) -> None:
-    """Every token under another id: row order[i] of the old matrices becomes row i."""
+    """Renumber all tokens: row order[i] of the old matrices becomes row i."""
     order = torch.randperm(len(model.embedding), generator=generator)
     new_id = torch.argsort(order).tolist()
     vocabulary = _pieces(model)
@@ -36,7 +37,7 @@ def permute_vocabulary(model: Editable, generator: Generator) -> None:
 
 
 def extend_vocabulary(model: Editable, generator: Generator) -> None:
-    """New tokens in another script, with random rows, after the old ones."""
+    """Append new tokens in another script with random rows."""
     vocabulary = _pieces(model)
     first = len(model.embedding)
     for number in range(NEW_TOKENS):

@@ -1,6 +1,6 @@
-"""Attacks that stay within a block: on its hidden units and on its heads.
+"""Attacks within a block: on its hidden units and on its heads.
 
-Row vectors: x @ W. What a map changes in one matrix its inverse takes back in the next.
+Row vectors: x @ W. A map is multiplied into one matrix and its inverse into the next.
 """
 
 import torch
@@ -12,7 +12,7 @@ from huref.attacks.editable import Editable
 
 
 def permute_ffn(model: Editable, generator: Generator) -> None:
-    """Hidden units of every feed-forward network in another order."""
+    """Permute the hidden units of every feed-forward network."""
     for block in model.blocks:
         order = torch.randperm(len(block.weights["down"]), generator=generator)
         block.weights["down"] = block.weights["down"][order]
@@ -24,7 +24,7 @@ def permute_ffn(model: Editable, generator: Generator) -> None:
 
 
 def scale_ffn(model: Editable, generator: Generator) -> None:
-    """A hidden unit's up times s, its down divided by s."""
+    """Multiply each hidden unit's up by s and divide its down by s."""
     for block in model.blocks:
         s = draw_uniform(len(block.weights["down"]), generator)
         block.weights["up"] = block.weights["up"] * s
@@ -34,7 +34,7 @@ def scale_ffn(model: Editable, generator: Generator) -> None:
 
 
 def _key_map(head_dim: int, rotary: int, generator: Generator) -> Tensor:
-    """C for the queries of a head: in each rotary plane a rotation and a scale, else any map."""
+    """A map C of a head's queries: a scaled rotation in each rotary plane, any map elsewhere."""
     C = torch.zeros(head_dim, head_dim, dtype=torch.float64)
     half = rotary // 2
     angle = draw_uniform(half, generator, 0.0, 6.28)
@@ -49,15 +49,15 @@ def _key_map(head_dim: int, rotary: int, generator: Generator) -> Tensor:
 
 
 def _per_head(matrix: Tensor, maps: Tensor) -> Tensor:
-    """A matrix (n, heads * dim) with each head's columns mapped, maps (heads, dim, dim)."""
+    """A matrix (n, heads * dim) with each head's columns multiplied by its map (dim, dim)."""
     by_head = matrix.reshape(len(matrix), len(maps), -1)
     return torch.einsum("nhd,hde->nhe", by_head, maps).reshape(len(matrix), -1)
 
 
 def map_heads(model: Editable, generator: Generator) -> None:
-    """Queries by C and keys by C^-T, values by D and o by D^-1, for each key-value head.
+    """Multiply queries by C, keys by C^-T, values by D and o by D^-1, per key-value head.
 
-    Where queries and keys are normed, values and o alone.
+    Where queries and keys are normalised, only values and o are changed.
     """
     for block in model.blocks:
         weights, per_group = block.weights, model.heads // block.kv_heads
@@ -87,7 +87,7 @@ def map_heads(model: Editable, generator: Generator) -> None:
 
 
 def permute_heads(model: Editable, generator: Generator) -> None:
-    """Key-value heads in another order, and the query heads inside each group."""
+    """Permute the key-value heads, and the query heads inside each group."""
     for block in model.blocks:
         groups, per_group = block.kv_heads, model.heads // block.kv_heads
         outer = torch.randperm(groups, generator=generator)
@@ -99,11 +99,12 @@ def permute_heads(model: Editable, generator: Generator) -> None:
             if role in block.biases:
                 block.biases[role] = _reorder(block.biases[role][None], order)[0]
         block.weights["o"] = _reorder(block.weights["o"].T, queries).T
-        for name, tensor in block.others.items():  # a norm over all heads together moves along
+        for name, tensor in block.others.items():  # a norm over all heads is permuted too
             role = "q" if "q_norm" in name else "k"
             if "norm" in name and tensor.numel() == block.weights[role].shape[1]:
                 block.others[name] = _reorder(tensor[None], orders[role])[0]
 
 
 def _reorder(matrix: Tensor, order: Tensor) -> Tensor:
+    """A matrix (n, heads * dim) with its heads in another order."""
     return matrix.reshape(len(matrix), len(order), -1)[:, order].flatten(1)

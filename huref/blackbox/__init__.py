@@ -1,1 +1,1 @@
-"""What a served model's logits say: its width, its output projection, whose head it has."""
+"""Hidden size, output projection and origin of a served model, from its log-probabilities."""

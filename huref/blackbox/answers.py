@@ -1,7 +1,7 @@
-"""Answers of an endpoint: one token each, with whatever log-probabilities came along.
+"""Answers of an endpoint: one generated token each, with the log-probabilities it returned.
 
-Every answer is kept in a small SQLite file as soon as it is there, so that an interrupted or
-refused measurement goes on where it stopped and asks nothing twice.
+Every answer is stored in an SQLite file as soon as it arrives. An interrupted measurement resumes
+from there and sends no query twice.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ _MINUS_INFINITY = -9000.0  # servers write -9999 for log 0
 
 
 @dataclass(frozen=True)
-class Answer:
+class TokenAnswer:
     """The first token that an endpoint generated.
 
     Attributes:
         text: the generated text.
         by_id: token id -> log-probability (nat), where the server names ids.
-        by_text: token's text or bytes -> log-probability, where it does not.
+        by_text: text or bytes of a token -> log-probability, where it does not name ids.
     """
 
     text: str
@@ -36,12 +36,12 @@ class Answer:
 
     @property
     def count(self) -> int:
-        """How many tokens came with a log-probability."""
+        """Number of tokens that have a log-probability."""
         return max(len(self.by_id), len(self.by_text))
 
     @property
     def best(self) -> str | int:
-        """Id or text of the most probable token; the generated text where there is none."""
+        """Id or text of the most probable token; the generated text without log-probabilities."""
         if self.by_id:
             return max(self.by_id, key=self.by_id.__getitem__)
         if self.by_text:
@@ -49,13 +49,13 @@ class Answer:
         return self.text
 
     def of(self, token: int, name: str | int | None) -> float | None:
-        """Log-probability of a token, by its id or else by the name it was seen under."""
+        """Log-probability of a token, by its id or else by the name that answers give it."""
         found = self.by_id.get(token)
         return self.by_text.get(str(name)) if found is None else found
 
 
-def parse_answer(payload: Any, where: str) -> Answer:
-    """Read an answer of /completions or /chat/completions, OpenAI's, vLLM's or llama.cpp's.
+def parse_answer(payload: Any) -> TokenAnswer:
+    """Parse a response of /completions or /chat/completions from OpenAI, vLLM or llama.cpp.
 
     Raises:
         EndpointError: it has no choices, or a log-probability that is not a number.
@@ -74,14 +74,15 @@ def parse_answer(payload: Any, where: str) -> Answer:
             entries[_name_text(logprobs["tokens"][0])] = logprobs["token_logprobs"][0]
             for token, value in ((logprobs.get("top_logprobs") or [None])[0] or {}).items():
                 entries[_name_text(token)] = value
-        values = {name: _number(value, where) for name, value in entries.items()}
+        values = {name: _number(value) for name, value in entries.items()}
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise EndpointError(
-            f"{where}: the answer is not one of an OpenAI-compatible server "
-            f"({type(error).__name__}: {error}); give the base URL that ends in /v1"
+            "the response is not that of an OpenAI-compatible server "
+            f"({type(error).__name__}: {error})",
+            advice="give the base URL that ends in /v1",
         ) from error
     kept = {name: value for name, value in values.items() if value > _MINUS_INFINITY}
-    return Answer(
+    return TokenAnswer(
         text,
         {name: value for name, value in kept.items() if isinstance(name, int)},
         {name: value for name, value in kept.items() if isinstance(name, str)},
@@ -93,7 +94,7 @@ def _name_entry(entry: Mapping[str, Any]) -> str | int:
         return int(entry["id"])
     if _TOKEN_ID.fullmatch(str(entry["token"])):
         return _name_text(entry["token"])
-    if entry.get("bytes"):  # tells apart tokens that are all shown as a replacement character
+    if entry.get("bytes"):  # different tokens may all be shown as a replacement character
         return "bytes:" + bytes(entry["bytes"]).hex()
     return str(entry["token"])
 
@@ -103,20 +104,21 @@ def _name_text(token: str) -> str | int:
     return int(match.group(1)) if match else token
 
 
-LARGEST = 700.0  # nat; logits passed off as log-probabilities are smaller, and e^x still a number
+# Some servers return logits as log-probabilities; those are smaller, and e^x does not overflow.
+LARGEST = 700.0  # nat
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any) -> float:
     number = float("nan") if value is None else float(value)
     if math.isnan(number) or number > LARGEST:
         raise EndpointError(
-            f"{where}: a log-probability is {number}; the model behind the endpoint is broken"
+            f"a log-probability is {number}, so the model behind the endpoint is broken"
         )
     return number
 
 
 class AnswerStore:
-    """Answers by question, in an SQLite file (or in memory, without a path)."""
+    """Answers by query, in an SQLite file, or in memory if no path is given."""
 
     def __init__(self, path: Path | None = None):
         self.path = path
@@ -127,24 +129,24 @@ class AnswerStore:
             self._file.execute("PRAGMA synchronous=OFF")
             self._file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value)")
         except sqlite3.Error as error:
-            raise EndpointError(f"{path}: cannot keep answers there ({error})") from error
+            raise EndpointError(f"answers cannot be stored there ({error})", file=path) from error
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """A question's key: a digest of everything that was asked."""
+        """The key of a query: a digest of its parts."""
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
-    def get(self, key: str) -> Answer | None:
-        """The answer to a question asked before."""
+    def get(self, key: str) -> TokenAnswer | None:
+        """The stored answer to a query, or None."""
         row = self._file.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
         data = json.loads(row[0])
         by_id = {int(token): value for token, value in data["by_id"].items()}
-        return Answer(data["text"], by_id, data["by_text"])
+        return TokenAnswer(data["text"], by_id, data["by_text"])
 
-    def put(self, key: str, answer: Answer) -> None:
-        """Keep an answer."""
+    def put(self, key: str, answer: TokenAnswer) -> None:
+        """Store an answer."""
         row = (key, json.dumps(asdict(answer)))
         self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
 

@@ -1,8 +1,8 @@
-"""Logit differences from argmaxes alone: which bias vector to try next, and what it proves.
+"""Logit differences from argmaxes alone: bounds on them, and the next bias vector to try.
 
-An answer "token j wins under bias b" says l_i - l_j <= b_j - b_i for every i: a difference
-constraint. All of them together are kept as a matrix of shortest paths, so that every answer
-sharpens every interval (Carlini et al. 2024, section on logprob-free attacks).
+If token j wins under bias b, then l_i - l_j <= b_j - b_i for every i. These difference constraints
+are closed under shortest paths, so that every answer tightens all intervals (Carlini et al. 2024,
+section on logprob-free attacks).
 """
 
 import math
@@ -17,16 +17,16 @@ Method = Literal["one-of-n", "hyperrectangle", "bisection"]
 
 
 class Differences:
-    """What is known of the logits of n tokens, up to a common constant.
+    """Bounds on the differences between the logits of n tokens.
 
     Args:
         tokens: n.
         span: all differences are within -span..span (nat).
-        slack: contradictions up to this size (nat) are rounding.
+        slack: contradictions up to this size (nat) are attributed to rounding.
 
     Attributes:
         bound: (n, n) upper bounds of l_i - l_j.
-        reference: the token that intervals are relative to; best the most probable one.
+        reference: the token to which intervals are relative; the most probable one is best.
     """
 
     def __init__(self, tokens: int, span: float, slack: float = 1e-4):
@@ -58,18 +58,18 @@ class Differences:
         return self.high - self.low
 
     def learn(self, winner: int, bias: NDArray[np.float64]) -> None:
-        """Take in that `winner` had the largest biased logit, and close under shortest paths.
+        """Update the bounds: `winner` had the largest logit after adding `bias` (n,).
 
         Raises:
             EndpointError: the answers contradict each other.
         """
         edge = bias[winner] - bias  # l_i - l_winner <= edge_i
-        through = (self.bound + edge[None, :]).min(axis=1)  # l_a - l_winner, by any i
+        through = (self.bound + edge[None, :]).min(axis=1)  # l_a - l_winner, over any i
         through = np.minimum(through, self.bound[:, winner])
         if through[winner] < -self._slack:
             raise EndpointError(
-                "the endpoint's answers contradict each other: the same prompt and bias do not "
-                "always give the same token, or its ids changed their meaning"
+                "its answers contradict each other: the same prompt and bias do not always give "
+                "the same token, or its ids changed their meaning"
             )
         through[winner] = 0.0
         np.minimum(self.bound, through[:, None] + self.bound[winner][None, :], out=self.bound)
@@ -78,16 +78,22 @@ class Differences:
 def next_bias(
     known: Differences, precision: float, method: Method = "one-of-n"
 ) -> NDArray[np.float64] | None:
-    """The bias vector (n,) to ask for next; None once every interval is within `precision`.
+    """The bias vector (n,) to try next; None once every interval is narrower than `precision`.
 
-    one-of-n: each of the n open tokens wins with probability 1/n if its logit is uniform over
-    its interval, which is the most that one answer can say. hyperrectangle: every open token is
-    as likely above the reference as below. bisection: one token at a time. Tokens that are done,
-    or not in turn, are held below the reference.
+    A token is open while its interval is wider than `precision`. The bias keeps all others below
+    the reference.
+
+    Args:
+        known: the bounds so far.
+        precision: width of the intervals to end with, nat.
+        method: one-of-n: each open token wins with equal probability if logits are uniform over
+            their intervals, so that an answer carries the most information. hyperrectangle: each
+            open token is above the reference with probability 1/2. bisection: only the widest
+            interval is halved.
     """
-    open_ = known.width > precision
-    open_[known.reference] = False
-    count = int(open_.sum())
+    is_open = known.width > precision
+    is_open[known.reference] = False
+    count = int(is_open.sum())
     if count == 0:
         return None
     bias = -known.high - 2 * precision - 1.0
@@ -96,8 +102,8 @@ def next_bias(
         token = int(np.argmax(known.width))
         bias[token] = -known.middle[token]
         return bias
-    share = 0.5
+    quantile = 0.5
     if method == "one-of-n" and count > 1:
-        share = math.exp(-math.log(count + 1) / count)
-    bias[open_] = -((1 - share) * known.low + share * known.high)[open_]
+        quantile = math.exp(-math.log(count + 1) / count)
+    bias[is_open] = -((1 - quantile) * known.low + quantile * known.high)[is_open]
     return bias

@@ -1,4 +1,4 @@
-"""Questions to an OpenAI-compatible endpoint: counted, limited, retried, and asked only once."""
+"""A client for OpenAI-compatible endpoints that counts, limits, retries and stores its requests."""
 
 import asyncio
 import json
@@ -12,37 +12,37 @@ from urllib.parse import urlsplit
 from huggingface_hub.utils import httpx
 from tqdm.auto import tqdm
 
-from huref.blackbox.answers import Answer, AnswerStore, parse_answer
+from huref.blackbox.answers import AnswerStore, TokenAnswer, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
-from huref.blackbox.question import Dialect, Question
-from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
+from huref.blackbox.query import Api, TokenQuery
+from huref.errors import AccessError, BudgetError, EndpointError, NetworkError, locating
 
 ATTEMPTS = 5
-LONGEST_WAIT = 30.0  # seconds, whatever a Retry-After asks for
-TOO_LONG = 600.0  # seconds; who asks for more is not asked again
-EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a prompt and its answer, until the endpoint says
+LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
+TOO_LONG = 600.0  # seconds; a longer Retry-After ends the measurement
+EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a query and its answer, if no usage is returned
 LARGEST_ANSWER = 256 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class RefusedError(EndpointError):
-    """The endpoint understands the question and will not answer it (status 4xx)."""
+    """The endpoint refuses a query (status 3xx or 4xx)."""
 
 
 class FailedError(NetworkError):
-    """The endpoint is there, but fails at this question again and again (status 500)."""
+    """The endpoint can be reached, but fails at a query at every attempt (status 500)."""
 
 
 @dataclass
 class Limits:
-    """What an endpoint may be asked for.
+    """Limits on the requests to an endpoint.
 
     Attributes:
-        requests: how many requests in all, retries included.
-        tokens: how many tokens in all, as the endpoint counts them; None for no limit.
-        concurrency: how many at a time.
-        rate: how many a second, None for as fast as it answers.
-        timeout: seconds for one answer.
+        requests: total number of requests, retries included.
+        tokens: total number of tokens, as the endpoint counts them; None for no limit.
+        concurrency: number of simultaneous requests.
+        rate: requests per second; None for no limit.
+        timeout: of one request, in seconds.
     """
 
     requests: int = 10_000
@@ -53,26 +53,28 @@ class Limits:
 
 
 def require_base_url(url: str) -> None:
-    """Raise EndpointError when requests cannot be sent below an address."""
+    """Raise EndpointError unless a URL can be the base URL of requests."""
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         httpx.URL(url)
-    except (ValueError, httpx.InvalidURL):  # such as a port that is no number
-        is_one = False
-    if not is_one:
-        raise EndpointError(f"{url}: not a base URL; give for instance http://127.0.0.1:8000/v1")
+    except (ValueError, httpx.InvalidURL):  # such as a port that is not a number
+        is_valid = False
+    if not is_valid:
+        raise EndpointError(
+            "it is not a base URL", model=url, advice="give for instance http://127.0.0.1:8000/v1"
+        )
 
 
 class Client:
-    """Asks one endpoint, within limits.
+    """Sends queries to one endpoint, within limits.
 
     Args:
-        url: base URL; the paths /models, /completions and /chat/completions lie below it.
+        url: base URL, to which /models, /completions and /chat/completions are appended.
         key: bearer token, or None.
-        limits: requests, concurrency, rate.
-        store: where answers are kept and found again.
-        transport: replaces the network, for measurements without one.
+        limits: limits on requests, tokens, concurrency and rate.
+        store: where answers are stored; by default in memory.
+        transport: replaces the network, for tests and simulations.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Client:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Client"]:
-        """Hold connections open for a series of questions, in one event loop."""
+        """Keep connections open for a series of queries in one event loop."""
         self._slots = asyncio.Semaphore(self.limits.concurrency)
         async with httpx.AsyncClient(
             headers=self._headers,
@@ -112,33 +114,34 @@ class Client:
                 self._http = None
 
     async def ask(
-        self, question: Question, dialect: Dialect, model: str, attempts: int = ATTEMPTS
-    ) -> Answer:
-        """The answer to a question, from the store or from the endpoint.
+        self, query: TokenQuery, api: Api, model: str, attempts: int = ATTEMPTS
+    ) -> TokenAnswer:
+        """The answer to a query, from the store or from the endpoint.
 
         Raises:
-            RefusedError: the endpoint does not offer what was asked.
-            HurefError: another subclass says why there is no answer.
+            RefusedError: the endpoint refuses the query.
+            HurefError: there is no answer; the subclass says why.
         """
-        body = question.body(dialect, model)
-        key = AnswerStore.key(self.url, dialect, body, question.repeat)
+        body = query.body(api, model)
+        key = AnswerStore.key(self.url, api, body, query.repeat)
         answer = self.store.get(key)
         if answer is None:
-            path = "/chat/completions" if dialect == "chat" else "/completions"
+            path = "/chat/completions" if api == "chat" else "/completions"
             payload = await self.request(path, body, attempts)
             self.tokens += count_tokens(payload) - EXPECTED_TOKENS
-            answer = parse_answer(payload, self.url + path)
+            with locating(model=self.url):
+                answer = parse_answer(payload)
             self.store.put(key, answer)
         return answer
 
     async def request(
         self, path: str, body: Mapping[str, Any] | None = None, attempts: int = ATTEMPTS
     ) -> Any:
-        """The JSON that a path answers, after retries; GET without a body."""
+        """The JSON response at a path, after retries; without a body the request is a GET."""
         status = 0
         for attempt in range(attempts):
             async with self._slots:
-                await self._take_turn(path)
+                await self._take_turn()
                 try:
                     status, headers, data = await self._send(path, body)
                 except (httpx.TransportError, httpx.DecodingError) as error:
@@ -151,30 +154,35 @@ class Client:
                     wait = _retry_after(headers.get("Retry-After"), 2.0**attempt / 4)
                 if wait > TOO_LONG:
                     raise NetworkError(
-                        f"{self.url}{path}: {failure}; it asks to come back in {wait:,.0f} s; do "
-                        f"so, or ask for less at a time with --rate. {self._kept()}"
+                        f"{path} answers {failure} and a Retry-After of {wait:,.0f} s",
+                        model=self.url,
+                        advice=self._advise("wait, or send fewer requests at a time with --rate"),
                     )
                 if attempt < attempts - 1:
                     await asyncio.sleep(min(wait, LONGEST_WAIT))
         kind = FailedError if status == 500 else NetworkError
         raise kind(
-            f"{self.url}{path}: no answer after {attempts} attempts, last with {failure}; is the "
-            f"endpoint up? {self._kept()}"
+            f"{path} gives no answer after {attempts} attempts; the last one ended with {failure}",
+            model=self.url,
+            advice=self._advise("check that the endpoint is running"),
         )
 
-    async def _take_turn(self, path: str) -> None:
+    async def _take_turn(self) -> None:
+        """Count a request, and wait as the rate demands."""
         if self.requests >= self.limits.requests:
             raise BudgetError(
-                f"{self.url}{path}: the budget of {self.limits.requests:,} requests is spent; "
-                f"allow more with --budget. {self._kept()}"
+                f"the budget of {self.limits.requests:,} requests is spent",
+                model=self.url,
+                advice=self._advise("allow more with --budget"),
             )
         if self.limits.tokens is not None and self.tokens >= self.limits.tokens:
             raise BudgetError(
-                f"{self.url}{path}: the budget of {self.limits.tokens:,} tokens is spent; "
-                f"allow more with --tokens. {self._kept()}"
+                f"the budget of {self.limits.tokens:,} tokens is spent",
+                model=self.url,
+                advice=self._advise("allow more with --tokens"),
             )
         self.requests += 1
-        self.tokens += EXPECTED_TOKENS  # so that requests under way and failed ones count, too
+        self.tokens += EXPECTED_TOKENS  # counted before sending: failed requests cost tokens, too
         if self.bar is not None:
             self.bar.update()
         if self.limits.rate:
@@ -187,50 +195,53 @@ class Client:
         self, path: str, body: Mapping[str, Any] | None
     ) -> tuple[int, Mapping[str, str], bytes]:
         if self._http is None:
-            raise RuntimeError("ask inside `async with client.connected()`")
+            raise RuntimeError("requests need an enclosing `async with client.connected()`")
         method = "GET" if body is None else "POST"
         data = bytearray()
         async with self._http.stream(method, self.url + path, json=body) as response:
             async for chunk in response.aiter_bytes():
                 data += chunk
                 if len(data) > LARGEST_ANSWER:
-                    raise EndpointError(f"{self.url}{path}: the answer is too large to be one")
+                    raise EndpointError(
+                        f"{path} answers with more than {LARGEST_ANSWER:,} bytes", model=self.url
+                    )
             return response.status_code, response.headers, bytes(data)
 
     def _read(self, path: str, status: int, data: bytes) -> Any:
         if status in (401, 403):
             raise AccessError(
-                f"{self.url}: the endpoint refuses the key (status {status}); name the "
-                f"environment variable that holds the right one with --key-env. {self._kept()}"
+                f"the endpoint refuses the API key (status {status})",
+                model=self.url,
+                advice=self._advise("name the environment variable with the key by --key-env"),
             )
         if status >= 300:
-            raise RefusedError(f"{self.url}{path}: status {status} {_excerpt(data)}")
+            raise RefusedError(f"{path} answers status {status} {_excerpt(data)}", model=self.url)
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise EndpointError(
-                f"{self.url}{path}: the answer is not JSON: {_excerpt(data)}"
-            ) from (error)
+                f"the response of {path} is not JSON: {_excerpt(data)}", model=self.url
+            ) from error
 
-    def _kept(self) -> str:
-        path = self.store.path
-        return f"Answers so far are kept in {path}; the same command goes on from there" * bool(
-            path
-        )
+    def _advise(self, advice: str) -> str:
+        """Advice, with a note that a repeated measurement resumes from the stored answers."""
+        if self.store.path is None:
+            return advice
+        return f"{advice}; answers are stored in {self.store.path}, so the same command resumes"
 
 
 def count_tokens(payload: Any) -> int:
-    """What an answer cost, by its own account or else by our estimate for a prompt and a token."""
+    """The tokens that a response reports as used, or else the estimate EXPECTED_TOKENS."""
     usage = payload.get("usage") if isinstance(payload, dict) else None
     counted = usage.get("total_tokens") if isinstance(usage, dict) else None
     return counted if type(counted) is int and counted > 0 else EXPECTED_TOKENS
 
 
-def _retry_after(asked: str | None, otherwise: float) -> float:
+def _retry_after(header: str | None, default: float) -> float:
     try:
-        return max(0.0, float(asked)) if asked else otherwise
-    except ValueError:  # an HTTP date; our own back-off will do
-        return otherwise
+        return max(0.0, float(header)) if header else default
+    except ValueError:  # an HTTP date
+        return default
 
 
 def _excerpt(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,37 +18,39 @@ from huref.blackbox.capabilities import Capabilities, detect
 from huref.blackbox.client import Client
 from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.prompts import order_ids
-from huref.blackbox.question import Question
+from huref.blackbox.query import TokenQuery
 from huref.errors import EndpointError
 
 T = TypeVar("T")
-WATCHED = 20  # log-probabilities of one answer that are followed over time
+WATCHED = 20  # log-probabilities per answer that `watch` compares over time
 
 
 class Endpoint:
-    """A server that speaks OpenAI's API. The first thing it is asked is what it offers."""
+    """A server with OpenAI's API. The constructor detects its capabilities."""
 
     def __init__(self, client: Client, model: str | None = None, settings: Settings | None = None):
         self.name = client.url
         self.client = client
-        self.can: Capabilities = asyncio.run(self._connected(lambda: detect(client, model)))
-        self.collector = Collector(client, self.can, settings)
-        self.vocabulary = self.can.vocabulary
-        self.wobble = self.can.wobble if self.can.top else 0.0
-        way = self.can.collector
-        self.absolute = way in ("full", "chosen")
-        self.resolution = self.collector.settings.precision if way == "argmax" else 0.0
+        self.capabilities: Capabilities = asyncio.run(
+            self._connected(lambda: detect(client, model))
+        )
+        self.collector = Collector(client, self.capabilities, settings)
+        self.vocabulary = self.capabilities.vocabulary
+        self.jitter = self.capabilities.jitter if self.capabilities.top else 0.0
+        access = self.capabilities.access
+        self.absolute = access in ("full", "chosen")
+        self.resolution = self.collector.settings.precision if access == "argmax" else 0.0
         self._names: dict[int, str | int] = {}
         self._order = order_ids(self.vocabulary)
 
     @property
     def requests(self) -> int:
-        """Asked so far, retries included."""
+        """Number of requests so far, retries included."""
         return self.client.requests
 
     @property
-    def room(self) -> int | None:
-        """What the budget leaves."""
+    def requests_left(self) -> int | None:
+        """Number of requests that the budget still allows."""
         return self.client.limits.requests - self.client.requests
 
     async def _connected(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -55,53 +58,52 @@ class Endpoint:
             return await work()
 
     async def _all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        """Results of all, or the first failure after the others were called off."""
+        """Results of all, or the first failure after the others have been cancelled."""
         try:
             async with self.client.connected(), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one) for one in work]
+                tasks = [group.create_task(coroutine) for coroutine in work]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in tasks]
 
     @property
-    def _learns_names(self) -> bool:
-        return self.can.collector == "argmax" or not self.can.ids_given
+    def _needs_names(self) -> bool:
+        return self.capabilities.access == "argmax" or not self.capabilities.ids_given
 
     def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
-        """See Source. Ids whose text is empty or another id's too cannot be told apart.
+        """See Source. Omits ids whose text is empty or shared, where answers give only texts.
 
         Raises:
-            EndpointError: the endpoint shows too little to see its logits.
+            EndpointError: the endpoint gives too little to measure its logits.
         """
-        if self.can.collector == "none":
+        if self.capabilities.access == "none":
             raise EndpointError(
-                f"{self.name}: the endpoint gives {self.can.summary}; that is not enough to see "
-                "its logits"
+                f"the endpoint gives {self.capabilities.summary}, which is not enough to measure "
+                "logits",
+                model=self.name,
             )
-        if not self._learns_names:
+        if not self._needs_names:
             return self._order[start : start + count]
         wanted = self._order[: min(len(self._order), start + count + count // 8 + 8)]
         new = [int(token) for token in wanted if int(token) not in self._names]
         with self._progress("tokens"):
-            named = asyncio.run(self._all([self.collector.name(token) for token in new]))
-        self._names |= dict(zip(new, named, strict=True))
-        seen: dict[str | int, int] = {}
-        for token in wanted:
-            seen[self._names[int(token)]] = seen.get(self._names[int(token)], 0) + 1
-        usable = [t for t in wanted if self._names[int(t)] and seen[self._names[int(t)]] == 1]
+            names = asyncio.run(self._all([self.collector.name(token) for token in new]))
+        self._names |= dict(zip(new, names, strict=True))
+        uses = Counter(self._names[int(token)] for token in wanted)
+        usable = [t for t in wanted if self._names[int(t)] and uses[self._names[int(t)]] == 1]
         return np.array(usable[start : start + count], dtype=np.int64)
 
     def cost(self, prompts: int, tokens: int) -> int:
         """See Source."""
-        names = tokens + tokens // 8 if self._learns_names else 0
+        names = tokens + tokens // 8 if self._needs_names else 0
         return prompts * self.collector.cost(tokens) + names
 
     def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See Source. Answers that came before a failure stay in the store.
+        """See Source. Answers received before a failure remain in the store.
 
         Raises:
-            EndpointError: an answer lacks what it should hold, or the model changed in between.
-            HurefError: another subclass, such as a spent budget or a lost connection.
+            EndpointError: an answer lacks expected tokens, or the model changed meanwhile.
+            HurefError: the budget is spent or the connection lost, for instance.
         """
         tokens = [int(token) for token in ids]
         with self._progress("outputs"):
@@ -112,45 +114,49 @@ class Endpoint:
         return np.array(rows)
 
     def visit(self, prompts: Sequence[str], repeats: int) -> list[list[dict[str, float]]]:
-        """Ask every prompt several times afresh: token -> log-probability, for `watch`.
+        """Fresh answers to every prompt, for `watch`.
+
+        Returns:
+            For each prompt and repeat, token -> log-probability.
 
         Raises:
             EndpointError: the endpoint gives no log-probabilities.
         """
-        top = min(self.can.top, WATCHED)
+        top = min(self.capabilities.top, WATCHED)
         if not top:
             raise EndpointError(
-                f"{self.name}: the endpoint gives {self.can.summary}; watching needs "
-                "log-probabilities"
+                f"the endpoint gives {self.capabilities.summary}; watching needs log-probabilities",
+                model=self.name,
             )
-        visit = secrets.token_hex(8)  # never answered from the store
-        questions = [
-            Question(prompt, top, greedy=True, repeat=f"{visit}/{i}")
+        visit = secrets.token_hex(8)  # a new key, so that no answer comes from the store
+        queries = [
+            TokenQuery(prompt, top, greedy=True, repeat=f"{visit}/{i}")
             for prompt in prompts
             for i in range(repeats)
         ]
         with self._progress("visit"):
-            answers = asyncio.run(self._all([self.collector.ask(q) for q in questions]))
-        named = [
+            answers = asyncio.run(self._all([self.collector.ask(q) for q in queries]))
+        tables = [
             {str(token): value for token, value in (a.by_id or a.by_text).items()} for a in answers
         ]
-        return [named[i : i + repeats] for i in range(0, len(named), repeats)]
+        return [tables[i : i + repeats] for i in range(0, len(tables), repeats)]
 
     def _check_names(self, tokens: Sequence[int]) -> None:
-        if not self._learns_names:
+        if not self._needs_names:
             return
         again = f"after {len(self._names)}"
-        named = asyncio.run(self._all([self.collector.name(t, again) for t in tokens]))
-        for token, name in zip(tokens, named, strict=True):
+        names = asyncio.run(self._all([self.collector.name(t, again) for t in tokens]))
+        for token, name in zip(tokens, names, strict=True):
             if name != self._names[token]:
                 raise EndpointError(
-                    f"{self.name}: token id {token} was {self._names[token]!r} and is now "
-                    f"{name!r}; another model answers in between, so nothing can be concluded"
+                    f"token id {token} was {self._names[token]!r} and is now {name!r}; another "
+                    "model answers meanwhile, so nothing can be concluded",
+                    model=self.name,
                 )
 
     @contextmanager
-    def _progress(self, what: str) -> Iterator[None]:
-        with tqdm(desc=what, unit=" requests", leave=False, delay=2, disable=None) as bar:
+    def _progress(self, label: str) -> Iterator[None]:
+        with tqdm(desc=label, unit=" requests", leave=False, delay=2, disable=None) as bar:
             self.client.bar = bar
             try:
                 yield
@@ -159,5 +165,5 @@ class Endpoint:
 
 
 def answers_path(url: str, model: str | None) -> Path:
-    """Where an endpoint's answers are kept when the user names no file."""
+    """Default path of the file with an endpoint's answers, in the user's cache."""
     return user_cache() / "probe" / f"{AnswerStore.key(url, model)[:16]}.sqlite"

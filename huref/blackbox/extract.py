@@ -17,12 +17,12 @@ from huref.files import replacing
 
 @dataclass(frozen=True)
 class Projection:
-    """Columns that span what the head of a served model can say.
+    """The output projection of a served model, up to an invertible map G.
 
     Attributes:
-        weight: (s, r) float32; the true head, rows centred over the s tokens, is weight @ G.
+        weight: (s, r) float32; weight @ G is the true head, columns centred over the s tokens.
         ids: (s,) int64 token ids.
-        source: what it was extracted from.
+        source: name of the model or endpoint.
     """
 
     weight: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Projection:
     source: str
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; it appears whole or not at all."""
+        """Write a safetensors file atomically."""
         tensors = {
             "projection": torch.from_numpy(self.weight).contiguous(),
             "ids": torch.from_numpy(self.ids.astype(np.int32)),
@@ -41,36 +41,37 @@ class Projection:
 
 @dataclass(frozen=True)
 class ProjectionError:
-    """How far an extracted projection is from known weights.
+    """The error of an extracted projection against known weights.
 
     Attributes:
-        rms: root mean square error of a weight after the best invertible map.
-        relative: that over the root mean square of the centred weights.
+        rms: root mean square error of a weight after the best linear map.
+        relative: rms divided by the root mean square of the centred weights.
     """
 
     rms: float
     relative: float
 
     def to_json(self) -> dict[str, Any]:
-        """Both figures."""
+        """Both errors by name."""
         return {"rms": self.rms, "relative": self.relative}
 
 
 def extract_projection(signature: Signature) -> Projection:
-    """The projection behind a signature: its directions at the strength they are used with."""
+    """The projection that a signature implies: its basis scaled by the strength of the outputs."""
     return Projection(signature.basis * signature.strength, signature.ids, signature.source)
 
 
 def projection_error(projection: Projection, head: Head) -> ProjectionError:
-    """Fit the map G by least squares and compare with a model's own head.
+    """Fit the map G by least squares and compare with the head of an open model.
 
     Raises:
         SignatureError: the model's vocabulary lacks ids of the projection.
     """
     if projection.ids.max() >= head.vocabulary:
         raise SignatureError(
-            f"{head.model}: its vocabulary of {head.vocabulary} lacks ids that "
-            f"{projection.source} uses; they do not share a tokenizer"
+            f"its vocabulary of {head.vocabulary} tokens lacks ids that {projection.source} uses; "
+            "they do not share a tokenizer",
+            model=head.model,
         )
     truth = head.weight[projection.ids]
     truth = truth - truth.mean(axis=0)  # a constant over tokens is invisible after a softmax

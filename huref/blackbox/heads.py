@@ -1,4 +1,4 @@
-"""The output end of an open model, read from its weights: head, final norm, and what they span."""
+"""Output head and final norm of an open model, read from its weights, and the space they span."""
 
 from dataclasses import dataclass
 
@@ -44,15 +44,15 @@ GAIN_PLUS_ONE = ("gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma")
 
 @dataclass(frozen=True)
 class Head:
-    """What turns a normalised hidden state into logits.
+    """The map from a normalised hidden state to logits.
 
     Attributes:
-        model: what the user called it.
-        weight: (v, d) float64, the final norm's gain folded in; for a LayerNorm the mean
+        model: name of the model.
+        weight: (v, d) float64 with the final norm's gain folded in; for a LayerNorm the mean
             direction is projected out.
-        offset: (v,) float64 from the norm's and the head's bias; None without either.
+        offset: (v,) float64 from the biases of norm and head; None without either.
         norm: "RMSNorm", "LayerNorm" or "LayerNorm with bias".
-        softcap: whether logits are squashed afterwards, so that they span more than d dimensions.
+        softcap: whether a soft cap follows, so that logits span more than d dimensions.
     """
 
     model: str
@@ -68,34 +68,35 @@ class Head:
 
     def image(self, ids: NDArray[np.int64]) -> Matrix:
         """Orthonormal basis (len(ids), r) of the centred logits that the head can produce."""
-        spanning = self.weight[ids]
+        columns = self.weight[ids]
         if self.offset is not None:
-            spanning = np.column_stack([spanning, self.offset[ids]])
-        return orthonormal(spanning - spanning.mean(axis=0))
+            columns = np.column_stack([columns, self.offset[ids]])
+        return orthonormal(columns - columns.mean(axis=0))
 
 
-def orthonormal(spanning: Matrix) -> Matrix:
+def orthonormal(columns: Matrix) -> Matrix:
     """Orthonormal basis (s, r) of the columns of a matrix (s, n), s >= n; r is its rank."""
-    scale = np.linalg.norm(spanning, axis=0)
-    scaled = spanning / np.where(scale > 0, scale, 1.0)
+    scale = np.linalg.norm(columns, axis=0)
+    scaled = columns / np.where(scale > 0, scale, 1.0)
     left, spectrum, _ = np.linalg.svd(scaled, full_matrices=False)
     basis: Matrix = left[:, spectrum > spectrum[0] * 1e-9]
     return basis
 
 
 def read_head(model: str) -> Head:
-    """Read an open model's head and final norm, and nothing else of its weights.
+    """Read an open model's head and final norm, and no other weights.
 
     Raises:
-        UnsupportedModelError: its tensors have names that huref does not know.
+        UnsupportedModelError: neither a head nor an embedding has a known name.
     """
     checkpoint = open_checkpoint(model)
     names = set(checkpoint.names)
     head = _first(HEADS, names) or _first(EMBEDDINGS, names)
     if head is None:
         raise UnsupportedModelError(
-            f"{model}: neither an output head nor an embedding among its tensors; known names: "
-            f"{', '.join(HEADS + EMBEDDINGS)}"
+            "none of its tensors is an output head or an embedding of a known name: "
+            f"{', '.join(HEADS + EMBEDDINGS)}",
+            model=model,
         )
     norm = _first(NORMS, names)
     parts = [f"{head}.weight", f"{head}.bias", f"{norm}.weight", f"{norm}.bias"]
@@ -105,16 +106,16 @@ def read_head(model: str) -> Head:
     kind = str(checkpoint.config.get("model_type"))
     gain = values.get(parts[2])
     folded = weight if gain is None else weight * (gain + (1.0 if kind in GAIN_PLUS_ONE else 0.0))
-    bias, extra = values.get(parts[3]), values.get(parts[1])
-    name = "LayerNorm with bias" if bias is not None else "RMSNorm"
-    if bias is None and kind in LAYER_NORM_TYPES:
-        name = "LayerNorm"
-    if name != "RMSNorm":  # normalised states sum to zero
+    norm_bias, head_bias = values.get(parts[3]), values.get(parts[1])
+    norm_type = "LayerNorm with bias" if norm_bias is not None else "RMSNorm"
+    if norm_bias is None and kind in LAYER_NORM_TYPES:
+        norm_type = "LayerNorm"
+    if norm_type != "RMSNorm":  # normalised states sum to zero
         folded = folded - folded.mean(axis=1, keepdims=True)
-    offset = None if bias is None else weight @ bias
-    if extra is not None:
-        offset = extra if offset is None else offset + extra
-    return Head(model, folded, offset, name, _is_softcapped(checkpoint))
+    offset = None if norm_bias is None else weight @ norm_bias
+    if head_bias is not None:
+        offset = head_bias if offset is None else offset + head_bias
+    return Head(model, folded, offset, norm_type, _is_softcapped(checkpoint))
 
 
 def _first(candidates: tuple[str, ...], names: set[str]) -> str | None:

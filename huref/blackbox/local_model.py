@@ -11,20 +11,21 @@ from tqdm.auto import tqdm
 from huref.blackbox.prompts import order_ids
 from huref.errors import HurefError
 
-BATCH = 64  # prompts read at a time
+BATCH = 64  # prompts per forward pass
 
 
 class LocalModel:
-    """A model's weights on this machine, run by transformers in float32.
+    """A model that transformers runs on this machine, in float32.
 
-    A prompt's words become token ids by a hash: no tokenizer is needed to fill the logit space.
+    Words of a prompt are mapped to token ids by a hash. No tokenizer is needed, because any
+    sufficiently different prompts span the logit space.
     """
 
     absolute = True
-    wobble = 0.0
+    jitter = 0.0
     resolution = 0.0
     requests = 0
-    room: int | None = None
+    requests_left: int | None = None
 
     def __init__(self, model: str):
         self.name = model
@@ -33,7 +34,8 @@ class LocalModel:
             from transformers.utils.logging import disable_progress_bar
         except ImportError as error:
             raise HurefError(
-                "running a model needs transformers; install it with: pip install 'huref[probe]'"
+                "running a model needs transformers",
+                advice="install it with: pip install 'huref[probe]'",
             ) from error
         if not sys.stderr.isatty():
             disable_progress_bar()
@@ -43,7 +45,7 @@ class LocalModel:
                 name, revision=revision or "main", dtype="float32", trust_remote_code=False
             ).eval()
         except (OSError, ValueError) as error:
-            raise HurefError(f"{model}: transformers cannot load it ({error})") from error
+            raise HurefError(f"transformers cannot load it ({error})", model=model) from error
         self.vocabulary = int(self._model.get_output_embeddings().weight.shape[0])
 
     def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
@@ -51,28 +53,30 @@ class LocalModel:
         return order_ids(self.vocabulary)[start : start + count]
 
     def cost(self, prompts: int, tokens: int) -> int:
-        """See Source: nothing is asked of anyone."""
+        """See Source. A local model takes no requests."""
         return 0
 
     def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See Source. Raises HurefError when the model gives no finite logits."""
+        """See Source. Raises HurefError when a logit is not finite."""
         import torch
 
         words = [prompt.split() for prompt in prompts]
         values = np.empty((len(prompts), len(ids)))
         with tqdm(total=len(prompts), desc=self.name, leave=False, delay=2, disable=None) as bar:
-            for length in {len(some) for some in words}:
-                alike = [place for place, some in enumerate(words) if len(some) == length]
-                for start in range(0, len(alike), BATCH):
-                    places = alike[start : start + BATCH]
+            for length in {len(prompt_words) for prompt_words in words}:
+                same_length = [
+                    i for i, prompt_words in enumerate(words) if len(prompt_words) == length
+                ]
+                for start in range(0, len(same_length), BATCH):
+                    batch = same_length[start : start + BATCH]
                     tokens = [
-                        [zlib.crc32(word.encode()) % self.vocabulary for word in words[place]]
-                        for place in places
+                        [zlib.crc32(word.encode()) % self.vocabulary for word in words[i]]
+                        for i in batch
                     ]
                     with torch.inference_mode():
                         logits = self._model(torch.tensor(tokens)).logits[:, -1]
-                    values[places] = logits.double().numpy()[:, ids]
-                    bar.update(len(places))
+                    values[batch] = logits.double().numpy()[:, ids]
+                    bar.update(len(batch))
         if not np.isfinite(values).all():
-            raise HurefError(f"{self.name}: its logits are not finite; the weights are broken")
+            raise HurefError("its logits are not finite; the weights are broken", model=self.name)
         return values

@@ -1,4 +1,7 @@
-"""Whose head is it: an endpoint's logit image against the heads of open models."""
+"""Which open model has an endpoint's head: compare its logits with the image of each head.
+
+The image of a head is the space of all logits that it can produce, centred over tokens.
+"""
 
 from dataclasses import dataclass
 
@@ -12,34 +15,35 @@ from huref.errors import SignatureError
 
 Matrix = NDArray[np.float64]
 
-FLOOR = 3e-6  # relative residual of the very same head, computed in float32
-NOISY = 4.0  # a residual beyond so many times the noise is a difference
-STEEP = 3.0  # a change of the head that ends after r dimensions drops by so much there
-# Shares of the image that two heads have in common, beyond chance. On the zoo (tiny) strangers with
-# the same text and tokenizer reach 0.27, twins from one initialisation 0.38 to 0.44, long further
-# training keeps 0.82; between the two limits the answer is "cannot tell".
-KIN, STRANGER = 0.6, 0.3
-# From a few outputs the image cannot be compared, only their residual, as a share of what a random
-# vector leaves outside (little, where the tokens hardly outnumber the dimensions). Strangers that
-# learnt the same text come as near as 0.22 with one output, because frequent tokens are frequent
-# for both (zoo, 5,632 outputs); fine-tunes lie at 0.04 to 0.22, around 0.11.
+FLOOR = 3e-6  # relative residual of an identical head, from float32 rounding
+NOISY = 4.0  # a residual above so many times the noise counts as a difference
+STEEP = 3.0  # least drop of the singular values after the last dimension of a low-rank change
+# Overlap of two images beyond chance. Unrelated models of the (tiny) zoo, trained on the same text
+# with the same tokenizer, reach 0.27; models with the same initialisation, trained independently,
+# 0.38 to 0.44; long further training keeps 0.82. Between the limits the answer is "cannot tell".
+RELATED, UNRELATED = 0.6, 0.3
+# A few outputs do not determine the image, only their residual outside the candidate's, which is
+# divided by the residual of a random vector (small if there are hardly more tokens than
+# dimensions). With one output, unrelated models trained on the same text reach 0.22, because both
+# predict frequent tokens (zoo, 5,632 outputs); fine-tunes have 0.04 to 0.22, median 0.11.
 NEAR, FAR = 0.17, 0.8
-MARGIN_OF_PROMPTS = 1.3  # prompts per dimension behind a signature
-FEWEST_SPARE = 16  # tokens beyond the candidate's width, below which every output fits
+PROMPT_MARGIN = 1.3  # prompts per dimension in the measurement of a signature
+MIN_SPARE = 16  # least number of tokens beyond the hidden size; with fewer, every output fits
 
 
 @dataclass(frozen=True)
-class Match:
-    """How an endpoint's outputs fit one model's head.
+class HeadMatch:
+    """How well an endpoint's outputs fit one model's head.
 
     Attributes:
         model: the candidate.
-        residual: share of the outputs outside the head's image, 0 to 1; None if not comparable.
+        residual: norm of the outputs outside the head's image over their norm, 0 to 1; None if
+            not comparable.
         verdict: "same head", "same head, LoRA of rank about r", "fine-tuned head",
             "other model" or "cannot tell".
-        why: the figures behind it.
-        overlap: mean squared cosine of the principal angles less chance, 1 for the same image;
-            None from few outputs.
+        why: the figures that decide the verdict.
+        overlap: mean squared cosine of the principal angles, corrected for chance; 1 for the
+            same image; None when only few outputs are compared.
     """
 
     model: str
@@ -54,18 +58,18 @@ class Match:
         return {name: getattr(self, name) for name in names}
 
 
-def match_outputs(outputs: Matrix, ids: NDArray[np.int64], noise: float, head: Head) -> Match:
-    """Compare outputs (n, s), from one upward, with a model's head.
+def match_outputs(outputs: Matrix, ids: NDArray[np.int64], noise: float, head: Head) -> HeadMatch:
+    """Compare the outputs of one or more prompts with a model's head.
 
     Args:
-        outputs: log-probabilities or logits of n prompts over s tokens.
-        ids: the tokens' ids, (s,).
+        outputs: (n, s) log-probabilities or logits of n prompts over s tokens.
+        ids: (s,) token ids.
         noise: standard deviation (nat) of one value.
         head: the candidate.
     """
     kept = ids < head.vocabulary
     fit = _Fit.of(head, ids[kept])
-    if isinstance(fit, Match):
+    if isinstance(fit, HeadMatch):
         return fit
     values = clr(outputs[:, kept])
     norms = np.linalg.norm(values, axis=1)
@@ -73,29 +77,29 @@ def match_outputs(outputs: Matrix, ids: NDArray[np.int64], noise: float, head: H
     residual = float(np.median(np.linalg.norm(outside, axis=1) / norms))
     expected = noise * np.sqrt(fit.spare) / float(np.median(norms))
     limit = NOISY * expected + FLOOR
-    why = f"residual {residual:.2g} of {len(values)} outputs, noise explains {expected:.2g}"
+    why = f"residual {residual:.2g} from {len(values)} outputs, {expected:.2g} expected from noise"
     if residual <= limit:
-        return Match(head.model, residual, "same head", why)
+        return HeadMatch(head.model, residual, "same head", why)
     if expected > 0.2:
-        return Match(head.model, residual, "cannot tell", f"{why}; too noisy")
+        return HeadMatch(head.model, residual, "cannot tell", f"{why}; too noisy")
     found = _count_extra(outside, noise)
     if found is not None and 2 * found <= len(values):
         verdict = f"same head, LoRA of rank about {found}"
-        return Match(head.model, residual, verdict, f"{why}; it lies in {found} dimensions")
+        return HeadMatch(head.model, residual, verdict, f"{why}; it spans {found} dimensions")
     relative = residual / np.sqrt(1 - fit.chance)
-    why += f", {relative:.2g} of what a random vector leaves"
+    why += f", {relative:.2g} of a random vector's"
     if NEAR < relative < FAR:
-        why += "; strangers with the same vocabulary come as near: make a signature and match that"
-        return Match(head.model, residual, "cannot tell", why)
+        why += "; unrelated models with the same vocabulary reach this: match a signature instead"
+        return HeadMatch(head.model, residual, "cannot tell", why)
     verdict = "fine-tuned head" if relative <= NEAR else "other model"
-    return Match(head.model, residual, verdict, why)
+    return HeadMatch(head.model, residual, verdict, why)
 
 
-def match_signature(signature: Signature, head: Head) -> Match:
+def match_signature(signature: Signature, head: Head) -> HeadMatch:
     """Compare a signature with a model's head, by residual and principal angles."""
     kept = signature.ids < head.vocabulary
     fit = _Fit.of(head, signature.ids[kept])
-    if isinstance(fit, Match):
+    if isinstance(fit, HeadMatch):
         return fit
     strength = signature.strength.astype(np.float64)
     basis = signature.basis[kept].astype(np.float64)
@@ -104,76 +108,85 @@ def match_signature(signature: Signature, head: Head) -> Match:
     size = np.linalg.norm(weighted)
     residual = float(np.linalg.norm(outside) / size)
     rank = weighted.shape[1]
-    # The weakest directions of the basis are turned by noise; each counts by its own accuracy.
-    # An image of r of s dimensions that was measured on n prompts errs by this much.
-    expected = float(
-        signature.noise * np.sqrt(rank * fit.spare / (MARGIN_OF_PROMPTS * rank)) / size
-    )
+    # Noise rotates the weak directions of the basis most, so each is weighted by its strength. The
+    # error of the image decreases with the number of prompts, here PROMPT_MARGIN per dimension.
+    expected = float(signature.noise * np.sqrt(rank * fit.spare / (PROMPT_MARGIN * rank)) / size)
     image = orthonormal(basis - basis.mean(axis=0))
     cosines = np.linalg.svd(fit.basis.T @ image, compute_uv=False).clip(0, 1)
     overlap = (float(np.square(cosines).mean()) - fit.chance) / (1 - fit.chance)
     angles = np.degrees(np.arccos(cosines))
     why = (
-        f"residual {residual:.2g}, noise explains {expected:.2g}; principal angles "
-        f"{np.median(angles):.2g} (median) to {angles.max():.2g} degrees; the images share "
+        f"residual {residual:.2g}, {expected:.2g} expected from noise; principal angles "
+        f"{np.median(angles):.2g} (median) to {angles.max():.2g} degrees; the images overlap by "
         f"{max(overlap, 0):.0%} beyond chance"
     )
     if residual <= NOISY * expected + FLOOR:
-        return Match(head.model, residual, "same head", why, overlap)
+        return HeadMatch(head.model, residual, "same head", why, overlap)
     found = _count_extra(outside.T * np.sqrt(rank), signature.noise)
     if found is not None and 2 * found <= rank:
         verdict = f"same head, LoRA of rank about {found}"
-        return Match(head.model, residual, verdict, why, overlap)
-    if STRANGER < overlap < KIN:
-        why += "; one initialisation trained apart looks like this, and so does very long training"
-        return Match(head.model, residual, "cannot tell", why, overlap)
-    verdict = "fine-tuned head" if overlap >= KIN else "other model"
-    return Match(head.model, residual, verdict, why, overlap)
+        return HeadMatch(head.model, residual, verdict, why, overlap)
+    if UNRELATED < overlap < RELATED:
+        why += (
+            "; this is typical of the same initialisation, trained independently, and of very "
+            "long further training"
+        )
+        return HeadMatch(head.model, residual, "cannot tell", why, overlap)
+    verdict = "fine-tuned head" if overlap >= RELATED else "other model"
+    return HeadMatch(head.model, residual, verdict, why, overlap)
 
 
 def _count_extra(outside: Matrix, noise: float) -> int | None:
-    """Dimensions (r) of what lies outside the image (n, s), if far fewer than it could have."""
+    """Rank of the outputs' part outside an image, (n, s); None if it does not have a low rank."""
     spectrum = np.linalg.svd(outside, compute_uv=False)
     if len(spectrum) < 4:
         return None
     floor = noise * (np.sqrt(outside.shape[0]) + np.sqrt(outside.shape[1]))
     floor = max(floor * NOISY / 2, float(spectrum[0]) * 1e-5)
     found = int((spectrum > floor).sum())
-    # A fine-tune's spectrum runs smoothly into the noise; a LoRA's ends.
-    ends = 0 < found < len(spectrum) and spectrum[found - 1] > STEEP * spectrum[found]
-    return found if ends else None
+    # The spectrum of a fine-tune decays smoothly into the noise; that of a LoRA drops after r.
+    drops = 0 < found < len(spectrum) and spectrum[found - 1] > STEEP * spectrum[found]
+    return found if drops else None
 
 
 @dataclass(frozen=True)
 class _Fit:
+    """The image of a head.
+
+    Attributes:
+        basis: (s, r) orthonormal.
+        chance: expected squared norm of a random unit vector's projection onto it.
+        spare: number of dimensions outside it.
+    """
+
     basis: Matrix
-    chance: float  # share of a random vector that lies in the image
-    spare: int  # dimensions outside it
+    chance: float
+    spare: int
 
     @classmethod
-    def of(cls, head: Head, ids: NDArray[np.int64]) -> "_Fit | Match":
+    def of(cls, head: Head, ids: NDArray[np.int64]) -> "_Fit | HeadMatch":
         if head.softcap:
-            why = "its logits are squashed by a soft cap, which bends the image"
-            return Match(head.model, None, "cannot tell", why)
+            why = "a soft cap follows its head, so its logits do not span a linear image"
+            return HeadMatch(head.model, None, "cannot tell", why)
         width = head.weight.shape[1]
-        if len(ids) < width + FEWEST_SPARE:
+        if len(ids) < width + MIN_SPARE:
             why = (
-                f"its head has {width} dimensions and {len(ids)} tokens were measured; give at "
-                f"least {width + FEWEST_SPARE}"
+                f"its head has {width} dimensions and {len(ids)} tokens were measured; measure at "
+                f"least {width + MIN_SPARE}"
             )
-            return Match(head.model, None, "cannot tell", why)
+            return HeadMatch(head.model, None, "cannot tell", why)
         basis = head.image(ids)
         dimensions = len(ids) - 1
         return cls(basis, basis.shape[1] / dimensions, dimensions - basis.shape[1])
 
 
 def require_candidates(heads: list[Head]) -> int:
-    """How many tokens must be measured to judge every candidate.
+    """Number of tokens to measure so that every candidate can be judged.
 
     Raises:
-        SignatureError: there is no candidate.
+        SignatureError: there are no candidates.
     """
     if not heads:
         raise SignatureError("name at least one open model to match against")
     width: int = max(head.weight.shape[1] for head in heads)
-    return width + 4 * FEWEST_SPARE
+    return width + 4 * MIN_SPARE

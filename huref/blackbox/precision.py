@@ -1,4 +1,4 @@
-"""In which precision a server's logits were rounded, read off the numbers themselves."""
+"""Detect the precision to which a server rounds its logits, from the values alone."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 
 _MANTISSA = {"bfloat16": 7, "float16": 10, "float32": 23}  # stored bits
-_SHARE = 0.9  # of the values must lie on a grid
-_ROWS, _COLUMNS = 3, 48  # enough to tell, whatever the size of the measurement
-_LOG32 = 3e-6  # nat; float32 error of a log-probability near -10
-_SMALLEST, _LARGEST = 2.0**-6, 64.0  # range in which the largest logit of a row is looked for
+_MIN_ON_GRID = 0.9  # fraction of the values that must be on a grid
+_ROWS, _COLUMNS = 3, 48  # of the measurement that are examined
+_LOG32 = 3e-6  # nat; float32 error of a log-probability around -10
+_SMALLEST, _LARGEST = 2.0**-6, 64.0  # range in which the largest logit of a row is searched
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How outputs were rounded.
+    """The rounding of outputs.
 
     Attributes:
-        name: "bfloat16", "float16", "steps of 0.001", "float32" or "float64".
+        name: in words, such as "bfloat16", "float32" or "steps of 0.001".
         noise: standard deviation (nat) of the rounding error of one value.
     """
 
@@ -29,16 +29,16 @@ class Precision:
 
     @property
     def coarse(self) -> bool:
-        """Whether small singular values drown in it."""
+        """Whether the noise may hide the smallest singular values of the outputs."""
         return self.noise > 1e-5
 
 
 def detect_precision(values: Matrix) -> Precision:
-    """The precision of log-probabilities or logits (prompts, tokens), as they were served.
+    """The precision of log-probabilities or logits (prompts, tokens), as served.
 
-    A log-probability is a logit minus a constant of its row. For 16-bit logits there is a
-    constant that puts every logit of the row on the 16-bit grid (y0mingzhang's search for
-    log Z); the grid has so few candidates for the row's largest logit that all are tried.
+    A log-probability is a logit minus a constant of its row. For 16-bit logits some constant puts
+    every logit of the row on the 16-bit grid (y0mingzhang's search for log Z). The grid has few
+    values, so that each is tried as the row's largest logit.
     """
     rows = values[:_ROWS]
     for digits in range(1, 6):
@@ -64,7 +64,7 @@ def _round_to(values: Matrix, kind: torch.dtype) -> Matrix:
 
 
 def _rounding_error(logits: Matrix, name: str) -> float:
-    """Root mean square of a uniform error of one unit in the last place."""
+    """Root mean square of an error that is uniform over one unit in the last place."""
     magnitude = np.maximum(np.abs(logits), 2.0**-14)
     spacing = 2.0 ** (np.floor(np.log2(magnitude)) - _MANTISSA[name])
     return float(np.sqrt((spacing**2).mean() / 12))
@@ -73,8 +73,8 @@ def _rounding_error(logits: Matrix, name: str) -> float:
 def _find_shift(row: Matrix, kind: torch.dtype, mantissa: int) -> float | None:
     """The constant that puts a row (tokens,) on a 16-bit grid, or None."""
     top = float(row.max())
-    # From both ends of the row: a shift that brings some values nearer to zero, where any grid is
-    # finer, takes others farther away.
+    # Values from the whole range of the row: a shift that moves some of them towards zero, where
+    # the grid is finer, moves others away from it.
     places = np.linspace(0, len(row) - 1, min(_COLUMNS, len(row))).astype(int)
     others = np.sort(row)[places] - top
     octaves = np.arange(int(np.log2(_SMALLEST)), int(np.log2(_LARGEST)))
@@ -84,12 +84,12 @@ def _find_shift(row: Matrix, kind: torch.dtype, mantissa: int) -> float | None:
     logits = candidates[:, None] + others[None, :]
     off = np.abs(_round_to(logits, kind) - logits)
     spacing = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(logits), 2.0**-14))) - mantissa)
-    # Only values whose grid is coarse against the error of a float32 logarithm can testify.
-    telling = spacing > 16 * _LOG32
-    share = ((off < _LOG32) & telling).sum(axis=1) / np.maximum(telling.sum(axis=1), 1)
-    share[telling.sum(axis=1) < 12] = 0.0
-    if share.max() < _SHARE:
+    # Only values whose grid is coarse compared with the error of a float32 logarithm are used.
+    usable = spacing > 16 * _LOG32
+    on_grid = ((off < _LOG32) & usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
+    on_grid[usable.sum(axis=1) < 12] = 0.0
+    if on_grid.max() < _MIN_ON_GRID:
         return None
-    # Of all grids that hold the values, the coarsest leaves least to chance.
-    coarse = np.where(share >= share.max() - 0.02, np.log2(spacing).mean(axis=1), -np.inf)
+    # Of all shifts that fit, the one with the coarsest grid is least likely to fit by chance.
+    coarse = np.where(on_grid >= on_grid.max() - 0.02, np.log2(spacing).mean(axis=1), -np.inf)
     return float(candidates[int(np.argmax(coarse))]) - top

@@ -1,4 +1,4 @@
-"""Prompts that differ enough to fill the logit space, the same ones on every machine."""
+"""Deterministic prompts that differ enough for their logits to span the whole logit space."""
 
 import hashlib
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 _WORDS = 6
-TOKENS_PER_PROMPT = 24  # what one prompt may cost, for estimates; most tokenizers take fewer
+TOKENS_PER_PROMPT = 24  # estimate for one prompt; most tokenizers need fewer
 
 
 def make_prompts(count: int, which: str = "a", start: int = 0) -> list[str]:
-    """Prompts `start` to `start + count` of an endless list; another `which`, another list."""
+    """Prompts `start` to `start + count` of an endless list; each `which` has a list of its own."""
     return [_prompt(f"{which}/{i}") for i in range(start, start + count)]
 
 
@@ -26,10 +26,10 @@ def _prompt(seed: str) -> str:
 
 
 def order_ids(vocabulary: int) -> NDArray[np.int64]:
-    """All token ids, (vocabulary,), in an order that depends on each id alone.
+    """All token ids, (vocabulary,) int64, sorted by a hash of the id.
 
-    The first s ids of a longer vocabulary are nearly the first s of a shorter one, so that two
-    endpoints with related vocabularies are measured on the same tokens.
+    A longer vocabulary begins with nearly the same ids as a shorter one, so that two endpoints
+    with vocabularies of different size are measured on the same tokens.
     """
     ids = np.arange(vocabulary, dtype=np.uint64)
     mixed = (ids + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,7 @@
-"""A signature: an orthonormal basis of an endpoint's logit image, as a small file.
+"""A signature: an orthonormal basis of an endpoint's logit image, in a small file.
 
-It is public in the sense that it tells no weights: the same subspace is spanned by the head times
-any invertible matrix. Its terms are what the encoder draws an endpoint's dog from.
+A signature may be published. It determines the head only up to an invertible matrix. The encoder
+takes its terms to draw the endpoint's picture.
 """
 
 import hashlib
@@ -26,9 +26,10 @@ from huref.files import replacing
 Matrix = NDArray[np.float64]
 
 FORMAT = "huref signature 1"
-TERMS = (2, 3)  # blocks and terms of a record
+NOT_A_SIGNATURE = "it is not a signature made by `huref probe signature`"
+TERMS = (2, 3)  # numbers of blocks and of terms, as in a record
 _SEED = 20240314
-_MOST_IDS = 4096  # ids that a picture depends on
+_MAX_IDS = 4096  # token ids that enter the terms
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Signature:
 
     Attributes:
         basis: (s, r) float32 orthonormal columns, strongest direction first.
-        strength: (r,) float32 root mean square of the outputs along each.
+        strength: (r,) float32 root mean square of the outputs along each column.
         ids: (s,) int64 token ids of the rows, in the order of `order_ids`.
         noise: standard deviation (nat) of one output value.
-        source: what the user called the endpoint or model.
+        source: name of the endpoint or model.
         norm, precision: see `Size`.
     """
 
@@ -54,7 +55,7 @@ class Signature:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines which signatures can be compared."""
+        """The settings that two signatures must share to be comparable."""
         return {"format": FORMAT, "ids": "mixed order", "transform": "clr"}
 
     @property
@@ -63,7 +64,7 @@ class Signature:
         return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:12]
 
     def save(self, path: Path) -> None:
-        """Write the file; it appears whole or not at all."""
+        """Write the file atomically."""
         tensors = {
             "basis": torch.from_numpy(self.basis).contiguous(),
             "strength": torch.from_numpy(self.strength).contiguous(),
@@ -81,26 +82,26 @@ class Signature:
             save_file(tensors, temporary, metadata=texts)
 
     def terms(self, m: int) -> Tensor:
-        """Six sketches of the image's projector, (2, 3, m, m) float32, for the encoder.
+        """Six sketches of the projector onto the image, (2, 3, m, m) float32, for the encoder.
 
-        The projector P depends on the image alone. Less its mean it becomes G_t P H_t for six
-        pairs of fixed Gaussian matrices, whose columns are drawn from each token's id: Gaussian
-        like the terms of weights, and as alike for two endpoints as their images are.
+        The projector P depends on the image alone. A sketch is G (P - mean) H for two Gaussian
+        matrices that are seeded by each token's id. Like the terms of weights it is approximately
+        Gaussian, and sketches of two endpoints correlate as their images overlap.
         """
-        ids, basis = self.ids[:_MOST_IDS], self.basis[:_MOST_IDS].astype(np.float32)
-        share = np.float32(np.square(basis).sum() / len(ids))
+        ids, basis = self.ids[:_MAX_IDS], self.basis[:_MAX_IDS].astype(np.float32)
+        mean = np.float32(np.square(basis).sum() / len(ids))
         draws = np.stack([_gaussians(int(token), m) for token in ids])  # (s, 12, m)
         sketches = []
         for t in range(TERMS[0] * TERMS[1]):
             left, right = draws[:, 2 * t], draws[:, 2 * t + 1]
-            sketches.append((left.T @ basis) @ (basis.T @ right) - share * (left.T @ right))
+            sketches.append((left.T @ basis) @ (basis.T @ right) - mean * (left.T @ right))
         return torch.from_numpy(np.stack(sketches).reshape(*TERMS, m, m))
 
 
 def _gaussians(token: int, m: int) -> NDArray[np.float32]:
     generator = np.random.Generator(np.random.PCG64([_SEED, token]))
-    drawn: NDArray[np.float32] = generator.standard_normal((12, m), dtype=np.float32)
-    return drawn
+    values: NDArray[np.float32] = generator.standard_normal((12, m), dtype=np.float32)
+    return values
 
 
 def make_signature(source: Source, rank: int | None = None) -> Signature:
@@ -108,10 +109,10 @@ def make_signature(source: Source, rank: int | None = None) -> Signature:
 
     Args:
         source: a model or an endpoint.
-        rank: dimensions of the image, where they are known; None measures them first.
+        rank: number of dimensions of the image, if known; otherwise it is measured first.
 
     Raises:
-        SignatureError: the rank cannot be told.
+        SignatureError: the rank cannot be determined.
         BudgetError: the budget does not cover the outputs needed.
     """
     norm, precision = "unknown", "unknown"
@@ -119,8 +120,9 @@ def make_signature(source: Source, rank: int | None = None) -> Signature:
         size = measure_size(source)
         if size.rank is None:
             raise SignatureError(
-                f"{source.name}: the size of its logit image cannot be told, so there is no "
-                f"signature: {size.why}; if you know the hidden size, give it with --size"
+                f"the rank of its logit image cannot be determined ({size.why})",
+                model=source.name,
+                advice="give the hidden size with --size, if you know it",
             )
         norm, precision = size.norm or norm, size.precision
         rank = size.rank + (norm == "LayerNorm with bias")
@@ -128,10 +130,10 @@ def make_signature(source: Source, rank: int | None = None) -> Signature:
     outputs, ids = collect_outputs(source, count, max(count, 2 * rank))
     values = clr(outputs)
     _, spectrum, rows = np.linalg.svd(values, full_matrices=False)
-    rest = spectrum[rank:]
-    # What is left beyond the image is noise, spread over all the dimensions that remain.
+    outside = spectrum[rank:]
+    # Outside the image there is only noise, spread over all remaining degrees of freedom.
     degrees = (values.shape[0] - rank) * (values.shape[1] - 1 - rank)
-    noise = float(np.sqrt(np.square(rest).sum() / max(degrees, 1)))
+    noise = float(np.sqrt(np.square(outside).sum() / max(degrees, 1)))
     return Signature(
         rows[:rank].T.astype(np.float32),
         (spectrum[:rank] / np.sqrt(len(values))).astype(np.float32),
@@ -144,21 +146,23 @@ def make_signature(source: Source, rank: int | None = None) -> Signature:
 
 
 def collect_outputs(source: Source, prompts: int, tokens: int) -> tuple[Matrix, NDArray[np.int64]]:
-    """Outputs (prompts, tokens) and their ids, if the budget allows them.
+    """Outputs (prompts, tokens) and the token ids.
 
     Raises:
-        BudgetError: it does not.
+        BudgetError: the budget does not cover them.
         SignatureError: the vocabulary has too few usable tokens.
     """
     ids = source.choose_ids(tokens)
-    room, cost = source.room, source.cost(prompts, len(ids))
-    if room is not None and cost > room:
+    requests_left, cost = source.requests_left, source.cost(prompts, len(ids))
+    if requests_left is not None and cost > requests_left:
         raise BudgetError(
-            f"{source.name}: {prompts} prompts on {len(ids)} tokens would take about {cost:,} "
-            f"requests, {room:,} are left; allow more with --budget"
+            f"{prompts} prompts on {len(ids)} tokens would take about {cost:,} requests, "
+            f"{requests_left:,} are left",
+            model=source.name,
+            advice="allow more with --budget",
         )
     if len(ids) < min(tokens, prompts):
-        raise SignatureError(f"{source.name}: only {len(ids)} of {tokens} tokens are usable")
+        raise SignatureError(f"only {len(ids)} of {tokens} tokens are usable", model=source.name)
     return source.outputs(make_prompts(prompts), ids), ids
 
 
@@ -166,13 +170,13 @@ def load_signature(path: Path) -> Signature:
     """Read a signature file.
 
     Raises:
-        SignatureError: it is not one, or damaged.
+        SignatureError: it is not a signature file, or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
             if texts.get("format") != FORMAT:
-                raise SignatureError(f"{path}: not a signature made by `huref probe signature`")
+                raise SignatureError(NOT_A_SIGNATURE, file=path)
             basis, strength, ids = (file.get_tensor(n) for n in ("basis", "strength", "ids"))
         signature = Signature(
             basis.float().numpy(),
@@ -184,8 +188,8 @@ def load_signature(path: Path) -> Signature:
             texts["precision"],
         )
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise SignatureError(f"{path}: the signature cannot be read ({error})") from error
-    whole = signature.basis.ndim == 2 and np.isfinite(signature.basis).all()
-    if not whole or signature.basis.shape != (len(signature.ids), len(signature.strength)):
-        raise SignatureError(f"{path}: the signature is damaged; make it again")
+        raise SignatureError(f"the signature cannot be read ({error})", file=path) from error
+    is_valid = signature.basis.ndim == 2 and np.isfinite(signature.basis).all()
+    if not is_valid or signature.basis.shape != (len(signature.ids), len(signature.strength)):
+        raise SignatureError("the signature is damaged", file=path, advice="make it again")
     return signature

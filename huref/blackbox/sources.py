@@ -1,4 +1,4 @@
-"""What outputs are taken from: a model on this machine, or an endpoint."""
+"""The interface of a source of outputs: a model on this machine, or an endpoint."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,39 +8,39 @@ from numpy.typing import NDArray
 
 
 class Source(Protocol):
-    """Something with outputs.
+    """A model whose outputs can be measured.
 
     Attributes:
-        name: what the user called it.
+        name: as the user gave it.
         vocabulary: number of token ids.
-        requests: asked so far.
-        room: requests that may still be asked; None without a limit.
+        requests: number of requests so far.
+        requests_left: number of requests that are still allowed; None without a limit.
         absolute: whether outputs are the served log-probabilities (or logits) themselves,
-            rather than differences worked out from several answers.
-        wobble: how far (nat) an output moves when the same is asked again.
-        resolution: width (nat) of the intervals that outputs are known to, 0 when as served.
+            rather than differences computed from several answers.
+        jitter: largest change (nat) of an output between two identical queries.
+        resolution: width (nat) of the intervals that contain the outputs, 0 if they are exact.
     """
 
     name: str
     vocabulary: int
     absolute: bool
-    wobble: float
+    jitter: float
     resolution: float
 
     @property
     def requests(self) -> int: ...  # noqa: D102
 
     @property
-    def room(self) -> int | None: ...  # noqa: D102
+    def requests_left(self) -> int | None: ...  # noqa: D102
 
     def choose_ids(self, count: int, start: int = 0) -> NDArray[np.int64]:
-        """`count` usable token ids, (count,), beginning at a place of a fixed order."""
+        """Up to `count` usable token ids, (count,), from position `start` of a fixed order."""
         ...
 
     def cost(self, prompts: int, tokens: int) -> int:
-        """About how many requests `outputs` would take."""
+        """Estimated number of requests of `outputs`."""
         ...
 
     def outputs(self, prompts: Sequence[str], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Logits or log-probabilities, (prompts, ids), each row up to a constant."""
+        """Logits or log-probabilities, (prompts, ids), each row up to an additive constant."""
         ...

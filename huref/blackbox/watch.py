@@ -1,8 +1,8 @@
-"""Has a served model been changed silently? Log-probabilities followed over time.
+"""Detect a silent change of a served model from its log-probabilities.
 
-The same short prompts are asked several times at each visit. The statistic is the mean absolute
-change of a token's mean log-probability; its null distribution comes from permuting the visits'
-answers prompt by prompt (Logprob Tracking, arXiv 2512.03816).
+At each visit the same short prompts are sent several times. The statistic is the mean absolute
+change of a token's mean log-probability. Its null distribution comes from permuting the answers of
+both visits, prompt by prompt (Logprob Tracking, arXiv 2512.03816).
 """
 
 import json
@@ -24,20 +24,21 @@ from huref.files import replacing
 Matrix = NDArray[np.float64]
 
 FORMAT = "huref watch 1"
+NOT_A_BASELINE = "it is not a baseline made by `huref probe watch`"
 PROMPTS, REPEATS = 6, 6
-NEW_OUTPUTS = 8  # held against a signature's image
+NEW_OUTPUTS = 8  # prompts whose outputs are compared with a signature's image
 PERMUTATIONS = 2000
-ALARM = 0.01  # p below which the model counts as changed
+ALARM = 0.01  # p-value below which the model counts as changed
 
 Visit = Sequence[Sequence[Mapping[str, float]]]  # prompt -> repeat -> token -> log-probability
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an endpoint answered at one visit.
+    """The answers of an endpoint at one visit.
 
     Attributes:
-        source: the endpoint.
+        source: name of the endpoint.
         answers: for each prompt and repeat, token -> log-probability.
     """
 
@@ -45,20 +46,20 @@ class Baseline:
     answers: Visit
 
     def save(self, path: Path) -> None:
-        """Write JSON; the file appears whole or not at all."""
+        """Write the file as JSON, atomically."""
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline. Raises SignatureError when the file is not one."""
+    """Read a baseline. Raises SignatureError when the file is not a baseline."""
     try:
         data = json.loads(path.read_text("utf-8"))
         if data["format"] != FORMAT:
-            raise SignatureError(f"{path}: not a baseline made by `huref probe watch`")
+            raise SignatureError(NOT_A_BASELINE, file=path)
         return Baseline(str(data["source"]), data["answers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SignatureError(f"{path}: not a baseline made by `huref probe watch`") from error
+        raise SignatureError(NOT_A_BASELINE, file=path) from error
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Change:
 
     Attributes:
         statistic: mean absolute change of a mean log-probability, nat.
-        p: probability of so large a value if nothing changed.
+        p: p-value under the hypothesis that nothing changed.
         changed: whether p is below ALARM.
     """
 
@@ -85,25 +86,25 @@ def compare_visits(before: Visit, after: Visit, seed: int = 0) -> Change:
     """Permutation test between two visits of the same prompts.
 
     Raises:
-        SignatureError: they were not made with the same prompts, or hold too few answers.
+        SignatureError: the visits differ in their prompts, or have too few answers.
     """
     if len(before) != len(after) or min(len(v) for v in (*before, *after)) < 4:
-        raise SignatureError("the two visits do not hold four answers each to the same prompts")
+        raise SignatureError("the two visits do not have four answers each to the same prompts")
     tables = [_tabulate([*old, *new]) for old, new in zip(before, after, strict=True)]
     random = np.random.default_rng(seed)
-    observed, drawn = 0.0, np.zeros(PERMUTATIONS)
+    observed, permuted = 0.0, np.zeros(PERMUTATIONS)
     for old, table in zip(before, tables, strict=True):
         actual = np.arange(len(table)) < len(old)
         shuffled = random.permuted(np.tile(actual, (PERMUTATIONS, 1)), axis=1)
         observed += _distances(table, actual[None])[0] / len(tables)
-        drawn += _distances(table, shuffled) / len(tables)
-    reached = int((drawn >= observed - 1e-12).sum())
-    p = (reached + 1) / (PERMUTATIONS + 1)
+        permuted += _distances(table, shuffled) / len(tables)
+    as_large = int((permuted >= observed - 1e-12).sum())
+    p = (as_large + 1) / (PERMUTATIONS + 1)
     return Change(float(observed), p, p < ALARM)
 
 
 def _tabulate(answers: Sequence[Mapping[str, float]]) -> Matrix:
-    """Rows of answers over all tokens seen; what an answer lacks gets its smallest value."""
+    """Log-probabilities (answers, tokens); missing tokens get the smallest value of the answer."""
     tokens = sorted({token for answer in answers for token in answer})
     table = np.empty((len(answers), len(tokens)))
     for row, answer in zip(table, answers, strict=True):
@@ -113,23 +114,23 @@ def _tabulate(answers: Sequence[Mapping[str, float]]) -> Matrix:
 
 
 def _distances(table: Matrix, first: NDArray[np.bool_]) -> Matrix:
-    """Mean absolute difference of means, (k,), for k ways (k, answers) to split a table."""
-    ones = first.astype(np.float64)
-    one = ones @ table / ones.sum(axis=1, keepdims=True)
-    two = (1 - ones) @ table / (1 - ones).sum(axis=1, keepdims=True)
-    distances: Matrix = np.abs(one - two).mean(axis=1)
+    """Mean absolute difference between two halves' means, (k,), for k masks (k, answers)."""
+    mask = first.astype(np.float64)
+    first_mean = mask @ table / mask.sum(axis=1, keepdims=True)
+    second_mean = (1 - mask) @ table / (1 - mask).sum(axis=1, keepdims=True)
+    distances: Matrix = np.abs(first_mean - second_mean).mean(axis=1)
     return distances
 
 
 def revisit(
     endpoint: Endpoint, baseline: Path, signatures: Sequence[Path] = ()
 ) -> dict[str, object]:
-    """Make a baseline, or compare a new visit with the one that is there.
+    """Compare a new visit with the baseline, or make the baseline if its file does not exist.
 
     Args:
-        endpoint: what is watched.
-        baseline: file of the first visit; made when it is not there yet.
-        signatures: of the same endpoint, made earlier; new outputs must lie in their images.
+        endpoint: the endpoint.
+        baseline: file with the first visit.
+        signatures: earlier signatures of the endpoint; new outputs must lie in their images.
 
     Returns:
         changed, p, statistic, image_residual (the largest, or None), requests, why.
@@ -142,24 +143,24 @@ def revisit(
     )
     if before is None:
         Baseline(endpoint.name, visit).save(baseline)
-        why = f"the baseline {baseline} was made; the next visit is compared with it"
+        why = f"the baseline {baseline} was made; later visits are compared with it"
         return result | {"requests": endpoint.requests, "why": why}
     change = compare_visits(before.answers, visit)
     result |= {"changed": change.changed, "p": change.p, "statistic": change.statistic}
-    why = f"mean log-probabilities moved by {change.statistic:.2g} nat, p = {change.p:.2g}"
+    why = f"mean log-probabilities changed by {change.statistic:.2g} nat, p = {change.p:.2g}"
     found = [image_residual(endpoint, image) for image in images]
     if found:
         residual, limit = max(found)
-        why += f"; image residual {residual:.2g}, {limit:.2g} is explained by noise"
+        why += f"; image residual {residual:.2g}, up to {limit:.2g} expected from noise"
         result |= {"image_residual": residual, "changed": change.changed or residual > limit}
     return result | {"requests": endpoint.requests, "why": why}
 
 
 def image_residual(source: Source, signature: Signature) -> tuple[float, float]:
-    """Median share of fresh outputs outside a signature's image, and what noise explains.
+    """Median relative residual of new outputs outside a signature's image, and its limit.
 
-    The basis was measured, too: weak directions are known badly, so new prompts leave it by more
-    than the noise of one value. The limit allows ten times that (see the note's calibration).
+    The basis is a measurement, inaccurate in its weak directions, so that new prompts leave it by
+    more than the noise of one value. The limit is therefore ten times the residual of the noise.
     """
     outputs = source.outputs(make_prompts(NEW_OUTPUTS, "watch"), signature.ids)
     values = clr(outputs)

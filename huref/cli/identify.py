@@ -17,7 +17,7 @@ from huref.cli.options import (
 from huref.errors import RegistryError
 
 if TYPE_CHECKING:
-    from huref.registry.identify import Identification
+    from huref.registry.identification import Identification
 
 
 @click.command()

@@ -14,12 +14,14 @@ import click
 
 from huref.cli.attack import attack
 from huref.cli.attest import attest
+from huref.cli.bom import bom
 from huref.cli.check import check
 from huref.cli.compare import compare
 from huref.cli.decoder import decoder
 from huref.cli.fingerprint import fingerprint
 from huref.cli.fleet import fleet
 from huref.cli.identify import identify
+from huref.cli.layouts import layouts
 from huref.cli.probe import probe
 from huref.cli.registry import registry
 from huref.cli.train_encoder import train_encoder
@@ -74,6 +76,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, attest, verify,
+    train_encoder, layouts, attest, verify, bom,
 ):  # fmt: skip
     main.add_command(command)

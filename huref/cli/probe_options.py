@@ -119,5 +119,5 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     store = AnswerStore(options.answers or answers_path(url, options.model))
     click.echo(f"answers are kept in {store.path}", err=True)
     endpoint = Endpoint(Client(url, key, limits, store), options.model)
-    click.echo(f"{url}: {endpoint.can.summary}", err=True)
+    click.echo(f"{url}: {endpoint.capabilities.summary}", err=True)
     return endpoint

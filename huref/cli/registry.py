@@ -69,8 +69,7 @@ def add(
         for model in done.known:
             click.echo(f"known    {model}")
     for failure in done.failed:
-        why = failure["why"].removeprefix(f"{failure['model']}: ")
-        click.echo(f"huref: {failure['model']}: {why}", err=True)
+        click.echo(f"huref: {failure['model']}: {failure['why']}", err=True)
     if done.failed:
         sys.exit(1)
 

@@ -28,7 +28,7 @@ def tree(models: tuple[str, ...], out: Path, paths: bool, no_cache: bool, recipe
     require_kind(out, TREES)
     from huref.api.compare import compare
     from huref.api.public import public_table
-    from huref.lineage.growing import build_forest
+    from huref.lineage.build_forest import build_forest
     from huref.report.files import write_forest
 
     table = compare(models, recipe=recipe, cache=not no_cache)

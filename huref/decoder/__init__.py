@@ -1,1 +1,1 @@
-"""From a Gaussian latent to a picture: a StyleGAN2 generator, and the files around it."""
+"""From latents to pictures: StyleGAN2 generators, their files, and PNG pictures."""

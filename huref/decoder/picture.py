@@ -1,4 +1,4 @@
-"""Pictures as files: PNGs that carry text, and sheets of several dogs with captions."""
+"""Pictures: PNG files with text chunks, captions, and sheets of several pictures."""
 
 import warnings
 import zlib
@@ -18,20 +18,20 @@ Picture = NDArray[np.uint8]
 LARGEST_FILE = 64 << 20  # bytes
 LARGEST_SIDE = 8192  # pixels
 OURS = "huref:"  # how the keys of huref's texts begin
-LARGEST_TEXT = 1 << 20  # bytes of one text chunk; Pillow refuses more than this by itself
+LARGEST_TEXT = 1 << 20  # bytes of one text chunk; also Pillow's own limit
 
 PAPER = (250, 249, 246)
 INK = (72, 70, 66)
-FAINT = (138, 134, 127)
+PALE_INK = (138, 134, 127)
 
 
 def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
     """Write an image (h, w, 3) uint8 with text chunks; the same input gives the same bytes.
 
-    The file appears whole or not at all. Text that Latin-1 cannot hold becomes an iTXt chunk.
+    The file is written completely or not at all. Text that is not ASCII becomes an iTXt chunk.
 
     Raises:
-        ValueError: another shape or type, or a text longer than `read_png_text` would accept.
+        ValueError: the image has another shape or type, or a text is longer than LARGEST_TEXT.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is (h, w, 3) uint8; got {image.shape} {image.dtype}")
@@ -49,10 +49,10 @@ def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
 
 
 def read_png_text(path: Path) -> dict[str, str]:
-    """Read the text chunks of a PNG, wherever in the file they are.
+    """Read the text chunks of a PNG, before and after the image data.
 
     Raises:
-        RecordError: no such file, not a PNG, truncated, or larger than a fingerprint can be.
+        RecordError: there is no such file, or it is not a PNG, damaged or too large.
     """
     with _opened(path) as image:
         return {key: str(value) for key, value in image.text.items()}
@@ -81,28 +81,29 @@ def _opened(path: Path) -> Iterator[PngImagePlugin.PngImageFile]:
     """A PNG whose pixels and text have been read, with Pillow's errors in words."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise RecordError(f"{path}: too large for a fingerprint picture")
+            raise RecordError("it is too large for a fingerprint picture", file=path)
         with warnings.catch_warnings(), Image.open(path, formats=["PNG"]) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if max(image.size) > LARGEST_SIDE:
                 raise RecordError(
-                    f"{path}: {image.size[0]} x {image.size[1]} pixels, more than "
-                    f"{LARGEST_SIDE} on a side; not a fingerprint picture"
+                    f"not a fingerprint picture: {image.size[0]} x {image.size[1]} pixels, more "
+                    f"than {LARGEST_SIDE} on a side",
+                    file=path,
                 )
             assert isinstance(image, PngImagePlugin.PngImageFile)
             _ = image.text
             yield image
     except UnidentifiedImageError as error:
-        raise RecordError(f"{path}: not a PNG picture") from error
+        raise RecordError("not a PNG picture", file=path) from error
     except (
         OSError,
-        SyntaxError,  # Pillow's name for a broken chunk
-        ValueError,  # a text chunk beyond Pillow's bounds
+        SyntaxError,  # what Pillow raises on a broken chunk
+        ValueError,  # what Pillow raises on a text chunk above its limit
         zlib.error,
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
-        raise RecordError(f"{path}: cannot be read as a picture ({error})") from error
+        raise RecordError(f"it cannot be read as a picture ({error})", file=path) from error
 
 
 def _text_keys(data: bytes) -> Iterator[str]:
@@ -118,7 +119,7 @@ def _text_keys(data: bytes) -> Iterator[str]:
 
 
 def enlarge(image: Picture, side: int) -> Picture:
-    """Scale a square image (h, h, 3) up to `side` pixels; a larger one is left as it is."""
+    """Scale a square image (h, h, 3) up to `side` pixels; a larger one is not changed."""
     if image.shape[0] >= side:
         return image
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
@@ -127,9 +128,16 @@ def enlarge(image: Picture, side: int) -> Picture:
 def captioned(
     image: Picture, name: str, code: Sequence[str], colours: NDArray[np.uint8]
 ) -> Picture:
-    """Put a quiet line below a square image (h, h, 3): whose it is, its code, its colours.
+    """Add a caption below a square image (h, h, 3).
 
-    colours (n, 3) become a thin strip right under the picture; the result is (h + band, h, 3).
+    Args:
+        image: the image.
+        name: first line of the caption.
+        code: words of the second line.
+        colours: (n, 3) uint8, shown as a strip between image and caption.
+
+    Returns:
+        (h + height of the caption, h, 3).
     """
     side = image.shape[0]
     margin, strip = side // 24, max(3, side // 48)
@@ -141,19 +149,19 @@ def captioned(
     edges = [round(i * side / len(colours)) for i in range(len(colours) + 1)]
     for left, right, colour in zip(edges, edges[1:], colours, strict=False):
         pen.rectangle((left, 0, right - 1, strip - 1), fill=tuple(map(int, colour)))
-    for j, (words, ink) in enumerate(((name, INK), (" ".join(code), FAINT))):
+    for j, (text, ink) in enumerate(((name, INK), (" ".join(code), PALE_INK))):
         place = (margin, strip + margin // 2 + j * line)
-        pen.text(place, _shorten(words, side - 2 * margin, pen, font), fill=ink, font=font)
+        pen.text(place, _shorten(text, side - 2 * margin, pen, font), fill=ink, font=font)
     return np.concatenate([image, np.asarray(band)])
 
 
 def pair_view(
     images: Sequence[Picture], captions: Sequence[str], between: str, cell: int = 384
 ) -> Picture:
-    """Two images side by side, large, with what was measured of the pair below them.
+    """Two images side by side, with the lines of `between` below them.
 
     Raises:
-        ValueError: not two images and two captions.
+        ValueError: there are not exactly two images and two captions.
     """
     if len(images) != 2 or len(captions) != 2:
         raise ValueError(f"{len(images)} images and {len(captions)} captions are no pair")
@@ -164,8 +172,8 @@ def pair_view(
     whole = Image.new("RGB", (sheet.width, sheet.height + len(lines) * line + margin // 2), PAPER)
     whole.paste(sheet)
     pen = ImageDraw.Draw(whole)
-    for j, words in enumerate(lines):
-        fitted = _shorten(words, sheet.width - 2 * margin, pen, font)
+    for j, text in enumerate(lines):
+        fitted = _shorten(text, sheet.width - 2 * margin, pen, font)
         left = (sheet.width - pen.textlength(fitted, font)) / 2
         pen.text((left, sheet.height + j * line), fitted, fill=INK, font=font)
     return np.asarray(whole)
@@ -174,13 +182,13 @@ def pair_view(
 def contact_sheet(
     images: Sequence[Picture], captions: Sequence[str], columns: int, cell: int = 256
 ) -> Picture:
-    """Lay images out in rows, each with its caption below, and return the sheet (h, w, 3) uint8.
+    """A sheet (h, w, 3) uint8 of images in rows, each with its caption below.
 
-    Images are scaled to squares of `cell` pixels; captions may have several lines, each of which
-    is shortened where it would not fit.
+    Images are scaled to squares of `cell` pixels. Captions may have several lines; lines that do
+    not fit are shortened.
 
     Raises:
-        ValueError: no images, no columns, or not one caption per image.
+        ValueError: there are no images or columns, or not one caption per image.
     """
     if not images or columns < 1 or len(images) != len(captions):
         raise ValueError(f"{len(images)} images, {len(captions)} captions, {columns} columns")
@@ -196,8 +204,8 @@ def contact_sheet(
         x, y = margin + i % columns * width, margin + i // columns * height
         portrait = Image.fromarray(image).resize((cell, cell), Image.Resampling.LANCZOS)
         sheet.paste(portrait, (x, y))
-        for j, words in enumerate(caption.split("\n")):
-            fitted = _shorten(words, cell, pen, font)
+        for j, text in enumerate(caption.split("\n")):
+            fitted = _shorten(text, cell, pen, font)
             pen.text((x, y + cell + margin // 4 + j * line), fitted, fill=INK, font=font)
     return np.asarray(sheet)
 
@@ -207,13 +215,13 @@ def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
 
 
 def _shorten(
-    words: str,
+    text: str,
     width: int,
     pen: ImageDraw.ImageDraw,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> str:
-    if pen.textlength(words, font) <= width:
-        return words
-    while words and pen.textlength(words + "...", font) > width:
-        words = words[:-1]
-    return words + "..."
+    if pen.textlength(text, font) <= width:
+        return text
+    while text and pen.textlength(text + "...", font) > width:
+        text = text[:-1]
+    return text + "..."

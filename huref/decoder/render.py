@@ -1,8 +1,8 @@
-"""Decoder files: a StyleGAN2 generator, what its arithmetic needs besides tensors, its digest.
+"""Decoders: a StyleGAN2 generator with its settings and digest, loaded, saved and rendered.
 
-One safetensors file holds the generator's tensors in NVIDIA's layout, float16 for those that ship
-with huref and float32 for imported ones, and metadata strings: "format" and "digest" plain, every
-other value as JSON.
+A decoder file is safetensors: the generator's tensors with NVIDIA's names, float16 for the shipped
+decoder and float32 for imported ones, and metadata strings, "format" and "digest" as plain text
+and every other value as JSON.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from huref.decoder.lucidrains import SmoothGenerator
+from huref.decoder.lucidrains_generator import SmoothGenerator
 from huref.decoder.stylegan2 import Generator
-from huref.errors import CheckpointDigestError
+from huref.errors import CheckpointDigestError, locating
 from huref.files import replacing
 
 FORMAT = "huref decoder 1"
-LARGEST_FILE = 1 << 30  # bytes; the published 1024 px networks are 120 MB
-ADVICE = "restore the file from the release, or name another with --decoder"
+LARGEST_FILE = 1 << 30  # bytes; the published networks of 1024 px are 120 MB
+ADVICE = "restore the file from the release, or name another decoder with --decoder"
 ARCHITECTURES: dict[str, type[Generator]] = {
     "stylegan2": Generator,
     "stylegan2-pytorch": SmoothGenerator,
@@ -35,13 +35,13 @@ ARCHITECTURES: dict[str, type[Generator]] = {
 
 @dataclass(frozen=True)
 class Decoder:
-    """A generator ready to render.
+    """A generator with the settings that rendering needs.
 
     Attributes:
         generator: float32, in evaluation mode.
-        digest: sha256 over the tensors as stored and all metadata; part of every recipe.
+        digest: sha256 over the stored tensors and all metadata; part of every recipe.
         metadata: name, licence, psi, cutoff, lr_mul, clamp, digest, and how it was made;
-            architecture, a key of ARCHITECTURES, where it is not "stylegan2".
+            architecture, a key of ARCHITECTURES, if it is not "stylegan2".
     """
 
     generator: Generator
@@ -55,12 +55,12 @@ class Decoder:
 
     @torch.inference_mode()
     def render(self, z: Tensor) -> NDArray[np.uint8]:
-        """Render latents (n, z_dim), z_dim 512 for huref's own, as images (n, r, r, 3) uint8.
+        """Render latents (n, z_dim) as images (n, r, r, 3) uint8; z_dim is 512 for fingerprints.
 
-        Images are made one at a time, so that a dog does not depend on the company it is in.
+        Images are rendered one at a time, so that an image does not depend on the batch.
 
         Raises:
-            ValueError: another shape, or values that are not finite.
+            ValueError: the latents have another shape, or are not finite.
         """
         z = z.detach().to("cpu", torch.float32)
         if z.ndim != 2 or z.shape[1] != self.generator.z_dim or not bool(z.isfinite().all()):
@@ -75,18 +75,18 @@ class Decoder:
 
 
 def to_bytes(colours: Tensor) -> Tensor:
-    """Turn colours (n, 3, h, w), black at -1 and white at 1, into uint8 (n, h, w, 3)."""
+    """Convert colours (n, 3, h, w), black at -1 and white at 1, to uint8 (n, h, w, 3)."""
     return (colours * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def digest_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
     """sha256 over all metadata and over name, dtype, shape and bytes of every tensor."""
-    total = hashlib.sha256(json.dumps([FORMAT, metadata], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([FORMAT, metadata], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.numpy().tobytes())
-    return total.hexdigest()
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def save_decoder(
@@ -95,11 +95,15 @@ def save_decoder(
     metadata: dict[str, Any],
     dtype: torch.dtype = torch.float16,
 ) -> Decoder:
-    """Write a generator's tensors, as float16 unless told otherwise; return what will be read.
+    """Write a decoder file, all at once or not at all, and load it.
 
-    metadata must name psi, cutoff, lr_mul and clamp; the file appears whole or not at all.
+    Args:
+        path: where to write.
+        state: the generator's tensors.
+        metadata: JSON values; psi, cutoff, lr_mul and clamp are required.
+        dtype: the type in which tensors are stored.
     """
-    metadata = json.loads(json.dumps(metadata))  # as it will be read: keys are strings
+    metadata = json.loads(json.dumps(metadata))  # as it will be loaded: keys become strings
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
     strings = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     strings |= {"format": FORMAT, "digest": digest_of(tensors, metadata)}
@@ -113,52 +117,66 @@ def load_decoder(path: str | Path) -> Decoder:
     """Read a decoder file and check it against its own digest.
 
     Raises:
-        CheckpointDigestError: missing, too large, not a decoder, or altered since it was made.
+        CheckpointDigestError: it is missing, too large, not a decoder, or altered.
     """
-    path, advice = Path(path), ADVICE
+    path = Path(path)
+    with locating(file=path):
+        return _load_decoder(path)
+
+
+def _load_decoder(path: Path) -> Decoder:
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise CheckpointDigestError(f"{path}: too large for a decoder; {advice}")
+            raise CheckpointDigestError("it is too large for a decoder", advice=ADVICE)
         with safe_open(path, framework="pt") as file:
             strings = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointDigestError(
-            f"{path}: not a readable decoder ({error}); {advice}"
-        ) from error
+        raise CheckpointDigestError(f"not a readable decoder ({error})", advice=ADVICE) from error
     metadata = parse_metadata(strings, path)
     digest = digest_of(tensors, metadata)
     if digest != strings.get("digest"):
-        raise CheckpointDigestError(f"{path}: altered since it was made; {advice}")
-    lr_mul, psi, cutoff, clamp = (metadata.get(k) for k in ("lr_mul", "psi", "cutoff", "clamp"))
-    if not (_is_number(lr_mul) and _is_number(psi)):
-        raise CheckpointDigestError(f"{path}: lr_mul and psi must be finite numbers; {advice}")
-    if not (cutoff is None or isinstance(cutoff, int)) or not (clamp is None or _is_number(clamp)):
-        raise CheckpointDigestError(f"{path}: cutoff or clamp is neither null nor a number")
-    if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise CheckpointDigestError(f"{path}: NaN or infinite weights; {advice}")
-    architecture = metadata.get("architecture", "stylegan2")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise CheckpointDigestError(f"{path}: an architecture of a newer huref; update huref")
-    try:
-        generator = ARCHITECTURES[architecture].from_state(tensors, lr_mul=lr_mul, clamp=clamp)
-    except CheckpointDigestError as error:
-        raise CheckpointDigestError(f"{path}: {error}; {advice}") from error
+        raise CheckpointDigestError("it was altered: its digest differs", advice=ADVICE)
+    generator = _build_generator(tensors, metadata)
     return Decoder(generator, digest, metadata | {"digest": digest})
 
 
+def _build_generator(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Generator:
+    """The generator of a decoder file. Raises CheckpointDigestError on values it cannot have."""
+    lr_mul, psi, cutoff, clamp = (metadata.get(k) for k in ("lr_mul", "psi", "cutoff", "clamp"))
+    if not (_is_number(lr_mul) and _is_number(psi)):
+        raise CheckpointDigestError("lr_mul and psi must be finite numbers", advice=ADVICE)
+    if not (cutoff is None or isinstance(cutoff, int)) or not (clamp is None or _is_number(clamp)):
+        raise CheckpointDigestError("cutoff and clamp must be null or numbers", advice=ADVICE)
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointDigestError(
+                "it holds NaN or infinite values", tensor=name, advice=ADVICE
+            )
+    architecture = metadata.get("architecture", "stylegan2")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise CheckpointDigestError(
+            f"its architecture {architecture!r} is unknown", advice="update huref"
+        )
+    try:
+        return ARCHITECTURES[architecture].from_state(tensors, lr_mul=lr_mul, clamp=clamp)
+    except CheckpointDigestError as error:
+        error.advice = ADVICE
+        raise
+
+
 def parse_metadata(strings: dict[str, str], path: Path) -> dict[str, Any]:
-    """Values from a decoder file's metadata strings, without format and digest.
+    """The values in a decoder file's metadata strings, without format and digest.
 
     Raises:
         CheckpointDigestError: they are not those of a decoder.
     """
     if strings.get("format") != FORMAT:
-        raise CheckpointDigestError(f"{path}: not a decoder of huref; {ADVICE}")
+        raise CheckpointDigestError("not a decoder of huref", file=path, advice=ADVICE)
     try:
         return {k: json.loads(v) for k, v in strings.items() if k not in ("format", "digest")}
     except ValueError as error:
-        raise CheckpointDigestError(f"{path}: its metadata cannot be read; {ADVICE}") from error
+        raise CheckpointDigestError("its metadata is not JSON", file=path, advice=ADVICE) from error
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -1,10 +1,9 @@
 """A latent as four words that people can read out, and as a strip of colours.
 
-Each word is the name of the nearest of 32 fixed orthogonal directions, a partition of the latents
-that flips about as seldom as any into so many equal parts can. So close relatives share most words
-and strangers few: of the four words, at cos z 1, 0.99, 0.95, 0.8, 0.5 and 0, on average 4.0, 3.4,
-2.7, 1.6, 0.7 and 0.1 are the same (`tests/test_decoder_caption.py`). The words are a convenience
-for talking about pictures; only records and latents are evidence.
+Each word names the nearest of 32 fixed orthogonal directions. Close relatives share most words and
+unrelated models few: at cos z 1, 0.99, 0.95, 0.8, 0.5 and 0 on average 4.0, 3.4, 2.7, 1.6, 0.7 and
+0.1 of the four words are equal (`tests/decoder/test_caption.py`). The words are for talking about
+pictures; only records and latents are evidence.
 """
 
 import math
@@ -38,7 +37,7 @@ assert all(len(set(words)) == CHOICES for words in WORDS)
 
 
 def _directions(first: int, count: int, size: int) -> NDArray[np.float64]:
-    """Orthonormal rows (count, size) of the discrete cosine transform: they need no seed."""
+    """Rows (count, size) of the discrete cosine transform, which are orthonormal."""
     rows = np.arange(first, first + count)[:, None]
     columns = np.arange(size)[None, :] + 0.5
     return np.asarray(math.sqrt(2 / size) * np.cos(math.pi * rows * columns / size))
@@ -48,7 +47,7 @@ def spoken_code(latent: NDArray[np.floating]) -> tuple[str, ...]:
     """Four words for a latent (512,); only its direction matters."""
     z = np.asarray(latent, dtype=np.float64)
     scores = _directions(1, len(WORDS) * CHOICES, len(z)) @ z
-    # Neighbouring rows serve different words, so that no word hangs on low frequencies alone.
+    # Neighbouring rows belong to different words, so that each word has low and high frequencies.
     nearest = scores.reshape(CHOICES, len(WORDS)).argmax(0)
     return tuple(words[i] for words, i in zip(WORDS, nearest, strict=True))
 

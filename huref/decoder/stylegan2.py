@@ -1,11 +1,10 @@
-"""StyleGAN2's generator in plain torch, with the key layout of NVIDIA's stylegan2-ada-pytorch.
+"""StyleGAN2's generator in plain torch, with the tensor names of NVIDIA's stylegan2-ada-pytorch.
 
-The architecture is Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"
-(skip variant). Every width, depth and resolution is read from the tensors, so one class serves
-whoever trained the network. Nothing here is random and nothing depends on the batch.
+The architecture is the skip variant of Karras et al. 2020, "Analyzing and Improving the Image
+Quality of StyleGAN". Widths, depth and resolution are read from the tensors. The forward pass is
+deterministic and does not depend on the batch. Formulas: docs/maths.md, Decoder.
 """
 
-import math
 import re
 from collections.abc import Mapping as MappingType
 from typing import TypeVar
@@ -14,60 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from huref.decoder.stylegan2_layers import (
+    SQRT2,
+    FullyConnected,
+    StyledConv,
+    ToRGB,
+    resample_filter,
+    upsample_image,
+)
 from huref.errors import CheckpointDigestError
 
-SQRT2 = math.sqrt(2.0)
-LARGEST_SIDE = 1024  # pixels; the largest that anybody has published
-BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+LARGEST_SIDE = 1024  # pixels; the largest published generators
 
 GeneratorType = TypeVar("GeneratorType", bound="Generator")
 
 
-def resample_filter() -> Tensor:
-    """Return the low-pass filter of up-sampling, (4, 4), summing to one."""
-    row = torch.tensor(BINOMIAL)
-    return torch.outer(row, row) / row.sum() ** 2
-
-
-def low_pass(x: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Filter every channel of x (n, c, h, w) with a symmetric kernel (4, 4), after zero padding.
-
-    The gain of 4 makes up for the zeros that up-sampling by two puts between the samples.
-    """
-    before, after = padding
-    x = functional.pad(x, (before, after, before, after))
-    channels = x.shape[1]
-    weight = (4.0 * kernel).to(x.dtype).expand(channels, 1, *kernel.shape)
-    return functional.conv2d(x, weight, groups=channels)
-
-
-def upsample_image(image: Tensor, kernel: Tensor) -> Tensor:
-    """Double an image (n, c, h, w) to (n, c, 2h, 2w): zeros between the samples, then low-pass."""
-    n, c, h, w = image.shape
-    spread = image.new_zeros(n, c, h, 2, w, 2)
-    spread[:, :, :, 0, :, 0] = image
-    return low_pass(spread.view(n, c, 2 * h, 2 * w), kernel, (2, 1))
-
-
-class FullyConnected(nn.Module):
-    """A linear layer with equalised learning rate: the stored weight is scaled at run time."""
-
-    def __init__(
-        self, inputs: int, outputs: int, *, lr_mul: float = 1.0, bias: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
-        self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
-        self.lr_mul = lr_mul
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, inputs) to (n, outputs)."""
-        gain = self.lr_mul / math.sqrt(self.weight.shape[1])
-        return functional.linear(x, self.weight * gain, self.bias * self.lr_mul)
-
-
 class Mapping(nn.Module):
-    """The network from z (n, z_dim) to w (n, w_dim), and the mean w for truncation."""
+    """The network from z (n, z_dim) to w (n, w_dim), and the mean w, which truncation needs."""
 
     w_avg: Tensor
 
@@ -80,77 +42,18 @@ class Mapping(nn.Module):
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def from_normalised(self, z: Tensor) -> Tensor:
-        """Map z (n, z_dim), whose mean square is already one, to w (n, w_dim)."""
+        """Map z (n, z_dim) of mean square 1 to w (n, w_dim)."""
         for i in range(self.depth):
             z = functional.leaky_relu(self.get_submodule(f"fc{i}")(z), 0.2) * SQRT2
         return z
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map any z (n, z_dim) to w (n, w_dim); the length of z does not matter."""
+        """Map z (n, z_dim) of any length to w (n, w_dim); only the direction of z matters."""
         return self.from_normalised(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
 
 
-class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, optionally doubling the resolution, with fixed noise."""
-
-    noise_const: Tensor
-    resample_filter: Tensor
-
-    def __init__(
-        self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool = False
-    ) -> None:
-        super().__init__()
-        self.up = up
-        self.affine = FullyConnected(w_dim, inputs, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.register_buffer("resample_filter", resample_filter())
-
-    def forward(self, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:
-        """Map x (n, i, h, w) to (n, o, h, w), or to (n, o, 2h, 2w) when `up`.
-
-        Scaling the inputs by the style s and the outputs by rsqrt(sum((W s)^2)) equals convolving
-        each sample with a weight of its own, and needs one convolution for the whole batch.
-        """
-        style = self.affine(w)  # (n, i)
-        power = self.weight.square().sum((2, 3))  # (o, i)
-        demodulation = (style.square() @ power.T + 1e-8).rsqrt()  # (n, o)
-        x = x * style.to(x.dtype)[:, :, None, None]
-        weight = self.weight.to(x.dtype)
-        if self.up:
-            x = functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # 2h + 1
-            x = low_pass(x, self.resample_filter, (1, 1))
-        else:
-            x = functional.conv2d(x, weight, padding=1)
-        # The gain of sqrt 2 after the activation is the same before it: lrelu(g x) = g lrelu(x).
-        scale = (SQRT2 * demodulation).to(x.dtype)[:, :, None, None]
-        offset = SQRT2 * (self.noise_const * self.noise_strength + self.bias[:, None, None])
-        offset = offset.to(x.dtype)[None].contiguous(memory_format=torch.channels_last)
-        x = functional.leaky_relu(torch.addcmul(offset, x, scale), 0.2)
-        return x if clamp is None else x.clamp(-clamp, clamp)
-
-
-class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to three channels, without normalisation."""
-
-    def __init__(self, inputs: int, w_dim: int) -> None:
-        super().__init__()
-        self.affine = FullyConnected(w_dim, inputs, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(3))
-
-    def forward(self, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:
-        """Map features (n, i, h, w) to colours (n, 3, h, w) in float32."""
-        style = self.affine(w) / math.sqrt(self.weight.shape[1])  # (n, i)
-        x = functional.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
-        colour = x.float() + self.bias[:, None, None]
-        return colour if clamp is None else colour.clamp(-clamp, clamp)
-
-
-class Block(nn.Module):
-    """One resolution: up-convolution (or the learned constant), convolution, colours."""
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution: up-convolution (at 4 px a constant), convolution, colours."""
 
     resample_filter: Tensor
 
@@ -167,7 +70,7 @@ class Block(nn.Module):
 
     @property
     def convolutions(self) -> int:
-        """How many convolutions take a w of their own; the one of torgb is the next block's."""
+        """Number of convolutions, each with its own w; torgb uses the w of the next block."""
         return 1 if self.first else 2
 
     def forward(
@@ -193,19 +96,19 @@ class Synthesis(nn.Module):
         inputs = 0
         for resolution in self.resolutions:
             self.add_module(
-                f"b{resolution}", Block(inputs, channels[resolution], w_dim, resolution)
+                f"b{resolution}", SynthesisBlock(inputs, channels[resolution], w_dim, resolution)
             )
             inputs = channels[resolution]
 
     @property
     def num_ws(self) -> int:
-        """How many w the network takes: one per convolution, one for the last torgb."""
+        """Number of w that the network takes: one per convolution and one for the last torgb."""
         return 2 * len(self.resolutions)
 
     def forward(self, ws: list[Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
         """Map `num_ws` tensors (n, w_dim) to an image (n, 3, r, r) in about [-1, 1].
 
-        dtype is that of the convolutions; styles, normalisation and colours stay float32.
+        dtype is the type of the convolutions; styles, demodulation and colours are float32.
         """
         image: Tensor | None = None
         x = self.get_parameter("b4.const").to(dtype).expand(len(ws[0]), -1, -1, -1)
@@ -213,7 +116,7 @@ class Synthesis(nn.Module):
         used = 0
         for resolution in self.resolutions:
             block = self.get_submodule(f"b{resolution}")
-            assert isinstance(block, Block)
+            assert isinstance(block, SynthesisBlock)
             x, image = block(x, image, ws[used : used + block.convolutions + 1], self.clamp)
             used += block.convolutions
         assert image is not None
@@ -223,9 +126,14 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """A StyleGAN2 generator: z (n, z_dim) to images (n, 3, r, r) in about [-1, 1].
 
-    channels maps each resolution (4, 8, 16, ...) to its width. lr_mul is the learning-rate
-    multiplier of the mapping, a part of its arithmetic that the tensors do not tell: 0.01 in
-    NVIDIA's own networks. clamp bounds activations (256 where training used half precision).
+    Args:
+        z_dim, w_dim: dimensions of z and w.
+        depth: number of layers of the mapping network.
+        channels: number of channels of each resolution (4, 8, 16, ...).
+        lr_mul: learning-rate multiplier of the mapping network, which scales its stored weights;
+            0.01 in NVIDIA's networks. It cannot be read from the tensors.
+        clamp: bound of the activations; 256 where training used half precision. It cannot be read
+            from the tensors.
     """
 
     def __init__(
@@ -249,7 +157,7 @@ class Generator(nn.Module):
         return self.synthesis.resolutions[-1]
 
     def truncate(self, w: Tensor, psi: float, cutoff: int | None) -> list[Tensor]:
-        """Return one w per layer, the first `cutoff` (default all) drawn to the mean by psi."""
+        """One w per layer: in the first `cutoff` (None: all) layers mean + psi * (w - mean)."""
         near = self.mapping.w_avg + psi * (w - self.mapping.w_avg)
         count = self.synthesis.num_ws
         reach = count if cutoff is None else min(cutoff, count)
@@ -268,10 +176,10 @@ class Generator(nn.Module):
         lr_mul: float = 0.01,
         clamp: float | None = None,
     ) -> "Generator":
-        """Build the generator that these tensors describe, and load them as float32.
+        """A generator of these tensors, converted to float32, in evaluation mode.
 
         Raises:
-            CheckpointDigestError: the tensors are not those of a StyleGAN2 (skip) generator.
+            CheckpointDigestError: they are not the tensors of a StyleGAN2 generator (skip variant).
         """
         depth = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
         found = (re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", key) for key in state)
@@ -282,14 +190,12 @@ class Generator(nn.Module):
             or sizes != [4 << i for i in range(len(sizes))]
         ):
             raise CheckpointDigestError(
-                "not a StyleGAN2 generator: expected mapping.fc*.weight and "
-                f"synthesis.b4, b8, ... among its tensors, found resolutions {sizes}"
+                "not a StyleGAN2 generator: expected tensors mapping.fc*.weight and "
+                f"synthesis.b4, b8, ..., found the resolutions {sizes}"
             )
-        first = rows(state, "mapping.fc0.weight")
-        if first.ndim != 2:
-            raise CheckpointDigestError("not a StyleGAN2 generator: mapping.fc0.weight is odd")
-        channels = {r: len(rows(state, f"synthesis.b{r}.conv1.weight")) for r in sizes}
-        # On the meta device nothing is allocated before the shapes are known to agree.
+        first = mapping_weight(state)
+        channels = {r: len(array(state, f"synthesis.b{r}.conv1.weight")) for r in sizes}
+        # On the meta device nothing is allocated before shapes have been compared.
         with torch.device("meta"):
             generator = cls(
                 first.shape[1], first.shape[0], depth, channels, lr_mul=lr_mul, clamp=clamp
@@ -297,29 +203,51 @@ class Generator(nn.Module):
         return load_exactly(generator, state)
 
 
-def rows(state: MappingType[str, Tensor], name: str) -> Tensor:
-    """A tensor that has a first axis. Raises CheckpointDigestError when there is none."""
+def array(state: MappingType[str, Tensor], name: str) -> Tensor:
+    """A tensor with at least one axis.
+
+    Raises:
+        CheckpointDigestError: it is missing or has no axes.
+    """
     if name not in state or state[name].ndim == 0:
-        raise CheckpointDigestError(f"not a StyleGAN2 generator: {name} is missing or a number")
+        found = "missing" if name not in state else "a single number"
+        raise CheckpointDigestError(f"it is {found}; not a StyleGAN2 generator", tensor=name)
     return state[name]
 
 
-def load_exactly(generator: GeneratorType, state: MappingType[str, Tensor]) -> GeneratorType:
-    """Load a generator made on the meta device with these tensors as float32.
+def mapping_weight(state: MappingType[str, Tensor]) -> Tensor:
+    """The first weight (w_dim, z_dim) of the mapping network.
 
     Raises:
-        CheckpointDigestError: a tensor is missing, has another shape, or belongs to nothing.
+        CheckpointDigestError: it is missing or has another number of axes.
+    """
+    name = "mapping.fc0.weight"
+    weight = array(state, name)
+    if weight.ndim != 2:
+        raise CheckpointDigestError(
+            f"it has {weight.ndim} axes instead of 2; not a StyleGAN2 generator", tensor=name
+        )
+    return weight
+
+
+def load_exactly(generator: GeneratorType, state: MappingType[str, Tensor]) -> GeneratorType:
+    """Load tensors as float32 into a generator that was made on the meta device.
+
+    Raises:
+        CheckpointDigestError: a tensor is missing, has another shape, or is not expected.
     """
     for key, expected in generator.state_dict().items():
         if key not in state or state[key].shape != expected.shape:
-            have = "missing" if key not in state else f"{tuple(state[key].shape)}"
+            found = "missing" if key not in state else f"of shape {tuple(state[key].shape)}"
             raise CheckpointDigestError(
-                f"not a StyleGAN2 generator: {key} should be {tuple(expected.shape)}, is {have}"
+                f"it is {found}; a StyleGAN2 generator has one of shape {tuple(expected.shape)}",
+                tensor=key,
             )
     unknown = sorted(set(state) - set(generator.state_dict()))
     if unknown:
         raise CheckpointDigestError(
-            f"a StyleGAN2 variant that is not supported: unexpected tensor {unknown[0][:100]}"
+            "it is not expected; a variant of StyleGAN2 that is not supported",
+            tensor=unknown[0][:100],
         )
     tensors = {key: value.to(torch.float32, copy=True) for key, value in state.items()}
     generator.load_state_dict(tensors, assign=True)

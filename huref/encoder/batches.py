@@ -1,8 +1,8 @@
-"""Training data: families drawn once, and batches of them with the anchors in ever new orders.
+"""Training data: a pool of families that is drawn once, and batches with permuted anchors.
 
-Multiplying, whitening and flattening a model costs most of a second, and all three commute with
-a permutation of the anchors. So a pool of families is drawn once, and every step permutes the
-rows and columns of those it takes: to the convolutions these are new models.
+Computing, whitening and flattening the terms of a model takes most of a second, and all three
+commute with a permutation of the anchors. So a pool of families is drawn once, and every step
+permutes the rows and columns of its families, which makes them new models for the convolutions.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,13 @@ from huref.encoder.synthetic import Family, ics
 
 @dataclass(frozen=True)
 class Batch:
-    """Terms, each (n, 2, 3, m, m), of n families, and the relatives' measured ICS (n,)."""
+    """Terms, each (n, 2, 3, m, m), of n families.
+
+    Attributes:
+        base, relative: the terms of the bases and of a relative of each.
+        rho: the ICS of each base and its relative, (n,).
+        accident: the terms of the bases after an accident, or None.
+    """
 
     base: Tensor
     relative: Tensor
@@ -27,12 +33,12 @@ class Batch:
 
 
 def permute_anchors(terms: Tensor, order: Tensor) -> Tensor:
-    """Terms (..., m, m) of a model whose anchors stand in another order."""
+    """Terms (..., m, m) with the anchors in another order."""
     return terms[..., order, :][..., order]
 
 
 class FamilyPool:
-    """The families of a run: bases, a relative of each at a random rho, and one accident."""
+    """The families of a run: bases, each with a relative at a random rho and one accident."""
 
     def __init__(self, config: TrainingConfig, device: str) -> None:
         data, seed = config.data, config.seed
@@ -55,7 +61,7 @@ class FamilyPool:
         self._accident = torch.stack(accidents) if accidents else None
 
     def draw(self, step: int) -> Batch:
-        """The data of a step: different families, each with its anchors in a random order."""
+        """The data of a step: distinct families, each with its anchors in a random order."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         chosen = torch.randperm(len(self._base), generator=generator)[: self._families]
         orders = [torch.randperm(self.anchors, generator=generator) for _ in chosen]

@@ -1,4 +1,4 @@
-"""The encoder as a file: safetensors, half precision, with the record of how it was made."""
+"""Encoder checkpoints: safetensors in half precision, with metadata on how they were made."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from huref.encoder.network import BLOCKS, TERMS, Network, build_network
-from huref.errors import CheckpointDigestError
+from huref.errors import CheckpointDigestError, locating
 from huref.files import replacing
 
 FORMAT = "huref encoder 1"
 
 
 class Encoder:
-    """A trained network with its identity.
+    """A trained network with its digest and metadata.
 
     Attributes:
-        digest: sha256 over the tensors as stored and the architecture; part of every recipe.
-        metadata: config, seed, steps, command, digest and what else the file says.
+        digest: sha256 over the stored tensors and the architecture; part of every recipe.
+        metadata: config, seed, steps, command, digest and other values of the file.
     """
 
     def __init__(self, network: Network, digest: str, metadata: dict[str, Any]) -> None:
@@ -32,22 +32,22 @@ class Encoder:
 
     @property
     def anchors(self) -> int:
-        """m, the number of rows and columns of the terms it reads."""
+        """m, the number of rows and columns of its input."""
         return int(self.metadata["config"]["architecture"].get("anchors", 512))
 
     @torch.no_grad()
     def encode(self, terms: Tensor) -> Tensor:
-        """Latents of terms.
+        """Map terms to latents.
 
         Args:
-            terms: (..., 2, 3, m, m), raw; they are standardised here. Rows and columns of empty
-                anchor buckets are zero.
+            terms: (..., 2, 3, m, m), not standardised. Rows and columns of empty anchor buckets
+                are zero.
 
         Returns:
             (..., 512) float32.
 
         Raises:
-            ValueError: the shape is another one.
+            ValueError: the terms have another shape.
         """
         expected = (BLOCKS, TERMS, self.anchors, self.anchors)
         if terms.shape[-4:] != expected:
@@ -61,21 +61,21 @@ class Encoder:
 
 def digest_of(tensors: dict[str, Tensor], architecture: dict[str, Any]) -> str:
     """sha256 over name, dtype, shape and bytes of every tensor, and over the architecture."""
-    total = hashlib.sha256(json.dumps([FORMAT, architecture], sort_keys=True).encode())
+    hasher = hashlib.sha256(json.dumps([FORMAT, architecture], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.numpy().tobytes())
-    return total.hexdigest()
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Encoder:
-    """Write a network in half precision, and return it as it will be read.
+    """Write a network in half precision, and load it again.
 
     Args:
-        network: trained.
-        path: where to; the file appears whole or not at all.
-        metadata: JSON values; "config" must be there.
+        network: a trained network.
+        path: where to write; the file is written completely or not at all.
+        metadata: JSON values, of which "config" is required.
     """
     state = network.state_dict()
     tensors = {
@@ -83,7 +83,7 @@ def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Enco
         for name, t in state.items()
     }
     digest = digest_of(tensors, metadata["config"]["architecture"])
-    # One string: the library writes several in an order of its own, never the same twice.
+    # One string, because safetensors writes several in random order.
     strings = {"encoder": json.dumps(metadata | {"format": FORMAT, "digest": digest})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -92,31 +92,34 @@ def save_encoder(network: Network, path: Path, metadata: dict[str, Any]) -> Enco
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """Read an encoder and check it against its own digest.
+    """Load an encoder and check its digest.
 
     Raises:
         CheckpointDigestError: the file is missing, is not an encoder, or was altered.
     """
+    with locating(file=path):
+        return _load_encoder(path)
+
+
+def _load_encoder(path: str | Path) -> Encoder:
     advice = "restore the file from the release, or make one with: huref train-encoder"
     try:
         with safe_open(path, framework="pt") as file:
             strings = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointDigestError(
-            f"{path}: not a readable encoder ({error}); {advice}"
-        ) from error
+        raise CheckpointDigestError(f"not a readable encoder ({error})", advice=advice) from error
     try:
         metadata = json.loads(strings["encoder"])
         if metadata["format"] != FORMAT:
             raise KeyError(FORMAT)
         architecture, stated = metadata["config"]["architecture"], metadata["digest"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointDigestError(f"{path}: not an encoder of huref; {advice}") from error
+        raise CheckpointDigestError("not an encoder of huref", advice=advice) from error
     digest = digest_of(tensors, architecture)
     if digest != stated:
-        raise CheckpointDigestError(f"{path}: altered since it was made; {advice}")
-    with torch.device("meta"):  # no time spent on initial values
+        raise CheckpointDigestError("it was altered: its digest differs", advice=advice)
+    with torch.device("meta"):  # saves the initialisation
         network = build_network(architecture)
     try:
         network.load_state_dict(
@@ -124,6 +127,6 @@ def load_encoder(path: str | Path) -> Encoder:
         )
     except RuntimeError as error:
         raise CheckpointDigestError(
-            f"{path}: tensors do not fit its architecture; {advice}"
+            "its tensors do not fit its architecture", advice=advice
         ) from error
     return Encoder(network, digest, metadata)

@@ -1,4 +1,4 @@
-"""The encoder's config files."""
+"""Config files of encoder training."""
 
 import hashlib
 import json
@@ -12,12 +12,16 @@ from huref.errors import RecipeError
 
 
 @dataclass(frozen=True)
-class Data:
-    """Where training data comes from.
+class DataConfig:
+    """The training data.
 
-    pool: number of families drawn once; embeddings: of whitened vocabularies they choose from.
-    families: a step; each gives a base, a relative at a random rho and one after an accident.
-    rho: range of the relatives' correlation. accidents: what happens to the third; may be empty.
+    Attributes:
+        pool: number of families in the pool.
+        embeddings: number of whitened embeddings from which families choose.
+        widths: widths from which embeddings choose.
+        families: number of families per step; each gives a base and a relative.
+        rho: range of the correlation between base and relative.
+        accidents: kinds of accidents; with any, each family also gives its base after one of them.
     """
 
     pool: int = 48
@@ -29,10 +33,17 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Weights of the loss's parts; `paper` alone replaces graded, robust and strangers.
+class LossConfig:
+    """Weights of the parts of the loss, see `huref.encoder.losses`.
 
-    memory: batches whose latents stay as further strangers; 0 takes strangers within a batch only.
+    Attributes:
+        graded: of the squared error of cos z against the measured ICS.
+        robust: of 1 - cos z between a base and the base after an accident.
+        strangers: of the mean squared cosine of unrelated latents.
+        moments: of the deviation of second and fourth moments from those of N(0, 1).
+        adversarial: of the discriminator's part.
+        paper: the two weights of HuRef's loss, which replaces all parts but the adversarial one.
+        memory: number of earlier batches whose latents count as unrelated; 0: the batch's own only.
     """
 
     graded: float = 1.0
@@ -46,21 +57,21 @@ class Loss:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A config file. Rates are Adam's; both fall to zero along a cosine."""
+    """A config file. `rate` and `scalar_rate` are learning rates; both fall to zero as a cosine."""
 
     architecture: dict[str, Any]
-    data: Data
-    loss: Loss
+    data: DataConfig
+    loss: LossConfig
     steps: int
     rate: float
     seed: int = 0
-    scalar_rate: float = 0.0  # of the few-valued parameters; 0: as the others
-    threads: int = 1  # sums depend on it, so it belongs to what is reproduced
+    scalar_rate: float = 0.0  # of parameters with few values; 0: `rate`
+    threads: int = 1  # part of the config because the rounding of sums depends on it
     save_every: int = 50
 
     @property
     def values(self) -> dict[str, Any]:
-        """All values, as JSON has them."""
+        """All values, as a JSON object."""
         return asdict(self)
 
     @property
@@ -70,12 +81,12 @@ class TrainingConfig:
 
 
 def with_steps(config: TrainingConfig, steps: int | None) -> TrainingConfig:
-    """The config with another number of steps; None leaves it alone."""
+    """The config with another number of steps; unchanged for None."""
     return config if steps is None else replace(config, steps=steps)
 
 
 def read_config(path: str | Path) -> TrainingConfig:
-    """Read a YAML config.
+    """Read a config file in YAML.
 
     Raises:
         RecipeError: it cannot be read, or a key is unknown or missing.
@@ -83,8 +94,8 @@ def read_config(path: str | Path) -> TrainingConfig:
     try:
         with Path(path).open(encoding="utf-8") as file:
             values = yaml.safe_load(file)
-        values["data"] = Data(**values.get("data", {}))
-        values["loss"] = Loss(**values.get("loss", {}))
+        values["data"] = DataConfig(**values.get("data", {}))
+        values["loss"] = LossConfig(**values.get("loss", {}))
         return TrainingConfig(**values)
     except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{path}: not a usable encoder config: {error}") from error
+        raise RecipeError(f"not a usable encoder config: {error}", file=path) from error

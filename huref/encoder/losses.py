@@ -1,4 +1,4 @@
-"""What the encoder is trained for."""
+"""Loss functions of encoder training (docs/maths.md, Encoder)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from huref.recipe import LATENT_SIZE
 
 
 class Discriminator(nn.Sequential):
-    """Tells latents from draws of N(0, I); the published layout, 512-256-128-1."""
+    """Distinguishes latents from samples of N(0, I); as published, of widths 512-256-128-1."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -20,21 +20,22 @@ class Discriminator(nn.Sequential):
         )
 
     def loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Binary cross-entropy, real (n, 512) being draws of N(0, I)."""
+        """Binary cross-entropy; real (n, 512) are samples of N(0, I), fake (n, 512) latents."""
         logits = self(torch.cat([real, fake])).squeeze(1)
         truth = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).to(logits)
         return binary_cross_entropy_with_logits(logits, truth)
 
     def fooling(self, fake: Tensor) -> Tensor:
-        """The encoder's side: cross-entropy of taking latents (n, 512) for normal draws."""
+        """The encoder's adversarial loss: cross-entropy of latents (n, 512) labelled as real."""
         logits = self(fake).squeeze(1)
         return binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
 
 def graded(base: Tensor, relative: Tensor, rho: Tensor) -> Tensor:
-    """Squared error of cos z against the measured ICS, over the variance no code can avoid.
+    """Squared error of cos z against the measured ICS, divided by the unavoidable variance.
 
-    Independent codes of Gaussian pairs spread by (1 - rho^2) / sqrt(512) around rho.
+    For Gaussian latents of correlation rho, cos z has a standard deviation of
+    (1 - rho^2) / sqrt(512).
 
     Args:
         base: latents (n, 512).
@@ -46,16 +47,16 @@ def graded(base: Tensor, relative: Tensor, rho: Tensor) -> Tensor:
 
 
 def strangers(latents: Tensor, families: int) -> Tensor:
-    """Cosines (any,) of all pairs of rows of different families.
+    """Cosines of all pairs of latents of different families, (pairs,).
 
     Args:
-        latents: (parts * families, 512); row i belongs to family i mod families.
-        families: their number.
+        latents: (k * families, 512); row i belongs to family i mod families.
+        families: number of families.
     """
     unit = latents / latents.norm(dim=1, keepdim=True)
     i, j = torch.triu_indices(len(unit), len(unit), offset=1, device=unit.device)
-    apart = i % families != j % families
-    cosines: Tensor = (unit @ unit.T)[i[apart], j[apart]]
+    unrelated = i % families != j % families
+    cosines: Tensor = (unit @ unit.T)[i[unrelated], j[unrelated]]
     return cosines
 
 
@@ -67,7 +68,7 @@ def across(latents: Tensor, earlier: Tensor) -> Tensor:
 
 
 def moments(latents: Tensor) -> Tensor:
-    """Departure of a batch (n, 512) from standard normal norms and kurtosis."""
+    """Deviation of second and fourth moments of latents (n, 512) from those of N(0, 1)."""
     square = latents.square()
     power = square.mean()
     return (power - 1).square() + 0.1 * (square.square().mean() - 3).square()
@@ -76,7 +77,7 @@ def moments(latents: Tensor) -> Tensor:
 def paper_contrast(base: Tensor, relative: Tensor, weights: tuple[float, float]) -> Tensor:
     """HuRef's contrastive loss: w0 (1 - cos(anchor, positive)) + w1 |cos(anchor, negative)|.
 
-    The negative of each row is the next row's base.
+    The negative of each row is the base of the next row.
     """
     positive = 1 - cosine_similarity(base, relative)
     negative = cosine_similarity(base, base.roll(1, dims=0)).abs()

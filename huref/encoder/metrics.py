@@ -1,4 +1,4 @@
-"""The two figures of merit, kept over the last steps of a training run."""
+"""The two figures of merit of an encoder, over the last steps of a training run."""
 
 from collections import deque
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FLOOR = 0.035  # mean |cos| of independent Gaussians in 512 dimensions
+FLOOR = 0.035  # mean |cos| of independent Gaussian vectors in 512 dimensions
 
 
 class FiguresOfMerit:
@@ -17,22 +17,22 @@ class FiguresOfMerit:
         self._strangers: deque[float] = deque(maxlen=window)
 
     def add(self, rho: Tensor, cosines: Tensor, strangers: Tensor) -> None:
-        """One step's pairs of relatives (n,) and cosines of unrelated models (any,)."""
+        """Add a step: ICS and cosines of related pairs (n,), cosines of unrelated ones (k,)."""
         self._pairs.append(torch.stack([rho, cosines]).detach().float().cpu())
         self._strangers.append(float(strangers.detach().abs().mean()))
 
     def state(self) -> dict[str, list[Any]]:
-        """What `restore` needs."""
+        """The window, for `restore`."""
         return {"pairs": list(self._pairs), "strangers": list(self._strangers)}
 
     def restore(self, state: dict[str, list[Any]]) -> None:
-        """Take over a saved window."""
+        """Load a saved window."""
         self._pairs.extend(pairs.cpu() for pairs in state["pairs"])
         self._strangers.extend(state["strangers"])
 
     @property
     def gap(self) -> float:
-        """Largest |mean cos - mean rho| over the fifths of [0, 1] that hold eight pairs."""
+        """Largest |mean cos - mean rho| over the fifths of [0, 1] with at least eight pairs."""
         if not self._pairs:
             return float("nan")
         rho, cosines = torch.cat(list(self._pairs), dim=1)
@@ -46,5 +46,5 @@ class FiguresOfMerit:
 
     @property
     def stranger_cosine(self) -> float:
-        """Mean |cos z| of unrelated models; `FLOOR` is the least that Gaussian codes can have."""
+        """Mean |cos z| of unrelated models; `FLOOR` is the least possible for Gaussian latents."""
         return sum(self._strangers) / len(self._strangers) if self._strangers else float("nan")

@@ -1,10 +1,10 @@
 """The encoder's networks: terms (n, 2, 3, m, m) in, latents (n, 512) out.
 
-For Gaussian inputs of correlation rho no map to a Gaussian correlates more than rho (Gaussian
-maximal correlation); an orthogonal projection attains it. So `FingerprintCNN` starts as one: its
-convolutions do not overlap and start with orthonormal kernels, their composition reaches every
-entry, and nothing is averaged away. What a projection cannot do it does before them: temper
-outliers, and read both blocks alike.
+For two Gaussian inputs of correlation rho, no map to Gaussian outputs has a correlation above rho
+(Gaussian maximal correlation); an orthogonal projection attains rho. So `FingerprintCNN` is
+initialised as a projection: its convolutions do not overlap, their kernels are orthonormal, and
+their composition covers every entry without pooling. Before the convolutions it does what a
+projection cannot: it limits outliers and adds the two blocks. See docs/maths.md, Encoder.
 """
 
 import math
@@ -22,12 +22,12 @@ BLOCKS, TERMS = 2, 3
 
 
 class Temper(nn.Module):
-    """Tempers what few anchors or few entries would decide; odd, so zero-mean stays zero-mean.
+    """Limits the influence of single anchors and single entries; an odd function.
 
-    A row (and a column) whose mean square exceeds a floor is scaled down to it: otherwise cos z
-    hangs on whether these anchors stay. Lighter rows, which hold more noise, are left as they
-    are. An entry x becomes x / sqrt(1 + (x / limit)^2). One floor and one limit for each term,
-    and all terms weigh alike again in the end.
+    A row or column whose mean square exceeds a floor is scaled down to it; otherwise cos z would
+    depend on whether these few anchors are kept. Rows below the floor, which hold more noise, are
+    not changed. An entry x becomes x / sqrt(1 + (x / limit)^2). Each term has a floor and a limit
+    of its own, and is finally scaled to mean square 1.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Temper(nn.Module):
         self.log_limit = nn.Parameter(torch.full((TERMS, 1, 1), 1.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., 3, m, m), each of mean square 1 or 0, to the same."""
+        """Map terms (..., 3, m, m) of mean square 1 or 0 to the same shape and mean square."""
         floor = self.log_floor.exp()
         rows = torch.maximum(x.square().mean(dim=-1, keepdim=True), floor)
         columns = torch.maximum(x.square().mean(dim=-2, keepdim=True), floor)
@@ -47,28 +47,28 @@ class Temper(nn.Module):
 
 
 class Bend(nn.Module):
-    """A mild odd nonlinearity: x - bend * x^3 / (1 + x^2), per channel; starts as the identity."""
+    """The odd function x - bend * x^3 / (1 + x^2), per channel; initially the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bend = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, h, w) to the same shape."""
+        """Map (n, channels, h, w) to the same shape."""
         squared = x.square()
         return x - self.bend * x * squared / (1 + squared)
 
 
 class FingerprintCNN(nn.Module):
-    """The encoder that huref ships.
+    """The network of the shipped encoder.
 
     Args:
         anchors: m; the product of the kernels must be m.
         channels: output channels of all convolutions but the last, which has 512.
         kernels: kernel size and stride of each convolution.
-        share_blocks: add the two blocks before the convolutions instead of stacking them, so
-            that a block which moved from one place to the other is still recognised.
-        temper, bend: whether the layers of that name are there (for ablations).
+        share_blocks: whether the two blocks are added before the convolutions instead of stacked,
+            so that a block is recognised after it moved from one position to the other.
+        temper, bend: whether the network has the layers of that name (for ablations).
     """
 
     def __init__(
@@ -81,8 +81,7 @@ class FingerprintCNN(nn.Module):
         bend: bool = True,
     ) -> None:
         super().__init__()
-        reach = math.prod(kernels)
-        if reach != anchors or len(kernels) != len(channels) + 1:
+        if math.prod(kernels) != anchors or len(kernels) != len(channels) + 1:
             raise RecipeError(
                 f"encoder config: kernels {list(kernels)} with channels {list(channels)} do not "
                 f"cover {anchors} anchors; their product must be the number of anchors, and "
@@ -101,9 +100,9 @@ class FingerprintCNN(nn.Module):
         self.convolutions = nn.Sequential(*layers)
 
     def prepare(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to what the convolutions read (n, channels, m, m).
+        """Map raw terms (n, 2, 3, m, m) to the input (n, channels, m, m) of the convolutions.
 
-        Anchors may be put in another order before or after: it is the same.
+        Commutes with a permutation of the anchors.
         """
         x = self.temper(standardise(terms))
         x = x.sum(dim=1) if self.share_blocks else x.flatten(1, 2)
@@ -112,26 +111,26 @@ class FingerprintCNN(nn.Module):
         return prepared
 
     def finish(self, prepared: Tensor) -> Tensor:
-        """What `prepare` gave to latents (n, 512)."""
+        """Map the result of `prepare` to latents (n, 512)."""
         latent: Tensor = self.convolutions(prepared).flatten(1)
         return latent
 
     def forward(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to latents (n, 512); a term of zeros is taken as missing."""
+        """Map raw terms (n, 2, 3, m, m) to latents (n, 512); a zero term counts as missing."""
         return self.finish(self.prepare(terms))
 
 
 class PaperCNN(nn.Module):
-    """HuRef's published encoder (arXiv 2312.04828), for comparison only.
+    """HuRef's published encoder (arXiv 2312.04828), for comparison.
 
     Four convolutions of kernel 48, stride 4, padding 22, to 8, 64, 256 and 512 channels, each
     followed by ReLU and batch normalisation (the last by batch normalisation alone); the mean
-    over positions is standardised. At the published 4,096 anchors it has 341 million parameters.
-    With fewer anchors the outer part of the later kernels meets nothing but padding: those
-    weights never matter and never change, so they are left out (256 anchors: 16 million remain).
+    over positions is standardised. With the published 4,096 anchors it has 341 million parameters.
+    With fewer anchors the outer part of the later kernels only meets padding. Its weights have no
+    effect and no gradient, so they are left out (256 anchors: 16 million parameters remain).
 
     Args:
-        anchors: m, of which it reads the first so many when terms hold more; 256 at least.
+        anchors: number of rows and columns that are read, at least 256; further ones are ignored.
         channels: output channels of all convolutions but the last, which has 512.
     """
 
@@ -142,11 +141,11 @@ class PaperCNN(nn.Module):
         layers: list[nn.Module] = []
         side = anchors
         for i in range(len(widths) - 1):
-            # Offsets between an output and an entry of the map: 26 - side to side + 21.
+            # Offsets between an output and an entry of the map are 26 - side to side + 21.
             unreached = max(0, 26 - side)
             kernel = 48 - 2 * unreached
             conv = nn.Conv2d(widths[i], widths[i + 1], kernel, stride=4, padding=22 - unreached)
-            bound = 1 / math.sqrt(widths[i] * 48 * 48)  # torch's, for the whole kernel
+            bound = 1 / math.sqrt(widths[i] * 48 * 48)  # torch's default for the whole kernel
             for parameter in conv.parameters():
                 nn.init.uniform_(parameter, -bound, bound)
             layers.append(conv)
@@ -157,18 +156,18 @@ class PaperCNN(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def prepare(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to what the convolutions read (n, 6, anchors, anchors)."""
+        """Map raw terms (n, 2, 3, m, m) to the convolutions' input (n, 6, anchors, anchors)."""
         return standardise(terms[..., : self.anchors, : self.anchors]).flatten(1, 2)
 
     def finish(self, prepared: Tensor) -> Tensor:
-        """What `prepare` gave to latents (n, 512)."""
+        """Map the result of `prepare` to latents (n, 512)."""
         pooled = self.layers(prepared).mean(dim=(2, 3))
         centred = pooled - pooled.mean(dim=1, keepdim=True)
         latent: Tensor = centred / centred.square().mean(dim=1, keepdim=True).sqrt()
         return latent
 
     def forward(self, terms: Tensor) -> Tensor:
-        """Raw terms (n, 2, 3, m, m) to latents (n, 512)."""
+        """Map raw terms (n, 2, 3, m, m) to latents (n, 512)."""
         return self.finish(self.prepare(terms))
 
 
@@ -176,10 +175,10 @@ Network = FingerprintCNN | PaperCNN
 
 
 def build_network(architecture: dict[str, Any]) -> Network:
-    """The network that a config's `architecture` section describes.
+    """Build the network that the `architecture` section of a config describes.
 
     Raises:
-        RecipeError: an unknown kind or option, or sizes that do not fit.
+        RecipeError: the kind or an option is unknown, or sizes do not fit.
     """
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
     kind = options.pop("kind", None)

@@ -1,8 +1,8 @@
-"""Synthetic models: random weights, multiplied into terms exactly as real weights are.
+"""Synthetic models: random weights whose terms are computed as those of real models.
 
-A family is a base and its relatives. A relative shares each factor (q, k, v, o, up, gate, down
-and the embeddings) with the base at a chosen correlation, or suffers what happens to real
-models: anchors replaced, blocks moved or missing, weights rounded.
+A family is a base and its relatives. Either each factor of a relative (q, k, v, o, up, gate, down
+and the embeddings) has a chosen correlation with the base's, or the relative is the base after an
+accident, as real models have them: anchors replaced, blocks moved or missing, weights rounded.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import Attention, Block, FeedForward
-from huref.encoder.embeddings import Embedding, EmbeddingPool
+from huref.encoder.embeddings import AnchorEmbeddings, EmbeddingPool
 from huref.invariants.terms import block_terms, flatten, pearson
 
 ACCIDENTS = ("anchors", "moved", "missing", "fp16", "int4")
@@ -20,10 +20,11 @@ ACCIDENTS = ("anchors", "moved", "missing", "fp16", "int4")
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of one synthetic model and the habits of its weights.
+    """The sizes of a synthetic model and the distribution of its weights.
 
-    decay: exponent of the hidden units' scales (0: all alike); it makes a term's spectrum steep.
-    heavy: whether single weights are heavy-tailed (a Gaussian with a lognormal scale).
+    Attributes:
+        decay: unit i has the scale i^-decay, which makes the spectra of the terms steep; 0: 1.
+        heavy: whether weights are heavy-tailed (Gaussian with a lognormal scale).
     """
 
     width: int
@@ -49,7 +50,7 @@ def _choose(options: tuple[int, ...], generator: torch.Generator) -> int:
 
 
 def draw_shape(width: int, generator: torch.Generator) -> Shape:
-    """Random sizes for a width: heads, groups, hidden units, gated or not, and weight habits."""
+    """Random sizes for a width, and a random distribution of weights."""
     uniform = _uniform(4, generator)
     kv_heads = _choose((1, 2, 4), generator)
     return Shape(
@@ -69,7 +70,7 @@ def _scales(shape: Shape, units: int, device: torch.device) -> Tensor:
 
 
 def _draw_scales(shape: Shape, generator: torch.Generator) -> Weights:
-    """The standard deviation of every weight of a block; a relative's noise has the same."""
+    """The standard deviation of every weight of a block and of a relative's noise."""
     device = generator.device
     attention, groups = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     per_head = _scales(shape, shape.head_dim, device)
@@ -94,8 +95,8 @@ def _draw_scales(shape: Shape, generator: torch.Generator) -> Weights:
     return scales
 
 
-class Weightset:
-    """The factors of one block of a base, from which relatives are drawn."""
+class BaseBlock:
+    """The weights of one block of a base, from which the blocks of relatives are drawn."""
 
     def __init__(self, shape: Shape, generator: torch.Generator) -> None:
         self.shape = shape
@@ -109,23 +110,24 @@ class Weightset:
         }
 
     def block(self, keep: dict[str, float] | None, generator: torch.Generator) -> Block:
-        """The base's block, or a relative's whose factors correlate by `keep` with the base's.
+        """The base's block, or a relative's block.
 
         Args:
-            keep: a correlation in [0, 1] for "attention" and one for "ffn"; None is the base.
-            generator: of the noise.
+            keep: correlations in [0, 1] of the relative's weights with the base's, for the keys
+                "attention" and "ffn"; None for the base itself.
+            generator: for the noise of a relative.
         """
         weights = self._base
         if keep is not None and min(keep.values()) < 1.0:
             noise = self._noise(generator)
             weights = {}
             for name, base in self._base.items():
-                share = keep["ffn" if name in ("up", "gate", "down") else "attention"]
-                weights[name] = share * base + math.sqrt(1 - share * share) * noise[name]
+                rho = keep["ffn" if name in ("up", "gate", "down") else "attention"]
+                weights[name] = rho * base + math.sqrt(1 - rho * rho) * noise[name]
         return self._assemble(weights)
 
     def rounded(self, kind: str) -> Block:
-        """The base's block with its weights rounded: "fp16", or "int4" per column and sign."""
+        """The base's block with rounded weights: "fp16", or "int4" with one scale per column."""
         if kind == "fp16":
             return self._assemble({n: w.half().float() for n, w in self._base.items()})
         return self._assemble({n: _round_to_int4(w) for n, w in self._base.items()})
@@ -145,7 +147,7 @@ class Weightset:
 
 
 def _round_to_int4(weight: Tensor) -> Tensor:
-    """Round to nearest in 15 levels, one scale a column."""
+    """Round to the nearest of 15 levels, with one scale per column."""
     step = weight.abs().amax(dim=0, keepdim=True).clamp(min=1e-12) / 7
     return (weight / step).round() * step
 
@@ -153,23 +155,23 @@ def _round_to_int4(weight: Tensor) -> Tensor:
 class Family:
     """A synthetic base of two blocks, and its relatives.
 
-    Everything is drawn on the generator's device; equal seeds give equal families there.
+    All numbers are drawn on the generator's device; equal seeds give equal families.
     """
 
     def __init__(self, pool: EmbeddingPool, generator: torch.Generator) -> None:
         self._generator = generator
-        self._embedding: Embedding = pool.draw(generator)
+        self._embedding: AnchorEmbeddings = pool.draw(generator)
         self.shape = draw_shape(self._embedding.width, generator)
-        self._blocks = [Weightset(self.shape, generator) for _ in range(2)]
+        self._blocks = [BaseBlock(self.shape, generator) for _ in range(2)]
 
     def base(self) -> Tensor:
-        """The base's terms (2, 3, m, m)."""
+        """The terms of the base, (2, 3, m, m)."""
         return self._terms([b.block(None, self._generator) for b in self._blocks])
 
     def relative(self, rho: float) -> Tensor:
-        """Terms (2, 3, m, m) that correlate by about `rho` in [0, 1] with the base's.
+        """Terms (2, 3, m, m) whose correlation with the base's is about `rho` in [0, 1].
 
-        Exact in expectation before their spectra are flattened; `ics` measures what came out.
+        The expected correlation is `rho` before flattening; `ics` measures the actual one.
         """
         possible = [
             i
@@ -183,7 +185,7 @@ class Family:
             keep["ffn"] = (rho / (linear * gated)) ** (1 / 3)
         else:
             keep["ffn"] = math.sqrt(rho) / linear
-        keep = {name: min(1.0, share) for name, share in keep.items()}
+        keep = {name: min(1.0, correlation) for name, correlation in keep.items()}
         blocks = [b.block(keep, self._generator) for b in self._blocks]
         return self._terms(blocks, self._embedding.copies[level])
 
@@ -191,14 +193,14 @@ class Family:
         """Terms (2, 3, m, m) of the base after one of `ACCIDENTS`.
 
         "anchors": a fifth of the rows are other tokens. "moved": a block was inserted below, so
-        the first block is now read as the second. "missing": one block is all zeros. "fp16" and
+        the base's first block is read as the second. "missing": one block is zero. "fp16" and
         "int4": the weights were rounded.
         """
         g = self._generator
         if kind == "anchors":
             return self._terms([b.block(None, g) for b in self._blocks], self._embedding.changed)
         if kind == "moved":
-            inserted = Weightset(self.shape, g)
+            inserted = BaseBlock(self.shape, g)
             return self._terms([inserted.block(None, g), self._blocks[0].block(None, g)])
         if kind == "missing":
             terms = self.base()

@@ -1,7 +1,7 @@
-"""Training of the encoder, from a config file to a checkpoint; `huref train-encoder` is this.
+"""Training of the encoder from a config file to a checkpoint, for `huref train-encoder`.
 
-Every step draws its data from a generator seeded by the run's seed and the step's number, so a
-run that was interrupted goes on exactly as it would have gone on.
+Every step seeds its data with the run's seed and the step's number, so that a resumed run gives
+the same result as an uninterrupted one.
 """
 
 import csv
@@ -29,15 +29,19 @@ def _save_state(trainer: Trainer, rows: list[dict[str, float]], path: Path) -> N
 
 
 def _load_state(trainer: Trainer, path: Path) -> list[dict[str, float]]:
-    """Restore the trainer; returns the curves so far."""
+    """Restore the trainer; return the rows of the curves so far."""
     try:
         saved = torch.load(path, map_location=trainer.device, weights_only=True)
         state, rows = saved["trainer"], saved["rows"]
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise RecipeError(f"{path}: cannot be resumed from; delete it and start anew") from error
+        raise RecipeError(
+            "the run cannot be resumed from it", file=path, advice="delete it and start again"
+        ) from error
     if state["config"] != trainer.config.digest:
         raise RecipeError(
-            f"{path}: was written under another config; restore that, or train without --resume"
+            "it was written under another config",
+            file=path,
+            advice="restore that config, or train without --resume",
         )
     trainer.restore(state)
     return list(rows)
@@ -56,14 +60,14 @@ def _choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if has_gpu else "cpu"
     if device != "cpu" and not (has_gpu and device.partition(":")[0] == "cuda"):
-        raise RecipeError(f"device '{device}': not on this machine; use auto, cpu or cuda")
+        raise RecipeError(f"this machine has no device '{device}'", advice="use auto, cpu or cuda")
     return device
 
 
 def _run(
     trainer: Trainer, rows: list[dict[str, float]], state: Path, curves: Path, deadline: float
 ) -> None:
-    """Train to the last step or the deadline, saving on the way."""
+    """Train until the last step or the deadline, and save regularly."""
     config = trainer.config
     pool = FamilyPool(config, trainer.device)
     with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=None) as bar:
@@ -87,16 +91,16 @@ def train(
 ) -> Path:
     """Train an encoder.
 
-    Beside the checkpoint stand its curves (.csv) and, until the last step is done, the state to
-    resume from (.state.pt).
+    Next to the checkpoint it writes the curves (.csv) and, until the last step, the state from
+    which a run can be resumed (.state.pt).
 
     Args:
         config_path: a YAML config, see `TrainingConfig`.
-        resume: go on from the state beside `out`, if there is one.
+        resume: whether to continue from the state next to `out`, if there is one.
         device: "cpu", "cuda" or "auto".
-        steps: instead of the config's number of steps.
-        minutes: stop after this long; the encoder so far is written and the state stays.
-        out: the checkpoint; by default checkpoints/encoder.safetensors.
+        steps: number of steps, in place of the config's.
+        minutes: time after which to stop; the encoder so far is written and the state kept.
+        out: path of the checkpoint; by default checkpoints/encoder.safetensors.
 
     Returns:
         The checkpoint's path.
@@ -110,7 +114,7 @@ def train(
     state, curves = path.with_suffix(".state.pt"), path.with_suffix(".csv")
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
-    torch.backends.cudnn.deterministic = True  # otherwise sums differ from run to run on a GPU
+    torch.backends.cudnn.deterministic = True  # otherwise sums on a GPU differ between runs
     start = time.monotonic()
     try:
         trainer = Trainer(config, _choose_device(device))
@@ -120,7 +124,7 @@ def train(
     finally:
         torch.set_num_threads(threads)
     _write_curves(rows, curves)
-    save_encoder(trainer.network, path, _record(config, trainer, config_path))
+    save_encoder(trainer.network, path, _metadata(config, trainer, config_path))
     if trainer.step >= config.steps:
         state.unlink(missing_ok=True)
     else:
@@ -128,8 +132,8 @@ def train(
     return path
 
 
-def _record(config: TrainingConfig, trainer: Trainer, config_path: str | Path) -> dict[str, Any]:
-    """What the checkpoint says about itself."""
+def _metadata(config: TrainingConfig, trainer: Trainer, config_path: str | Path) -> dict[str, Any]:
+    """The metadata of the checkpoint."""
     return {
         "config": config.values,
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""The networks and optimisers of a training run, and one step of it."""
+"""One training step of the encoder, with the networks and optimisers that it updates."""
 
 import math
 from collections import deque
@@ -39,7 +39,7 @@ class Trainer:
         self.step = 0
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on; tensors, numbers and strings only."""
+        """Everything that the next step depends on, as tensors, numbers and strings."""
         return {
             "config": self.config.digest,
             "step": self.step,
@@ -52,7 +52,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a saved state."""
+        """Load a saved state."""
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.discriminator.load_state_dict(state["discriminator"])
@@ -62,8 +62,8 @@ class Trainer:
         self._memory.extend(state["memory"])
 
     def advance(self, batch: Batch) -> dict[str, float]:
-        """One step: the discriminator's, then the encoder's. Returns the curves' values."""
-        weight = self.config.loss
+        """Train the discriminator, then the encoder, on one batch; return a row of the curves."""
+        weights = self.config.loss
         self.network.train()
         parts = [batch.base, batch.relative]
         if batch.accident is not None:
@@ -73,20 +73,20 @@ class Trainer:
         unrelated = losses.strangers(latents, families=len(batch.base))
         negatives = [unrelated, *(losses.across(latents, earlier) for earlier in self._memory)]
         zero = latents.new_zeros(())
-        adversarial = self._adversarial(latents) if weight.adversarial else zero
+        adversarial = self._adversarial(latents) if weights.adversarial else zero
         robust = (1 - cosine_similarity(base, accident[0])).mean() if accident else zero
-        if weight.paper:
-            graded = losses.paper_contrast(base, relative, (weight.paper[0], weight.paper[1]))
+        if weights.paper:
+            graded = losses.paper_contrast(base, relative, (weights.paper[0], weights.paper[1]))
             loss = graded
         else:
             graded = losses.graded(base, relative, batch.rho)
             loss = (
-                weight.graded * graded
-                + weight.robust * robust
-                + weight.strangers * torch.cat(negatives).square().mean()
-                + weight.moments * losses.moments(latents)
+                weights.graded * graded
+                + weights.robust * robust
+                + weights.strangers * torch.cat(negatives).square().mean()
+                + weights.moments * losses.moments(latents)
             )
-        loss = loss + weight.adversarial * adversarial
+        loss = loss + weights.adversarial * adversarial
         self._set_rates()
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -106,13 +106,13 @@ class Trainer:
         }
 
     def _encode(self, terms: Tensor) -> Tensor:
-        """Latents (n, 512); batch normalisation needs all at once, others save memory."""
+        """Latents (n, 512): in one pass for batch normalisation, else one by one to save memory."""
         if isinstance(self.network, PaperCNN):
             return self.network.forward(terms)
         return torch.cat([self.network.forward(one) for one in torch.split(terms, 1)])
 
     def _adversarial(self, latents: Tensor) -> Tensor:
-        """Train the discriminator on detached latents; then what the encoder must lower."""
+        """Train the discriminator on detached latents; return the encoder's adversarial loss."""
         generator = torch.Generator(self.device)
         generator.manual_seed(self.config.seed * 1_000_003 + self.step + 500_009)
         normal = torch.randn(latents.shape, generator=generator, device=self.device)

@@ -1,1 +1,1 @@
-"""Anchors and the token-space products of a block that no re-parametrisation changes."""
+"""Anchors, terms and measurements of hidden units, none of which a re-parametrisation changes."""

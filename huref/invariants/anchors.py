@@ -1,12 +1,13 @@
-"""Anchors: which vocabulary strings a fingerprint reads, chosen from one model alone.
+"""Anchors: the vocabulary strings whose embeddings a fingerprint uses, chosen from one model.
 
-Every descendant must choose the same strings although its vocabulary was extended, trimmed or
-renumbered. So each eligible token is hashed into one of m buckets, and a bucket keeps its
-shortest token, or of several the one with the smallest second hash: a new token can change one
-row and shifts no other. Shortest, because what vocabularies gain and lose are long tokens, while
-the short ones stand in nearly all of them. (Measured on the zoo: 512 added tokens, half of them
-Latin, change 7 of 510 anchors, against 31 when the second hash alone decides; two tokenizers
-trained apart share 328 against 243.)
+A descendant has to choose the same strings even if its vocabulary was extended, trimmed or
+renumbered. So each eligible token is hashed into one of m buckets, and each bucket keeps its
+shortest token; a second hash decides between tokens of equal length. A new token can then change
+one row and does not shift the others. The shortest, because extensions add and trimming removes
+mostly long tokens, while nearly all vocabularies contain the short ones. (Measured on the zoo: 512
+added tokens, half of them Latin, change 7 of 510 anchors, against 31 if the second hash alone
+decides; two independently trained tokenizers share 328 anchors, against 243.) See docs/maths.md,
+Anchors.
 """
 
 import hashlib
@@ -19,13 +20,13 @@ from huref.errors import AnchorError
 from huref.loader.vocabulary import Token
 
 RULES = ("latin", "all")
-MIN_FILLED = 0.5  # of the buckets; below this a vocabulary is too small for its rule
+MIN_FILLED = 0.5  # share of the buckets; with fewer the vocabulary is too small for the rule
 _SALT = b"huref anchors 1\0"
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """The token of each bucket, in bucket order; an empty bucket holds b"" and id -1."""
+    """String and id of each bucket's token, in bucket order; b"" and -1 for an empty bucket."""
 
     tokens: tuple[bytes, ...]
     ids: tuple[int, ...]
@@ -35,13 +36,13 @@ class Anchors:
 
     @property
     def filled(self) -> list[int]:
-        """Indices of the buckets that hold a token."""
+        """Indices of the buckets that are not empty."""
         return [i for i, token in enumerate(self.tokens) if token]
 
     def shared(self, other: "Anchors") -> list[int]:
-        """Indices of the buckets in which both hold the same string."""
+        """Indices of the buckets that hold the same string in both."""
         pairs = zip(self.tokens, other.tokens, strict=True)
-        return [i for i, (mine, theirs) in enumerate(pairs) if mine and mine == theirs]
+        return [i for i, (a, b) in enumerate(pairs) if a and a == b]
 
 
 @lru_cache(maxsize=4096)
@@ -52,10 +53,10 @@ def _is_latin_or_ascii(character: str) -> bool:
 
 
 def is_eligible(text: bytes, rule: str) -> bool:
-    """Whether a token may become an anchor under a rule.
+    """Whether a token can become an anchor under a rule.
 
-    "latin" keeps tokens of printable ASCII and Latin letters with at least one letter, so that
-    an extension in another script changes nothing; "all" keeps every token that is not empty.
+    The rule "latin" allows tokens of printable ASCII and Latin letters with at least one letter,
+    so that an extension in another script changes no anchor; "all" allows every non-empty token.
     """
     if rule == "all":
         return bool(text)
@@ -69,11 +70,11 @@ def is_eligible(text: bytes, rule: str) -> bool:
 def choose_anchors(vocabulary: Iterable[Token], m: int, rule: str = "latin") -> Anchors:
     """Choose one token for each of m buckets.
 
-    Only normal tokens take part: specials, added tokens and byte fallbacks are left out. Where
-    a vocabulary holds one string twice, the smaller id is read.
+    Only normal tokens are considered: no special tokens, added tokens or byte fallbacks. If a
+    vocabulary has a string twice, the smaller id is taken.
 
     Raises:
-        AnchorError: fewer than half of the buckets find a token.
+        AnchorError: more than half of the buckets stay empty.
     """
     best: dict[int, tuple[int, bytes, bytes, int]] = {}
     for token in vocabulary:
@@ -87,7 +88,7 @@ def choose_anchors(vocabulary: Iterable[Token], m: int, rule: str = "latin") -> 
     if len(best) < MIN_FILLED * m:
         raise AnchorError(
             f"the vocabulary fills only {len(best)} of {m} anchor buckets under the rule "
-            f"'{rule}'; a fingerprint needs at least {int(MIN_FILLED * m)}"
+            f"'{rule}', but a fingerprint needs at least {int(MIN_FILLED * m)}"
         )
     chosen = [best[bucket][2:] if bucket in best else (b"", -1) for bucket in range(m)]
     return Anchors(

@@ -1,11 +1,11 @@
-"""Numbers that identify a hidden unit without any tokens: products inside its own block.
+"""Barcodes: numbers that identify a hidden unit without tokens.
 
-For a unit with gate, up and down vectors g, u, d in the residual stream, each of length 1, and
-for O the identity, W_q W_k^T (heads summed), W_v W_o, and the Gram matrices of the normalised
-gate, up and down vectors of all units of the block, every number x^T O y with x, y in {g, u, d}
-is the same after a rotation of the residual stream, a map of a head's features, or rescaling
-units; renumbering units only renumbers them. They need neither embeddings nor tokenizer, so they
-compare models whose vocabularies have nothing in common.
+Let g, u, d be the gate, up and down vectors of a unit in the residual stream, normalised. Let O be
+the identity, W_q W_k^T (summed over heads), W_v W_o, or the Gram matrix of the normalised gate, up
+or down vectors of all units of the network. No number x^T O y with x, y in {g, u, d} changes under
+a rotation of the residual stream, a map of a head's features or a rescaling of units, and a
+permutation of the units only permutes them. They need neither embeddings nor tokenizer, so they
+compare models whose vocabularies share no strings. See docs/maths.md, Statistics.
 """
 
 from dataclasses import dataclass
@@ -16,42 +16,42 @@ from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
 
-CHUNK = 128  # units whose numbers are worked out at once
-SAMPLED = 128  # units of a network that get a barcode; at most about twice that
-ORDERED = tuple(product(range(3), repeat=2))  # of gate, up and down, for O that is not symmetric
+CHUNK = 128  # number of units that are computed at once
+SAMPLED = 128  # units of a network in a sample; `sampled_units` gives at most twice as many
+ORDERED = tuple(product(range(3), repeat=2))  # pairs of gate, up and down, if O is not symmetric
 UNORDERED = tuple((x, y) for x, y in ORDERED if x <= y)
-# gate-up, gate-down, up-down of the identity; scores and writes; three Gram matrices.
+# The identity (gate-up, gate-down, up-down); attention's two maps; the three Gram matrices.
 PAIRS = ((0, 1), (0, 2), (1, 2)) + ORDERED * 2 + UNORDERED * 3
 NUMBERS = len(PAIRS)
-# Negating a unit's up and down together changes nothing but the sign of these.
+# Whether negating a unit's up and down together, which changes no function, flips the sign.
 FLIPS = tuple((x == 0) != (y == 0) for x, y in PAIRS)
 
 
 def sampled_units(units: int) -> Tensor:
-    """Which units of a network get a barcode: evenly spaced ones, (n,) int64."""
+    """Indices of the sampled units of a network, evenly spaced, (n,) int64."""
     return torch.arange(0, units, max(units // SAMPLED, 1))
 
 
 def find_network(networks: Tensor, layer: int, expert: int) -> int | None:
-    """The row of a table (networks, 2 or more) that begins with a block and an expert, or None."""
-    wanted = [layer, expert]
-    return next((i for i, row in enumerate(networks.tolist()) if row[:2] == wanted), None)
+    """The row of a table (networks, 2 or more) that starts with (layer, expert), or None."""
+    key = [layer, expert]
+    return next((i for i, row in enumerate(networks.tolist()) if row[:2] == key), None)
 
 
 def network_key(networks: Tensor, network: int) -> tuple[int, int]:
-    """The block and the expert with which a row of such a table begins."""
+    """The first two values of a row of such a table: block index and expert number."""
     layer, expert, *_ = networks[network].tolist()
     return layer, expert
 
 
 @dataclass(frozen=True)
 class Barcodes:
-    """Standard barcodes of units of some networks.
+    """Standardised barcodes of the units of several networks, concatenated.
 
     Attributes:
         numbers: (units, NUMBERS) float16.
-        networks: (networks, 4) int32: index of the block, number of the expert, units of the
-            network, and how many of these have a barcode: all, or those of `sampled_units`.
+        networks: (networks, 4) int32: index of the block, number of the expert, number of units,
+            and number of units with a barcode: either all, or `sampled_units`.
     """
 
     numbers: Tensor
@@ -63,20 +63,20 @@ class Barcodes:
         return self.numbers[start : start + int(self.networks[network, 3])]
 
     def find(self, layer: int, expert: int) -> int | None:
-        """Which network it is that belongs to a block and an expert, or None."""
+        """The row of `networks` of a block and an expert, or None."""
         return find_network(self.networks, layer, expert)
 
     def key(self, network: int) -> tuple[int, int]:
-        """The block and the expert of a network."""
+        """Block index and expert number of a network."""
         return network_key(self.networks, network)
 
     def units_of(self, network: int) -> Tensor:
-        """Which units of a network have a barcode, (n,) int64, ascending."""
+        """Indices of the units of a network that have a barcode, (n,) int64, ascending."""
         units, coded = self.networks[network, 2:].tolist()
         return torch.arange(units) if units == coded else sampled_units(units)
 
     def fits(self) -> bool:
-        """Whether the parts agree with each other."""
+        """Whether shapes and values of the tensors are consistent."""
         return (
             self.networks.ndim == 2
             and self.networks.shape[1] == 4
@@ -87,14 +87,20 @@ class Barcodes:
 
 
 class UnitVectors:
-    """The vectors of some units, kept so that a block's halves need not be in memory together.
+    """What barcodes need of a network, so that it can leave memory before attention is read.
+
+    Args:
+        network: a feed-forward network.
+        expert: number of the expert.
+        whole: whether to take all units or only `sampled_units`.
 
     Attributes:
-        expert: number of the network that they belong to.
-        units: number of units of that network, of which these are some or all.
-        vectors: gate, up and down of each, normalised, (3, units, d); without a gate zeros.
-        sample: those of `sampled_units`, without the zeros, (2 or 3, units, d).
-        grams: their numbers under the three Gram matrices, (units, 18).
+        expert: number of the expert.
+        units: number of units of the network.
+        vectors: normalised gate, up and down vectors of the chosen units, (3, n, d); the gate's
+            are zero for a network without a gate.
+        sample: the vectors of `sampled_units`, without a missing gate, (2 or 3, n, d).
+        grams: the numbers under the three Gram matrices, (n, 18).
     """
 
     def __init__(self, network: FeedForward, expert: int, whole: bool):
@@ -111,11 +117,11 @@ class UnitVectors:
         sampled = sampled_units(self.units) if whole else slice(None)
         roles = slice(1 if network.gate is None else 0, None)
         self.sample = self.vectors[roles, sampled]
-        under = [[_under_gram(part, W) for part in parts] for W in matrices]
-        self.grams = torch.cat([torch.cat(rows) for rows in under], dim=1)
+        by_matrix = [[_under_gram(part, W) for part in parts] for W in matrices]
+        self.grams = torch.cat([torch.cat(chunks) for chunks in by_matrix], dim=1)
 
     def barcodes(self, attention: SelfAttention) -> Tensor:
-        """The numbers of each unit, (units, NUMBERS) float32."""
+        """The numbers of each chosen unit, not standardised, (n, NUMBERS) float32."""
         parts = [_in_attention(part, attention) for part in torch.split(self.vectors, CHUNK, dim=1)]
         return torch.cat([torch.cat(parts), self.grams], dim=1)
 
@@ -124,31 +130,31 @@ def _under_gram(vectors: Tensor, W: Tensor | None) -> Tensor:
     """x^T (sum of w w^T over normalised columns w) y for vectors (3, units, d): (units, 6)."""
     if W is None:
         return torch.zeros(vectors.shape[1], len(UNORDERED))
-    seen = (vectors @ W) / W.norm(dim=0).clamp(min=1e-30)  # (3, units, h)
-    return torch.stack([(seen[x] * seen[y]).sum(dim=1) for x, y in UNORDERED], dim=1)
+    projected = (vectors @ W) / W.norm(dim=0).clamp(min=1e-30)  # (3, units, h)
+    return torch.stack([(projected[x] * projected[y]).sum(dim=1) for x, y in UNORDERED], dim=1)
 
 
 def _in_attention(vectors: Tensor, attention: SelfAttention) -> Tensor:
     """The numbers under the identity and the two maps of attention, (units, 21)."""
-    own = [(vectors[x] * vectors[y]).sum(dim=1) for x, y in PAIRS[:3]]
+    identity_numbers = [(vectors[x] * vectors[y]).sum(dim=1) for x, y in PAIRS[:3]]
     rows, count = vectors.flatten(0, 1), vectors.shape[1]
     scores = attention.scores(rows).view(3, count, 3, count)
     written = attention.write(rows).view_as(vectors)
-    asked = [scores[x, :, y].diagonal() for x, y in ORDERED]
-    told = [(written[x] * vectors[y]).sum(dim=1) for x, y in ORDERED]
-    return torch.stack(own + asked + told, dim=1)
+    qk_numbers = [scores[x, :, y].diagonal() for x, y in ORDERED]
+    vo_numbers = [(written[x] * vectors[y]).sum(dim=1) for x, y in ORDERED]
+    return torch.stack(identity_numbers + qk_numbers + vo_numbers, dim=1)
 
 
 def standard_barcodes(numbers: Tensor) -> Tensor:
-    """Barcodes in comparable units: each number centred and scaled over the units of its network.
+    """Standardise barcodes: centre and scale each number over the units of a network.
 
-    Numbers whose sign is a convention are scaled only.
+    Numbers whose sign is arbitrary (FLIPS) are scaled but not centred.
 
     Args:
         numbers: (units, NUMBERS).
 
     Returns:
-        (units, NUMBERS) float32; a number that is the same for all units becomes 0.
+        (units, NUMBERS) float32; a number that is equal for all units becomes 0.
     """
     values = numbers.double()
     flips = torch.tensor(FLIPS)

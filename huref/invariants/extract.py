@@ -1,4 +1,4 @@
-"""From a checkpoint to its terms: anchors, whitened embeddings, and the blocks that count."""
+"""From a checkpoint to its terms: choose anchors and blocks, whiten embeddings, multiply."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,29 +8,42 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Block, Mixture
+from huref.architecture.block import Block
 from huref.architecture.reader import ModelReader
-from huref.errors import AnchorError, WeightsError
+from huref.errors import AnchorError, WeightsError, locating
 from huref.invariants.anchors import Anchors, choose_anchors
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.block_units import (
+    BlockUnits,
+    join_blocks,
+    measure_block,
+    measure_networks,
+    term_and_networks,
+)
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
 from huref.invariants.relations import Relations
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
 from huref.invariants.traits import Traits, count_levels
-from huref.invariants.unit_features import UnitCollector, UnitFeatures, sketch_rows
+from huref.invariants.unit_features import UnitFeatures, sketch_rows
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
-NOOP = 1e-4  # a block writing less than this share of the residual stream does nothing
-NOOP_ROWS = 32  # anchors on which that share is measured
+NOOP = 1e-4  # a block that writes less than this share of the residual stream is a no-op
+NOOP_ROWS = 32  # number of anchors on which that share is measured
 Depth = Literal["terms", "recipe", "full"]
 
 
 @dataclass(frozen=True)
 class Extract:
-    """The terms (layers, 3, m, m) float32 of a model, and how they came about.
+    """Everything that was measured of a checkpoint's weights.
 
-    The published recipe gives terms and no more.
+    Attributes:
+        terms: (layers, 3, m, m) float32.
+        anchors: the anchors that were used.
+        layers: indices of the blocks that the terms are of.
+        recipe: the recipe that was used, which differs from the given one if the model required it.
+        units, barcodes, relations: None with the depth "terms" and for the published recipe.
+        traits: None for the published recipe.
     """
 
     terms: Tensor
@@ -44,71 +57,88 @@ class Extract:
 
 
 def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
-    """Read what the recipe names and multiply it into terms.
+    """Read the tensors that the recipe needs and compute terms and unit measurements.
 
-    The depth "terms" gives no units, barcodes and relations, which take longer than the terms.
-    With the depth "full" every block is read, not only the recipe's: its units, and the barcodes
-    of a sample of them, as of the recipe's blocks of all.
-
-    A vocabulary with too few Latin tokens uses all of its tokens, and a model with fewer blocks
-    than the recipe asks for its last ones; both get a recipe of their own name.
+    Args:
+        checkpoint: the model.
+        recipe: which anchors and which blocks. Where the vocabulary has too few Latin tokens, all
+            tokens are used; where the model has fewer blocks than the recipe needs, its last ones
+            are used. Both change the recipe, and its name with it.
+        depth: "terms" leaves out the measurements of units, which take longer than the terms.
+            "recipe" measures the units of the recipe's blocks, with barcodes for a sample of them.
+            "full" measures all blocks, with barcodes for every unit of the recipe's blocks and
+            for a sample of the units of the others.
 
     Raises:
-        AnchorError: the vocabulary is too small even so.
+        AnchorError: the vocabulary is too small even with all tokens.
         WeightsError: weights are all zero, NaN or infinite.
     """
-    if recipe.terms == PUBLISHED:
-        return _extract_as_published(checkpoint, recipe)
+    with locating(model=checkpoint.model):
+        if recipe.terms == PUBLISHED:
+            return _extract_as_published(checkpoint, recipe)
+        return _extract(checkpoint, recipe, depth)
+
+
+def _extract(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Extract:
     reader = ModelReader(checkpoint)
-    try:
-        anchors = choose_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors)
-    except AnchorError:
-        if recipe.anchors == "all":
-            raise
-        anchors = choose_anchors(checkpoint.vocabulary, recipe.m, "all")
-        recipe = replace(recipe, name=f"{recipe.name}+all-tokens", anchors="all")
+    anchors, recipe = _choose_anchors(checkpoint, recipe)
     rows = reader.embeddings([anchors.ids[i] for i in anchors.filled])
     if not rows.any():
-        raise WeightsError(f"{checkpoint.model}: the embeddings are all zero")
+        raise WeightsError("the embeddings are all zero")
     E = torch.zeros(recipe.m, rows.shape[1])
     E[anchors.filled] = rows
-    whitened = whiten(E, recipe.damping)
-    working = list(islice(_working_blocks(reader, rows), max(recipe.layers) + 1))
-    if not working:
+    E = whiten(E, recipe.damping)
+    layers, recipe = _choose_blocks(reader, rows, recipe)
+    S = None if depth == "terms" else sketch_rows(anchors, E)
+    # A shallow model may use one block twice.
+    measured = {i: _measure_block(reader, i, E, S, depth == "full") for i in dict.fromkeys(layers)}
+    terms = flatten(torch.stack([measured[i].terms for i in layers]), recipe.damping)
+    if not (torch.isfinite(terms).all() and terms.any(dim=(1, 2, 3)).all()):
         raise WeightsError(
-            f"{checkpoint.model}: every block writes nothing; its weights are all zero"
+            f"the blocks {list(layers)} give no terms that can be compared: the anchors' "
+            "embeddings are all equal, or products of the weights overflow"
         )
-    missing = max(recipe.layers) + 1 - len(working)
-    if missing:
-        shallow = tuple(max(position - missing, 0) for position in recipe.layers)
-        recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
-    chosen = tuple(working[position] for position in recipe.layers)
-    units = None if depth == "terms" else UnitCollector(sketch_rows(anchors, whitened))
-    # A shallow model may have to give one block twice.
-    whole = depth == "full"
-    measured = {i: _terms(reader, i, whitened, units, whole) for i in dict.fromkeys(chosen)}
-    flat = flatten(torch.stack([measured[i][0] for i in chosen]), recipe.damping)
-    if not (torch.isfinite(flat).all() and flat.any(dim=(1, 2, 3)).all()):
-        raise WeightsError(
-            f"{checkpoint.model}: the blocks {list(chosen)} give no terms that can be compared; "
-            "the anchors' embeddings are all alike, or products of the weights overflow"
-        )
-    if units is not None and whole:
-        for index in reader.attention_blocks:
-            if index not in chosen:
-                _observe(reader, index, units)
     traits = Traits(
         vocabulary=len(checkpoint.vocabulary),
         blocks=len(reader.attention_blocks),
         width=rows.shape[1],
-        levels=measured[chosen[0]][1],
+        levels=measured[layers[0]].levels,
     )
-    extract = Extract(flat, anchors, chosen, recipe, traits=traits)
-    if units is None:
+    extract = Extract(terms, anchors, layers, recipe, traits=traits)
+    if S is None:
         return extract
-    return replace(
-        extract, units=units.collected(), barcodes=units.barcodes(), relations=units.relations()
-    )
+    blocks = [block.units for block in measured.values() if block.units is not None]
+    if depth == "full":
+        others = [index for index in reader.attention_blocks if index not in layers]
+        blocks += [_measure_units(reader, index, S) for index in others]
+    units, barcodes, relations = join_blocks(blocks)
+    return replace(extract, units=units, barcodes=barcodes, relations=relations)
+
+
+def _choose_anchors(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Recipe]:
+    """Choose anchors by the recipe's rule, or by the rule "all" if that gives too few."""
+    try:
+        return choose_anchors(checkpoint.vocabulary, recipe.m, recipe.anchors), recipe
+    except AnchorError:
+        if recipe.anchors == "all":
+            raise
+        recipe = replace(recipe, name=f"{recipe.name}+all-tokens", anchors="all")
+        return choose_anchors(checkpoint.vocabulary, recipe.m, "all"), recipe
+
+
+def _choose_blocks(
+    reader: ModelReader, rows: Tensor, recipe: Recipe
+) -> tuple[tuple[int, ...], Recipe]:
+    """Indices of the recipe's blocks. If the model has too few, positions are shifted down."""
+    needed = max(recipe.layers) + 1
+    working = list(islice(_working_blocks(reader, rows), needed))
+    if not working:
+        raise WeightsError("no block writes anything; its weights are all zero")
+    missing = needed - len(working)
+    if missing:
+        shallow = tuple(max(position - missing, 0) for position in recipe.layers)
+        recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
+    return tuple(working[position] for position in recipe.layers), recipe
 
 
 def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
@@ -124,37 +154,40 @@ def _extract_as_published(checkpoint: Checkpoint, recipe: Recipe) -> Extract:
     return Extract(torch.stack(terms), anchors, chosen, replace(recipe, anchors=rule))
 
 
-def _terms(
-    reader: ModelReader, index: int, E: Tensor, units: UnitCollector | None, whole: bool
-) -> tuple[Tensor, float | None]:
-    """The terms (3, m, m) of a block and its weights' levels; its units go to the collector.
+@dataclass(frozen=True)
+class _BlockMeasurements:
+    """The terms (3, m, m) of a block, the result of `count_levels`, and its units."""
 
-    Attention and feed-forward network are in memory one after the other.
+    terms: Tensor
+    levels: float | None
+    units: BlockUnits | None
+
+
+def _measure_block(
+    reader: ModelReader, index: int, E: Tensor, S: Tensor | None, every_unit: bool
+) -> _BlockMeasurements:
+    """Measure a block, and its units if sketch rows S are given.
+
+    The feed-forward network leaves memory before attention is read.
     """
-    network = reader.read_ffn(index)
-    if units is not None:
-        units.expect(index, whole)
-        network = units.observe(index, network)
-    ffn = ffn_term(network, E)
+    if S is None:
+        ffn, networks = ffn_term(reader.read_ffn(index), E), None
+    else:
+        ffn, networks = term_and_networks(reader.read_ffn(index), E, S, every_unit)
     attention = reader.read_attention(index)
-    if units is not None:
-        units.conclude(index, attention)
-    qk, vo = attention_terms(attention, E)
-    return torch.stack([qk, vo, ffn]), count_levels(attention.o)
+    units = None if networks is None else measure_block(index, networks, attention)
+    terms = torch.stack([*attention_terms(attention, E), ffn])
+    return _BlockMeasurements(terms, count_levels(attention.o), units)
 
 
-def _observe(reader: ModelReader, index: int, units: UnitCollector) -> None:
-    """Take a block's units without its terms."""
-    units.expect(index)
-    ffn = units.observe(index, reader.read_ffn(index))
-    if isinstance(ffn, Mixture):
-        for expert in range(ffn.count):
-            ffn.read(expert)
-    units.conclude(index, reader.read_attention(index))
+def _measure_units(reader: ModelReader, index: int, S: Tensor) -> BlockUnits:
+    """Measure a block's units without its terms."""
+    networks = measure_networks(reader.read_ffn(index), S)
+    return measure_block(index, networks, reader.read_attention(index))
 
 
 def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:
-    """Indices of the blocks that change the residual stream, first to last."""
+    """Indices of the blocks that are not no-ops, ascending."""
     sample = rows[:NOOP_ROWS]
     for index in reader.attention_blocks:
         if not reader.may_be_noop(index) or writes(reader.read_block(index), sample) >= NOOP:
@@ -162,10 +195,10 @@ def _working_blocks(reader: ModelReader, rows: Tensor) -> Iterator[int]:
 
 
 def writes(block: Block, rows: Tensor) -> float:
-    """How much a block adds to the residual stream, as a share of what is there.
+    """Norm of what a block writes, divided by the norm of the residual stream.
 
-    Activations and softmax are left out: the attention's value path and the bilinear feed-forward
-    network, on embedding rows (n, d) as RMSNorm would scale them. The larger of the two counts.
+    Measured on embedding rows (n, d), scaled as RMSNorm scales them, without activations and
+    softmax: the larger of attention's value path and the bilinear feed-forward network.
     """
     x = rows / rows.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
     written = max(block.attention.write(x).norm(), block.ffn.write(x).norm())

@@ -1,9 +1,9 @@
-"""The terms as HuRef published them (arXiv 2312.04828), to lay our tables beside theirs.
+"""The terms as HuRef published them (arXiv 2312.04828), for comparison with published tables.
 
-Embeddings are taken as they are, norms and their gains are left out, the gate's weights are
-multiplied with up's element by element, and rows are compared by the rank of their token. Where
-the published code mispairs heads (grouped queries, fused layouts) ours are paired as the model
-pairs them. What our own recipe does instead, and why, is in `huref.invariants.terms`.
+Embeddings are not whitened, norms and their gains are left out, the weights of gate and up are
+multiplied element by element, and rows are compared by the rank of their token. The published code
+mispairs heads (grouped queries, fused layouts); here they are paired as the model does. For the
+terms of the default recipe see `huref.invariants.terms`.
 """
 
 import hashlib
@@ -20,30 +20,29 @@ from huref.errors import AnchorError, RecipeError
 from huref.invariants.anchors import Anchors
 from huref.loader.vocabulary import Token
 
-PUBLISHED = "published-1"  # the recipe's `terms`
-RANK = "rank"  # the recipe's `anchors`: this, or "rank:" and a file of token ids
-LAYERS = 2  # the last ones
-FEWEST = 256  # ranked tokens
+PUBLISHED = "published-1"  # value of the recipe's `terms`
+RANK = "rank"  # value of the recipe's `anchors`: "rank", or "rank:FILE" with a file of token ids
+FEWEST = 256  # ranked tokens that are needed
 
 
 def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anchors, str]:
-    """The m rarest tokens, by the user's list or by the tail of the vocabulary.
+    """The m rarest tokens, from a file of the user's or from the end of the vocabulary.
 
-    Where there are fewer, the largest power of two of them is taken, so that vocabularies of
-    nearly one size are cut alike; the recipe then has to get a name and an m of its own.
+    If there are fewer than m, the number is rounded down to a power of two, so that vocabularies
+    of similar size give equal numbers; the caller has to change the recipe's name and m.
 
     Args:
         vocabulary: all tokens.
-        m: how many.
-        rule: "rank" takes the last m normal tokens; "rank:FILE" the last m of a file's ids, most
-            frequent first, as a JSON list or one id a line.
+        m: number of tokens.
+        rule: "rank" for the last m normal tokens; "rank:FILE" for the last m ids of a file, which
+            lists ids by descending frequency, as a JSON list or one per line.
 
     Returns:
-        Anchors whose strings are ranks, so that two models are compared rank by rank whatever
-        the tokens are, as published; and the rule with a digest in place of the file.
+        Anchors with ranks in place of strings, because published terms are compared by rank; and
+        the rule with a digest in place of the file.
 
     Raises:
-        AnchorError: there are too few tokens even so.
+        AnchorError: there are fewer than 256 tokens.
         RecipeError: the file is not a list of ids.
     """
     file = rule.removeprefix(RANK).removeprefix(":")
@@ -54,7 +53,7 @@ def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anch
     if len(ids) < m:
         if len(ids) < FEWEST:
             raise AnchorError(
-                f"the published terms need {FEWEST} ranked tokens at least, there are {len(ids)}"
+                f"the published terms need at least {FEWEST} ranked tokens, there are {len(ids)}"
             )
         m = 2 ** (len(ids).bit_length() - 1)
     ranks = tuple(f"rank {i}".encode() for i in range(m))
@@ -68,7 +67,7 @@ def _read_ids(path: Path) -> tuple[list[int], str]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return [int(number) for number in ids], f"{RANK}:{digest}"
     except (OSError, ValueError, TypeError) as error:
-        raise RecipeError(f"{path}: not a list of token ids ({type(error).__name__})") from error
+        raise RecipeError(f"not a list of token ids ({type(error).__name__})", file=path) from error
 
 
 def _as_published(ffn: FeedForward) -> FeedForward:
@@ -78,11 +77,11 @@ def _as_published(ffn: FeedForward) -> FeedForward:
 def published_terms(
     attention: Attention | LatentAttention, ffn: FeedForward | Mixture, E: Tensor
 ) -> Tensor:
-    """The published terms (3, m, m) of a block whose gains were not folded in.
+    """The published terms (3, m, m) of a block read without folding gains.
 
-    Norms on queries and keys are left out like all others, but not those inside latent
-    attention, without which its projections do not follow each other; neither are experts
-    anything that the paper covers: theirs is the mean, as in our own terms.
+    Norms are left out, including those on queries and keys. Norms inside latent attention are
+    kept, because its projections are only defined with them. The paper does not cover experts; as
+    in the default recipe, their mean is taken.
     """
     if isinstance(attention, Attention):
         attention = replace(attention, q_norm=None, k_norm=None, v_norm=None)

@@ -1,12 +1,12 @@
-"""A record: a model's terms and latent with what is needed to compare them, in one file.
+"""Records: a model's terms, latent and unit measurements, in one safetensors file.
 
-Terms leak weights, so a record is private; the picture carries only the latent.
+Terms leak weights, so a record is private. A picture carries the latent only.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
+AGAIN = "make the record again"
 DIGEST = "digest"  # metadata key
 SALT = "salt"
 DOMAIN = b"huref record 1\n"
@@ -58,20 +59,23 @@ class Seal:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured of one model.
+    """All measurements of one model.
+
+    A record that was read from a picture has model, recipe and latent only. One with the published
+    terms has no latent.
 
     Attributes:
-        model: what the user called it.
+        model: the model as the user called it.
         revision: the commit, or None.
-        recipe: how it was made.
-        layers: indices of the blocks that were read, or None when unknown.
-        anchors: the anchor strings in row order, or None (a picture does not carry them).
-        terms: (layers, 3, m, m) float32, or None (likewise).
+        recipe: the recipe that was used.
+        layers: indices of the blocks whose terms these are.
+        anchors: the anchors in row order.
+        terms: (layers, 3, m, m) float32.
         latent: (512,) float32.
-        units: what the hidden units do, or None (a picture, or a record of an older huref).
-        barcodes: numbers that identify some of them without tokens, or None (likewise).
-        traits: plain facts, or None (likewise).
-        relations: how a sample of the units lie to each other, or None (likewise).
+        units: features of the hidden units.
+        barcodes: numbers that identify hidden units without tokens.
+        traits: properties by which the direction of descent is judged.
+        relations: cosines between the vectors of sampled hidden units.
         salt: 64 random hex digits of an attested record, or "".
         digest: of a record read from a file, see `digest_of`; "" otherwise.
         seal: of a record read from a picture, or None.
@@ -92,15 +96,11 @@ class Record:
     digest: str = ""
     seal: Seal | None = None
 
-    def with_latent(self, latent: np.ndarray) -> "Record":
-        """The same record with a latent."""
-        return replace(self, latent=latent)
-
     def contents(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The tensors and the metadata strings of the record's file, its digest among them.
 
         Raises:
-            RecordError: the record lacks terms or a latent, so there is nothing to save.
+            RecordError: the record lacks anchors, terms or a latent.
         """
         if self.terms is None or self.anchors is None or self.latent is None:
             raise RecordError("only a model's weights give a record to save", model=self.model)
@@ -119,17 +119,17 @@ class Record:
             metadata[SALT] = self.salt
         tensors = {"terms": self.terms.contiguous(), "latent": torch.from_numpy(self.latent)}
         parts = {"units": self.units, "barcodes": self.barcodes, "relations": self.relations}
-        for name, held in parts.items():
-            if held is not None:
-                tensors |= {f"{name}.{f.name}": getattr(held, f.name) for f in fields(held)}
+        for name, part in parts.items():
+            if part is not None:
+                tensors |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         return tensors, metadata | {DIGEST: digest_of(tensors, metadata)}
 
     def save(self, path: Path) -> None:
-        """Write the record, first under a temporary name.
+        """Write the record completely or not at all.
 
         Raises:
-            RecordError: the record lacks terms or a latent, so there is nothing to save.
+            RecordError: the record lacks anchors, terms or a latent.
         """
         tensors, metadata = self.contents()
         with replacing(path) as temporary:
@@ -155,7 +155,7 @@ def load_record(path: Path) -> Record:
     """Read a record that `Record.save` wrote.
 
     Raises:
-        RecordError: the file is not a record, was edited, or its parts do not fit together.
+        RecordError: the file is not a record, is damaged, or was edited.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -167,9 +167,12 @@ def load_record(path: Path) -> Record:
                 "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
                 "latent": (LATENT_SIZE,),
             }
-            held = {n: shape for n, shape in shapes.items() if n not in optional}
-            if held != expected:
-                raise RecordError(f"{path}: a record holds {expected}, this file {held}")
+            found = {n: shape for n, shape in shapes.items() if n not in optional}
+            if found != expected:
+                raise RecordError(
+                    f"a record of its recipe has the tensors {expected}, this file {found}",
+                    file=path,
+                )
             tensors = {name: file.get_tensor(name) for name in shapes}
         _require_untouched(tensors, metadata, path)
         terms, latent = tensors["terms"].float(), tensors["latent"].float().numpy()
@@ -188,13 +191,14 @@ def load_record(path: Path) -> Record:
         traits = parse_traits(json.loads(metadata["traits"])) if "traits" in metadata else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RecordError(
-            f"{path}: not a record that 'huref fingerprint --record' wrote ({type(error).__name__})"
+            f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
+            file=path,
         ) from error
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
-        raise RecordError(f"{path}: the record's anchors or numbers are damaged; make it again")
+        raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(held is None or held.fits() for held in (units, barcodes, relations)):
-        raise RecordError(f"{path}: the record's units are damaged; make it again")
+    if not all(part is None or part.fits() for part in (units, barcodes, relations)):
+        raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
         model,
         revision,
@@ -220,11 +224,11 @@ def _require_untouched(
         raise EditedError(
             "it has no digest: it was edited, or made before records had one",
             file=path,
-            advice="make it again",
+            advice=AGAIN,
         )
     if stated != digest_of(tensors, metadata):
         raise EditedError(
             "the record was edited or damaged: its digest does not fit what it holds",
             file=path,
-            advice="make it again",
+            advice=AGAIN,
         )

@@ -1,4 +1,4 @@
-"""The three invariant terms of a block: its products, carried to token space.
+"""The three invariant terms of a block: products of its weights in token space.
 
 Row vectors throughout: x @ W. E is the (m, d) matrix of whitened anchor embeddings.
 
@@ -6,10 +6,11 @@ Row vectors throughout: x @ W. E is the (m, d) matrix of whitened anchor embeddi
     vo  = sum over heads (E W_v) (W_o E^T)
     ffn = ((E W_up) * (E W_gate)) W_down E^T
 
-Every index of a hidden basis (head, hidden unit, residual stream) is summed over, so a map of
-that basis which leaves the model's function alone leaves the terms alone. HuRef (arXiv
-2312.04828) introduced the products; the gate is multiplied after projection, because a product
-of weights element by element does not commute with a rotation of the residual stream.
+Every index of a hidden basis (head, hidden unit, residual stream) is summed over, so a change of
+basis that preserves the model's function preserves the terms. HuRef (arXiv 2312.04828) introduced
+the products. Unlike there, the gate is multiplied after projection to token space, because an
+element-wise product of weights does not commute with a rotation of the residual stream. See
+docs/maths.md, Terms and Whitening.
 """
 
 import torch
@@ -18,18 +19,18 @@ from torch import Tensor
 from huref.architecture.block import Block, FeedForward, Mixture, SelfAttention
 
 TERMS = ("qk", "vo", "ffn")
-DAMPING = 0.1  # of the mean squared singular value; keeps near-duplicate rows from blowing up
+DAMPING = 0.1  # of the mean squared singular value; bounds the effect of near-duplicate rows
 
 
 def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
     """Centre the anchors' embeddings and replace them by their damped polar factor.
 
-    Singular value s becomes s / sqrt(s^2 + damping * mean s^2). Embeddings of unrelated models
-    that saw similar text resemble each other; their whitened rows do not carry that over.
+    Singular value s becomes s / sqrt(s^2 + damping * mean s^2). The embeddings of unrelated models
+    that were trained on similar text correlate; their whitened embeddings do not.
 
     Args:
-        embeddings: (m, d), any real dtype. All-zero rows (empty buckets) stay zero.
-        damping: share of the mean squared singular value added under the root.
+        embeddings: (m, d), any real dtype. Zero rows (empty buckets) stay zero.
+        damping: factor of the mean squared singular value under the root.
 
     Returns:
         (m, d) float32.
@@ -41,7 +42,7 @@ def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
     squared, vectors = torch.linalg.eigh(gram)
     squared = squared.clamp(min=0)
     mean_squared = squared.sum() / min(centred.shape)
-    floor = torch.finfo(torch.float64).tiny  # rows that are all alike become zero
+    floor = torch.finfo(torch.float64).tiny  # rows that are all equal become zero
     scale = (squared + damping * mean_squared + floor).rsqrt()
     whitened = torch.zeros_like(rows)
     whitened[filled] = (vectors * scale) @ (vectors.T @ centred)
@@ -49,16 +50,17 @@ def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
-    """Replace each term by its damped polar factor: the same directions, nearly equal strengths.
+    """Replace each term by its damped polar factor, which makes its singular values nearly equal.
 
-    Singular value s becomes s / sqrt(s^2 + damping * mean s^2), as in `whiten`. A trained term
-    keeps most of its energy in a few directions (token frequency above all) that unrelated models
-    have in common. Measured on two bases of one shape, text and order but different seeds: their
-    ICS falls from 0.17 to 0.04, a fine-tune's stays at 0.99, a long continuation's at 0.79.
+    Singular value s becomes s / sqrt(s^2 + damping * mean s^2), as in `whiten`. Most of the energy
+    of a trained term is in a few directions (above all token frequency) that unrelated models
+    share. Measured on two bases of equal shape, text and data order but different seeds: their
+    ICS falls from 0.17 to 0.04, that of a fine-tune stays 0.99, that of long continued
+    pretraining 0.79.
 
     Args:
-        terms: (..., m, m), any real dtype. All-zero rows and columns (empty buckets) stay zero.
-        damping: share of the mean squared singular value added under the root.
+        terms: (..., m, m), any real dtype. Zero rows and columns (empty buckets) stay zero.
+        damping: factor of the mean squared singular value under the root.
 
     Returns:
         (..., m, m) float32.
@@ -68,7 +70,7 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     squared, vectors = torch.linalg.eigh(T @ T.mT)
     squared = squared.clamp(min=0)
     mean_squared = squared.mean(dim=-1, keepdim=True)
-    floor = torch.finfo(torch.float64).tiny  # a term that is zero stays zero
+    floor = torch.finfo(torch.float64).tiny  # a zero term stays zero
     scale = (squared + damping * mean_squared + floor).rsqrt()
     flattened: Tensor = (vectors * scale[..., None, :]) @ (vectors.mT @ T)
     return flattened.float()
@@ -80,7 +82,7 @@ def attention_terms(attention: SelfAttention, E: Tensor) -> tuple[Tensor, Tensor
 
 
 def ffn_term(ffn: FeedForward | Mixture, E: Tensor) -> Tensor:
-    """The ffn term, (m, m); of a mixture, the mean over its experts plus the shared one."""
+    """The ffn term, (m, m); for a mixture the mean over its experts plus the shared experts."""
     return ffn.write(E) @ E.T
 
 
@@ -90,7 +92,7 @@ def block_terms(block: Block, E: Tensor) -> Tensor:
 
 
 def standardise(terms: Tensor) -> Tensor:
-    """Each (m, m) term to mean 0 and standard deviation 1; a constant term becomes zero.
+    """Scale each (m, m) term to mean 0 and standard deviation 1; a constant term becomes 0.
 
     Args:
         terms: (..., m, m).
@@ -103,7 +105,7 @@ def standardise(terms: Tensor) -> Tensor:
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Pearson correlation over the last two axes, (..., m, m) twice -> (...) float64.
 
-    A term without variation correlates with nothing: the result is 0 there.
+    The correlation with a constant term is defined as 0.
     """
     x, y = (t.double() - t.double().mean(dim=(-2, -1), keepdim=True) for t in (a, b))
     norm = (x.square().sum(dim=(-2, -1)) * y.square().sum(dim=(-2, -1))).sqrt()

@@ -1,22 +1,23 @@
-"""Plain facts of a model that say which of two relatives came first."""
+"""Traits: properties of a model by which the direction of descent is judged."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
-NEIGHBOURS = 32  # every format of four bits or fewer scales at least so many weights together
+NEIGHBOURS = 32  # formats of four bits or fewer have one scale for at least 32 weights
 
 
 @dataclass(frozen=True)
 class Traits:
-    """Facts of a model.
+    """Properties of a model.
 
     Attributes:
-        vocabulary: number of tokens that the tokenizer has.
-        blocks: number of layers with attention, those that do nothing included.
-        width: of the residual stream.
-        levels: mean number of distinct values among 32 neighbouring weights, or None.
+        vocabulary: number of tokens of the tokenizer.
+        blocks: number of layers with attention, including no-ops.
+        width: width of the residual stream.
+        levels: mean number of distinct values among 32 neighbouring weights, or None if unknown;
+            small for weights that are or once were quantised.
     """
 
     vocabulary: int
@@ -25,12 +26,16 @@ class Traits:
     levels: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """All facts, as JSON has them."""
+        """All fields, as a JSON object."""
         return asdict(self)
 
 
 def parse_traits(data: Any) -> Traits:
-    """Traits from what `to_json` gave. Raises ValueError, TypeError or KeyError when it is not."""
+    """Traits from the result of `to_json`.
+
+    Raises:
+        ValueError, TypeError, KeyError: the data is something else.
+    """
     levels = data["levels"]
     return Traits(
         vocabulary=int(data["vocabulary"]),
@@ -41,15 +46,15 @@ def parse_traits(data: Any) -> Traits:
 
 
 def count_levels(weights: Tensor) -> float | None:
-    """Mean number of distinct values among 32 weights that one output reads from neighbours.
+    """Mean number of distinct values among 32 weights of one output and neighbouring inputs.
 
-    About 31 for trained weights in 16 bits, at most 16 where they lie on a grid of four bits.
+    About 31 for trained weights in 16 bits, at most 16 for weights rounded to four bits.
 
     Args:
-        weights: (in, out), as stored: no gain folded into its inputs.
+        weights: (in, out), without a gain folded into the inputs.
 
     Returns:
-        The mean, or None for matrices of fewer than 32 inputs.
+        The mean, or None for fewer than 32 inputs.
     """
     groups = min(len(weights) // NEIGHBOURS, 8)
     if not groups:

@@ -1,1 +1,1 @@
-"""What records say about who descends from whom: similarity, tables and verdicts."""
+"""Similarity, evidence and verdicts of models, from their records."""

@@ -14,12 +14,12 @@ from huref.assets import locate
 from huref.errors import CheckpointDigestError
 
 FILE = "configs/lineage.json"
-TAIL = 0.025  # of a 95 % interval, on either side
+TAIL = 0.025  # probability outside a 95 % interval, on either side
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Independent pairs that were tried, and how many were called related."""
+    """Number of independent pairs in the measurement, and of those that were called related."""
 
     independent_pairs: int
     called_related: int
@@ -39,9 +39,9 @@ class Calibration:
 
 
 def exact_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share (Clopper and Pearson 1934, Biometrika 26); (0, 1) without trials.
+    """95 % interval of a rate (Clopper and Pearson 1934, Biometrika 26); (0, 1) without trials.
 
-    Quantiles of beta distributions: it covers the true share in at least 95 of 100 cases.
+    Its ends are quantiles of beta distributions; it covers the true rate at least 95 times in 100.
     """
     failures = trials - successes
     low = float(betaincinv(successes, failures + 1, TAIL)) if successes else 0.0

@@ -1,4 +1,4 @@
-"""What is known of two models beyond their similarity, and what follows from it."""
+"""The evidence of a pair of models: tests, verdict, direction, layer map; and mixtures."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,12 +13,12 @@ Test = Literal["order", "agreement"]
 
 @dataclass(frozen=True)
 class UnitCount:
-    """Feed-forward hidden units that correspond in one pair of blocks.
+    """Hidden units of the feed-forward networks that correspond in one pair of blocks.
 
     Attributes:
-        matched: how many the test counted.
-        of: units of the smaller of the two networks; of a large one, those that were looked for.
-        layer: index of the block of the first model.
+        matched: number of units that the test counted.
+        of: number of units of the smaller network, or of the sample of a large one.
+        layer: index of the first model's block.
     """
 
     matched: int
@@ -31,9 +31,9 @@ class LayerMap:
     """Which block of B comes from which block of A.
 
     Attributes:
-        a_layers: block indices of A that were compared.
+        a_layers: indices of the compared blocks of A.
         b_layers: likewise of B.
-        share: units that correspond, as a share, (len(a_layers), len(b_layers)) in [0, 1].
+        share: corresponding units as a share, (len(a_layers), len(b_layers)) in [0, 1].
         source: for each of `b_layers` the block of A that it comes from, or None.
     """
 
@@ -44,16 +44,17 @@ class LayerMap:
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """Blocks that correspond, (of A, of B)."""
+        """Corresponding blocks, (of A, of B)."""
         both = zip(self.source, self.b_layers, strict=True)
         return tuple((a, b) for a, b in both if a is not None)
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Which of two models stands nearer their root, and what says so.
+    """Which of two models is nearer their root, and the reason.
 
-    That one is the other's parent, or a sibling of its parent; a pair alone cannot tell.
+    The older model is the other's parent or a sibling of its parent; a pair alone cannot decide
+    which.
     """
 
     older: Literal["a", "b"]
@@ -62,17 +63,17 @@ class Direction:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tests of one pair; what could not be had is None, and `why` says so.
+    """The tests of one pair and the verdict; a figure that could not be measured is None.
 
     Attributes:
         units: the count behind `log10_p`.
         log10_p: log10 of the test's p-value; exact for "order", calibrated for "agreement".
-        test: which of the two it is.
-        verdict: one of four, or None where nothing was tested.
-        why: one sentence for the verdict, or for its absence.
-        retention: how much of what each learned the other holds, where units correspond.
-        direction: which model stands nearer their root, where that can be told.
+        test: the test that gave it.
+        verdict: None where nothing could be compared.
+        why: the reason for the verdict or for its absence, in one sentence.
+        direction: which model is nearer the root, where there is a sign of it.
         layer_map: which block comes from which, where all blocks were read.
+        retention: how much of what each model learned the other retains, where units correspond.
     """
 
     units: UnitCount | None = None
@@ -87,12 +88,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How much of each parent a merged model took.
+    """The shares of a merged model's parents.
 
     Attributes:
         child: the merged model, as the user called it.
-        parents: the models that it was mixed from.
-        shares: share of each, in the order of `parents`.
+        parents: the models that were merged.
+        shares: share of each, in the order of `parents`; they add up to 1.
         low: lower ends of the shares' 95 % intervals.
         high: upper ends.
     """

@@ -1,11 +1,12 @@
-"""Which models are mixtures of others in the table, and how much of each they took.
+"""Which models are mixtures of others in the table, and with which shares.
 
-Merging adds weights up, and token features of hidden units are linear in weights, as far as the
-parents' embeddings and gains agree. So a merged model's features are, nearly, the same mixture of
-its parents' features. A mixture is reported where two to four models explain most of what
-separates a model from the nearest of them; the zoo's linear and spherical merges leave 0.04 to
-0.35 of that distance, models that are no mixtures 0.6 and more. Merges that pick weights by sign
-or size (TIES, DARE) are not linear, leave as much, and are not reported.
+Merging adds weights, and token features of hidden units are linear in the weights as far as the
+parents' embeddings and gains agree. So the features of a merged model are nearly the same mixture
+of its parents' features. A mixture is reported where a mixture of two to four models comes much
+nearer to a model than the nearest single one: the zoo's linear and spherical merges leave 0.04 to
+0.35 of that distance, models that are no mixtures 0.6 and more. Merges that select weights by sign
+or size (TIES, DARE) are not linear, leave as much as models that are no mixtures, and are not
+reported (docs/maths.md, Statistics).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,39 +16,39 @@ import numpy as np
 from huref.invariants.record import Record
 from huref.lineage.evidence import Mixing
 
-NEAREST = 60  # candidates for parents
-BEAM = 8  # sets of parents that are extended by one more
+NEAREST = 60  # candidate parents
+BEAM = 8  # sets of parents that are extended by one parent
 MOST_PARENTS = 4
-LEFT_OVER = 0.42  # of the distance to the nearest model, at most, for a mixture
+LEFT_OVER = 0.42  # distance to a mixture, at most, in distances to the nearest model
 SMALLEST_SHARE = 0.05
-WORTH = 0.7  # one parent more must bring the rest below so much of what it was
-SUM = (0.9, 1.1)  # of the shares before they are normalised
-CHUNKS = 64  # groups of hidden units that the bootstrap draws from
+WORTH = 0.7  # another parent must reduce the distance below this fraction of it
+SUM = (0.9, 1.1)  # range of the sum of the shares before normalisation
+CHUNKS = 64  # groups of hidden units that the bootstrap resamples
 DRAWS = 200
-MISFIT = 0.5
+MISFIT = 0.5  # part of the unexplained distance that widens an interval
 
 
 def find_mixings(records: Sequence[Record]) -> tuple[Mixing, ...]:
     """The mixtures among records of one family.
 
     Args:
-        records: models that one training lies behind. Those without units, and those whose
-            networks have other sizes than most, are left out.
+        records: models from one training run. Those without units, and those whose networks
+            have other sizes than most, are left out.
     """
-    alike = _most_common_shape(records)
-    if len(alike) < 3:
+    records = _most_common_shape(records)
+    if len(records) < 3:
         return ()
-    grams = _grams(alike)
+    grams = _grams(records)
     total = grams.sum(axis=0)
-    everyone = range(len(alike))
+    everyone = range(len(records))
     first = {i: parents for i in everyone if (parents := _parents(total, i, everyone))}
     found = {}
     for child in first:
-        # A mixture may look like one of other mixtures of the same parents.
+        # A mixture can also be explained by other mixtures of the same parents.
         plain = [i for i in everyone if i not in first or i == child]
         found[child] = _parents(total, child, plain) or first[child]
     return tuple(
-        _measure(grams, alike, child, parents)
+        _measure(grams, records, child, parents)
         for child, parents in found.items()
         if not any(child in found.get(parent, ()) for parent in parents)
     )
@@ -63,13 +64,13 @@ def _most_common_shape(records: Sequence[Record]) -> list[Record]:
 
 
 def _read_networks(record: Record) -> list[int]:
-    """Networks of the recipe's blocks, which all depths have."""
+    """Indices of the networks of the recipe's blocks, which records of all depths have."""
     assert record.units is not None
     return [i for layer in record.layers or () for i in record.units.in_layer(layer)]
 
 
 def _grams(records: Sequence[Record]) -> np.ndarray:
-    """Inner products of all models' features by group of units, (chunks, models, models)."""
+    """Inner products of all models' features for each group of units, (chunks, models, models)."""
     features = []
     for record in records:
         assert record.units is not None
@@ -109,7 +110,7 @@ def _parents(gram: np.ndarray, child: int, among: Sequence[int]) -> tuple[int, .
 def _explanations(
     gram: np.ndarray, child: int, sets: Iterable[tuple[int, ...]]
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """The sets of parents with plausible shares, after the squared distance that each leaves."""
+    """Sets of parents with plausible shares, each after the squared distance that it leaves."""
     for parents in sets:
         shares = _solve(gram, child, parents)
         if SUM[0] <= shares.sum() <= SUM[1] and shares.min() >= SMALLEST_SHARE:
@@ -117,10 +118,10 @@ def _explanations(
 
 
 def _solve(gram: np.ndarray, child: int, parents: Sequence[int]) -> np.ndarray:
-    """Least squares: the shares of some parents that come nearest to the child."""
+    """The shares of some parents whose mixture is nearest to the child (least squares)."""
     chosen = list(parents)
     inner = gram[np.ix_(chosen, chosen)]
-    ridge = 1e-9 * np.trace(inner) * np.eye(len(chosen))  # two parents may be one and the same
+    ridge = 1e-9 * np.trace(inner) * np.eye(len(chosen))  # two parents may be identical
     solution: np.ndarray = np.linalg.solve(inner + ridge, gram[chosen, child])
     return solution
 
@@ -137,8 +138,8 @@ def _measure(
 ) -> Mixing:
     """Shares and their intervals.
 
-    An interval covers chance, by drawing groups of hidden units with replacement, and what the
-    mixture leaves unexplained, should half of it lean towards one parent.
+    An interval adds two parts: the spread of a bootstrap over groups of hidden units, and the
+    shift of the shares if half of the unexplained distance pointed towards one parent.
     """
 
     def shares(gram: np.ndarray) -> np.ndarray:
@@ -166,7 +167,7 @@ def _measure(
 
 
 def _misfit(gram: np.ndarray, child: int, parents: Sequence[int]) -> float:
-    """What a mixture leaves unexplained, against the mean distance between its parents."""
-    left = _distance(gram, child, parents, _solve(gram, child, parents))
-    apart = [_distance(gram, i, (j,), np.ones(1)) for i in parents for j in parents if i < j]
-    return float(np.sqrt(max(left, 0.0) / max(float(np.mean(apart)), 1e-300)))
+    """Distance from the child to the mixture, in mean distances between the parents."""
+    unexplained = _distance(gram, child, parents, _solve(gram, child, parents))
+    between = [_distance(gram, i, (j,), np.ones(1)) for i in parents for j in parents if i < j]
+    return float(np.sqrt(max(unexplained, 0.0) / max(float(np.mean(between)), 1e-300)))

@@ -1,4 +1,4 @@
-"""A lineage forest in Newick's notation, which every program for trees reads.
+"""A lineage forest in Newick notation, which phylogenetics software reads.
 
 https://phylipweb.github.io/phylip/newicktree.html
 """
@@ -7,14 +7,14 @@ from huref.lineage.tree import Forest, Tree
 
 
 def as_newick(forest: Forest) -> str:
-    """One tree a line, ended by ";"; branch lengths are -ln ICS, labels those of the table."""
+    """One tree a line, ended by ";"; branch lengths are -ln ICS, labels are those of the table."""
     labels = [_quote(label) for label in forest.table.labels]
     return "".join(f"{_write(tree, labels)};\n" for tree in forest.trees)
 
 
 def _write(tree: Tree, labels: list[str]) -> str:
     children: dict[int, list[str]] = {}
-    for number, node in reversed(list(enumerate(tree.nodes))):  # those below before those above
+    for number, node in reversed(list(enumerate(tree.nodes))):  # children before their parents
         inner = ",".join(reversed(children.pop(number, [])))
         text = (f"({inner})" if inner else "") + ("" if node.model is None else labels[node.model])
         if node.above is None:
@@ -24,6 +24,6 @@ def _write(tree: Tree, labels: list[str]) -> str:
 
 
 def _quote(label: str) -> str:
-    """A quoted label; a quote in it is doubled, and what cannot be printed becomes a space."""
+    """A quoted label; quotes are doubled, and characters that cannot be printed become spaces."""
     kept = "".join(letter if letter.isprintable() else " " for letter in label)
     return "'" + kept.replace("'", "''") + "'"

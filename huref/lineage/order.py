@@ -1,8 +1,8 @@
-"""How surprising a matching of hidden units is, if the models were trained independently.
+"""p-values of a matching of hidden units, under the null that the models are independent.
 
-Units of a model that was trained from its own initialisation could be numbered in any way alike:
-training treats them all the same. So the chance that matched units sit at the same indices, or
-in the same order, follows from counting permutations alone, whatever the features are. The
+Training treats all hidden units alike, so every order of the units is equally likely in a model
+that was trained from its own initialisation. The probability that matched units have the same
+indices, or the same order, then follows from counting permutations, whatever the features are. The
 agreement of two matchings has no such null; its rate is measured on independent models.
 """
 
@@ -11,31 +11,31 @@ from bisect import bisect_left
 
 from torch import Tensor
 
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 # Units on which two matchings of independent models agree: at most 2 of 160 to 224 in the zoo,
 # and once 7 of 512. Real networks hold a few units that every training finds (1 to 5 % of GPT-2's,
-# arXiv 2401.12181), so the rate that we assume grows with the network and is set above that.
+# arXiv 2401.12181), so the assumed rate grows with the network and is set above that.
 NULL_AGREEMENTS = 2.0
 NULL_AGREEMENT_SHARE = 0.05
 
 
-def order_log10_p(matching: Matching) -> float:
-    """log10 of the exact probability of so many kept indices by chance, at most 0.
+def order_log10_p(matching: UnitMatching) -> float:
+    """log10 of the exact probability of at least as many same indices by chance, at most 0.
 
-    Under the null the units of B could be numbered in any of n! ways alike. Of k matched pairs
-    whose index exists in B, the number X that fall on their own index has factorial moments
+    Under the null all n! orders of B's units are equally likely. Of k matched units of A whose
+    index exists in B, the number X with a partner of the same index has factorial moments
     k!/(k-j)! (n-j)!/n!, so by inclusion and exclusion
 
         P(X >= t) = sum over j >= t of (-1)^(j-t) C(j-1, t-1) C(k, j) (n-j)!/n!
 
-    whose terms fall off like 1/(j-t)!. The matching must not itself look at indices.
+    whose terms fall off like 1/(j-t)!. The matching itself must not depend on indices.
     """
-    t, n = matching.kept, matching.size
+    t, n = matching.same_index, matching.b_size
     k = int((matching.a < n).sum())
     if t == 0:
         return 0.0
-    term = 1.0  # relative to the first, which is taken as a logarithm
+    term = 1.0  # relative to the first, which is kept as a logarithm
     total = 0.0
     for j in range(t, k + 1):
         total += term
@@ -58,9 +58,9 @@ def longest_increase(values: Tensor) -> int:
 def increase_log10_p(length: int, matched: int) -> float:
     """log10 of a bound on P(longest increasing subsequence >= length) by chance, at most 0.
 
-    For networks of different sizes, where pruning took units out and the others kept their
-    order. Of `matched` pairs in random order there are C(k, t) subsequences of length t, each
-    increasing with probability 1/t!, so P <= C(k, t) / t!. The bound is never too small.
+    For networks of different sizes, where pruning removed units and the others kept their order.
+    `matched` = k pairs in random order have C(k, t) subsequences of length t, each increasing with
+    probability 1/t!, so P <= C(k, t) / t!. The bound is never below the exact value.
     """
     if not 0 < length <= matched:
         return 0.0

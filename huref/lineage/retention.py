@@ -1,27 +1,29 @@
-"""Does one model still hold what the other had learned, or only the draw that both began as?
+"""Retention: how much of what one model learned another retains.
 
-Initial weights have no preferred direction; training writes a few strong ones into them. Let H be
-the cosines between the vectors of k corresponding hidden units (see `invariants.relations`), zero
-on the diagonal, and H_A = sum over i of l_i u_i u_i^T. What A learned stands out in the LEADING
-eigenvectors of largest |l|; the rest R_A of H_A is mostly its initial draw. Then
+Initial weights have no preferred direction; training adds a few strong ones. Let H be the cosines
+between the vectors of k corresponding hidden units (see `invariants.relations`), zero on the
+diagonal, with H_A = sum over i of l_i u_i u_i^T. The LEADING eigenvectors of largest |l| are what A
+learned; the rest R_A of H_A is mostly A's random initial part. Then
 
     kept    = sum of sign(l_i) u_i^T H_B u_i / sum of |l_i|      over the leading ones
     carried = <R_A, H_B> / <R_A, H_A>
     retention of A in B = kept / carried
 
-A descendant was trained on with all its weights, learned and drawn ones, so it keeps of the one
-what it carries of the other, however far it went: the retention of an ancestor in it is about 1.
-Two models that left one draw apart carry the draw and have learned other things: both retentions
-are below 1. The larger of the two tells descent from a shared initialisation. What a descendant
-learned in addition its ancestor does not hold, so the retention the other way is below 1; which of
-them is larger says who stands nearer the root. Neither embeddings nor the basis of the residual
-stream nor the scale of a unit matter.
+Training a descendant changes all its weights, learned and initial ones, so it keeps the same
+fraction of both however long it was trained: the retention of an ancestor in it is about 1. Two
+models trained independently from one initialisation carry the initial part and have learned
+different directions: both retentions are below 1. The larger of the two separates descent from a
+shared initialisation. What a descendant learned in addition is missing in its ancestor, so the
+retention of the descendant in the ancestor is below 1; which of the two is larger shows the
+direction. The retention depends neither on embeddings nor on the basis of the residual stream nor
+on the scale of a unit (docs/maths.md, Statistics).
 
 Noise (a mask, coarse levels) in the weights of A lowers what B carries of A's rest, but hardly what
 it keeps of A's leading directions: the retention of A rises, to 1.6 where half of A's weights are
-masked. That of B in A stays what it was. So a twin under noise as large as its weights can pass for
-a descendant. These figures cannot tell: fresh noise is to them as a fresh draw is, and a long and
-hot continuation has a retention of its child below that of a twin and one of its ancestor above 1.
+masked. The retention of B in A does not change. So a twin with noise as large as its weights can
+pass for a descendant. No rule on these figures prevents that: noise acts on them as another
+initialisation does, and after long training at a high learning rate a child's retention in its
+ancestor is below that of twins while the ancestor's in the child is above 1.
 """
 
 from collections.abc import Sequence
@@ -32,25 +34,24 @@ import torch
 from torch import Tensor
 
 from huref.invariants.relations import Relations
-from huref.lineage.units import Matching
+from huref.lineage.unit_matching import UnitMatching
 
 LEADING = 8
-MIN_UNITS = 48  # corresponding ones in both samples; fewer have too few directions to tell apart
-GATED = 3  # roles
-ALL = 0.9995  # retention that rounds to 100.0 %
+MIN_UNITS = 48  # corresponding units in both samples; fewer span too few directions
+GATED = 3  # number of roles of a gated network
 Network = tuple[int, int]  # block, and expert or EVERY_TOKEN
 Spectrum = tuple[Tensor, Tensor]
-_KEPT: WeakKeyDictionary[Relations, dict[int, Spectrum]] = WeakKeyDictionary()
+_CACHE: WeakKeyDictionary[Relations, dict[int, Spectrum]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How much of what one model learned the other retains, against how much it carries at all.
+    """How much of what one model learned the other retains, both ways.
 
     Attributes:
-        of_a: of A's learned directions in B.
-        of_b: of B's in A.
-        carried: correlation of the cosines, the lower the longer apart.
+        of_a: retention of A in B.
+        of_b: retention of B in A.
+        carried: correlation of the cosines of A and B; it falls as the models are trained on.
     """
 
     of_a: float
@@ -59,62 +60,63 @@ class Retention:
 
     @property
     def larger(self) -> float:
-        """Of the one that stands nearer the root."""
+        """Retention of the model nearer the root."""
         return max(self.of_a, self.of_b)
 
     @property
     def smaller(self) -> float:
-        """Of the one that stands further from the root."""
+        """Retention of the model further from the root."""
         return min(self.of_a, self.of_b)
 
 
-def in_words(retention: float) -> str:
-    """How much of what was learned is kept: a share, or all of it.
+def as_percent(retention: float) -> str:
+    """A retention for people, between "0.0 %" and "100.0 %".
 
-    What a descendant keeps it may have made stronger; more than all there is not.
+    It may exceed 1, since a descendant may have strengthened what its ancestor learned.
     """
-    return "all" if retention >= ALL else f"{100 * max(retention, 0.0):.1f} %"
+    return f"{100 * min(max(retention, 0.0), 1.0):.1f} %"
 
 
 def measure_retention(
-    a: Relations, b: Relations, networks: tuple[Network, Network], matching: Matching
+    a: Relations, b: Relations, networks: tuple[Network, Network], matching: UnitMatching
 ) -> Retention | None:
-    """Compare what corresponding units have in common in two models.
+    """The retentions of one pair of networks, both ways.
 
     Args:
-        a: of one model.
-        b: of the other.
-        networks: which network of each.
+        a: relations of one model.
+        b: relations of the other.
+        networks: the network of A and that of B.
         matching: which units of these networks correspond.
 
     Returns:
-        None where too few corresponding units are in both samples, or only one network is gated.
+        None where fewer than MIN_UNITS corresponding units are in both samples, where only one
+        network is gated, or where the cosines do not correlate.
     """
-    places = [held.find(*network) for held, network in zip((a, b), networks, strict=True)]
-    if places[0] is None or places[1] is None:
+    i, j = a.find(*networks[0]), b.find(*networks[1])
+    if i is None or j is None:
         return None
-    mine, theirs = matching.among(a.units_of(places[0]), b.units_of(places[1]))
-    x, y = a.of_network(places[0]), b.of_network(places[1])
-    if len(mine) < MIN_UNITS or len(x) != len(y):
+    in_a, in_b = matching.positions_in(a.units_of(i), b.units_of(j))
+    x, y = a.of_network(i), b.of_network(j)
+    if len(in_a) < MIN_UNITS or len(x) != len(y):
         return None
-    strong_x, strong_y = _strongest(a, places[0], x, mine), _strongest(b, places[1], y, theirs)
-    x, y = x[:, mine][..., mine], y[:, theirs][..., theirs]
+    leading_x, leading_y = _leading(a, i, x, in_a), _leading(b, j, y, in_b)
+    x, y = x[:, in_a][..., in_a], y[:, in_b][..., in_b]
     if len(x) == GATED:
         signs = _signs(x, y)
         y = y * signs[:, :, None, None] * signs
-        strong_y = strong_y[0], strong_y[1] * signs.flatten()[:, None]
+        leading_y = leading_y[0], leading_y[1] * signs.flatten()[:, None]
     x, y = (cosines.flatten(2).flatten(0, 1) for cosines in (x, y))
     inner = float((x * y).sum())
     if inner <= 0:
         return None
     norms = float(x.norm()), float(y.norm())
-    of_a = _retain(strong_x, y, inner, norms[0] ** 2)
-    of_b = _retain(strong_y, x, inner, norms[1] ** 2)
+    of_a = _retain(leading_x, y, inner, norms[0] ** 2)
+    of_b = _retain(leading_y, x, inner, norms[1] ** 2)
     return Retention(of_a, of_b, inner / (norms[0] * norms[1]))
 
 
 def mean_retention(parts: Sequence[Retention]) -> Retention | None:
-    """The mean of some, None of none."""
+    """The mean of some retentions; None of an empty sequence."""
     if not parts:
         return None
     sums = [sum(values) / len(parts) for values in zip(*map(_values, parts), strict=True)]
@@ -126,31 +128,31 @@ def _values(part: Retention) -> tuple[float, float, float]:
 
 
 def _signs(x: Tensor, y: Tensor) -> Tensor:
-    """Signs (3, units) of Y's vectors: up and down negated where that suits the gates better.
+    """Signs (3, units) of Y's vectors: -1 for up and down where that fits X's gates better.
 
-    Negating both changes nothing in a gated network, so their sign is a matter of convention.
+    Negating both does not change what a gated network computes, so their sign is arbitrary.
     """
     agree = (x[0, :, 1:] * y[0, :, 1:]).sum(dim=(0, 1))
     return torch.stack([torch.ones_like(agree), *[torch.where(agree < 0, -1.0, 1.0)] * 2])
 
 
-def _strongest(held: Relations, network: int, cosines: Tensor, chosen: Tensor) -> Spectrum:
+def _leading(relations: Relations, network: int, cosines: Tensor, chosen: Tensor) -> Spectrum:
     """The leading eigenvalues (LEADING,) and eigenvectors (roles * units, LEADING) of some units.
 
-    Those of a whole sample are kept for the next pair, in whatever order its units come.
+    Those of a whole sample are cached for the next pair; they are reordered as `chosen` is.
 
     Args:
-        held: what the network belongs to.
-        network: which one.
+        relations: the relations that the network belongs to.
+        network: index of the network.
         cosines: of its whole sample, (roles, units, roles, units).
         chosen: positions of the units in the sample, each once.
     """
     if len(chosen) < cosines.shape[1]:
         return _decompose(cosines[:, chosen][..., chosen])
-    kept = _KEPT.setdefault(held, {})
-    if network not in kept:
-        kept[network] = _decompose(cosines)
-    values, vectors = kept[network]
+    spectra = _CACHE.setdefault(relations, {})
+    if network not in spectra:
+        spectra[network] = _decompose(cosines)
+    values, vectors = spectra[network]
     by_unit = vectors.view(len(cosines), -1, vectors.shape[1])
     return values, by_unit[:, chosen].flatten(0, 1)
 
@@ -165,8 +167,8 @@ def _retain(leading: Spectrum, other: Tensor, inner: float, square: float) -> fl
     """The retention of X in Y.
 
     Args:
-        leading: of X.
-        other: Y, (n, n), zero on the diagonal, so that it sees nothing of the diagonal of R_X.
+        leading: the leading eigenvalues and eigenvectors of X.
+        other: Y, (n, n), zero on the diagonal, so that the diagonal of R_X does not count.
         inner: <X, Y>.
         square: <X, X>.
     """

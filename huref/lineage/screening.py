@@ -1,15 +1,15 @@
-"""Which of very many pairs of models may share an origin, by one matrix product over records.
+"""Which of very many pairs of models may have the same origin, by matrix products over records.
 
-Units of models that began as one draw keep their place, and barcodes know them without tokens. Let
-X and Y (n, p) hold the barcodes of the same n sampled units, every number centred over them. If
-the models are independent, the units of Y could be numbered in any way alike, and over all n!
-numberings
+Units of models from one initialisation keep their index, and barcodes identify them without tokens.
+Let X and Y (n, p) hold the barcodes of the same n sampled units, each number centred over the
+units. If the models are independent, every order of the units of Y is equally likely, and over all
+n! orders
 
     <X, Y> has mean 0 and variance n^2 / (n - 1) <C_X, C_Y>,      C_X = X^T X / n
 
 (the sum of the squares of all x_i . y_j over n - 1). So <X, Y> in standard deviations is compared
-with a threshold; all pairs cost two matrix products. Nothing is said of networks of other sizes or
-of units that were renumbered. What is found here is tested as any pair is.
+with a threshold; all pairs cost two matrix products. Networks of different sizes and permuted units
+are not found. Pairs that are found are then tested as every pair of a small table is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ from torch import Tensor
 from huref.invariants.barcodes import FLIPS, sampled_units
 from huref.invariants.record import Record
 
-SURPRISE = 6.0  # standard deviations; a normal variable exceeds them once in a billion
-STEADY = [number for number, flips in enumerate(FLIPS) if not flips]  # of one sign
+SURPRISE = 6.0  # standard deviations; a normal variable exceeds it once in a billion
+STEADY = [number for number, flips in enumerate(FLIPS) if not flips]  # their sign is fixed
 
 
 def screen_pairs(records: Sequence[Record]) -> set[tuple[int, int]]:
-    """Pairs of records (i, j), i < j, of which any two of the recipe's blocks look related."""
+    """Pairs of records (i, j), i < j, with at least one related pair of the recipe's blocks."""
     by_size: dict[int, list[tuple[int, Tensor]]] = {}
     for index, record in enumerate(records):
         for size, codes in _sampled_codes(record):
             by_size.setdefault(size, []).append((index, codes))
     found: set[tuple[int, int]] = set()
-    for held in by_size.values():
-        owners = torch.tensor([index for index, _ in held])
-        rows, columns = (_surprises([codes for _, codes in held]) > SURPRISE).nonzero().T
+    for networks in by_size.values():
+        owners = torch.tensor([index for index, _ in networks])
+        rows, columns = (_surprises([codes for _, codes in networks]) > SURPRISE).nonzero().T
         pairs = zip(owners[rows].tolist(), owners[columns].tolist(), strict=True)
         found |= {(i, j) for i, j in pairs if i < j}
     return found

@@ -8,15 +8,16 @@ from typing import Any
 from huref.errors import RecipeError
 from huref.invariants.record import Record
 from huref.lineage.evidence import Direction, Evidence, Mixing
-from huref.lineage.finding import find_evidence
 from huref.lineage.mixing import find_mixings
+from huref.lineage.pair_evidence import find_evidence
 from huref.lineage.screening import screen_pairs
 from huref.lineage.similarity import Similarity, compare_all
+from huref.lineage.verdict import DESCENT_ICS
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models, how alike they are, and what the unit tests say of them."""
+    """Two models, their similarity, and the evidence of their relation."""
 
     a: str
     b: str
@@ -25,21 +26,21 @@ class Pair:
 
     @property
     def why(self) -> str:
-        """One sentence: what the verdict rests on, or what is missing for one."""
+        """One sentence: the reason for the verdict, or what is missing for one."""
         s, e = self.similarity, self.evidence
-        return e.why or s.why or "similarity only: the units were not compared"
+        return e.why or s.why or "similarity only: hidden units were not compared"
 
     @property
     def older(self) -> str | None:
-        """The model that stands nearer the root, where that can be told."""
+        """The model nearer the root, where a direction was found."""
         direction = self.evidence.direction
         return None if direction is None else {"a": self.a, "b": self.b}[direction.older]
 
     def to_json(self) -> dict[str, Any]:
-        """The pair as the design's `compare --json` has it; figures not measured are null.
+        """The pair in `compare --json` (docs/json.md); figures that were not measured are null.
 
-        Beyond the design: `retained`, how much of what a learned b holds and the other way round,
-        `older`, and `blocks`, which block of a each block of b comes from.
+        `retained` is the retention of a in b and of b in a; `blocks` is the block of a that each
+        block of b comes from.
         """
         s, e = self.similarity, self.evidence
         units = None
@@ -78,7 +79,7 @@ class LineageTable:
 
     @property
     def labels(self) -> list[str]:
-        """Short names that tell the models apart: the last part, or the whole name, or a number."""
+        """Short unique names: the last part of a name, or all of it, with a number where needed."""
         short = [model.rstrip("/").rpartition("/")[2] for model in self.models]
         labels = [
             part if len({m for m, s in zip(self.models, short, strict=True) if s == part}) == 1
@@ -92,20 +93,20 @@ class LineageTable:
 
     @property
     def families(self) -> list[list[int]]:
-        """Models that one training lies behind, as lists of indices, largest family first.
+        """Models from one training run, as lists of indices, the largest family first.
 
-        Two models belong together when the verdict of their pair is `descends`, and so do all
-        that are joined by such pairs. A model without relatives is a family of its own.
+        Two models are of one family when the verdict of their pair is `descends`, or when a chain
+        of such pairs joins them. A model without relatives is a family of its own.
         """
-        home = list(range(len(self.records)))
-        for (i, j), pair in zip(combinations(home.copy(), 2), self.pairs, strict=True):
+        group = list(range(len(self.records)))
+        for (i, j), pair in zip(combinations(group.copy(), 2), self.pairs, strict=True):
             if pair.evidence.verdict == "descends":
-                home = [home[i] if h == home[j] else h for h in home]
-        members = [[k for k, h in enumerate(home) if h == name] for name in dict.fromkeys(home)]
+                group = [group[i] if g == group[j] else g for g in group]
+        members = [[k for k, g in enumerate(group) if g == name] for name in dict.fromkeys(group)]
         return sorted(members, key=len, reverse=True)
 
     def to_json(self) -> dict[str, Any]:
-        """The table as the design's `compare --json` has it."""
+        """What `compare --json` prints (docs/json.md)."""
         return {
             "models": self.models,
             "pictures": [
@@ -119,9 +120,9 @@ class LineageTable:
         }
 
 
-MANY_PAIRS = 3000  # beyond it units are compared only where there is a question
-OPEN = (0.02, 0.8)  # range of the ICS that leaves one; below it, what the barcodes bring up is one
-UNTESTED = "units not compared in a table of this size"
+MANY_PAIRS = 3000  # in larger tables units are compared only where ICS or barcodes call for it
+CLOSE_ICS = 0.02  # ICS from which units are compared; unrelated models stay below it
+NOT_COMPARED = "hidden units were not compared in a table of this size"
 
 
 def build_table(records: Sequence[Record]) -> LineageTable:
@@ -134,11 +135,11 @@ def build_table(records: Sequence[Record]) -> LineageTable:
         raise RecipeError("a comparison needs at least two models")
     similarities = _compare_all(records)
     large = len(similarities) > MANY_PAIRS
-    suspected = screen_pairs(records) if large else set()
+    screened = screen_pairs(records) if large else set()
     pairs = []
     for (i, j), s in sorted(similarities.items()):
-        skip = large and not _is_open(s.ics, (i, j) in suspected)
-        evidence = find_evidence(records[i], records[j], s, UNTESTED if skip else "")
+        skip = large and not _needs_units(s.ics, (i, j) in screened)
+        evidence = find_evidence(records[i], records[j], s, NOT_COMPARED if skip else "")
         pairs.append(Pair(records[i].model, records[j].model, s, evidence))
     table = LineageTable(tuple(records), tuple(pairs))
     families = [[records[i] for i in family] for family in table.families]
@@ -146,17 +147,22 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     return replace(table, pairs=tuple(_put_parents_first(pairs, mixings)), mixings=mixings)
 
 
-def _is_open(ics: float | None, suspected: bool) -> bool:
-    """Whether a pair of a large table has to be looked at more closely."""
-    if ics is None or ics < OPEN[0]:
-        return suspected
-    return ics <= OPEN[1]
+def _needs_units(ics: float | None, screened: bool) -> bool:
+    """Whether the units of a pair of a large table have to be compared.
+
+    Args:
+        ics: of the pair.
+        screened: whether its barcodes look related.
+    """
+    if ics is None or ics < CLOSE_ICS:
+        return screened
+    return ics < DESCENT_ICS
 
 
 def _put_parents_first(pairs: Iterable[Pair], mixings: Iterable[Mixing]) -> Iterator[Pair]:
-    """The pairs, with the parents of a mixture as the older ones.
+    """The pairs, with the parents of a mixture as the older models.
 
-    A mean of models lies nearer to their root than each of them, and looks older by itself.
+    A mean of models is nearer to their root than each of them, so a merge alone looks older.
     """
     mixed = {(mixing.child, parent) for mixing in mixings for parent in mixing.parents}
     for pair in pairs:
@@ -176,9 +182,9 @@ def _compare_all(records: Sequence[Record]) -> dict[tuple[int, int], Similarity]
     for i, record in enumerate(records):
         recipes.setdefault(record.recipe.digest, []).append(i)
     table: dict[tuple[int, int], Similarity] = {}
-    for mine, theirs in combinations(recipes.values(), 2):
-        similarity = _explain_difference(records[mine[0]], records[theirs[0]])
-        table |= {(min(i, j), max(i, j)): similarity for i in mine for j in theirs}
+    for left, right in combinations(recipes.values(), 2):
+        similarity = _explain_difference(records[left[0]], records[right[0]])
+        table |= {(min(i, j), max(i, j)): similarity for i in left for j in right}
     for group in recipes.values():
         compared = compare_all([records[i] for i in group])
         table |= {(group[i], group[j]): s for (i, j), s in compared.items()}
@@ -186,20 +192,21 @@ def _compare_all(records: Sequence[Record]) -> dict[tuple[int, int], Similarity]
 
 
 def _explain_difference(a: Record, b: Record) -> Similarity:
-    """Why two records of different recipes have no similarity.
+    """A missing similarity, with the reason, for two records of different recipes.
 
     Raises:
-        RecipeError: because somebody chose different recipes.
+        RecipeError: the user chose different recipes.
     """
     differences = a.recipe.differences(b.recipe)
     forced = "name" in differences and set(differences) <= {"name", "anchors", "layers", "m"}
     if forced and a.recipe.family == b.recipe.family:
-        # One of the models forced a variant on itself; that is no fault of the user's.
+        # One of the models needs a variant of the recipe; the user did not choose it.
         names = f"'{a.recipe.name}' and '{b.recipe.name}'"
-        way = "; a recipe file with a smaller m does for both" if "m" in differences else ""
-        why = f"not comparable: recipes {names} differ{way}"
+        advice = "; a recipe file with a smaller m fits both" if "m" in differences else ""
+        why = f"not comparable: recipes {names} differ{advice}"
         return Similarity(None, None, None, None, why)
+    digests = f"{a.recipe.digest} and {b.recipe.digest}: {', '.join(differences)} differ"
     raise RecipeError(
-        f"{a.model} and {b.model} were made by different recipes ({a.recipe.digest} and "
-        f"{b.recipe.digest}: {', '.join(differences)} differ); fingerprint both with one recipe"
+        f"{a.model} and {b.model} were made by different recipes ({digests})",
+        advice="fingerprint both with one recipe",
     )

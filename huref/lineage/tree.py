@@ -1,8 +1,8 @@
 """A lineage forest: one tree for each origin among some models.
 
-Steps of training that know nothing of each other multiply correlations: if a child keeps 0.9 of
-its parent and a grandchild 0.8 of that child, grandchild and parent correlate by about 0.72. So
--ln ICS adds up along a line of descent, as a tree's branch lengths must.
+Correlations multiply over independent steps of training: if a child correlates with its parent by
+0.9 and a grandchild with that child by 0.8, grandchild and parent correlate by about 0.72. So
+-ln ICS adds up along a line of descent, as branch lengths of a tree must.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from huref.lineage.table import LineageTable
 
-JOINED_FROM = 0.1  # ICS from which models without a verdict share a tree; strangers reach 0.02
+JOINED_FROM = 0.1  # ICS from which pairs without a clear verdict share a tree; unrelated reach 0.02
 
 METHOD = (
     "neighbour joining on -ln ICS, one tree for each origin; inner branches shorter than the "
@@ -23,14 +23,14 @@ class Node:
     """A model (a leaf) or a common ancestor.
 
     Attributes:
-        model: index among the table's models, or None for an ancestor that was not given.
-        above: number of the node above, or None at the root.
-        length: of the branch to the node above, in -ln ICS; 0 at the root.
-        below: the models at the leaves below, or the leaf's own.
-        descent: "down" where direction evidence says that what lies above the branch was there
-            before what lies below it, "up" where it says the opposite, None where neither.
-        apart: whether every verdict across this branch is "shared initialisation": what lies on
-            its two sides began alike and was trained apart.
+        model: index among the table's models, or None for an ancestor that is not in the table.
+        above: number of the parent node, or None at the root.
+        length: of the branch to the parent node, in -ln ICS; 0 at the root.
+        below: the models at the leaves below; of a leaf, its own model.
+        descent: "down" where direction evidence puts the models above the branch before those
+            below it, "up" for the opposite, None without evidence.
+        shared_initialisation: whether every verdict across this branch is "shared initialisation"
+            ("apart" in JSON): the models on its two sides were trained independently.
     """
 
     model: int | None
@@ -38,17 +38,17 @@ class Node:
     length: float
     below: frozenset[int]
     descent: Literal["down", "up"] | None = None
-    apart: bool = False
+    shared_initialisation: bool = False
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Models of one origin, or one model alone.
+    """Models of the same origin, or a single model.
 
     Attributes:
-        nodes: numbered from the root on, each before those below it, as they are drawn.
+        nodes: in the order in which they are drawn, the root first, parents before children.
         founder: the model that direction evidence puts before all others of its family, which
-            makes it the root; None where it does not.
+            makes it the root; None where there is no such model.
     """
 
     nodes: tuple[Node, ...]
@@ -61,7 +61,7 @@ class Tree:
 
     @property
     def rooted_by(self) -> Literal["direction", "midpoint"] | None:
-        """What put the root where it is; None for a model alone."""
+        """How the root was chosen; None for a single model."""
         if len(self.nodes) == 1:
             return None
         return "midpoint" if self.founder is None else "direction"
@@ -69,13 +69,13 @@ class Tree:
 
 @dataclass(frozen=True)
 class Forest:
-    """All origins among the models of a table.
+    """The trees of all origins among the models of a table.
 
     Attributes:
-        table: what was measured.
+        table: the measured pairs.
         trees: the largest first.
-        families: the models of each tree, parted into those that one training lies behind;
-            families of one tree began alike and were trained apart.
+        families: the models of each tree, grouped by training run; the families of one tree were
+            trained independently from the same initialisation.
     """
 
     table: LineageTable
@@ -83,7 +83,7 @@ class Forest:
     families: tuple[tuple[tuple[int, ...], ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Every tree's nodes, each with the number of the node above; directions, mixings."""
+        """What `huref tree` writes as .json (docs/json.md)."""
         models = self.table.models
 
         def name(index: int | None) -> str | None:
@@ -102,7 +102,7 @@ class Forest:
                             "above": node.above,
                             "length": round(node.length, 6),
                             "descent": node.descent,
-                            "apart": node.apart,
+                            "apart": node.shared_initialisation,
                         }
                         for node in tree.nodes
                     ],

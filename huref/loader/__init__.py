@@ -1,1 +1,1 @@
-"""From a model's name to the tensors, configuration and vocabulary it holds, read lazily."""
+"""Opens a model by name and reads its configuration, vocabulary and tensors on demand."""

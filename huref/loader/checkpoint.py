@@ -1,4 +1,4 @@
-"""A checkpoint: configuration, vocabulary and tensors of a model, each read when asked for."""
+"""A checkpoint: a model's configuration, vocabulary and tensors, each read on demand."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, locating
 from huref.loader.contents import Contents
 from huref.loader.model_name import open_repository
 from huref.loader.repository import Repository
@@ -22,15 +22,15 @@ from huref.loader.tensors import TensorInfo
 from huref.loader.vocabulary import Token
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-LONGEST_CHAIN = 8  # adapters of adapters
+LONGEST_CHAIN = 8  # adapters whose base is an adapter
 _BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 class Checkpoint:
-    """The files behind a model. Nothing is read before it is asked for.
+    """A model's files, read on demand.
 
-    Whatever numbers, containers, shards, parts or adapters lie below, tensors show as plain
-    matrices under their published names.
+    Tensors are plain matrices under their published names, whatever the file format, sharding,
+    quantisation or adapter.
     """
 
     def __init__(self, repository: Repository, base: str = ""):
@@ -46,7 +46,9 @@ class Checkpoint:
         if AdapterModel.is_in(repository):
             return AdapterModel(repository, self._open_base, base)
         if base:
-            raise CheckpointError(f"{repository.model}: --base is for adapters, which this is not")
+            raise CheckpointError(
+                "it is not an adapter, and --base is for adapters only", model=repository.model
+            )
         if MetaModel.is_in(repository):
             return MetaModel(repository)
         if gguf and not any(name.endswith(WEIGHTS[:-1]) for name in repository.files):
@@ -54,33 +56,35 @@ class Checkpoint:
         return HuggingFaceModel(repository)
 
     def _open_base(self, name: str) -> Contents:
-        repository = open_repository(name, self.repository.meter)
-        seen = [_identity(r) for r in self._repositories]
-        if _identity(repository) in seen or len(seen) > LONGEST_CHAIN:
-            chain = " -> ".join([*(r.model for r in self._repositories), name])
-            raise CheckpointError(f"the adapters form a loop: {chain}")
-        self._repositories.append(repository)
-        return self._open(repository)
+        """Open an adapter's base. Raises CheckpointError when the adapters form a loop."""
+        with locating(model=name):
+            repository = open_repository(name, self.repository.meter)
+            seen = [_identity(r) for r in self._repositories]
+            if _identity(repository) in seen or len(seen) > LONGEST_CHAIN:
+                chain = " -> ".join([*(r.model for r in self._repositories), name])
+                raise CheckpointError(f"the adapters form a loop: {chain}")
+            self._repositories.append(repository)
+            return self._open(repository)
 
     @property
     def model(self) -> str:
-        """What the user called it."""
+        """The model's name as the user gave it, without a revision."""
         return self.repository.model
 
     @property
     def repositories(self) -> tuple[Repository, ...]:
-        """Everything that the weights come from: the model's files, and those of its bases."""
-        _ = self._contents.config  # an adapter opens its base for it
+        """The model's files and, for an adapter, those of its bases."""
+        _ = self.config  # opens an adapter's base
         return tuple(self._repositories)
 
     @property
     def revision(self) -> str | None:
-        """The commit, for a model from the Hub."""
+        """The commit of a model from the Hub; None for local files."""
         return self.repository.revision
 
     @property
     def bytes_total(self) -> int:
-        """Size of all files of the repository, and of an adapter's base."""
+        """Size of all files, those of an adapter's base included once it is open."""
         return sum(sum(repository.files.values()) for repository in self._repositories)
 
     @property
@@ -90,60 +94,66 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings of the language model, under config.json's keys."""
-        return self._contents.config
+        """The language model's settings, under the keys of config.json."""
+        with locating(model=self.model):
+            return self._contents.config
 
     @property
     def vocabulary(self) -> list[Token]:
-        """All tokens, in order of their ids."""
-        return self._contents.vocabulary
+        """All tokens, ordered by id."""
+        with locating(model=self.model):
+            return self._contents.vocabulary
 
     @cached_property
     def names(self) -> Collection[str]:
         """Names of all tensors."""
-        with self._timed():
+        with self._reading():
             return self._contents.tensors.names
 
     def entry(self, name: str) -> TensorInfo:
-        """What a tensor is. Raises CheckpointError when there is none of that name."""
+        """A tensor's file, dtype and shape. Raises CheckpointError when there is no such tensor."""
         if name not in self.names:
-            raise CheckpointError(f"{self.model}: there is no tensor '{name}' in the weights")
-        return self._contents.tensors.entry(name)
+            raise CheckpointError("it is missing from the weights", model=self.model, tensor=name)
+        with locating(model=self.model):
+            return self._contents.tensors.entry(name)
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Whole tensors; neighbours in a file share one range."""
+        """Whole tensors by name; adjacent ones in a file are read together."""
         wanted = list(dict.fromkeys(names))
         for name in wanted:
             self.entry(name)
-        with self._timed():
+        with self._reading():
             return self._contents.tensors.read(wanted)
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
-        """Some indices of the first axis, (len(rows), ...), in the order asked for.
+        """Indices `rows` of a tensor's first axis, (len(rows), ...), in the given order.
 
-        They are rows of a matrix, or experts of a stack of them.
+        The first axis holds a matrix's rows, or the experts of a stack.
 
         Raises:
-            CheckpointError: a row is outside the matrix (a token id beyond the embedding).
+            CheckpointError: a row is out of range, such as a token id beyond the embedding.
         """
         entry = self.entry(name)
         size = entry.shape[0] if entry.shape else 0
         if rows and not 0 <= min(rows) <= max(rows) < size:
             raise CheckpointError(
-                f"{self.model}: the tokenizer has token ids up to {max(rows)}, but '{name}' in "
-                f"{entry.file} has {size} rows; tokenizer and weights do not belong together"
+                f"it has {size} rows, but the tokenizer has token ids up to {max(rows)}; "
+                "tokenizer and weights do not belong together",
+                model=self.model,
+                file=entry.file,
+                tensor=name,
             )
-        with self._timed():
+        with self._reading():
             return self._contents.tensors.read_rows(name, rows)
 
     def read_sample(self, name: str, lines: int) -> Tensor:
-        """About `lines` rows or columns of a matrix, whichever its storage makes cheap."""
+        """About `lines` rows or columns of a matrix, whichever its storage makes cheaper."""
         self.entry(name)
-        with self._timed():
+        with self._reading():
             return self._contents.tensors.read_sample(name, lines)
 
     def estimate_bytes(self, blocks: int) -> int:
-        """About how many bytes it takes to read some blocks and the vocabulary."""
+        """Estimated total of bytes read once `blocks` blocks and the vocabulary are read."""
         names = self.names
         count = len({match[1] for name in names if (match := _BLOCK.search(name))})
         total = 0
@@ -157,10 +167,12 @@ class Checkpoint:
         return self.bytes_read + total
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
+        """Add to `seconds_reading`, and name the model in errors."""
         began = time.perf_counter()
         try:
-            yield
+            with locating(model=self.model):
+                yield
         finally:
             self.seconds_reading += time.perf_counter() - began
 
@@ -171,10 +183,11 @@ def _identity(repository: Repository) -> str:
 
 
 def open_checkpoint(model: str, base: str = "") -> Checkpoint:
-    """Open a folder, a file or a Hub id. Reads nothing but the list of files.
+    """Open a folder, a file or a Hub id. Only the list of files is read.
 
     Args:
-        model: what the user names.
-        base: for an adapter, the model to apply it to instead of the one it names.
+        model: the model's name as the user gave it.
+        base: for an adapter, the model to apply it to instead of its declared base.
     """
-    return Checkpoint(open_repository(model), base)
+    with locating(model=model):
+        return Checkpoint(open_repository(model), base)

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, whatever form it has: configuration, vocabulary, tensors."""
+"""The contents of a checkpoint, whatever its file format: configuration, vocabulary, tensors."""
 
 from typing import Any, Protocol
 
@@ -7,16 +7,16 @@ from huref.loader.vocabulary import Token
 
 
 class Contents(Protocol):
-    """Configuration, vocabulary and tensors; each is read when it is asked for."""
+    """Configuration, vocabulary and tensors, each read on first access."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings of the language model, under config.json's keys."""
+        """The language model's settings, under the keys of config.json."""
         ...
 
     @property
     def vocabulary(self) -> list[Token]:
-        """All tokens, in order of their ids."""
+        """All tokens, ordered by id."""
         ...
 
     @property

@@ -1,6 +1,6 @@
-"""Seekable bytes under every format: a local file, or a file of a Hub repository.
+"""Byte sources, which all file formats read from: local files and files of a Hub repository.
 
-A source reads byte ranges and nothing else. What passes through is counted once, here.
+A source reads byte ranges and nothing else. It counts the bytes that it reads.
 """
 
 from abc import ABC, abstractmethod
@@ -13,22 +13,22 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from huref.errors import CheckpointError
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError
 
 PARALLEL_READS = 8
-LONGEST_READ = 64 * 1024 * 1024  # bytes in one request; longer ranges travel side by side
+LONGEST_READ = 64 * 1024 * 1024  # bytes in one request; longer ranges are read in parallel
 
 
 @dataclass
 class Meter:
-    """Counts what was read, and shows it: bytes, and reads from a disk or the network."""
+    """Counts the bytes read and the requests made, and shows the bytes in a progress bar."""
 
     bytes_read: int = 0
     requests: int = 0
     bar: "tqdm[Any] | None" = field(default=None, repr=False)
 
     def count(self, length: int, requests: int = 0) -> None:
-        """Add bytes that arrived, and requests that were made for them."""
+        """Add to both counts."""
         self.bytes_read += length
         self.requests += requests
         if self.bar is not None:
@@ -36,15 +36,21 @@ class Meter:
 
 
 class ByteSource(ABC):
-    """A named run of bytes of known size that can be read in ranges."""
+    """A named file of known size that can be read in ranges.
+
+    Attributes:
+        name: the file's name in the repository, for messages.
+        size: in bytes.
+        merge_gap: ranges at most this many bytes apart are read as one.
+    """
 
     name: str
     size: int
-    merge_gap: int  # ranges closer than this are cheaper to read as one
+    merge_gap: int
 
     @abstractmethod
     def read_into(self, start: int, view: memoryview) -> None:
-        """Fill `view` with the bytes from `start` on; the range lies inside the file."""
+        """Fill `view` with the bytes from `start` on. The range must lie inside the file."""
 
     def read(self, start: int, stop: int) -> bytearray:
         """The bytes [start, stop). Raises CheckpointError when the file is shorter."""
@@ -58,8 +64,10 @@ class ByteSource(ABC):
         """Raise CheckpointError for a range that does not lie inside the file."""
         if not 0 <= start <= stop <= self.size:
             raise CheckpointError(
-                f"{self.name}: bytes {start} to {stop} were asked for, but the file has "
-                f"{self.size}; it is truncated or its index is wrong; download it again"
+                f"bytes {start} to {stop} are needed, but it has only {self.size}; it is "
+                "truncated or its index is wrong",
+                file=self.name,
+                advice=DOWNLOAD_AGAIN,
             )
 
 
@@ -83,12 +91,12 @@ class LocalFile(ByteSource):
             while filled < len(view) and (count := file.readinto(view[filled:])):
                 filled += count
         if filled < len(view):
-            raise CheckpointError(f"{self.name}: the file ended early while it was being read")
+            raise CheckpointError("it was truncated while it was being read", file=self.name)
         self._meter.count(len(view), requests=1)
 
 
 def coalesce(ranges: Iterable[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
-    """Merge ranges (start, stop) that overlap or lie at most `gap` bytes apart, sorted."""
+    """Merge ranges (start, stop) that overlap or are at most `gap` bytes apart; sorted."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start - merged[-1][1] <= gap:
@@ -99,14 +107,14 @@ def coalesce(ranges: Iterable[tuple[int, int]], gap: int) -> list[tuple[int, int
 
 
 class Spans:
-    """The merged ranges of a file that were read, sorted by where they start."""
+    """Merged ranges of a file with their bytes, sorted by start."""
 
     def __init__(self, merged: list[tuple[int, int]], parts: list[bytearray]):
         self._starts = [start for start, _ in merged]
         self._parts = parts
 
     def bytes_at(self, start: int, stop: int) -> memoryview:
-        """The bytes [start, stop) of the file; they lie inside one of the ranges read."""
+        """The bytes [start, stop) of the file, which must lie inside one of the ranges."""
         if start == stop:
             return memoryview(bytearray())
         part = bisect_right(self._starts, start) - 1
@@ -115,7 +123,7 @@ class Spans:
 
 
 def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
-    """Read ranges of one file: neighbours together, long ones in pieces, side by side."""
+    """Read ranges of one file: adjacent ones merged, long ones split and read in parallel."""
     merged = coalesce((r for r in ranges if r[0] < r[1]), source.merge_gap)
     for start, stop in merged:
         source.require_inside(start, stop)  # before anything is allocated
@@ -134,6 +142,6 @@ def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a file name that a checkpoint gives stays inside the checkpoint's folder."""
+    """Whether a file name from a checkpoint stays inside the checkpoint's folder."""
     parts = name.replace("\\", "/").split("/")
     return ".." not in parts and "" not in parts  # an absolute path has an empty first part

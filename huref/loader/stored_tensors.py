@@ -1,4 +1,4 @@
-"""The tensors that a model's files hold, by name, read in byte ranges."""
+"""Tensors by name in the files of a repository, read in byte ranges."""
 
 import fnmatch
 from collections import defaultdict
@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats import safetensors, torch_legacy, torch_zip
 from huref.loader.formats.ggml import dequantise
-from huref.loader.formats.tensor_views import state_dict
-from huref.loader.formats.torch_files import locate
+from huref.loader.formats.pickled_tensors import state_dict
+from huref.loader.formats.torch_index import locate
 from huref.loader.ranges import ByteSource, Spans, is_plain_name, read_spans
 from huref.loader.repository import Repository, part_names, read_json
 from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
 INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
-# In order of preference; a repository often holds the same weights twice.
+# In order of preference: a repository often has the same weights in two formats.
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 NOT_THE_MODEL = (
     "adapter_*", "consolidated*", "training_args*", "optimizer*", "scheduler*", "rng_state*",
@@ -27,10 +27,11 @@ UNREADABLE = ("*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.npz", "*.tflite")
 
 
 def read_index(source: ByteSource) -> Index:
-    """Index a safetensors or torch file by reading its header only.
+    """Index a safetensors or torch file; only its header or pickle is read.
 
     Raises:
-        CheckpointError: it is neither, contradicts itself, or holds more than tensors.
+        CheckpointError: the file has another format, is inconsistent, or contains objects other
+            than tensors.
     """
     if source.name.endswith(".safetensors"):
         return safetensors.read_header(source)
@@ -40,12 +41,19 @@ def read_index(source: ByteSource) -> Index:
     elif torch_legacy.is_legacy(head):
         described, storages = torch_legacy.read_contents(source)
     else:
-        raise CheckpointError(f"{source.name}: not a torch file; download it again")
+        raise CheckpointError("it is not a torch file", file=source.name, advice=DOWNLOAD_AGAIN)
     return locate(state_dict(described, source.name), storages, source.name)
 
 
 class StoredTensors:
-    """A store over files; see `huref.loader.tensors.TensorStore`."""
+    """A TensorStore over the files of a repository.
+
+    Args:
+        repository: the repository.
+        files: the files whose tensors are read, unless `file_of` is given.
+        file_of: the file of each tensor, as a sharded checkpoint's index lists them.
+        read_index: indexes one file.
+    """
 
     def __init__(
         self,
@@ -65,15 +73,18 @@ class StoredTensors:
             for name in self._index(file):
                 if name in file_of:
                     raise CheckpointError(
-                        f"{self.repository.model}: tensor '{name}' is in both {file_of[name]} "
-                        f"and {file}"
+                        f"it is in both {file_of[name]} and {file}",
+                        model=self.repository.model,
+                        tensor=name,
                     )
                 file_of[name] = file
         return file_of
 
     def _index(self, file: str) -> Index:
         if file not in self._indexes:
-            self._indexes[file] = self._read_index(self.repository.open(file, remember=True))
+            with locating(model=self.repository.model, file=file):
+                source = self.repository.open(file, cache=True)
+                self._indexes[file] = self._read_index(source)
         return self._indexes[file]
 
     @property
@@ -82,19 +93,21 @@ class StoredTensors:
         return self._file_of.keys()
 
     def entry(self, name: str) -> StoredTensor:
-        """Where a tensor lies. Raises CheckpointError when there is none of that name."""
+        """A tensor's file and byte range. Raises CheckpointError when there is no such tensor."""
         file = self._file_of.get(name)
         entry = self._index(file).get(name) if file else None
         if entry is None:
-            where = file or self.repository.model
             raise CheckpointError(
-                f"{where}: there is no tensor '{name}' in the weights; download the index and its "
-                "files again"
+                "it is missing from the weights",
+                model=self.repository.model,
+                file=file,
+                tensor=name,
+                advice="download the index and all its files again" if file else None,
             )
         return entry
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Whole tensors in their stored dtype; neighbours in a file share one range."""
+        """See TensorStore."""
         by_file: dict[str, list[StoredTensor]] = defaultdict(list)
         for name in dict.fromkeys(names):
             entry = self.entry(name)
@@ -103,16 +116,20 @@ class StoredTensors:
         for file, entries in by_file.items():
             spans = self._read_spans(file, [(e.start, e.stop) for e in entries])
             for entry in entries:
-                tensors[entry.name] = _decode(entry, spans.bytes_at(entry.start, entry.stop))
+                with locating(model=self.repository.model, file=file, tensor=entry.name):
+                    tensors[entry.name] = _decode(entry, spans.bytes_at(entry.start, entry.stop))
         return tensors
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
-        """Some indices of the first axis, (len(rows), ...); see TensorStore."""
+        """See TensorStore."""
         entry = self.entry(name)
         size = entry.shape[0] if entry.shape else 0
         if rows and not 0 <= min(rows) <= max(rows) < size:
             raise CheckpointError(
-                f"{entry.file}: row {max(rows)} of '{name}' was asked for, which has {size}"
+                f"row {max(rows)} is out of range: it has {size} rows",
+                model=self.repository.model,
+                file=entry.file,
+                tensor=name,
             )
         ranges = [r for r in map(entry.row_range, rows) if r is not None]
         if len(ranges) < len(rows):
@@ -120,9 +137,10 @@ class StoredTensors:
         spans = self._read_spans(entry.file, ranges)
         data = bytearray().join(spans.bytes_at(start, stop) for start, stop in ranges)
         shape = (len(rows), *entry.shape[1:])
-        if entry.ggml_type is not None:
+        if entry.ggml_type is None:
+            return view_as(data, entry.dtype, shape)
+        with locating(model=self.repository.model, file=entry.file, tensor=name):
             return dequantise(data, entry.ggml_type, shape)
-        return view_as(data, entry.dtype, shape)
 
     def read_sample(self, name: str, lines: int) -> Tensor:
         """The first rows, (lines, ...)."""
@@ -132,7 +150,8 @@ class StoredTensors:
         )
 
     def _read_spans(self, file: str, ranges: list[tuple[int, int]]) -> Spans:
-        return read_spans(self.repository.open(file), ranges)
+        with locating(model=self.repository.model):
+            return read_spans(self.repository.open(file), ranges)
 
 
 def _decode(entry: StoredTensor, data: memoryview) -> Tensor:
@@ -145,10 +164,11 @@ def _decode(entry: StoredTensor, data: memoryview) -> Tensor:
 
 
 def open_stored(repository: Repository) -> StoredTensors:
-    """The weights of a Hugging Face repository, or of the one file that the user chose.
+    """The weights of a Hugging Face repository, or of the one file that the user named.
 
     Raises:
-        CheckpointError: there are none, a shard is missing, or an index leads out of the folder.
+        CheckpointError: there are no weights, a shard is missing, or an index names a file
+            outside the repository.
     """
     if repository.chosen is not None:
         return StoredTensors(repository, part_names(repository.chosen, repository.files))
@@ -164,15 +184,15 @@ def open_stored(repository: Repository) -> StoredTensors:
             return StoredTensors(repository, file_of=_read_weight_map(repository, index))
         weights = fnmatch.filter(top, pattern)
         if weights:
-            return StoredTensors(repository, _without_duplicates(weights))
+            return StoredTensors(repository, _select_whole(weights))
     for pattern in WEIGHTS[len(INDEXES) :]:
         if weights := fnmatch.filter(top, pattern):
             return StoredTensors(repository, weights)
     raise _no_weights(repository, top)
 
 
-def _without_duplicates(weights: list[str]) -> list[str]:
-    """One file with the whole model beats others beside it, such as another precision's."""
+def _select_whole(weights: list[str]) -> list[str]:
+    """The file with the whole model if there is one: others may be copies in other precisions."""
     for whole in ("model.safetensors", "pytorch_model.bin"):
         if whole in weights:
             return [whole]
@@ -182,23 +202,31 @@ def _without_duplicates(weights: list[str]) -> list[str]:
 def _read_weight_map(repository: Repository, index: str) -> dict[str, str]:
     weight_map = read_json(repository, index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{repository.model}: {index} has no weight_map; download it again")
+        raise CheckpointError("it has no weight_map", model=repository.model, file=index)
     for file in set(map(str, weight_map.values())):
         if not is_plain_name(file):
-            raise CheckpointError(f"{repository.model}: {index} names '{file}', outside the folder")
+            raise CheckpointError(
+                f"it names '{file}', which is outside the folder",
+                model=repository.model,
+                file=index,
+            )
         if file not in repository.files:
             raise CheckpointError(
-                f"{repository.model}: {index} names '{file}', which is missing; download it, too"
+                f"it names '{file}', which is missing",
+                model=repository.model,
+                file=index,
+                advice="download that file, too",
             )
     return {str(name): str(file) for name, file in weight_map.items()}
 
 
 def _no_weights(repository: Repository, top: list[str]) -> CheckpointError:
-    others = sorted({n for pattern in UNREADABLE for n in fnmatch.filter(top, pattern)})
-    kinds = "*.safetensors, *.bin, *.pth or *.gguf"
-    if not others:
-        return CheckpointError(f"{repository.model}: there are no weights ({kinds})")
+    unreadable = sorted({n for pattern in UNREADABLE for n in fnmatch.filter(top, pattern)})
+    what = "there are no weights (*.safetensors, *.bin, *.pth or *.gguf)"
+    if not unreadable:
+        return CheckpointError(what, model=repository.model)
     return CheckpointError(
-        f"{repository.model}: there are no weights ({kinds}); huref cannot read "
-        f"{', '.join(others[:3])}; convert the model to safetensors"
+        f"{what}, and huref cannot read {', '.join(unreadable[:3])}",
+        model=repository.model,
+        advice="convert the model to safetensors",
     )

@@ -1,8 +1,8 @@
-"""Tensors by name, whatever lies under them: what a store of them offers.
+"""Stores of tensors by name: the interface, and stores derived from other stores.
 
-Stores are stacked. At the bottom, files are read in byte ranges; above it, each layer derives the
-tensors that its upper neighbour wants to see from those that its lower neighbour has: published
-names from a dialect's, plain matrices from quantised ones, a base's plus an adapter's.
+Stores are stacked. The lowest one, `StoredTensors`, reads byte ranges of files. Each store above
+it derives its tensors from those of the store below: it renames them, dequantises them, or adds
+an adapter's delta to them.
 """
 
 from collections import Counter, defaultdict
@@ -15,12 +15,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, locating
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a tensor is called, the file that holds it (or its main part), dtype and shape."""
+    """A tensor's name, the file that holds it or its largest part, its dtype and its shape."""
 
     name: str
     file: str
@@ -34,8 +34,9 @@ class StoredTensor(TensorInfo):
 
     Attributes:
         start, stop: its byte range [start, stop).
-        stride: in elements, where it is not the row-major one (torch files keep views).
-        ggml_type: GGUF's number for a type in blocks; `dtype` is then what it decodes to.
+        stride: in elements; None for a row-major tensor. Torch files store views with a stride.
+        ggml_type: the GGUF type number of a block-quantised tensor, whose `dtype` is the decoded
+            one; None for plain values.
     """
 
     start: int
@@ -49,7 +50,7 @@ class StoredTensor(TensorInfo):
         return self.stop - self.start
 
     def row_range(self, row: int) -> tuple[int, int] | None:
-        """Byte range of one index of the first axis; None when it is not in one piece."""
+        """Byte range of one index of the first axis; None when it is not contiguous."""
         if self.stride is None:
             size = self.nbytes // self.shape[0]
             return self.start + row * size, self.start + (row + 1) * size
@@ -68,17 +69,17 @@ def contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def view_as(data: bytearray | memoryview, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    """Bytes as a tensor (shape) of a dtype, row-major; not copied where they are aligned."""
+    """Bytes as a row-major tensor of the given dtype and shape; copied only if not aligned."""
     if not len(data):
         return torch.empty(tuple(shape), dtype=dtype)
     raw = torch.frombuffer(data, dtype=torch.uint8)
-    if raw.data_ptr() % dtype.itemsize:  # nothing forces a file to align its tensors
+    if raw.data_ptr() % dtype.itemsize:  # files need not align their tensors
         raw = raw.clone()
     return raw.view(dtype).view(tuple(shape))
 
 
 class TensorStore(Protocol):
-    """Tensors that can be read whole or by indices of their first axis."""
+    """Tensors by name, read whole or by indices of their first axis."""
 
     @property
     def names(self) -> Collection[str]:
@@ -86,34 +87,36 @@ class TensorStore(Protocol):
         ...
 
     def entry(self, name: str) -> TensorInfo:
-        """What a tensor is. Raises CheckpointError when there is none of that name."""
+        """A tensor's file, dtype and shape. Raises CheckpointError when there is no such tensor."""
         ...
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Whole tensors in their stored shapes and dtypes; neighbours in a file share one range."""
+        """Whole tensors by name; adjacent ones in a file are read together."""
         ...
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
-        """Some indices of the first axis, (len(rows), ...), in the order asked for."""
+        """Indices `rows` of the first axis, (len(rows), ...), in the given order."""
         ...
 
     def read_sample(self, name: str, lines: int) -> Tensor:
-        """About `lines` rows or columns, whichever are cheap to read."""
+        """About `lines` rows or columns, whichever are cheaper to read."""
         ...
 
 
 @dataclass(frozen=True)
 class Derived:
-    """How a tensor comes from others.
+    """How a tensor is computed from others.
 
     Attributes:
-        info: what it is.
-        sources: names of the tensors it is made of.
-        combine: makes it, from all of them in that order.
-        by_rows: for each source, whether rows of the result come from the same rows of it (or
-            from all of it); None when rows of the result need more than that.
-        locate: where the result is rows of its sources: row -> (index of the source, row of it).
-        by_sample: for each source, whether its first rows alone still combine into columns.
+        info: the resulting tensor's name, file, dtype and shape.
+        sources: names of the tensors that it is computed from.
+        combine: computes it from all sources, given in that order.
+        by_rows: for each source, whether rows of the result need only the same rows of the source
+            (True) or all of it (False); None when the result cannot be computed by rows.
+        locate: maps a row of the result to (index of the source, row of the source), where each
+            row of the result is a row of one source; otherwise None.
+        by_sample: for each source, whether a sample of the result needs only its first rows (True)
+            or all of it (False); None when a sample is simply the first rows of the result.
     """
 
     info: TensorInfo
@@ -124,18 +127,24 @@ class Derived:
     by_sample: tuple[bool, ...] | None = None
 
 
-def _combined(derived: Derived, parts: list[Tensor]) -> Tensor:
-    try:
-        return derived.combine(parts)
-    except (RuntimeError, IndexError) as error:  # what torch says of shapes and indices
-        raise CheckpointError(
-            f"{derived.info.file}: what '{derived.info.name}' is made of does not fit together "
-            f"({error}); download it again"
-        ) from error
+def _combine(derived: Derived, parts: list[Tensor]) -> Tensor:
+    with locating(file=derived.info.file, tensor=derived.info.name):
+        try:
+            return derived.combine(parts)
+        except (RuntimeError, IndexError) as error:  # torch's errors for shapes and indices
+            raise CheckpointError(
+                f"the stored tensors that it is computed from do not fit together ({error})"
+            ) from error
 
 
 class DerivedTensors:
-    """A store whose tensors are derived from another store's."""
+    """A store whose tensors are derived from another store's.
+
+    Args:
+        inner: the other store.
+        names: names of the derived tensors.
+        derive: how to compute the tensor of a name; called once for each name.
+    """
 
     def __init__(
         self, inner: TensorStore, names: Collection[str], derive: Callable[[str], Derived]
@@ -151,7 +160,7 @@ class DerivedTensors:
 
     def _derived(self, name: str) -> Derived:
         if name not in self._names:
-            raise CheckpointError(f"there is no tensor '{name}' in the weights")
+            raise CheckpointError("it is missing from the weights", tensor=name)
         return self._derive(name)
 
     def entry(self, name: str) -> TensorInfo:
@@ -159,13 +168,13 @@ class DerivedTensors:
         return self._derived(name).info
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """See TensorStore. What is no longer needed is let go on the way."""
+        """See TensorStore. A source is freed once no other tensor needs it."""
         wanted = {name: self._derived(name) for name in names}
         uses = Counter(source for derived in wanted.values() for source in derived.sources)
         raw = self.inner.read(uses)
         tensors = {}
         for name, derived in wanted.items():
-            tensors[name] = _combined(derived, [raw[source] for source in derived.sources])
+            tensors[name] = _combine(derived, [raw[source] for source in derived.sources])
             uses.subtract(derived.sources)
             for source in derived.sources:
                 if not uses[source]:
@@ -173,19 +182,19 @@ class DerivedTensors:
         return tensors
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
-        """See TensorStore. The whole tensor is read where its rows cannot be had apart."""
+        """See TensorStore. The whole tensor is read where it cannot be computed by rows."""
         derived = self._derived(name)
         if derived.locate is not None:
             return self._read_located(derived, derived.locate, rows)
         if derived.by_rows is not None:
-            return _combined(derived, self._read_parts(derived, derived.by_rows, rows))
+            return _combine(derived, self._read_parts(derived, derived.by_rows, rows))
         return self.read([name])[name][list(rows)]
 
     def read_sample(self, name: str, lines: int) -> Tensor:
         """See TensorStore."""
         derived = self._derived(name)
         if derived.by_sample is not None:
-            return _combined(derived, self._read_parts(derived, derived.by_sample, range(lines)))
+            return _combine(derived, self._read_parts(derived, derived.by_sample, range(lines)))
         return self.read_rows(name, range(min(lines, derived.info.shape[0])))
 
     def _read_parts(
@@ -201,15 +210,15 @@ class DerivedTensors:
     def _read_located(
         self, derived: Derived, locate: Callable[[int], tuple[int, int]], rows: Sequence[int]
     ) -> Tensor:
-        places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        by_source: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for position, row in enumerate(rows):
-            part, inner_row = locate(row)
-            places[part].append((position, inner_row))
-        found = torch.empty((len(rows), *derived.info.shape[1:]), dtype=derived.info.dtype)
-        for part, wanted in places.items():
-            values = self.inner.read_rows(derived.sources[part], [row for _, row in wanted])
-            found[[position for position, _ in wanted]] = values
-        return found
+            source, source_row = locate(row)
+            by_source[source].append((position, source_row))
+        result = torch.empty((len(rows), *derived.info.shape[1:]), dtype=derived.info.dtype)
+        for source, pairs in by_source.items():
+            values = self.inner.read_rows(derived.sources[source], [row for _, row in pairs])
+            result[[position for position, _ in pairs]] = values
+        return result
 
 
 def renamed(info: TensorInfo, name: str) -> TensorInfo:
@@ -218,7 +227,7 @@ def renamed(info: TensorInfo, name: str) -> TensorInfo:
 
 
 def reordered(info: TensorInfo, source: str, order: Tensor) -> Derived:
-    """A tensor whose first axis is another's in a different order: row i is its row order[i]."""
+    """A tensor whose row i is row order[i] of another one."""
     return Derived(
         info,
         (source,),
@@ -228,11 +237,12 @@ def reordered(info: TensorInfo, source: str, order: Tensor) -> Derived:
 
 
 def rotary_halves(rows: int, heads: int) -> Tensor:
-    """Where the rows of a q or k projection lie that is stored in interleaved rotary pairs.
+    """Row order that turns interleaved rotary pairs of a q or k projection into halves.
 
-    (rows,) int64: row i of the published matrix is stored at the i-th of these.
+    (rows,) int64: row i of the published matrix is stored as row order[i].
 
-    Published checkpoints keep a head's first rotary coordinates in its first half and the second
-    ones in the other; Meta's and GGUF's keep each pair side by side.
+    In published checkpoints, the first half of a head's rows holds the first coordinate of every
+    rotary pair and the second half the second; Meta's files and GGUF store each pair's two rows
+    side by side.
     """
     return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).reshape(-1)

@@ -1,1 +1,1 @@
-"""Registries of measured models: what is stored of each, and how a new one is looked up."""
+"""Registries of measured models, and the search for the base of another model."""

@@ -1,23 +1,23 @@
-"""How often a stranger scores as high: the null of a search among many bases."""
+"""How often an unrelated model scores as high: the null distribution of a search."""
 
 import math
 
-# True ICS of independent models. Synthetic ones: 0.000. The zoo's: -0.003 to 0.010; the most alike
-# that were made on purpose (same text, order and shape, other seed): 0.05, two deviations up.
+# True ICS of independent models. Synthetic ones: 0.000. The zoo's: -0.003 to 0.010. The most
+# similar ones, made on purpose (same text, order and shape, other seed): 0.05, two deviations up.
 STRANGER_ICS = 0.01
 STRANGER_SPREAD = 0.02
-LATENT_SPREAD = 1 / math.sqrt(512)  # of the cosine of two independent latents
+LATENT_SPREAD = 1 / math.sqrt(512)  # standard deviation of the cosine of independent latents
 
 
 def log10_stranger(ics: float, deviation: float, of: int) -> float:
-    """log10 of the probability that the best of some independent models scores at least as high.
+    """log10 of the probability that the best of `of` unrelated models scores at least as high.
 
-    One stranger's score is taken as normal, with the spread of its estimate on top of that of
-    true similarities; `of` of them were looked at, of which the best is what one sees.
+    The score of one unrelated model is taken as normal. Its variance is the sum of those of the
+    true similarity and of the estimate.
 
     Args:
         ics: the score of the candidate.
-        deviation: standard deviation of the estimate where nothing is shared.
+        deviation: standard deviation of the estimate for unrelated models.
         of: number of bases searched.
 
     Returns:
@@ -32,7 +32,7 @@ def log10_stranger(ics: float, deviation: float, of: int) -> float:
 
 
 def log10_upper_tail(z: float) -> float:
-    """log10 of P(Z >= z) of a standard normal; exact to four digits however large z is."""
+    """log10 of P(Z >= z) of a standard normal; exact to four digits for any z."""
     if z < 30:
         return math.log10(0.5 * math.erfc(z / math.sqrt(2)))
     # The first terms of the asymptotic series; erfc itself is 0 from z = 39 on.
@@ -42,8 +42,9 @@ def log10_upper_tail(z: float) -> float:
 
 
 def is_worth_reading(ics: float, deviation: float, of: int, level: float = 0.01) -> bool:
-    """Whether a score is beyond what estimation noise alone gives the best of so many strangers.
+    """Whether a score exceeds what noise alone gives the best of `of` unrelated models.
 
-    A wider gate than `log10_stranger`: the weights behind it tell more than the score.
+    It passes more than `log10_stranger` does, because a candidate that passes is then compared by
+    its weights.
     """
     return log10_upper_tail(ics / deviation) + math.log10(max(of, 1)) < math.log10(level)

@@ -1,4 +1,4 @@
-"""One measured model of a registry. Nothing in it needs to be kept private."""
+"""Entries of a registry, one per measured model, and queries. Both may be published."""
 
 import datetime as dt
 import getpass
@@ -10,21 +10,22 @@ from torch import Tensor
 
 from huref.errors import RegistryError
 from huref.invariants.record import Record
-from huref.registry.sketch import AnchorCodes, Codes, encode_anchors, make_sketch
+from huref.registry.anchor_codes import AnchorCodes, encode_anchors
+from huref.registry.sketch import Codes, make_sketch
 
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a registry is searched for.
+    """The numbers of a model by which a registry is searched.
 
     Attributes:
         latent: (512,) float32.
-        sketch: as in `Entry`, or None where only a picture is at hand.
+        sketch: as in `Entry`, or None if only the latent is known, as from a picture.
         anchors: likewise.
-        terms: (layers, 3, m, m) of a model that was measured; against its own terms the others'
-            sketches tell more than against its sketch.
+        terms: (layers, 3, m, m) of a measured model, or None. Comparing them with sketches is more
+            exact than comparing two sketches. Private, unlike the rest.
     """
 
     latent: NDArray[np.float32]
@@ -34,13 +35,13 @@ class Query:
 
 
 def make_query(record: Record) -> Query:
-    """What a record can be searched by.
+    """The query for a record.
 
     Raises:
-        RegistryError: the record has no latent, as one by the published recipe.
+        RegistryError: the record has no latent; records of the published recipe have none.
     """
     if record.latent is None:
-        raise RegistryError(f"{record.model}: without a latent it cannot be looked up")
+        raise RegistryError("its record has no latent, which a search needs", model=record.model)
     if record.terms is None or record.anchors is None:
         return Query(record.latent)
     anchors = encode_anchors(record.anchors)
@@ -49,15 +50,15 @@ def make_query(record: Record) -> Query:
 
 @dataclass(frozen=True)
 class Entry:
-    """A measured model.
+    """The public part of a measured model.
 
     Attributes:
-        model: Hub id, or what the user called it.
+        model: Hub id, or the path as the user gave it.
         revision: the commit, or None.
-        recipe: digest of the recipe; it leaves the decoder out, on which nothing here depends.
-        base: the model that its card declares as its base, or None.
+        recipe: digest of the recipe without the decoder, which changes nothing in an entry.
+        base: the base that the model declares, or None.
         measured_at: UTC date, ISO 8601.
-        measured_by: who measured it.
+        measured_by: name of the person or machine that measured it.
         latent: (512,) float32.
         sketch: (layers * 3, 1024) uint8, see `huref.registry.sketch`.
         anchors: code of each bucket's token, (m,) uint32; 0 for an empty bucket.
@@ -75,30 +76,31 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What no two entries of a registry have in common."""
+        """Model, revision and recipe, which identify an entry within a registry."""
         return self.model, self.revision or "", self.recipe
 
     @property
     def query(self) -> Query:
-        """The entry as something to look for."""
+        """The query that searches for models similar to this entry."""
         return Query(self.latent, self.sketch, self.anchors)
 
 
 def make_entry(record: Record, base: str | None = None, measured_by: str | None = None) -> Entry:
-    """The public part of a record, for a registry.
+    """The entry of a record.
 
     Args:
-        record: with terms and latent; its model and revision become the entry's.
-        base: the base that the model's card declares.
-        measured_by: the user's login name when None.
+        record: with terms and latent.
+        base: the base that the model declares.
+        measured_by: see `Entry`; the user's login name when None.
 
     Raises:
-        RegistryError: the record has no terms, as one from a picture.
+        RegistryError: the record has no terms; one from a picture has none.
     """
     if record.terms is None or record.anchors is None or record.latent is None:
         raise RegistryError(
-            f"{record.model}: a picture carries only the latent, and a registry needs the sketch "
-            "too; add the weights or a record"
+            "a picture carries only the latent, but a registry entry needs the terms",
+            model=record.model,
+            advice="add the model's weights or its record",
         )
     anchors = encode_anchors(record.anchors)
     return Entry(

@@ -1,4 +1,4 @@
-"""Registries as text: JSON Lines that another registry takes in, and CSV for people."""
+"""Registries as text: JSON Lines, which `huref registry add` reads, and CSV without sketches."""
 
 import base64
 import binascii
@@ -16,20 +16,23 @@ from huref.files import replacing
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
-from huref.registry.store import Store
+from huref.registry.store import Store, require_version
 from huref.registry.stores import create_store
 
 ARRAYS = {"latent": "<f4", "sketch": "u1", "anchors": "<u4"}
 LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
+NO_EXPORT = "it is no file that 'huref registry export' wrote"
 
 
 def export(store: Store, out: str) -> int:
-    """Write a whole registry to a .jsonl or .csv file, or into a new registry, and count it.
+    """Write a registry to a .jsonl or .csv file or into a new registry; return how many entries.
 
-    A .csv has no sketches; what is not such a file is the URI of a registry to create.
+    Args:
+        store: the registry.
+        out: a file, by its suffix; anything else is the URI of a registry to create.
 
     Raises:
-        RegistryError: the registry to create is there already.
+        RegistryError: there is a registry at that URI already.
     """
     suffix = Path(out).suffix
     if suffix == ".csv":
@@ -62,7 +65,7 @@ def _write_jsonl(store: Store, out: Path) -> int:
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """An entry with its numbers as base64 of little-endian arrays, the sketch's terms in rows."""
+    """An entry as JSON: its arrays as base64 of their little-endian bytes, in C order."""
     data = {name: getattr(entry, name) for name in LABELS}
     for name, kind in ARRAYS.items():
         data[name] = base64.b64encode(getattr(entry, name).astype(kind).tobytes()).decode()
@@ -70,31 +73,30 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
-    """The recipe and the entries of a file that `export` wrote; entries are read as they come.
+    """The recipe and the entries of a file that `export` wrote; the entries are read lazily.
 
     Raises:
-        RegistryError: it is not such a file, or (when the line is reached) damaged.
+        RegistryError: it is no such file, or (when the line is read) damaged.
     """
     try:
         with path.open(encoding="utf-8") as file:
             first = file.readline()
     except UnicodeDecodeError as error:
-        raise RegistryError(f"{path}: not what 'huref registry export' wrote") from error
+        raise RegistryError(NO_EXPORT, file=path) from error
     except OSError as error:
-        raise RegistryError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RegistryError(f"cannot be read ({error.strerror})", file=path) from error
     try:
         head = json.loads(first)
         recipe, version = parse_recipe(head["recipe"], str(path)), head["sketch"]
     except (ValueError, KeyError, TypeError, HurefError) as error:
-        raise RegistryError(f"{path}: not what 'huref registry export' wrote") from error
-    if version != VERSION:
-        raise RegistryError(f"{path}: its sketches are '{version}', not '{VERSION}'")
+        raise RegistryError(NO_EXPORT, file=path) from error
+    require_version(version, path)
     return recipe, _read_entries(path, recipe)
 
 
 def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
     terms = len(recipe.layers) * 3
-    with path.open(encoding="utf-8", errors="replace") as file:  # garbled bytes are no JSON
+    with path.open(encoding="utf-8", errors="replace") as file:  # damaged bytes fail as JSON
         next(file)
         for number, line in enumerate(file, start=2):
             try:
@@ -105,10 +107,10 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                 }
                 sketch = arrays["sketch"].reshape(terms, -1)
                 labels = {name: data[name] for name in LABELS}
-                if labels["recipe"] == recipe.picture_digest:  # as huref counted before 1.0
+                if labels["recipe"] == recipe.picture_digest:  # exports made before 1.0
                     labels["recipe"] = recipe.digest
                 yield Entry(
                     latent=arrays["latent"], sketch=sketch, anchors=arrays["anchors"], **labels
                 )
             except (ValueError, KeyError, TypeError, binascii.Error) as error:
-                raise RegistryError(f"{path}: line {number} is damaged") from error
+                raise RegistryError(f"line {number} is damaged", file=path) from error

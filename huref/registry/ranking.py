@@ -1,4 +1,4 @@
-"""How alike a model and the entries of a registry are, and in which order they are shown."""
+"""How similar the entries of a registry are to a query, and their order in search results."""
 
 from typing import Any
 
@@ -7,36 +7,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from huref.lineage.similarity import MIN_SHARED
-from huref.registry.entry import Query
-from huref.registry.matrices import Matrices
-from huref.registry.sketch import (
-    AnchorCodes,
-    Codes,
-    Floats,
-    Mask,
+from huref.registry.anchor_codes import AnchorCodes, Mask, count_shared, shared_anchors
+from huref.registry.correlation import (
+    anchor_ratio,
     correlate_sketches,
     correlate_terms,
-    count_shared,
-    lower_end,
-    project,
-    reach,
-    shared_anchors,
-    spread,
-    strengthen,
+    ics_deviation,
+    lower_bound,
+    norm_ratio,
 )
+from huref.registry.entry import Query
+from huref.registry.matrices import Matrices
+from huref.registry.sketch import Codes, Projections, project
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]
 
 
 class Ranking:
-    """What is looked for, held against one part of a registry after the other."""
+    """A query, compared with one part of a registry after the other."""
 
     def __init__(self, query: Query):
         self._query = query
-        self._projections: dict[bytes, tuple[Floats, NDArray[Any]]] = {}  # by the anchors shared
+        self._projections: dict[bytes, tuple[Projections, NDArray[Any]]] = {}  # by shared anchors
 
     def __call__(self, models: Matrices) -> Scores:
-        """Rank, ICS by term and its deviation of each row; the rank is NaN where it cannot be."""
+        """Rank of each row (n,), its ICS by term (n, terms), and the standard deviation (n,).
+
+        The rank is NaN for a model with too few shared anchors. Without a sketch in the query
+        the rank is the cosine of the latents and the ICS is None.
+        """
         query, count = self._query, len(models.latents)
         deviations = np.zeros(count)
         if query.sketch is None or query.anchors is None:
@@ -49,7 +48,7 @@ class Ranking:
                 continue
             of_rows = models.sketches if len(rows) == count else models.sketches[rows]
             terms[rows], deviation = self._correlate(of_rows, anchors)
-            ranks[rows] = lower_end(terms[rows].mean(axis=1), deviation)
+            ranks[rows] = lower_bound(terms[rows].mean(axis=1), deviation)
             deviations[rows] = deviation
         return ranks, terms, deviations
 
@@ -62,19 +61,20 @@ class Ranking:
         assert query.anchors is not None
         shared = shared_anchors(query.anchors, anchors)
         if query.terms is not None:
-            own, factor = self._project(query.terms, shared, query.anchors != 0)
-            found = correlate_terms(own, sketches)
+            projections, factor = self._project(query.terms, shared, query.anchors != 0)
+            found = correlate_terms(projections, sketches)
         else:
-            held = (int(np.count_nonzero(codes)) for codes in (anchors, query.anchors))
-            factor = np.array(reach(int(shared.sum()), *held))
+            filled = (int(np.count_nonzero(codes)) for codes in (anchors, query.anchors))
+            factor = np.array(anchor_ratio(int(shared.sum()), *filled))
             found = correlate_sketches(query.sketch, sketches)
-        deviation = spread(query.sketch.size * 8, measured=query.terms is not None)
+        deviation = ics_deviation(query.sketch.size * 8, measured=query.terms is not None)
         return np.clip(factor * found, -1, 1), float(np.sqrt(np.mean(factor**2))) * deviation
 
-    def _project(self, terms: Tensor, shared: Mask, held: Mask) -> tuple[Floats, NDArray[Any]]:
-        """The query's coefficients on some anchors, and what correlations by them are times."""
+    def _project(
+        self, terms: Tensor, shared: Mask, filled: Mask
+    ) -> tuple[Projections, NDArray[Any]]:
+        """The query's coefficients on the shared anchors, and the factor for its correlations."""
         key = shared.tobytes()
         if key not in self._projections:
-            own = project(terms, shared), strengthen(terms, shared, held)
-            self._projections[key] = own
+            self._projections[key] = project(terms, shared), norm_ratio(terms, shared, filled)
         return self._projections[key]

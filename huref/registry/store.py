@@ -1,16 +1,17 @@
-"""A registry: measured models under one URI, all of one recipe.
+"""A registry: entries of measured models under one URI, all of one recipe.
 
 Typical use:
 
     store = create_store("bases", load_recipe()[0])  # a folder; or "bases.lance"
     store.add([make_entry(open_record("org/model"))])
-    for match in store.search(make_query(open_record("org/suspect"))):
-        print(match.entry.model, match.ics)
+    for result in store.search(make_query(open_record("org/suspect"))):
+        print(result.entry.model, result.ics)
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,16 @@ from huref.assets import home
 from huref.errors import RecipeError, RegistryError
 from huref.lineage.similarity import latent_cosine
 from huref.recipe import LATENT_SIZE, Recipe
+from huref.registry.anchor_codes import count_shared
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
 from huref.registry.ranking import Ranking
-from huref.registry.sketch import count_shared, kept_of
+from huref.registry.sketch import VERSION, kept_of
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What a registry says of a model in words; see `Entry`."""
+class Label:
+    """The text fields of an entry but the recipe, which is the registry's; see `Entry`."""
 
     model: str
     revision: str | None
@@ -41,21 +43,21 @@ class Chunk(Matrices):
     """Some entries of a registry.
 
     Attributes:
-        labels: what is said of each, n of them.
+        labels: n, one for each row of the matrices.
     """
 
-    labels: Sequence[Labels]
+    labels: Sequence[Label]
 
     def entry(self, row: int, recipe: str) -> Entry:
-        """One row as an entry."""
-        of = self.labels[row]
+        """The entry of one row; `recipe` is the registry's digest."""
+        label = self.labels[row]
         return Entry(
-            of.model,
-            of.revision,
+            label.model,
+            label.revision,
             recipe,
-            of.base,
-            of.measured_at,
-            of.measured_by,
+            label.base,
+            label.measured_at,
+            label.measured_by,
             np.array(self.latents[row]),
             np.array(self.sketches[row]),
             np.array(self.vocabularies[self.vocabulary[row]]),
@@ -63,15 +65,15 @@ class Chunk(Matrices):
 
 
 @dataclass(frozen=True)
-class Match:
-    """An entry that was found, and how alike it is to what was looked for.
+class SearchResult:
+    """An entry and its similarity to the query.
 
     Attributes:
-        entry: the entry; its sketch is left out where the query had none.
-        ics: estimate of the ICS by the sketches, or None when the query had no sketch.
+        entry: without its sketch if the query has none.
+        ics: the ICS estimated from sketches, or None if the query has no sketch.
         terms: the estimate for each term, (layers * 3,), or None.
-        deviation: standard deviation of `ics` where nothing is shared; 0 without one.
-        shared_anchors: anchors that both hold, or None when the query had none.
+        deviation: standard deviation of `ics` for unrelated models; 0 without an estimate.
+        shared_anchors: the number of anchors that both have, or None if the query has none.
         latent_cosine: cosine of the latents.
     """
 
@@ -84,47 +86,47 @@ class Match:
 
 
 class Store(ABC):
-    """A registry. Writers wait for each other; what was added is there after a crash."""
+    """A registry. Writers wait for each other; added entries survive a crash."""
 
     uri: str
     recipe: Recipe
 
     @abstractmethod
     def has(self, model: str, revision: str | None, recipe: str) -> bool:
-        """Whether a model was measured at that commit by that recipe (its digest)."""
+        """Whether it has an entry for a model at a commit by a recipe (its digest)."""
 
     @abstractmethod
     def add(self, entries: Iterable[Entry]) -> int:
-        """Add all entries that are not there yet, all at once, and return how many were added.
+        """Add the new entries in one transaction and return their number.
 
-        Of entries with one (model, revision, recipe) the first stays.
+        Of several entries with the same (model, revision, recipe) the first is kept.
 
         Raises:
-            RecipeError: an entry was made by another recipe; nothing is added.
+            RecipeError: an entry has another recipe; nothing is added.
             RegistryError: the disk is full, or the registry is damaged; nothing is added.
         """
 
     @abstractmethod
     def remove(self, model: str, revision: str | None = None) -> int:
-        """Remove a model (at all commits when `revision` is None) and return how many went."""
+        """Remove a model (at all commits if `revision` is None); return how many entries."""
 
     @abstractmethod
     def chunks(self, *, sketches: bool = True) -> Iterator[Chunk]:
-        """All entries in no particular order, some hundreds at a time.
+        """All entries in no particular order, some hundreds per chunk.
 
-        Without `sketches` these are left empty, (n, 0, 0), and not read.
+        With `sketches` False the sketches are not read and have the shape (n, 0, 0).
         """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
 
     @abstractmethod
     def count_bases(self) -> int:
-        """How many entries declare no base."""
+        """The number of entries that declare no base."""
 
-    def labels(self) -> Iterator[Labels]:
-        """What is said of every entry, in no particular order."""
+    def labels(self) -> Iterator[Label]:
+        """The labels of all entries, in no particular order."""
         for chunk in self.chunks(sketches=False):
             yield from chunk.labels
 
@@ -134,18 +136,20 @@ class Store(ABC):
             for row in range(len(chunk.labels)):
                 yield chunk.entry(row, self.recipe.digest)
 
-    def search(self, query: Query, limit: int = 10, *, bases_only: bool = False) -> list[Match]:
-        """The entries most like a model, best first; every entry is looked at.
+    def search(
+        self, query: Query, limit: int = 10, *, bases_only: bool = False
+    ) -> list[SearchResult]:
+        """The most similar entries, best first, of a full scan.
 
-        They are ranked by the lower end of the sketches' ICS, or by the latents' cosine where
-        the query has no sketch. Entries sharing too few anchors are left out.
+        They are ranked by the lower bound of the ICS estimated from sketches, or by the cosine of
+        the latents if the query has no sketch. Entries with too few shared anchors are left out.
 
         Args:
             query: see `make_query`.
-            limit: how many at most.
+            limit: the largest number of results.
             bases_only: leave out the entries that declare a base.
         """
-        best: list[tuple[float, Match]] = []
+        best: list[tuple[float, SearchResult]] = []
         rank = Ranking(query)
         for chunk in self.chunks(sketches=query.sketch is not None):
             wanted = [not bases_only or label.base is None for label in chunk.labels]
@@ -155,7 +159,7 @@ class Store(ABC):
             for row in rows[np.argsort(-scores[rows], kind="stable")[:limit]]:
                 entry = chunk.entry(int(row), self.recipe.digest)
                 of_terms = None if terms is None else terms[row]
-                match = Match(
+                result = SearchResult(
                     entry,
                     None if of_terms is None else float(of_terms.mean()),
                     of_terms,
@@ -163,33 +167,50 @@ class Store(ABC):
                     None if query.anchors is None else count_shared(query.anchors, entry.anchors),
                     latent_cosine(query.latent, entry.latent),
                 )
-                best.append((float(scores[row]), match))
+                best.append((float(scores[row]), result))
             best = sorted(best, key=lambda pair: -pair[0])[:limit]
-        return [match for _, match in best]
+        return [result for _, result in best]
 
 
 def default_uri() -> str:
-    """Where `huref identify` looks when it is not told: $HUREF_HOME/registry, ~/.huref/registry."""
+    """The default registry of `huref identify`: $HUREF_HOME/registry, or ~/.huref/registry."""
     return str(home() / "registry")
 
 
 def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
-    """Raise when an entry cannot be one of a registry.
+    """Check that entries fit a registry of a recipe.
 
     Raises:
-        RecipeError: it was made by another recipe.
-        RegistryError: its numbers have another size than the recipe's, or are not finite.
+        RecipeError: an entry has another recipe.
+        RegistryError: its arrays do not have the recipe's shapes, or are not finite.
     """
     terms, m = len(recipe.layers) * 3, recipe.m
     expected = (LATENT_SIZE,), (terms, kept_of(m) // 8), (m,)
     for entry in entries:
         if entry.recipe != recipe.digest:
             raise RecipeError(
-                f"{entry.model}: made by the recipe {entry.recipe}, but {uri} holds "
-                f"{recipe.digest} ('{recipe.name}'); measure it by that one or use another registry"
+                f"made by the recipe {entry.recipe}, but the registry {uri} has "
+                f"{recipe.digest} ('{recipe.name}')",
+                model=entry.model,
+                advice="measure it with that recipe, or use another registry",
             )
-        sizes = entry.latent.shape, entry.sketch.shape, entry.anchors.shape
-        if sizes != expected:
-            raise RegistryError(f"{entry.model}: its latent, sketch or anchors have another size")
+        shapes = entry.latent.shape, entry.sketch.shape, entry.anchors.shape
+        if shapes != expected:
+            raise RegistryError(
+                f"its latent, sketch and anchors have the shapes {shapes}, not {expected}",
+                model=entry.model,
+            )
         if not np.isfinite(entry.latent).all():
-            raise RegistryError(f"{entry.model}: its latent is not finite; measure it again")
+            raise RegistryError(
+                "its latent is not finite", model=entry.model, advice="measure it again"
+            )
+
+
+def require_version(found: object, uri: str | PathLike[str]) -> None:
+    """Raise RegistryError unless the sketches of a registry or an export have our version."""
+    if found != VERSION:
+        raise RegistryError(
+            f"its sketches have the version '{found}', not '{VERSION}'",
+            file=uri,
+            advice="make it again with this version of huref, or use the version that made it",
+        )

@@ -1,4 +1,4 @@
-"""A drawing as data: a few kinds of marks, which `svg` and `raster` turn into files."""
+"""A drawing as data: marks of a few kinds, which `svg` and `raster` render."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle, filled or outlined. `tip` is shown when pointed at."""
+    """A rectangle, filled or outlined. `tip` is the tooltip."""
 
     x: float
     y: float
@@ -24,7 +24,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Line:
-    """Straight pieces from point to point."""
+    """A polyline."""
 
     points: tuple[Point, ...]
     paint: Paint
@@ -55,7 +55,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Words:
-    """One line of text; y is its middle. Upright text reads from bottom to top, centred on x."""
+    """One line of text; y is its middle. Upright text runs from bottom to top, centred on x."""
 
     x: float
     y: float
@@ -83,10 +83,10 @@ Mark = Box | Line | Area | Disc | Words | Dog
 
 @dataclass
 class Canvas:
-    """Marks in the order in which they are drawn, in a space of width by height.
+    """Marks in drawing order, on an area of width by height.
 
     Attributes:
-        title: what the drawing is, in a few words, for those who cannot see it.
+        title: what the drawing is, for screen readers.
         description: what it shows, likewise.
     """
 
@@ -97,12 +97,12 @@ class Canvas:
     marks: list[Mark] = field(default_factory=list)
 
     def add(self, *marks: Mark) -> None:
-        """Draw on top of what is there."""
+        """Draw marks on top of the others."""
         self.marks += marks
 
 
 def elbow(start: Point, stop: Point, radius: float) -> tuple[Point, ...]:
-    """From start vertically, then horizontally to stop, the corner rounded."""
+    """A path that leaves start vertically and reaches stop horizontally, with a rounded corner."""
     (x, y), (right, level) = start, stop
     r = min(radius, abs(level - y), max(right - x, 0.0))
     if r <= 0:

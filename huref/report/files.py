@@ -1,4 +1,4 @@
-"""Comparisons and forests as files, of the kind that the file's name asks for."""
+"""Comparisons and forests as files; the suffix of the path chooses the format."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ SOFTWARE = {"Software": f"huref {__version__}"}
 
 
 def write_comparison(table: LineageTable, path: Path, *, recipe: str = "default") -> None:
-    """Write a table as a report (.html) or as one picture (.png). It appears whole or not at all.
+    """Write a table as a report (.html) or as one picture (.png), atomically.
 
     Raises:
-        HurefError: another kind of file.
+        HurefError: the path has another suffix.
     """
     kind = path.suffix.lower()
     if kind == ".html":
@@ -33,14 +33,14 @@ def write_comparison(table: LineageTable, path: Path, *, recipe: str = "default"
     elif kind == ".png":
         write_png(path, draw_table(table, recipe=recipe), SOFTWARE)
     else:
-        raise HurefError(f"{path}: a comparison is written as .html or .png")
+        raise HurefError("a comparison is written as .html or .png", file=path)
 
 
 def write_forest(forest: Forest, path: Path, *, recipe: str = "default") -> None:
-    """Write a forest as .png, .svg, .nwk (Newick) or .json. It appears whole or not at all.
+    """Write a forest as .png, .svg, .nwk (Newick) or .json, atomically.
 
     Raises:
-        HurefError: another kind of file.
+        HurefError: the path has another suffix.
     """
     kind = path.suffix.lower()
     if kind == ".nwk":
@@ -55,6 +55,6 @@ def write_forest(forest: Forest, path: Path, *, recipe: str = "default") -> None
             return
         text = as_svg(canvas, portraits)
     else:
-        raise HurefError(f"{path}: a lineage tree is written as .png, .svg, .nwk or .json")
+        raise HurefError("a lineage tree is written as .png, .svg, .nwk or .json", file=path)
     with replacing(path) as temporary:
         temporary.write_text(text, "utf-8")

@@ -1,4 +1,4 @@
-"""The heat map of a table: how alike every two models are, and what was found of them."""
+"""The heat map of a table: similarity and verdict of every pair."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from huref.lineage.growing import likeness
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.table import LineageTable, Pair
 from huref.report.canvas import Box, Canvas, Disc, Dog, Line, Mark, Point, Words
 from huref.report.lettering import shorten, width_of
@@ -23,7 +23,7 @@ NUMBERED = 28.0  # width of a cell from which its number fits
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where things are: the order of the models, the corner of the first cell and its side."""
+    """The order of the models, the corner of the first cell, and the side of a cell."""
 
     order: list[int]
     left: float
@@ -37,19 +37,19 @@ class _Grid:
 def cluster(table: LineageTable) -> tuple[np.ndarray, list[int]]:
     """Average linkage on 1 - ICS: scipy's linkage matrix (n - 1, 4), and the order of the leaves.
 
-    The order is the one, of all that fit the dendrogram, in which neighbours are most alike.
+    Of all orders that fit the dendrogram, it is the one whose neighbours are most similar.
     """
     count = len(table.records)
     distances = np.zeros((count, count))
     for (i, j), pair in zip(combinations(range(count), 2), table.pairs, strict=True):
-        distances[i, j] = distances[j, i] = 1 - min(max(likeness(pair), 0.0), 1.0)
+        distances[i, j] = distances[j, i] = 1 - min(max(ics_or_cosine(pair), 0.0), 1.0)
     condensed = squareform(distances, checks=False)
     linkage = hierarchy.linkage(condensed, "average", optimal_ordering=count <= 200)
     return linkage, [int(leaf) for leaf in hierarchy.leaves_list(linkage)]
 
 
 def draw_heatmap(table: LineageTable) -> Canvas:
-    """Below the diagonal the ICS of each pair, above it the verdict, on it the dogs.
+    """ICS below the diagonal, verdicts above it, dogs on it.
 
     Without verdicts both halves show the ICS.
     """
@@ -129,13 +129,13 @@ def _draw_value(canvas: Canvas, grid: _Grid, row: int, column: int, pair: Pair, 
     x, y = grid.corner(row, column)
     s = pair.similarity
     unknown = s.ics is None and s.latent_cosine is None
-    heat = min(max(likeness(pair), 0.0), 1.0)
+    heat = min(max(ics_or_cosine(pair), 0.0), 1.0)
     _draw_ground(canvas, (x, y), grid.cell, None if unknown else heat, tip)
     if grid.cell < NUMBERED:
         return
-    text = "-" if unknown else _figure(likeness(pair))
+    text = "-" if unknown else _figure(ics_or_cosine(pair))
     size = min(grid.cell * 0.29, 15.0) if grid.cell > 40 else 10.5
-    if s.ics is None and not unknown:  # a picture: only the latents are known
+    if s.ics is None and not unknown:  # a picture holds only the latent
         text, size = f"z {text}", size * 0.85
     paint = "paper" if heat > 0.55 else "ink"
     canvas.add(Words(x + grid.cell / 2, y + grid.cell / 2, text, size, paint, "middle"))
@@ -146,7 +146,7 @@ def _figure(value: float) -> str:
 
 
 def verdict_marks(verdict: str, centre: Point, cell: float) -> list[Mark]:
-    """A sign for each verdict, told apart by shape before colour."""
+    """The sign of a verdict; signs differ in shape as well as in colour."""
     (x, y), paint, radius = centre, VERDICT_PAINTS[verdict], min(0.26 * cell, 11.0)
     if verdict == "descends":
         return [Disc(x, y, radius, paint)]
@@ -188,6 +188,6 @@ def _draw_legend(canvas: Canvas, grid: _Grid, decided: bool) -> float:
 
 def _describe(table: LineageTable, order: list[int]) -> str:
     names = ", ".join(table.labels[model] for model in order[:60])
-    known = [likeness(pair) for pair in table.pairs]
+    known = [ics_or_cosine(pair) for pair in table.pairs]
     high = sum(value > 0.5 for value in known if not math.isnan(value))
     return f"Models in the order of the map: {names}. Pairs above 0.5: {high} of {len(known)}."

@@ -1,4 +1,4 @@
-"""Pages that need nothing else: one file, which sends no requests and runs its own script alone."""
+"""Self-contained pages: one file that sends no requests and runs only its own script."""
 
 import base64
 import hashlib
@@ -13,13 +13,13 @@ from huref.version import __version__
 def render_html(page: str, package: str = "huref.report", **values: object) -> str:
     """A page from a package's `templates`: PAGE.html, with PAGE.js as its only script.
 
-    All values are escaped but those that are Markup. Every page begins with this package's
-    head.html, whose policy forbids requests and any script that has not PAGE.js's digest.
+    All values but Markup are escaped. Every page begins with this package's head.html; its content
+    security policy forbids requests and every script without the digest of PAGE.js.
 
     Args:
-        page: the template's name, without its ending.
-        package: whose templates.
-        values: what the template shows, by name.
+        page: the template's name, without its suffix.
+        package: the package that holds the template.
+        values: the template's variables.
     """
     own = PackageLoader(package, "templates")
     environment = Environment(
@@ -32,7 +32,7 @@ def render_html(page: str, package: str = "huref.report", **values: object) -> s
     script = own.get_source(environment, f"{page}.js")[0]
     return environment.get_template(f"{page}.html").render(
         version=__version__,
-        # Both are files of this package; nothing of a model's is in them.
+        # Script and style are files of this package and hold no text of a model.
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         style=Markup(stylesheet()),

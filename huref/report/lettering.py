@@ -1,36 +1,40 @@
-"""Names as they can be drawn: how wide, how short, and without what would disturb a page."""
+"""Text in drawings: its width, its shortening, and the removal of unsafe characters."""
 
 import unicodedata
 from functools import lru_cache
 
 from PIL import ImageFont
 
-# They turn the direction of the text that follows, so a name could pose as another.
-WIDER = 1.12
-_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c")
+WIDER = 1.12  # browsers use wider fonts than Pillow's
+# These characters change the direction of the text after them, so a name could pose as another.
+_DIRECTION_MARKS = frozenset(
+    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c"
+)
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be seen or would reorder it shown as the replacement sign."""
+    """The text with invisible and direction-changing characters replaced by U+FFFD."""
     return "".join(
-        "\ufffd" if letter in _TURNING or unicodedata.category(letter) in ("Cc", "Cs") else letter
+        "\ufffd"
+        if letter in _DIRECTION_MARKS or unicodedata.category(letter) in ("Cc", "Cs")
+        else letter
         for letter in text
     )
 
 
 @lru_cache(maxsize=32)
 def font_of(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font; the same on every machine."""
+    """The font that Pillow ships, the same on every machine."""
     return ImageFont.load_default(size)
 
 
 def width_of(text: str, size: float) -> float:
-    """How wide a line may become, in the units of `size`: browsers choose wider fonts."""
+    """The width that a line can have in a browser, in the units of `size`."""
     return float(font_of(size).getlength(text)) * WIDER
 
 
 def shorten(text: str, width: float, size: float) -> str:
-    """The text, its middle left out where it would be wider: models differ at their ends."""
+    """The text, without its middle where it is wider than `width`: names differ at their ends."""
     text = printable(text)
     if width_of(text, size) <= width:
         return text

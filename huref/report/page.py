@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file that needs nothing else."""
+"""The report of a comparison: one self-contained HTML file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,30 +9,30 @@ from typing import Any
 from markupsafe import Markup
 
 from huref.files import replacing
+from huref.lineage.build_forest import LEAST, build_forest, ics_or_cosine
 from huref.lineage.calibration import load_calibration
 from huref.lineage.evidence import LayerMap
-from huref.lineage.growing import LEAST, build_forest, likeness
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM
 from huref.report import wording
 from huref.report.heatmap import draw_heatmap
 from huref.report.html import render_html
-from huref.report.layermap import describe_sources, draw_layer_map
+from huref.report.layer_map_drawing import describe_sources, draw_layer_map
 from huref.report.lettering import printable
 from huref.report.palette import VERDICT_PAINTS
 from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits
 from huref.report.svg import as_inline_svg
 from huref.report.tree_drawing import draw_forest
 
-MAPS_SHOWN = 12  # layer maps before the fold
-MOST_MAPS = 60  # in all: fifty models have more pairs than anyone would look at
-MOST_STRANGERS = 2000  # rows; fifty models have up to 1,225 pairs
+MAPS_SHOWN = 12  # layer maps that are open at first
+MOST_MAPS = 60  # layer maps in all; fifty models have up to 1,225 pairs
+MOST_UNRELATED = 2000  # rows of the second table
 ORDER = (*VERDICT_PAINTS, None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A pair of the table, with what a template needs to show it."""
+    """A pair of the table, with what the template shows of it."""
 
     a: int
     b: int
@@ -40,18 +40,18 @@ class Row:
 
     @property
     def arrow(self) -> str:
-        """Away from the root, the two shown below each other; "" where that is unknown."""
+        """An arrow away from the root, with a above b; "" where the direction is unknown."""
         direction = self.pair.evidence.direction
         return "" if direction is None else "↓" if direction.older == "a" else "↑"
 
     @property
     def arrow_in_words(self) -> str:
-        """What the arrow says."""
-        return {"↓": "nearer their root than", "↑": "farther from it than", "": ""}[self.arrow]
+        """The meaning of the arrow."""
+        return {"↓": "nearer the root than", "↑": "farther from the root than", "": ""}[self.arrow]
 
     @property
     def paint(self) -> str:
-        """The class of the verdict's badge."""
+        """The CSS class of the verdict's badge."""
         verdict = self.pair.evidence.verdict
         return VERDICT_PAINTS[verdict] if verdict else "none"
 
@@ -59,10 +59,10 @@ class Row:
 def write_report(
     table: LineageTable, path: Path, *, recipe: str = "default", portraits: Portraits | None = None
 ) -> None:
-    """Write the report of a comparison; the file appears whole or not at all.
+    """Write the report of a comparison, atomically.
 
     Args:
-        table: what was measured.
+        table: the measured pairs.
         path: the HTML file.
         recipe: the recipe whose decoder draws the dogs.
         portraits: the dogs, where they have been drawn already.
@@ -73,12 +73,12 @@ def write_report(
 
 
 def render_report(table: LineageTable, portraits: Portraits) -> str:
-    """The report as HTML. Every name in it is escaped, and its policy forbids all requests."""
+    """The report as HTML. All names are escaped; the content security policy forbids requests."""
     forest = build_forest(table)
     pairs = zip(combinations(range(len(table.records)), 2), table.pairs, strict=True)
     rows = sorted((Row(a, b, pair) for (a, b), pair in pairs), key=_rank)
     notable = [row for row in rows if wording.is_notable(row.pair)]
-    strangers = [row for row in rows if not wording.is_notable(row.pair)]
+    unrelated = [row for row in rows if not wording.is_notable(row.pair)]
     labels = [printable(label) for label in table.labels]
     maps = list(_layer_maps(notable, labels, portraits))
     return render_html(
@@ -92,8 +92,8 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         tree=Markup(as_inline_svg(draw_forest(forest, heading=False), portraits)),
         heatmap=Markup(as_inline_svg(draw_heatmap(table), portraits)),
         notable=notable,
-        strangers=strangers[:MOST_STRANGERS],
-        stranger_count=len(strangers),
+        unrelated=unrelated[:MOST_UNRELATED],
+        unrelated_count=len(unrelated),
         maps=maps[:MAPS_SHOWN],
         more_maps=maps[MAPS_SHOWN:],
         mixings=table.mixings,
@@ -109,26 +109,26 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
 
 
 def _rank(row: Row) -> tuple[int, float]:
-    return ORDER.index(row.pair.evidence.verdict), -likeness(row.pair)
+    return ORDER.index(row.pair.evidence.verdict), -ics_or_cosine(row.pair)
 
 
 def _layer_maps(
     rows: Sequence[Row], labels: list[str], portraits: Portraits
 ) -> Iterator[dict[str, Any]]:
-    """Drawings with captions; those where blocks moved come first."""
-    found = [(row, row.pair.evidence.layer_map) for row in rows]
-    known = [(row, layers) for row, layers in found if layers is not None]
-    known.sort(key=lambda item: _is_plain(item[1]))
-    for row, layers in known[:MOST_MAPS]:
-        canvas = draw_layer_map(layers, labels[row.a], labels[row.b])
+    """Drawings with captions; maps with moved blocks come first."""
+    maps = [(row, row.pair.evidence.layer_map) for row in rows]
+    known = [(row, layer_map) for row, layer_map in maps if layer_map is not None]
+    known.sort(key=lambda item: _is_identity(item[1]))
+    for row, layer_map in known[:MOST_MAPS]:
+        canvas = draw_layer_map(layer_map, labels[row.a], labels[row.b])
         yield {
             "drawing": Markup(as_inline_svg(canvas, portraits)),
             "a": labels[row.a],
             "b": labels[row.b],
-            "sources": describe_sources(layers),
+            "sources": describe_sources(layer_map),
         }
 
 
-def _is_plain(found: LayerMap) -> bool:
-    """Whether every block comes from the one at its own place."""
-    return found.a_layers == found.b_layers and found.source == found.a_layers
+def _is_identity(layer_map: LayerMap) -> bool:
+    """Whether every block comes from the block of the same index."""
+    return layer_map.a_layers == layer_map.b_layers and layer_map.source == layer_map.a_layers

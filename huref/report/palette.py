@@ -1,9 +1,9 @@
-"""The colours of every drawing, by what they are for, on light and on dark paper."""
+"""The colours of all drawings by purpose, for light and dark mode."""
 
 Paint = str
 
-# What it is for -> (on light paper, on dark paper). Text has a contrast of 4.5 to 1 at least, and
-# no meaning rests on colour alone.
+# Purpose -> (light mode, dark mode). Text has a contrast of at least 4.5 to 1, and no meaning
+# depends on colour alone.
 PAINTS: dict[Paint, tuple[str, str]] = {
     "paper": ("#faf9f6", "#1b1a18"),
     "card": ("#ffffff", "#252422"),
@@ -27,12 +27,12 @@ VERDICT_PAINTS = {
 
 
 def light(paint: Paint) -> str:
-    """The colour on light paper, as #rrggbb."""
+    """The colour in light mode, as #rrggbb."""
     return PAINTS[paint][0]
 
 
 def stylesheet() -> str:
-    """Lets drawings follow the reader's choice of dark mode; without it they are light."""
+    """CSS by which drawings follow the reader's choice of dark mode; without it they are light."""
     variables = [
         "".join(f"--{paint}:{both[side]};" for paint, both in PAINTS.items()) for side in (0, 1)
     ]
@@ -40,5 +40,6 @@ def stylesheet() -> str:
         f".f-{paint}{{fill:var(--{paint})}}.s-{paint}{{stroke:var(--{paint})}}" for paint in PAINTS
     )
     dark = f"@media (prefers-color-scheme:dark){{:root{{{variables[1]}}}}}"
-    tips = "svg :not(:has(>title)){pointer-events:none}"  # what lies above a tip lets it through
+    # Marks without a tooltip must not cover those with one.
+    tips = "svg :not(:has(>title)){pointer-events:none}"
     return f":root{{{variables[0]}}}@media screen{{{dark}}}{classes}{tips}"

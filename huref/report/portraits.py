@@ -1,4 +1,4 @@
-"""The dogs of a table, at the sizes that drawings need."""
+"""The dogs of a table, in the sizes that drawings use."""
 
 import base64
 import io
@@ -14,18 +14,18 @@ from huref.errors import RecordError
 from huref.lineage.table import LineageTable
 
 SIDE = 128  # pixels of an embedded dog
-COLOURS = 256  # in its palette: nine kilobytes a dog instead of twenty, and no bands to be seen
-ROUNDING = 0.14  # radius of the corners, in sides
+COLOURS = 256  # of a dog's palette: 9 kB a dog instead of 20, without visible banding
+ROUNDING = 0.14  # radius of the corners, as a share of the side
 
 
 @dataclass(frozen=True)
 class Portraits:
-    """One picture a model, (h, w, 3) uint8; None where the record cannot be drawn."""
+    """One picture for each model, (h, w, 3) uint8; None where a record has no latent."""
 
     images: tuple[Picture | None, ...]
 
     def rounded(self, model: int, side: int) -> Image.Image | None:
-        """A dog with round corners, RGBA, `side` pixels wide."""
+        """A dog with rounded corners, RGBA, `side` pixels wide."""
         image = self.images[model]
         if image is None:
             return None
@@ -58,6 +58,6 @@ def draw_portraits(table: LineageTable, recipe: str = "default") -> Portraits:
     for record in table.records:
         try:
             images.append(np.asarray(render(record, recipe=recipe, redraw=True), dtype=np.uint8))
-        except RecordError:  # such as the published terms, which have no latent
+        except RecordError:  # a record of the published terms has no latent
             images.append(None)
     return Portraits(tuple(images))

@@ -12,14 +12,14 @@ from huref.report.lettering import font_of, printable
 from huref.report.palette import light
 from huref.report.portraits import Portraits
 
-SCALE = 2  # pixels of the picture for a unit of the drawing
-FINER = 2  # drawn so much larger, then scaled down: Pillow's own lines are not smooth
-MOST = 40_000_000  # pixels, of which the finer drawing has four times as many
+SCALE = 2  # pixels for one unit of the drawing
+FINER = 2  # oversampling, since Pillow's lines are not anti-aliased
+MOST = 40_000_000  # pixels of the picture; oversampling needs four times as many
 DASH, GAP = 5.0, 4.0
 
 
 def rasterise(canvas: Canvas, portraits: Portraits, scale: float = SCALE) -> Picture:
-    """A drawing on light paper, (height, width, 3) uint8; very large ones at a smaller scale."""
+    """A drawing in light mode, (height, width, 3) uint8; very large ones at a smaller scale."""
     scale = min(scale, math.sqrt(MOST / max(canvas.width * canvas.height, 1.0)))
     size = (round(canvas.width * scale), round(canvas.height * scale))
     factor = size[0] / canvas.width * FINER
@@ -108,7 +108,7 @@ def _scaled(points: tuple[Point, ...], factor: float) -> list[Point]:
 
 
 def _dashes(points: tuple[Point, ...]) -> list[tuple[Point, ...]]:
-    """A line as the pieces that are seen of it."""
+    """The visible pieces of a dashed line."""
     pieces: list[tuple[Point, ...]] = []
     for (x, y), (right, lower) in pairwise(points):
         length = math.hypot(right - x, lower - y)

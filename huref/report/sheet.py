@@ -1,4 +1,4 @@
-"""A comparison as one picture: the dogs side by side, and the heat map below them."""
+"""A comparison as one picture: the dogs side by side above the heat map."""
 
 import numpy as np
 from PIL import Image
@@ -9,8 +9,8 @@ from huref.report.heatmap import draw_heatmap
 from huref.report.portraits import Portraits, draw_portraits
 from huref.report.raster import SCALE, rasterise
 
-FEW = 12  # models up to which the dogs are large
-SMALLEST = 1.25  # scale of the heat map
+FEW = 12  # number of models up to which the dogs are large
+SMALLEST = 1.25  # least scale of the heat map
 
 
 def draw_table(
@@ -19,13 +19,13 @@ def draw_table(
     """A contact sheet of the models above their heat map, (height, width, 3) uint8.
 
     Args:
-        table: what was measured.
+        table: the measured pairs.
         recipe: the recipe whose decoder draws the dogs.
         portraits: the dogs, where they have been drawn already.
     """
     portraits = portraits or draw_portraits(table, recipe)
     canvas = draw_heatmap(table)
-    if not any(image is not None for image in portraits.images):  # as with the published terms
+    if not any(image is not None for image in portraits.images):
         return rasterise(canvas, portraits)
     few = len(table.records) <= FEW
     blank = np.full((8, 8, 3), PAPER, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Drawings as SVG: alone in a file, or inside a page that holds the dogs once."""
+"""Drawings as SVG: in a file of their own, or inside a page that embeds each dog once."""
 
 from xml.etree import ElementTree as Xml
 
@@ -11,7 +11,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
 def as_svg(canvas: Canvas, portraits: Portraits) -> str:
-    """A whole SVG file that needs nothing else; dark where the reader prefers it."""
+    """A self-contained SVG file; dark where the reader prefers it."""
     root = _root(canvas)
     Xml.SubElement(root, "style").text = stylesheet()
     clip = {"id": "round", "clipPathUnits": "objectBoundingBox"}
@@ -24,7 +24,7 @@ def as_svg(canvas: Canvas, portraits: Portraits) -> str:
 
 
 def as_inline_svg(canvas: Canvas, portraits: Portraits) -> str:
-    """An <svg> element for a page that has `palette.stylesheet` and symbols dog-0, dog-1, ..."""
+    """An <svg> element for a page with `palette.stylesheet` and the symbols dog-0, dog-1, ..."""
     root = _root(canvas)
     _draw(root, canvas, portraits, inline=True)
     return Xml.tostring(root, encoding="unicode")
@@ -118,7 +118,7 @@ def _points(points: tuple[Point, ...]) -> str:
 
 
 def _fill(paint: str, opacity: float) -> dict[str, str]:
-    # The attribute is for programs that know no style sheets; where they are known, they win.
+    # The attribute is for programs without CSS support; elsewhere the class overrides it.
     look = {"fill": light(paint), "class": f"f-{paint}"}
     return look if opacity == 1.0 else look | {"fill-opacity": f"{opacity:.3f}"}
 

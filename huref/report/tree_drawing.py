@@ -1,12 +1,12 @@
-"""A lineage forest as a drawing: roots left, dogs at the leaves.
+"""A lineage forest as a drawing: roots on the left, dogs at the leaves.
 
-A branch is as long as the square root of -ln ICS along it, so that a light fine-tune, which keeps
-0.99 of its parent, can still be told from its parent beside a model that keeps a quarter.
+The length of a branch is the square root of its -ln ICS, so that a light fine-tune with an ICS of
+0.99 is still visibly separate from its parent beside a model with an ICS of 0.25.
 """
 
 import math
 
-from huref.lineage.growing import likeness
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.table import LineageTable
 from huref.lineage.tree import Forest, Tree
 from huref.report.canvas import Area, Canvas, Disc, Dog, Line, Words, elbow
@@ -14,19 +14,19 @@ from huref.report.lettering import printable, shorten, width_of
 
 MARGIN = 28.0
 REACH = 440.0  # from the root to the farthest leaf
-LEAST_REACH = 0.5  # in the root of -ln ICS: a family within 0.01 of its root shows as close kin
+LEAST_REACH = 0.5  # in the root of -ln ICS: shorter trees are not stretched to the full width
 WIDEST_NAME = 280.0
-SAMPLES = (0.99, 0.9, 0.5, 0.1)  # of correlation kept, for the scale
-LEADER = 13.0  # from the end of a branch to its dog; it has no length in the tree's sense
+SAMPLES = (0.99, 0.9, 0.5, 0.1)  # correlations on the scale
+LEADER = 13.0  # from the end of a branch to its dog; not part of the branch's length
 LEGEND = {
-    "arrow": "direction measured, away from the root",
-    "dashed": "same initial random numbers, trained apart",
-    "ring": "root put in the middle: which came first is not known",
+    "arrow": "direction found, away from the root",
+    "dashed": "same initialisation, trained independently",
+    "ring": "root at the midpoint: which model came first is unknown",
 }
 
 
 def draw_forest(forest: Forest, *, heading: bool = True) -> Canvas:
-    """All trees below each other on one scale, then the models without relatives."""
+    """All trees on one scale, one below the other, then the models without relatives."""
     table = forest.table
     families = [tree for tree in forest.trees if len(tree.models) > 1]
     alone = [tree.models[0] for tree in forest.trees if len(tree.models) == 1]
@@ -84,7 +84,7 @@ def _draw_tree(
         if node.above is not None:
             way = elbow((x[node.above], y[node.above]), (x[number], y[number]), row / 5)
             kept = f"{math.exp(-node.length):.3f} of the correlation kept"
-            canvas.add(Line(way, "branch", 2.0, node.apart, kept))
+            canvas.add(Line(way, "branch", 2.0, node.shared_initialisation, kept))
             if node.descent is not None and node.model is None and x[number] - way[0][0] > 34:
                 middle = (x[node.above] + x[number]) / 2
                 _draw_arrow(canvas, middle, y[number], node.descent == "down")
@@ -95,12 +95,12 @@ def _draw_tree(
                 _draw_arrow(canvas, stop - 5, y[number], node.descent == "down")
             _draw_model(canvas, tree, table, names, node.model, x[number], y[number], row)
     if tree.founder is None:
-        tip = "common ancestor; placed in the middle, since which came first is not known"
+        tip = "common ancestor at the midpoint: which model came first is unknown"
         canvas.add(Disc(x[0], y[0], 5, "paper"), Disc(x[0], y[0], 5, "branch", False, tip))
 
 
 def _levels(tree: Tree, row: float, top: float) -> list[float]:
-    """The height of each node: leaves in rows, the others in the middle of those below them."""
+    """The y of each node: leaves in rows, the others in the middle of their children."""
     levels = [0.0] * len(tree.nodes)
     sums: dict[int, list[float]] = {}
     leaves = len(tree.models)
@@ -148,7 +148,7 @@ def _draw_model(
 
 
 def _mixed(table: LineageTable, model: int, names: list[str]) -> str:
-    """What a merge was mixed from, which a tree cannot show."""
+    """The parents of a merge, which a tree cannot show; or ""."""
     called = dict(zip(table.models, names, strict=True))
     for mixing in table.mixings:
         if mixing.child == table.models[model]:
@@ -163,7 +163,7 @@ def _kept(table: LineageTable, founder: int, model: int, names: list[str]) -> st
     count = len(table.records)
     pair = table.pairs[first * count - first * (first + 1) // 2 + last - first - 1]
     kind = "ICS" if pair.similarity.ics is not None else "cos z"
-    return f"{kind} {likeness(pair):.3f} with {shorten(names[founder], 150, 12)}"
+    return f"{kind} {ics_or_cosine(pair):.3f} with {shorten(names[founder], 150, 12)}"
 
 
 def _draw_scale(canvas: Canvas, y: float, unit: float) -> None:
@@ -203,7 +203,7 @@ def _draw_legend(canvas: Canvas, top: float, families: list[Tree]) -> float:
     nodes = [node for tree in families for node in tree.nodes]
     used = {
         "arrow": any(node.descent for node in nodes),
-        "dashed": any(node.apart for node in nodes),
+        "dashed": any(node.shared_initialisation for node in nodes),
         "ring": any(tree.founder is None for tree in families),
     }
     x = MARGIN

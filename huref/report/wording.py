@@ -1,11 +1,11 @@
-"""Figures and findings in words, as the report's tables show them."""
+"""Figures and results in words, as the report shows them."""
 
 import math
 from collections.abc import Iterable
 from itertools import combinations
 
+from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.evidence import Mixing
-from huref.lineage.growing import likeness
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
 from huref.report.lettering import printable
@@ -14,7 +14,7 @@ NOTABLE = 0.05  # ICS from which a pair without a verdict is worth a row of its 
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A figure with fixed digits, a true minus sign, or a dash where it could not be had."""
+    """A figure with fixed digits and a typographic minus sign; a dash where it is missing."""
     if value is None or math.isnan(value):
         return "–"
     text = f"{round(value, digits) + 0:.{digits}f}"
@@ -22,7 +22,7 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def probability(log10_p: float | None) -> tuple[str, str]:
-    """A p-value as text and, from a thousandth down, as ("10", exponent)."""
+    """A p-value as (text, ""), or below 0.001 as ("10", exponent)."""
     if log10_p is None:
         return "–", ""
     if log10_p > -3:
@@ -31,25 +31,25 @@ def probability(log10_p: float | None) -> tuple[str, str]:
 
 
 def count(number: int) -> str:
-    """A number with its thousands apart."""
+    """A number with separators between thousands."""
     return f"{number:,}"
 
 
 def reason(pair: Pair) -> str:
-    """Why the verdict is what it is, or what is missing."""
+    """The reason for the verdict or for its absence, and for the direction."""
     direction = pair.evidence.direction
     return f"{pair.why}; {direction.why}" if direction else pair.why
 
 
 def is_notable(pair: Pair) -> bool:
-    """Whether a pair belongs above the fold: anything but strangers."""
+    """Whether a pair is shown in the first table: every pair but unrelated ones."""
     if pair.evidence.verdict is not None:
         return pair.evidence.verdict != "unrelated"
-    return likeness(pair) >= NOTABLE
+    return ics_or_cosine(pair) >= NOTABLE
 
 
 def summary(forest: Forest) -> str:
-    """The answer in a few sentences."""
+    """The result in a few sentences."""
     labels = [printable(label) for label in forest.table.labels]
     named = [[[labels[m] for m in family] for family in tree] for tree in forest.families]
     related = [family for tree in named for family in tree if len(family) > 1]
@@ -61,63 +61,66 @@ def summary(forest: Forest) -> str:
         sentences = [f"{join(family, 6)} are one family." for family in related]
     sentences += [
         f"{labels[child]} has blocks of {labels[a]} and of {labels[b]}, which are unrelated."
-        for child, a, b in joiners(forest.table)
+        for child, a, b in find_splices(forest.table)
     ]
     for first, *others in (tree for tree in named if len(tree) > 1):
-        apart = [name for family in others for name in family]
-        began = f"began from the same random numbers as {first[0]} but"
-        verb = "was" if len(apart) == 1 else "were"
-        sentences.append(f"{join(apart, 6)} {began} {verb} trained apart.")
+        names = [name for family in others for name in family]
+        have, were = ("has", "was") if len(names) == 1 else ("have", "were")
+        sentences.append(
+            f"{join(names, 6)} {have} the same initialisation as {first[0]}, but {were} trained "
+            "independently."
+        )
     if not sentences:
-        return "No two of these models are related, as far as could be measured."
+        return "No relation was found between any two of these models."
     if alone:
         verb = "has" if len(alone) == 1 else "have"
         sentences.append(f"{join(alone, 6)} {verb} no relatives among them.")
     return " ".join(sentences)
 
 
-def joiners(table: LineageTable) -> list[tuple[int, int, int]]:
-    """Models that hold blocks of two unrelated ones, as a splice does, and one such two of each.
+def find_splices(table: LineageTable) -> list[tuple[int, int, int]]:
+    """Splices: models (child, a, b) that hold blocks of two unrelated models a and b.
 
-    Families that hold both are families only through them. Needs layer maps.
+    Such a child joins a and b to one family although they are unrelated. Needs layer maps; of
+    several pairs a, b only the first is returned.
     """
-    held: dict[int, dict[int, set[int]]] = {}
-    strangers = set()
+    blocks_from: dict[int, dict[int, set[int]]] = {}
+    unrelated = set()
     for (i, j), pair in zip(combinations(range(len(table.records)), 2), table.pairs, strict=True):
-        found = pair.evidence.layer_map
+        layer_map = pair.evidence.layer_map
         if pair.evidence.verdict == "unrelated":
-            strangers.add((i, j))
-        elif pair.evidence.verdict == "descends" and found is not None:
-            held.setdefault(i, {})[j] = {a for a, _ in found.pairs}
-            held.setdefault(j, {})[i] = {b for _, b in found.pairs}
+            unrelated.add((i, j))
+        elif pair.evidence.verdict == "descends" and layer_map is not None:
+            blocks_from.setdefault(i, {})[j] = {a for a, _ in layer_map.pairs}
+            blocks_from.setdefault(j, {})[i] = {b for _, b in layer_map.pairs}
     spliced = []
-    for child, blocks in sorted(held.items()):
+    for child, blocks in sorted(blocks_from.items()):
         for a, b in combinations(sorted(blocks), 2):
-            if (a, b) in strangers and blocks[a].isdisjoint(blocks[b]):
+            if (a, b) in unrelated and blocks[a].isdisjoint(blocks[b]):
                 spliced.append((child, a, b))
                 break
     return spliced
 
 
 def groups(forest: Forest) -> list[tuple[str, tuple[int, ...]]]:
-    """Headings and models of the gallery: families, their siblings, then models alone."""
+    """Headings and models of the gallery: the families of each tree, then single models."""
     labels = [printable(label) for label in forest.table.labels]
     found: list[tuple[str, tuple[int, ...]]] = []
     for tree in forest.families:
         for place, family in enumerate(tree):
             if place:
-                heading = f"The same initial random numbers as {labels[tree[0][0]]}, trained apart"
+                heading = f"Same initialisation as {labels[tree[0][0]]}, trained independently"
                 found.append((heading, family))
             elif len(family) > 1:
                 found.append((f"A family of {len(family)} models", family))
             elif len(tree) > 1:
-                found.append(("From one initial draw", family))
+                found.append(("From the same initialisation", family))
     alone = tuple(tree[0][0] for tree in forest.families if len(tree) == len(tree[0]) == 1)
     return [*found, *([("Without relatives among these models", alone)] if alone else [])]
 
 
 def join(names: list[str], most: int) -> str:
-    """Names as an enumeration; beyond `most` only their number."""
+    """Names as an enumeration; those beyond `most` are only counted."""
     if len(names) > most:
         rest = len(names) - most + 1
         return f"{', '.join(names[: most - 1])} and {rest} more"
@@ -125,7 +128,7 @@ def join(names: list[str], most: int) -> str:
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Ascending numbers, those that follow each other as a span: "0-4, 7"."""
+    """Ascending numbers, with runs of consecutive ones as spans: "0-4, 7"."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -136,7 +139,7 @@ def spans(numbers: Iterable[int]) -> str:
 
 
 def shares(mixing: Mixing) -> list[tuple[str, float, str]]:
-    """Parent, share in percent and the share with its interval, as the report shows them."""
+    """For each parent its name, its share in percent, and the share with its interval in words."""
     return [
         (parent, 100 * share, f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)")
         for parent, share, low, high in zip(

@@ -1,10 +1,10 @@
-"""`python -m scripts.bases`: its commands."""
+"""Commands of `python -m scripts.bases`."""
 
 from scripts import run_command
 
-run_command(
-    "bases",
-    {
-        "build": ("build", "measure the public bases of a list into a registry"),
-    },
-)
+COMMANDS = {
+    "build": ("build", "measure a list of public bases into a registry"),
+}
+
+if __name__ == "__main__":
+    run_command("bases", COMMANDS)

@@ -1,30 +1,29 @@
-"""Builds the registry of public bases from a list of Hub ids, wherever the Hub can be reached.
+"""Builds the registry of public bases from a list of Hub ids. The Hub must be reachable.
 
-Run it again to go on where it stopped, or to measure what was added to the list: models that the
-registry holds are not read again. Gated models need `hf auth login` and an accepted licence; those
-that you may not read are listed at the end and cost nothing but one request.
+A repeated run continues where the last one stopped and measures models that were added to the
+list; models that are in the registry are not read again. Gated models need `hf auth login` and an
+accepted licence. Models that you may not read are listed at the end and cost one request each.
 
     python -m scripts.bases build --out bases
     python -m scripts.bases build --out bases --family Qwen --family Gemma
     HF_ENDPOINT=http://127.0.0.1:8080 python -m scripts.bases build --out /tmp/bases
 
-The result is what `huref identify MODEL --registry bases` answers from.
+`huref identify MODEL --registry bases` searches the result.
 """
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from scripts import ROOT
+from scripts import ROOT, make_parser
 
 LIST = ROOT / "configs" / "bases.txt"
 
 
 def read_families(path: Path) -> dict[str, list[str]]:
-    """Lines of a list of models by family: a comment after an empty line names one."""
+    """Lines of a list of models by family. A comment after an empty line is a family's name."""
     families: dict[str, list[str]] = {}
     family, after_gap = "", True
     for line in path.read_text("utf-8").splitlines():
@@ -38,14 +37,14 @@ def read_families(path: Path) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Read the list, leave out other families, and hand the rest to `huref fleet`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Measure the listed models of the chosen families with `huref fleet`."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--out", required=True, help="the registry; created if it does not exist")
+    parser.add_argument("--list", type=Path, default=LIST, help="file of Hub ids, one per line")
+    parser.add_argument("--family", action="append", help="measure only this family; repeatable")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="models measured at a time (2 GB each)"
     )
-    parser.add_argument("--out", required=True, help="the registry; created if there is none")
-    parser.add_argument("--list", type=Path, default=LIST, help="Hub ids, one a line")
-    parser.add_argument("--family", action="append", help="only these families of the list")
-    parser.add_argument("--workers", type=int, default=2, help="models at a time (2 GB each)")
     parser.add_argument("--engine", default="threads", help="see huref fleet --help")
     arguments = parser.parse_args()
     families = read_families(arguments.list)

@@ -1,17 +1,23 @@
-"""`python -m scripts.benchmark`: its commands."""
+"""Commands of `python -m scripts.benchmark`."""
 
 from scripts import run_command
 
-run_command(
-    "benchmark",
-    {
-        "loader": ("loader", "bytes, requests, seconds and memory of a 7B model on a Hub"),
-        "lineage": ("lineage", "time and memory of a table of many records"),
-        "registry": ("registry.run", "sketches, stores and identify; docs/measured/registry.md"),
-        "fleet": ("fleet", "a fleet against a Hub that limits and fails; docs/measured/fleet.md"),
-        "fleet-estimate": (
-            "fleet_estimate",
-            "what a hundred thousand models of the Hub would take",
-        ),
-    },
-)
+COMMANDS = {
+    "loader": ("loader", "bytes, requests, seconds and memory to fingerprint a 7B model on a Hub"),
+    "lineage": ("lineage", "time and memory of a lineage table of many records"),
+    "registry": (
+        "registry.run",
+        "sketches, stores and `huref identify`; docs/measured/registry.md",
+    ),
+    "fleet": (
+        "fleet",
+        "`huref fleet` against a Hub with faults and limits; docs/measured/fleet.md",
+    ),
+    "fleet-estimate": (
+        "fleet_estimate",
+        "estimated cost of measuring 100,000 models of the Hub",
+    ),
+}
+
+if __name__ == "__main__":
+    run_command("benchmark", COMMANDS)

@@ -1,9 +1,8 @@
-"""A fleet against a Hub that refuses, breaks off and limits, with workers that are killed.
+"""Runs `huref fleet` against a Hub with latency, limits and faults, and kills some workers.
 
-Small models are served from the loopback address, by another process, with a latency of its own
-for each request, the Hub's kind of limits (scaled to seconds), and a share of answers that are
-429, 503 or cut short. What it measured is compared with
-what is measured of the same folders without any network.
+Another process serves small models from the loopback address. Requests have a given latency and
+limits like the Hub's, scaled to seconds; a share of the answers is 429, 503 or cut short. The
+results are compared with those measured from the same folders without a network.
 
     python -m scripts.benchmark fleet --models 50 --engine threads --workers 1
     python -m scripts.benchmark fleet --models 200 --engine threads --workers 12
@@ -25,16 +24,18 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts import make_parser
+
 LIMITS = {"api": (80, 10), "resolvers": (1200, 10)}  # requests, seconds
-ROUNDING = 1e-3  # of a latent, and as a share of a sketch's bits: threads add up in another order
-SAMPLED = 2.0  # seconds between looks at the workers' processor time
+ROUNDING = 1e-3  # allowed error of latents and share of sketch bits: summation order varies
+SAMPLED = 2.0  # seconds between samples of the workers' processor time
 FAULTS = {"429": 0.01, "503": 0.01, "cut": 0.02}  # shares of answers
 
 
 def serve(
     folders: dict[str, Path], latency: float, pipe: multiprocessing.connection.Connection
 ) -> None:
-    """The hub's process: says where it listens, and what it saw when it is told to end."""
+    """Serve the folders: send the address, and on "end" the counts of requests and faults."""
     from tests.support.fleet_hub import FleetHub
 
     with FleetHub(latency=latency, limits=LIMITS, faults=FAULTS) as hub:
@@ -46,7 +47,7 @@ def serve(
 
 
 def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]:
-    """What is measured of each folder without a network; kept for the next time."""
+    """By name, latent and sketch measured without a network; cached in the folder `kept`."""
     from huref.recipe import load_recipe
     from huref.registry.fleet.work import Task, measure_task
 
@@ -68,21 +69,21 @@ def measure_truth(folders: dict[str, Path], kept: Path) -> dict[str, np.ndarray]
 
 
 def difference(truth: np.ndarray, latent: np.ndarray, sketch: np.ndarray) -> float:
-    """The larger of a latent's largest error, in its spread, and the share of bits that differ."""
+    """The larger of the greatest error of a latent and the share of sketch bits that differ."""
     bits = np.unpackbits(truth[len(latent) :].astype(np.uint8) ^ sketch.ravel())
     return float(max(np.abs(truth[: len(latent)] - latent).max(), bits.mean()))
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of this process's descendants, or itself."""
+    """A running process."""
 
     title: bytes
     seconds: float  # of processor time so far
 
 
 def own_processes() -> dict[int, Process]:
-    """This process and its descendants, by their ids."""
+    """This process and its descendants, by process id."""
     parents, found = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -104,15 +105,15 @@ def own_processes() -> dict[int, Process]:
 
 
 def own_workers() -> list[int]:
-    """Ray workers at work whose ancestor is this process."""
+    """Process ids of busy Ray workers that descend from this process."""
     return [pid for pid, p in own_processes().items() if p.title.startswith(b"ray::_run")]
 
 
 class Clock:
-    """Processor time of this process and all its descendants, and the machine's load meanwhile."""
+    """Processor time of this process and its descendants, and the machine's mean load."""
 
     def __init__(self, without: int):
-        self._without = without  # the hub's process
+        self._without = without  # process id of the Hub
         self._seconds: dict[int, float] = {}
         self._loads: list[float] = []
         self._before = self._sample()
@@ -129,14 +130,14 @@ class Clock:
         return sum(s for pid, s in self._seconds.items() if pid != self._without)
 
     def read(self) -> tuple[float, float]:
-        """Processor seconds since it was made, and the mean load."""
+        """Processor seconds since construction, and the mean load."""
         return self._sample() - self._before, sum(self._loads) / max(len(self._loads), 1)
 
 
-def kill_some(count: int, hub_requests: float, killed: list[int]) -> None:
-    """Kill workers, one every so many seconds once they are at work."""
+def kill_some(count: int, interval: float, killed: list[int]) -> None:
+    """Kill `count` busy workers, one every `interval` seconds."""
     while len(killed) < count:
-        time.sleep(hub_requests)
+        time.sleep(interval)
         workers = [pid for pid in own_workers() if pid not in killed]
         if workers:
             os.kill(workers[0], signal.SIGKILL)
@@ -144,15 +145,19 @@ def kill_some(count: int, hub_requests: float, killed: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure and print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print one line per figure."""
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=200)
-    parser.add_argument("--engine", default="threads", help="as for huref fleet; none: the truth")
+    parser.add_argument(
+        "--engine",
+        default="threads",
+        help="as for huref fleet; none: only measure without a network",
+    )
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--kill", type=int, default=0, help="Ray workers to kill meanwhile")
+    parser.add_argument("--kill", type=int, default=0, help="number of Ray workers to kill")
     parser.add_argument("--latency", type=float, default=0.1, help="seconds before each answer")
-    parser.add_argument("--registry", type=Path, help="kept and added to, to go on in pieces")
-    parser.add_argument("--work", type=Path, help="where the models go; kept if given")
+    parser.add_argument("--registry", type=Path, help="registry that is kept, to continue a run")
+    parser.add_argument("--work", type=Path, help="folder for the models; default: temporary")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
@@ -161,7 +166,7 @@ def main() -> None:
         pipe, end = context.Pipe()
         server = context.Process(target=serve, args=(folders, arguments.latency, end))
         server.start()
-        end.close()  # so that a hub that died is missed
+        end.close()  # so that recv() raises if the Hub dies
         os.environ |= {
             "HF_ENDPOINT": pipe.recv(),
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -172,19 +177,19 @@ def main() -> None:
             if arguments.engine != "none":
                 run(folders, arguments, Path(temporary), truth, Clock(server.pid or 0))
         except BaseException:
-            server.terminate()  # Ray, when it is left, may have ended it already
+            server.terminate()  # Ray may have ended it already
             raise
         try:
             pipe.send("end")
             requests, sent, seen = pipe.recv()
             print(f"hub         {requests:,} requests, {sent:,} bytes sent; faults {seen}")
         except (EOFError, BrokenPipeError):
-            print("hub         ended before it was asked")
+            print("hub         ended early: no counts")
         server.join()
 
 
 def make_models(work: Path, count: int) -> dict[str, Path]:
-    """Folders by name; those that are there already are kept."""
+    """Write small models and return their folders by name; existing ones are reused."""
     from tests.support.fleet_hub import write_small_llama
 
     folders = {f"fleet/model-{i:03d}": work / f"model-{i:03d}" for i in range(count)}
@@ -202,7 +207,7 @@ def run(
     truth: dict[str, np.ndarray],
     clock: Clock,
 ) -> None:
-    """One fleet, and whether it is right."""
+    """Run one fleet, compare its results with the truth, and print the figures."""
     from huref.recipe import load_recipe
     from huref.registry.fleet.run import fleet
     from huref.registry.stores import create_store, open_store
@@ -216,8 +221,8 @@ def run(
     busy, load = clock.read()
     entries = list(store.entries())
     names = Counter(entry.model for entry in entries)
-    off = [difference(truth[e.model], e.latent, e.sketch) for e in entries]
-    right = sum(one <= ROUNDING for one in off)
+    errors = [difference(truth[e.model], e.latent, e.sketch) for e in entries]
+    right = sum(error <= ROUNDING for error in errors)
     done = [line.listed for line in report.lines if line.status == "done"]
     print(f"fleet       {arguments.engine}, {arguments.workers} workers, latency "
           f"{arguments.latency} s, {len(killed)} workers killed")  # fmt: skip
@@ -227,10 +232,10 @@ def run(
     for line in report.failures:
         print(f"failed      {line.listed}: {line.reason}")
     print(
-        f"differs     by {max(off, default=0):.1e} at most from what was measured without a network"
+        f"differs     at most {max(errors, default=0):.1e} from the measurement without a network"
     )
     print(f"throughput  {len(done) / report.seconds:.2f} models a second, "
           f"{report.seconds:.0f} s in all, load {load:.1f}")  # fmt: skip
-    print(f"processor   {busy:.0f} s, {busy / max(len(done), 1):.2f} s a model, workers' start "
-          "and the driver included")  # fmt: skip
+    print(f"processor   {busy:.0f} s, {busy / max(len(done), 1):.2f} s a model, including the "
+          "driver and the start of workers")  # fmt: skip
     print(f"repeated    {sum(line.attempts - 1 for line in report.lines)} models by the driver")

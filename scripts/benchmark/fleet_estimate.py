@@ -1,25 +1,26 @@
-"""What it takes to measure a hundred thousand models of the Hub: requests, bytes, hours.
+"""Estimates requests, bytes and hours to measure many models of the Hub.
 
-The requests of one model are counted here, on a loopback Hub that redirects to another server as
-the real one does. Bytes follow from the models' shapes, since two blocks are read whole. How many
-models have which size is an assumption, written out below; so are the Hub's limits, which are
-those of its documentation of September 2025 (requests in five minutes).
+The requests for one model are counted on a loopback Hub that redirects to another server, like the
+real one. Bytes follow from the shapes of two blocks. Two things are assumed: the distribution of
+model sizes (MIX), and the Hub's limits, requests in five minutes from its documentation of
+September 2025 (LIMITS).
 
     python -m scripts.benchmark fleet-estimate --models 100000
 """
 
-import argparse
 import json
 import os
 import tempfile
 from pathlib import Path
 
+from scripts import make_parser
+
 SHARDS = 4
 WINDOW = 300  # seconds
 LIMITS = {"anonymous": (500, 3000), "free token": (1000, 5000), "PRO token": (2500, 12000)}
 LINES = {"1 Gbit/s": 125e6, "10 Gbit/s": 1250e6}  # bytes a second
-LISTED = 1000  # models of one page of the Hub's listing
-# Share of the models, width, hidden width, key-value width, what stands for it.
+LISTED = 1000  # models per page of the Hub's listing
+# Share of the models, width, hidden width, key-value width, representative model.
 MIX = (
     (0.35, 896, 4864, 128, "0.5B (Qwen2.5)"),
     (0.25, 3072, 8192, 1024, "3B (Llama 3.2)"),
@@ -32,13 +33,13 @@ ANCHORS = 512
 
 
 def bytes_read(width: int, hidden: int, narrow: int) -> int:
-    """Two blocks of 16-bit numbers, the anchors' embeddings with what lies between, the rest."""
+    """Bytes of two 16-bit blocks, the anchors' embeddings and the tokenizer."""
     block = 2 * width * width + 2 * width * narrow + 3 * width * hidden
     return 2 * 2 * block + 2 * ANCHORS * width + TOKENIZER
 
 
 def count_requests() -> dict[str, int]:
-    """Requests for one model in four files: to the Hub's API, for its files, and elsewhere."""
+    """Requests for a model in four files: to the Hub's API, for its files, and after redirects."""
     from safetensors.torch import load_file, save_file
 
     from tests.support.fleet_hub import FleetHub, write_small_llama
@@ -72,7 +73,7 @@ def count_requests() -> dict[str, int]:
 
 def main() -> None:
     """Print the estimate as a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=100_000)
     count = parser.parse_args().models
     requests = count_requests()

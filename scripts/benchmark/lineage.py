@@ -1,14 +1,13 @@
-"""How long a table of many records takes, and how much memory.
+"""Measures time and memory of a lineage table of many records.
 
     python -m scripts.benchmark lineage --models 1000 --families 100 --vocabularies 5
 
-Records are drawn, not measured: a family's terms, hidden units and barcodes are those of its first
-member plus noise, strangers are independent. Some members have the barcodes alone, as after their
-vocabulary was replaced: nothing but those says where they come from. With --work the records are
-saved first and read again, as `huref compare *.safetensors` would.
+Records are random: terms, units and barcodes of a family's members are those of the first member
+plus noise; families are independent. Some members share only the barcodes with their family, like
+models whose vocabulary was replaced. With --work the records are saved and read again, like those
+of `huref compare *.safetensors`.
 """
 
-import argparse
 import resource
 import time
 from pathlib import Path
@@ -21,20 +20,21 @@ from huref.invariants.record import Record, load_record
 from huref.invariants.unit_features import EVERY_TOKEN, PROJECTIONS, UnitFeatures
 from huref.lineage.table import build_table
 from huref.recipe import load_recipe
+from scripts import make_parser
 
-NOISE = 0.1  # of a member's terms and units, as a share of its family's
-OTHER_TOKENS = 160  # anchors in which two vocabularies differ
+NOISE = 0.1  # standard deviation of a member's noise, relative to its family's values
+OTHER_TOKENS = 160  # anchors that differ between vocabularies
 
 
 def make_anchors(m: int, vocabulary: int) -> Anchors:
-    """Anchors of a vocabulary; the first buckets hold strings of its own."""
+    """Anchors of a vocabulary; the first buckets hold strings that no other vocabulary has."""
     own = OTHER_TOKENS if vocabulary else 0
     strings = [f"{vocabulary}.{i}" if i < own else f"shared.{i}" for i in range(m)]
     return Anchors(tuple(s.encode() for s in strings), tuple(range(m)))
 
 
 def make_units(hidden: int, layers: tuple[int, ...], random: torch.Generator) -> UnitFeatures:
-    """Features of independent units."""
+    """Random features of units."""
     rows = hidden * len(layers)
     features = torch.randn(rows, 3, PROJECTIONS, generator=random)
     networks = [[layer, EVERY_TOKEN, hidden] for layer in layers]
@@ -46,7 +46,7 @@ def make_units(hidden: int, layers: tuple[int, ...], random: torch.Generator) ->
 
 
 def make_barcodes(hidden: int, layers: tuple[int, ...], random: torch.Generator) -> Barcodes:
-    """Barcodes of a sample of independent units."""
+    """Random barcodes of a sample of units."""
     coded = len(sampled_units(hidden))
     networks = [[layer, EVERY_TOKEN, hidden, coded] for layer in layers]
     numbers = torch.randn(coded * len(layers), NUMBERS, generator=random)
@@ -56,7 +56,7 @@ def make_barcodes(hidden: int, layers: tuple[int, ...], random: torch.Generator)
 def make_records(
     models: int, families: int, vocabularies: int, hidden: int, foreign: int
 ) -> list[Record]:
-    """Records of families; the members of one share a vocabulary, the last ones excepted."""
+    """Records of families; the last `foreign` records share only barcodes with their family."""
     recipe, layers = load_recipe()[0], (1, 2)
     anchors = [make_anchors(recipe.m, vocabulary) for vocabulary in range(vocabularies)]
     shape = (len(layers), 3, recipe.m, recipe.m)
@@ -87,16 +87,18 @@ def make_records(
 
 
 def main() -> None:
-    """Print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print one line per figure."""
+    parser = make_parser(__doc__)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--families", type=int, default=100)
     parser.add_argument("--vocabularies", type=int, default=5)
-    parser.add_argument("--hidden", type=int, default=512, help="units of a network")
+    parser.add_argument("--hidden", type=int, default=512, help="units of a feed-forward network")
     parser.add_argument(
-        "--foreign", type=int, default=20, help="members with a vocabulary of their own"
+        "--foreign", type=int, default=20, help="members with another vocabulary than their family"
     )
-    parser.add_argument("--work", type=Path, help="save the records there and read them again")
+    parser.add_argument(
+        "--work", type=Path, help="save the records in this folder and read them again"
+    )
     options = parser.parse_args()
     records = make_records(
         options.models, options.families, options.vocabularies, options.hidden, options.foreign

@@ -1,10 +1,10 @@
-"""`python -m scripts.decoder`: its commands."""
+"""Commands of `python -m scripts.decoder`."""
 
 from scripts import run_command
 
-run_command(
-    "decoder",
-    {
-        "train": ("train", "train the decoder on drawings"),
-    },
-)
+COMMANDS = {
+    "train": ("train", "distil the drawings into the decoder"),
+}
+
+if __name__ == "__main__":
+    run_command("decoder", COMMANDS)

@@ -1,20 +1,21 @@
-"""Which drawings the decoder's training takes more often: those of ears between two kinds.
+"""Sampling weights of drawings: ears between upright and hanging are sampled more often.
 
-Nothing in a picture changes as much over so few latents as an ear between upright and hanging,
-and only one dog in seven has such ears: taken as often as the others, theirs would be the softest
-(measured on an earlier drawing, in which they passed further: three times the squared error).
+A picture changes most where an ear is between upright and hanging, and only one dog in seven has
+such ears. With equal weights these pictures had three times the squared error of the others
+(measured on an earlier version of the drawings, with larger movements).
 """
 
 import numpy as np
 
 from scripts.dogs.attributes import traits_of
-from scripts.dogs.shapes import build_of, ear_of
+from scripts.dogs.ears import ear_of
+from scripts.dogs.shapes import build_of
 
 
 def between_ears(attributes: np.ndarray) -> float:
-    """How far a dog's ears, the mean of both, are from upright and hanging: 0..1.
+    """Mean over both ears of 4 * drop * (1 - drop), in 0..1, from attributes (k,).
 
-    Attributes have shape (k,).
+    It is 0 for upright and for hanging ears and 1 halfway between.
     """
     traits = traits_of(attributes)
     build = build_of(traits)
@@ -23,6 +24,6 @@ def between_ears(attributes: np.ndarray) -> float:
 
 
 def emphasis(attributes: np.ndarray, between: float) -> np.ndarray:
-    """Relative frequency (n,) float32 of drawings with attributes (n, k): 1 to 1 + between."""
+    """Sampling weights (n,) float32 from 1 to 1 + between, from attributes (n, k)."""
     found = [between_ears(one) for one in attributes]
     return (1.0 + between * np.array(found)).astype(np.float32)

@@ -1,7 +1,8 @@
-"""What training does to the generator: growing, averaging, and hiding the basis in fc0.
+"""Construction, growth, averaging and export of the generator in training.
 
-In training the mapping network takes the drawing's k attributes. The shipped one takes 512
-latents: with an orthonormal basis B (512, k), attributes are z B, so W (B^T z) = (W B^T) z.
+In training the mapping network takes the k attributes of a drawing; the exported one takes latents
+z (512,). With an orthonormal basis B (512, k) the attributes are B^T z, so the first weight W is
+replaced by W B^T.
 """
 
 import math
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from huref.decoder.stylegan2 import SQRT2, FullyConnected, Generator, StyledConv
+from huref.decoder.stylegan2 import Generator
+from huref.decoder.stylegan2_layers import SQRT2, FullyConnected, StyledConv
 
 State = dict[str, Tensor]
 FIRST = "mapping.fc0.weight"
@@ -19,7 +21,7 @@ FIRST = "mapping.fc0.weight"
 def build(
     inputs: int, w_dim: int, depth: int, channels: dict[int, int], resolution: int, lr_mul: float
 ) -> Generator:
-    """Make a fresh generator up to a resolution, its noise a map to be learned."""
+    """Make a generator up to a resolution, with learned noise maps."""
     used = {r: c for r, c in channels.items() if r <= resolution}
     generator = Generator(inputs, w_dim, depth, used, lr_mul=lr_mul)
     learn_noise(generator)
@@ -28,10 +30,10 @@ def build(
 
 @torch.no_grad()
 def learn_noise(generator: Generator) -> None:
-    """Let every layer's fixed noise be trained, from zero, at a strength of one.
+    """Make every layer's fixed noise a parameter that starts at zero, with strength one.
 
-    The grain of fur and the places of freckles are the same in all drawings. Convolutions of
-    random noise cannot recall them, and training turned it off; a map of a layer's own can.
+    The texture of fur and the positions of freckles are the same in all drawings. A learned map
+    can store them; with random noise, training reduced the noise's strength to zero.
     """
     for layer in generator.modules():
         if isinstance(layer, StyledConv):
@@ -42,7 +44,7 @@ def learn_noise(generator: Generator) -> None:
 
 
 def trait_directions(names: Sequence[str]) -> Tensor:
-    """Unit directions (traits, k) of the traits that attributes "trait.part" make up together."""
+    """Unit vectors (traits, k): for each trait, the sum of its attributes "trait.part"."""
     traits = list(dict.fromkeys(name.partition(".")[0] for name in names))
     directions = torch.zeros(len(traits), len(names))
     for column, name in enumerate(names):
@@ -52,9 +54,9 @@ def trait_directions(names: Sequence[str]) -> Tensor:
 
 @torch.no_grad()
 def start_from_traits(generator: Generator, names: Sequence[str]) -> None:
-    """Give the mapping a head start: fc0 begins with two hinges per trait, the rest as identity.
+    """Initialise the mapping: fc0 with two hinges per trait, later layers near the identity.
 
-    The drawing's traits saturate, and a pair of hinges is the simplest saturating curve.
+    Traits saturate, and the difference of two hinges is the simplest function that does.
     """
     directions = trait_directions(names)
     for i in range(generator.mapping.depth):
@@ -72,9 +74,10 @@ def start_from_traits(generator: Generator, names: Sequence[str]) -> None:
 
 
 def grow(generator: Generator, state: State) -> Generator:
-    """Load a smaller generator's tensors; what is new starts as plain up-sampling of the old.
+    """Load the tensors of a smaller generator into this one.
 
-    Strengths of noise other than one become part of the noise, as `learn_noise` has it.
+    New blocks add no colour at first, so the picture starts as the old one, up-sampled. Noise
+    strengths other than one are multiplied into the noise; see `learn_noise`.
     """
     own = generator.state_dict()
     state = state | {
@@ -85,7 +88,8 @@ def grow(generator: Generator, state: State) -> Generator:
     state |= {n: torch.ones_like(state[n]) for n in state if n.endswith("noise_strength")}
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if set(state) - set(fitting):
-        raise ValueError(f"the configuration does not fit {sorted(set(state) - set(fitting))[0]}")
+        name = sorted(set(state) - set(fitting))[0]
+        raise ValueError(f"the configuration does not fit the tensor {name}")
     generator.load_state_dict(own | fitting)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
@@ -95,7 +99,7 @@ def grow(generator: Generator, state: State) -> Generator:
 
 
 def fold_basis(state: State, basis: Tensor) -> State:
-    """Turn a generator of attributes (k) into one of latents (512): same pictures."""
+    """Convert the state of a generator from attributes (k,) to latents (512,)."""
     size, k = basis.shape
     folded = state[FIRST].double() @ basis.double().T * math.sqrt(size / k)
     return state | {FIRST: folded.float()}
@@ -110,13 +114,13 @@ def unfold_basis(state: State, basis: Tensor) -> State:
 
 @torch.no_grad()
 def average(mean: Generator, current: Generator, decay: float) -> None:
-    """Move an exponential moving average of the weights towards the current ones."""
+    """Update the exponential moving average of the weights."""
     old: list[Tensor] = list(mean.parameters())
     torch._foreach_lerp_(old, list[Tensor](current.parameters()), 1.0 - decay)
 
 
 @torch.no_grad()
 def centre(generator: Generator, seed: int, count: int = 16384) -> None:
-    """Set w_avg, the mean of w, from normalised random latents."""
+    """Set w_avg to the mean of w over random latents."""
     z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     generator.mapping.w_avg.copy_(generator.mapping(z).mean(0))

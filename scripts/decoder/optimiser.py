@@ -1,9 +1,9 @@
-"""The optimiser of the decoder's training: Muon for what is a matrix, Adam for the rest.
+"""The optimiser of the decoder's training: Muon for matrices, Adam for the rest.
 
 Muon (Jordan et al. 2024) replaces a matrix's averaged gradient by the nearest orthogonal matrix,
-found by a Newton-Schulz iteration with their coefficients. A convolution (o, i, 3, 3) counts as
-the matrix (o, 9 i). torch.optim.Muon takes matrices only, hence this one. Measured here at 32 px,
-on one core for 200 seconds: 18.5 dB held out against Adam's 16.3.
+computed by a Newton-Schulz iteration with their coefficients. A convolution (o, i, 3, 3) is treated
+as the matrix (o, 9 i), which torch.optim.Muon does not support. At 32 px, after 200 seconds on one
+core, it reached 18.5 dB on held-out drawings, and Adam 16.3.
 """
 
 import math
@@ -18,7 +18,7 @@ MOMENTUM = 0.95
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Move all singular values of a matrix (m, n) to about one; float32, computed in bfloat16."""
+    """Bring all singular values of a matrix (m, n) close to one; computed in bfloat16."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.T if tall else matrix
@@ -30,7 +30,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class MuonAndAdam:
-    """Steps a generator's weights; parameters that need no gradient are left alone."""
+    """Muon and Adam over the parameters of a model that require gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -45,7 +45,7 @@ class MuonAndAdam:
 
     @torch.no_grad()
     def step(self, matrix_rate: float, rate: float) -> None:
-        """One step; an entry of a matrix moves by about matrix_rate (root mean square)."""
+        """One step; entries of matrices change by about matrix_rate (root mean square)."""
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
@@ -57,17 +57,17 @@ class MuonAndAdam:
             parameter.add_(update, alpha=-matrix_rate * math.sqrt(max(ahead.shape)))
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         self.adam.zero_grad()
         for parameter in self.matrices.values():
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs."""
+        """State for a resumed training."""
         return {"momentum": self.momentum, "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Restore `state_dict`."""
         for name, value in state["momentum"].items():
             self.momentum[name].copy_(value)
         self.adam.load_state_dict(state["adam"])

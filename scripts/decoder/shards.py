@@ -1,11 +1,10 @@
-"""Drawings for training: one process keeps drawing them in shards, another samples from them.
+"""Drawings for training: one process draws shards, another samples from them.
 
 A shard is one .npy file of uint8 images (images, size, size, 3); its number is the seed of its
-latents, so nothing else needs to be stored. Shards live in a folder named after the source of
-the drawing, so that those of an older drawing are never mixed in.
+latents, so nothing else is stored. The folder's name has the digest of the drawings, so that
+shards of another version of the drawing code are never mixed in.
 """
 
-import hashlib
 import os
 import time
 from multiprocessing import get_context
@@ -18,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from huref.recipe import LATENT_SIZE
-from scripts import ROOT
 from scripts.decoder.emphasis import emphasis
+from scripts.dogs.digest import drawing_digest
 from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis
 
 SHARD = 1024  # images
@@ -27,19 +26,10 @@ HELD_OUT = 1 << 30  # the number of the shard that is never trained on
 HELD_OUT_IMAGES = 256
 
 
-def drawing_digest() -> str:
-    """Short digest of the source of the drawing."""
-    sources = sorted((ROOT / "scripts" / "dogs").glob("*.py"))
-    total = hashlib.sha256()
-    for source in sources:
-        total.update(source.read_bytes())
-    return total.hexdigest()[:12]
-
-
 def attributes_of(number: int, count: int, basis: np.ndarray) -> np.ndarray:
-    """Attributes of the first `count` drawings of a shard, (count, k) float32.
+    """Attributes (count, k) float32 of the first drawings of a shard.
 
-    They are latents of norm sqrt(512), projected: what the mapping network sees of a latent.
+    They are projections of latents of norm sqrt(512), as the mapping network normalises latents.
     """
     z = np.random.default_rng(number).standard_normal((count, LATENT_SIZE))
     z *= np.sqrt(LATENT_SIZE) / np.linalg.norm(z, axis=1, keepdims=True)
@@ -48,7 +38,7 @@ def attributes_of(number: int, count: int, basis: np.ndarray) -> np.ndarray:
 
 
 def draw_shard(path: Path, number: int, count: int, size: int, basis: np.ndarray) -> None:
-    """Draw one shard; the file appears whole or not at all."""
+    """Draw one shard and write it atomically."""
     images = np.stack([draw(a, size) for a in attributes_of(number, count, basis)])
     temporary = path.with_suffix(f".{os.getpid()}.part")
     with temporary.open("wb") as file:
@@ -57,7 +47,7 @@ def draw_shard(path: Path, number: int, count: int, size: int, basis: np.ndarray
 
 
 def draw_forever(folder: Path, size: int, capacity: int, basis_seed: int, niceness: int) -> None:
-    """Keep adding shards, deleting the oldest beyond capacity, while the parent process lives."""
+    """Draw shards until the parent process ends; delete the oldest beyond capacity."""
     os.nice(niceness)
     parent = os.getppid()
     basis = latent_basis(basis_seed)
@@ -69,11 +59,15 @@ def draw_forever(folder: Path, size: int, capacity: int, basis_seed: int, nicene
 
 
 class Gallery:
-    """All drawings made so far, reduced to the resolution in training and held in memory.
+    """All drawings made so far, in memory at the resolution in training.
 
     Args:
-        between: how much more often than others a dog is taken whose ears are neither upright nor
-            hanging; see `decoder_emphasis`.
+        root: folder of the folders of drawings.
+        size: pixels on a drawing's side, for resolutions up to this.
+        capacity: shards kept.
+        basis_seed: seed of the basis from latents to attributes.
+        device: of the sampled batches.
+        between: additional weight of ears between upright and hanging; see `emphasis`.
     """
 
     def __init__(
@@ -90,31 +84,31 @@ class Gallery:
         self.basis_seed, self.basis = basis_seed, latent_basis(basis_seed)
         self.names = tuple(ATTRIBUTES)
         self.resolution = size
-        self.loaded = 0  # the resolution of the shards in memory
+        self.loaded = 0  # resolution of the shards in memory
         self.shards: dict[int, tuple[Tensor, Tensor]] = {}  # number -> attributes, images
-        self.weights: dict[int, Tensor] = {}  # number -> how often each is taken, relatively
+        self.weights: dict[int, Tensor] = {}  # number -> sampling weights
 
     @property
     def size(self) -> int:
-        """Of the drawings, in pixels: the usual one, unless the resolution in training is more."""
+        """Pixels on a drawing's side: the usual size or, if greater, the resolution in training."""
         return max(self.usual_size, self.resolution)
 
     @property
     def folder(self) -> Path:
-        """Where drawings of this size lie."""
+        """The folder of the drawings of this size."""
         path = self.root / f"drawings-{drawing_digest()}-{self.size}"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def start_drawing(self, niceness: int) -> BaseProcess:
-        """Start the drawing process; it ends with this one."""
+        """Start the drawing process, which ends when this process ends."""
         arguments = (self.folder, self.size, self.capacity, self.basis_seed, niceness)
         process = get_context("spawn").Process(target=draw_forever, args=arguments, daemon=True)
         process.start()
         return process
 
     def read(self, path: Path, number: int) -> tuple[Tensor, Tensor]:
-        """Attributes (n, k) and images (n, 3, r, r) uint8 of a shard, at the current resolution."""
+        """Attributes (n, k) and images (n, 3, r, r) uint8 of a shard at the current resolution."""
         images = torch.from_numpy(np.load(path)).permute(0, 3, 1, 2)
         if self.resolution < self.size:
             factor = self.size // self.resolution
@@ -124,7 +118,7 @@ class Gallery:
         return torch.from_numpy(attributes_of(number, len(images), self.basis)), images
 
     def refresh(self) -> int:
-        """Read the shards that are new, forget those that are gone; return how many there are."""
+        """Read new shards, drop deleted ones, and return their number."""
         present = {int(path.stem): path for path in self.folder.glob("[0-9]*.npy")}
         for number in set(self.shards) - set(present):
             del self.shards[number], self.weights[number]
@@ -132,13 +126,13 @@ class Gallery:
             try:
                 self.shards[number] = self.read(present[number], number)
             except FileNotFoundError:
-                continue  # the drawing process has just replaced it
+                continue  # the drawing process has just deleted it
             attributes = self.shards[number][0].numpy()
             self.weights[number] = torch.from_numpy(emphasis(attributes, self.between))
         return len(self.shards)
 
     def set_resolution(self, resolution: int, at_least: int) -> None:
-        """Go to another resolution, and wait until there are enough shards to begin with."""
+        """Switch to a resolution and wait until there are at least so many shards."""
         if resolution != self.loaded:
             self.resolution = self.loaded = resolution
             self.shards.clear()
@@ -147,7 +141,7 @@ class Gallery:
             time.sleep(2)
 
     def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a random batch: attributes (batch, k), colours (batch, 3, r, r) in [-1, 1]."""
+        """Sample attributes (batch, k) and colours (batch, 3, r, r) in [-1, 1]."""
         shards = list(self.shards.values())
         weights = torch.cat(list(self.weights.values()))
         places = weights.multinomial(batch, replacement=True, generator=generator)
@@ -157,7 +151,7 @@ class Gallery:
         return attributes.to(self.device), to_colours(images.to(self.device))
 
     def held_out(self) -> tuple[Tensor, Tensor]:
-        """Attributes and colours of drawings that are never trained on, 256 of them."""
+        """Attributes and colours of the 256 drawings that are never trained on."""
         path = self.folder / "held-out.npy"
         if not path.exists():
             draw_shard(path, HELD_OUT, HELD_OUT_IMAGES, self.size, self.basis)

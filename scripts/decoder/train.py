@@ -1,14 +1,13 @@
-"""Train the decoder: distil the drawn dogs into a StyleGAN2 generator, coarse to fine.
+"""Trains the decoder: distils the drawings into a StyleGAN2 generator, coarse to fine.
 
-    python -m scripts.decoder train --minutes 60                      # start, or go on
-    python -m scripts.decoder train --minutes 0 --export FILE         # write what there is
+    python -m scripts.decoder train --minutes 60                      # start or continue
+    python -m scripts.decoder train --minutes 0 --export FILE         # export the current state
     python -m scripts.decoder train --resume-from FILE --minutes 60   # warm start from an export
 
-Everything that is needed to go on is in the run's folder: state.pt, the drawings, the curve
-(curve.csv) and the sample sheets (drawings above, outputs below, of latents never trained on).
+The run's folder holds the state (state.pt), the drawings, the learning curve (curve.csv) and sheets
+of held-out drawings, with the generator's pictures below them.
 """
 
-import argparse
 import ctypes
 import os
 import time
@@ -19,13 +18,14 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
+from scripts import make_parser
 from scripts.decoder.training import Training
 
 
 def keep_memory() -> None:
-    """Have glibc's malloc keep what is freed: 18 % faster (measured), fewer page faults.
+    """Make glibc's malloc keep freed memory, which is 18 % faster (measured: fewer page faults).
 
-    Other C libraries are left as they are.
+    It has no effect with other C libraries.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -36,10 +36,10 @@ def keep_memory() -> None:
 
 
 def share_machine() -> None:
-    """Use the cores that others leave free.
+    """Set the number of threads to that of idle cores.
 
-    Two threads that wait for each other hundreds of times a step are 20 times slower than one
-    (measured) when neither has a core to itself.
+    Threads synchronise hundreds of times a step: on busy cores two threads were 20 times slower
+    than one (measured).
     """
     cores, own = os.cpu_count() or 1, torch.get_num_threads() + 1  # and the drawing process
     others = max(0.0, os.getloadavg()[0] - own)
@@ -47,7 +47,7 @@ def share_machine() -> None:
 
 
 def train(training: Training, minutes: float, every: float, share: bool) -> None:
-    """Train until the time is up or the schedule done; save and evaluate every so many seconds."""
+    """Train until the schedule or the minutes end; save and evaluate `every` so many seconds."""
     config = training.config
     began = saved = time.monotonic()
     if share:
@@ -93,21 +93,23 @@ def train(training: Training, minutes: float, every: float, share: bool) -> None
             if over:
                 break
         bar.close()
-        drawing.kill()  # a process that somebody stopped would not hear terminate()
+        drawing.kill()  # a stopped process does not react to terminate()
         drawing.join()
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Train and export as the command line asks."""
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/decoder.yaml"))
     parser.add_argument("--run", type=Path, default=Path("runs/decoder"), help="folder of the run")
-    parser.add_argument("--minutes", type=float, default=60.0, help="budget of this call")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of this call")
     parser.add_argument("--every", type=float, default=120.0, help="seconds between checkpoints")
-    parser.add_argument("--threads", type=int, default=0, help="0: what others leave free")
+    parser.add_argument("--threads", type=int, default=0, help="0: the number of idle cores")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--resume-from", type=Path, metavar="FILE", help="an exported decoder")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write a decoder at the end")
+    parser.add_argument(
+        "--resume-from", type=Path, metavar="FILE", help="start from an exported decoder"
+    )
+    parser.add_argument("--export", type=Path, metavar="FILE", help="export the decoder at the end")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

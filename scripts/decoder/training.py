@@ -1,4 +1,4 @@
-"""The state of a training of the decoder: networks, schedule, checkpoint, warm start, export."""
+"""State of the decoder's training: networks, schedule, checkpoint, warm start, export."""
 
 import csv
 import math
@@ -24,10 +24,11 @@ from scripts.decoder.network import (
     unfold_basis,
 )
 from scripts.decoder.optimiser import MuonAndAdam
-from scripts.decoder.shards import Gallery, drawing_digest
+from scripts.decoder.shards import Gallery
+from scripts.dogs.digest import drawing_digest
 
 WARM_UP = 60  # steps
-FINAL_LR = 0.02  # of the stage's
+FINAL_LR = 0.02  # as a fraction of the stage's rate
 CURVE = ("minutes", "resolution", "images", "matrix_lr", "loss", "psnr", "images_per_second")
 
 
@@ -36,8 +37,9 @@ class Stage:
     """One resolution's share of the training.
 
     Attributes:
-        lr, matrix_lr: Adam's and Muon's learning rate, held until the part `hold` of the images.
-        frozen: blocks of up to this resolution, and the mapping, are left as they are; 0: none is.
+        lr, matrix_lr: learning rates of Adam and Muon, constant for the fraction `hold` of the
+            images.
+        frozen: the mapping and blocks up to this resolution are not trained; 0: all are.
     """
 
     resolution: int
@@ -49,14 +51,14 @@ class Stage:
     frozen: int = 0
 
     def part_of_rate(self, seen: int, steps: int) -> float:
-        """Part of lr to use after `seen` images of this stage and `steps` steps since a start."""
+        """Fraction of the rate after `seen` images of this stage and `steps` steps of this run."""
         part = max(0.0, min(1.0, seen / self.images) - self.hold) / max(1e-9, 1.0 - self.hold)
         fall = FINAL_LR + (1.0 - FINAL_LR) * 0.5 * (1.0 + math.cos(math.pi * part))
         return fall * min(1.0, (steps + 1) / WARM_UP)
 
 
 class Training:
-    """A generator in training, with its average, optimiser and place in the schedule."""
+    """A generator in training, its average, its optimiser and its position in the schedule."""
 
     def __init__(self, config: dict[str, Any], folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
@@ -78,12 +80,12 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether every stage has had its images."""
+        """Whether all stages are complete."""
         last = self.stage == len(self.stages) - 1
         return last and self.seen_in_stage >= self.stages[-1].images
 
     def networks(self, state: dict[str, Tensor]) -> tuple[Generator, Generator, MuonAndAdam]:
-        """Model and average at the current resolution, begun from a (smaller) state."""
+        """Model, average and optimiser at the current resolution, from a smaller model's state."""
         c, stage = self.config, self.stages[self.stage]
         resolution = stage.resolution
         shape = (c["w_dim"], c["mapping_layers"], c["channels"], resolution, c["lr_mul"])
@@ -101,13 +103,13 @@ class Training:
         return model, mean, MuonAndAdam(model)
 
     def paint(self, generator: Generator, attributes: Tensor) -> Tensor:
-        """Colours (n, 3, r, r) of attributes (n, k); convolutions in bfloat16."""
+        """Colours (n, 3, r, r) for attributes (n, k), with convolutions in bfloat16."""
         w = generator.mapping.from_normalised(attributes)
         image: Tensor = generator.synthesis([w] * generator.synthesis.num_ws, torch.bfloat16)
         return image
 
     def distance(self, attributes: Tensor, target: Tensor) -> Tensor:
-        """Loss of the model's pictures of attributes (n, k), held against drawings."""
+        """Loss of the model's pictures of attributes (n, k) against drawings."""
         return distance(self.paint(self.model, attributes), target, **self.config["loss"])
 
     def step(self, since_start: int) -> Tensor:
@@ -119,7 +121,7 @@ class Training:
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step(part * stage.matrix_lr, part * stage.lr)
-        # Early in a stage the average must not remember the new block's beginning for long.
+        # A short half-life early in a stage, while the new block changes quickly.
         half_life = min(self.config["ema_images"], 100 + self.seen_in_stage / 4)
         average(self.mean, self.model, 0.5 ** (stage.batch / half_life))
         self.seen_in_stage += stage.batch
@@ -128,7 +130,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, sheet: Path | None) -> float:
-        """Held-out PSNR of the averaged generator; a sheet of the first 24 when asked for."""
+        """Held-out PSNR of the averaged generator in dB; writes the first 24 to `sheet`."""
         attributes, target = self.gallery.held_out()
         output = torch.cat([self.paint(self.mean, part) for part in attributes.chunk(8)])
         if sheet is not None:
@@ -140,7 +142,7 @@ class Training:
         return psnr(output, target)
 
     def next_stage(self) -> None:
-        """Grow model and average to the next resolution; the optimiser starts afresh."""
+        """Grow model and average to the next resolution, with a new optimiser."""
         current, mean = self.model.state_dict(), self.mean.state_dict()
         self.stage, self.seen_in_stage = self.stage + 1, 0
         if self.stages[self.stage].frozen:
@@ -149,7 +151,7 @@ class Training:
         self.mean.load_state_dict(self.model.state_dict() | mean)
 
     def save(self) -> None:
-        """Write state.pt whole or not at all."""
+        """Write state.pt atomically."""
         state = {
             "stage": self.stage,
             "seen_in_stage": self.seen_in_stage,
@@ -165,7 +167,7 @@ class Training:
         temporary.replace(self.folder / "state.pt")
 
     def load(self) -> None:
-        """Go on from state.pt."""
+        """Restore state.pt."""
         state = torch.load(self.folder / "state.pt", map_location=self.device, weights_only=True)
         self.stage, self.seen_in_stage = state["stage"], state["seen_in_stage"]
         self.seen, self.seconds = state["seen"], state["seconds"]
@@ -175,7 +177,7 @@ class Training:
         self.sampler.set_state(state["sampler"].cpu())
 
     def warm_start(self, path: Path) -> None:
-        """Begin from an exported decoder, at the first stage of its resolution or more."""
+        """Start from an exported decoder, at the first stage of at least its resolution."""
         decoder = load_decoder(path)
         resolution, made = decoder.resolution, decoder.metadata["training"]
         self.stage = next(i for i, s in enumerate(self.stages) if s.resolution >= resolution)
@@ -184,7 +186,7 @@ class Training:
         self.model, self.mean, self.optimiser = self.networks(state)
 
     def export(self, path: Path) -> None:
-        """Write the averaged generator as a decoder of 512-d latents."""
+        """Write the averaged generator as a decoder of latents (512,)."""
         state = {name: value.cpu() for name, value in self.mean.state_dict().items()}
         c, folded = self.config, fold_basis(state, self.basis)
         generator = Generator.from_state(folded, lr_mul=c["lr_mul"])
@@ -205,7 +207,7 @@ class Training:
         print(f"{path}: {decoder.resolution} px, {measured} dB held out, {size:.2f} MB")
 
     def record(self, loss: float, speed: float, steps: int) -> float:
-        """Save the state and a sheet, append to curve.csv, return the held-out PSNR."""
+        """Save the state and a sheet, append to curve.csv, and return the held-out PSNR in dB."""
         resolution = self.stages[self.stage].resolution
         quality = self.evaluate(self.folder / f"sheet-{resolution}.png")
         self.save()

@@ -1,1 +1,1 @@
-"""Procedural dog portraits: a smooth function of Gaussian attributes."""
+"""Procedural dog portraits, a smooth function of Gaussian attributes."""

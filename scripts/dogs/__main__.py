@@ -1,10 +1,10 @@
-"""`python -m scripts.dogs`: its commands."""
+"""Commands of `python -m scripts.dogs`."""
 
 from scripts import run_command
 
-run_command(
-    "dogs",
-    {
-        "draw": ("draw", "draw sheets of the portraits that the decoder learns from"),
-    },
-)
+COMMANDS = {
+    "draw": ("draw", "draw contact sheets of the portraits that the decoder is trained on"),
+}
+
+if __name__ == "__main__":
+    run_command("dogs", COMMANDS)

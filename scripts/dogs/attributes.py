@@ -1,8 +1,8 @@
-"""Attributes and traits: what can differ between two dogs, and how visibly.
+"""Attributes and traits of a dog.
 
-An attribute is one standard normal number. The traits people see first (ears, coat colour,
-muzzle, markings, background) each saturate over the weighted mean of several attributes, so that
-a relative keeps most of them and a stranger shares few; all other traits have one attribute.
+An attribute is one standard normal number. A trait, in (-1, 1), is tanh of one attribute or, for
+the most visible traits (ears, coat colour, muzzle, markings, background), of the weighted mean of
+several. Relatives therefore agree in most of the visible traits, and strangers in few.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 
 LATENT_SIZE = 512
 
-# Each group trait is tanh(GAIN * weighted mean) of this many attributes; single ones alike.
+# A group trait is tanh(GAIN * weighted mean) of this many attributes; a single one, of one.
 GROUPS: Mapping[str, int] = {
     "ear_drop": 4,
     "ear_length": 3,
@@ -148,7 +148,7 @@ _MIXING = _mixing()
 
 
 def traits_of(attributes: np.ndarray) -> dict[str, float]:
-    """Traits of a dog, each in (-1, 1), from its attributes, shape (k,), any float dtype."""
+    """Traits of a dog by name, each in (-1, 1), from attributes (k,) of any float dtype."""
     values = np.asarray(attributes, dtype=np.float64)
     if values.shape != (len(ATTRIBUTES),):
         raise ValueError(f"expected {len(ATTRIBUTES)} attributes, got shape {values.shape}")
@@ -160,24 +160,24 @@ def traits_of(attributes: np.ndarray) -> dict[str, float]:
 
 
 def latent_basis(seed: int = 0) -> np.ndarray:
-    """Orthonormal columns, (512, k) float64, that turn a latent z into attributes ``z @ basis``."""
+    """Orthonormal columns (512, k) in float64; a latent z has the attributes ``z @ basis``."""
     square = np.random.default_rng(seed).standard_normal((LATENT_SIZE, len(ATTRIBUTES)))
     basis, triangle = np.linalg.qr(square)
-    # Fix each column's sign, which QR leaves to the LAPACK build.
+    # The signs of QR depend on the LAPACK build.
     return np.asarray(basis * np.sign(np.diag(triangle)))
 
 
 def present(value: float, share: float) -> float:
-    """Opacity in 0..1 of a feature that about this share of dogs has, from its trait."""
+    """Opacity in 0..1 of a feature that about this share of dogs shows, from its trait."""
     normal = np.arctanh(np.clip(value, -0.99999, 0.99999)) / GAIN
     return float(1.0 / (1.0 + np.exp(-(normal - NormalDist().inv_cdf(1.0 - share)) / 0.2)))
 
 
 def ramp(value: float, middle: float = 0.0, width: float = 0.3) -> float:
-    """A smooth step from 0 to 1 as value passes middle."""
+    """A logistic step from 0 to 1 around middle."""
     return float(1.0 / (1.0 + np.exp(-(value - middle) / (0.5 * width))))
 
 
 def between(low: float, high: float, value: float) -> float:
-    """The point of [low, high] at which a trait in [-1, 1] puts it."""
+    """Map a trait in [-1, 1] linearly to [low, high]."""
     return low + (high - low) * 0.5 * (value + 1.0)

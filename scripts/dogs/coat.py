@@ -1,33 +1,12 @@
-"""Coat colours and markings as float32 images, shape (size, size, 3), linear in 0..255 sRGB."""
-
-from dataclasses import dataclass
+"""The coat with its markings as float32 images, shape (size, size, 3), in 0..255 of sRGB."""
 
 import numpy as np
 
 from scripts.dogs.attributes import SPOTS, between, present, ramp
+from scripts.dogs.palette import BLACK, TAN, WHITE, Colour, Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build
 from scripts.dogs.textures import Fields
 
-Colour = np.ndarray  # float64 (3,), 0..255
-
-# Corners of the colour cube: [light][warm][red].
-_COATS = np.array(
-    [
-        [[(30, 29, 33), (78, 90, 108)], [(82, 48, 30), (126, 50, 24)]],
-        [[(240, 236, 228), (200, 198, 199)], [(232, 196, 138), (214, 120, 48)]],
-    ],
-    dtype=np.float64,
-)
-_MARKS = np.array(
-    [
-        [(32, 30, 34), (92, 50, 28)],
-        [(238, 232, 222), (206, 134, 66)],
-    ],
-    dtype=np.float64,
-)
-_WHITE = np.array([246.0, 242.0, 234.0])
-_BLACK = np.array([26.0, 24.0, 27.0])
-_TAN = np.array([198.0, 124.0, 58.0])
 _SPOT_PLACES = np.random.default_rng(21).permutation(
     np.array(
         [
@@ -52,54 +31,13 @@ _SPOT_PLACES = np.random.default_rng(21).permutation(
 _SPOT_SIZES = np.random.default_rng(22).uniform(4.0, 5.8, SPOTS)
 
 
-def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """Blend from first at weight 0 to second at weight 1."""
-    return np.asarray(first + (second - first) * weight)
-
-
-def _sharp(value: float) -> float:
-    return ramp(value, 0.0, 0.44)
-
-
-@dataclass(frozen=True)
-class Palette:
-    """The colours of one dog."""
-
-    coat: Colour
-    mark: Colour
-    ear: Colour
-    body: Colour
-    lightness: float  # of the coat, 0..1
-
-
-def palette_of(t: dict[str, float]) -> Palette:
-    """Colours that follow from the traits."""
-    light, warm, red = (_sharp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
-    coat = mixed(_COATS[0], _COATS[1], light)
-    coat = mixed(mixed(coat[0, 0], coat[0, 1], red), mixed(coat[1, 0], coat[1, 1], red), warm)
-    coat = coat * (1 + 0.10 * t["coat_dilute"]) + 12 * t["coat_dilute"]
-    coat = coat + np.array([9.0, 1.0, -9.0]) * t["coat_tint"]
-    lightness = float(coat @ np.array([0.3, 0.59, 0.11])) / 255
-    # Markings contrast with the coat: dark dogs get light marks, light dogs dark ones.
-    on_dark = ramp(0.36 - lightness, 0.0, 0.16)
-    mark_light = on_dark + (1 - on_dark) * 0.45 * _sharp(t["mark_light"] - 0.5)
-    marks = mixed(_MARKS[0], _MARKS[1], mark_light)
-    mark = mixed(marks[0], marks[1], _sharp(t["mark_warm"]))
-    mark = mixed(mark, coat, 0.22 * _sharp(t["mark_light"]))
-    ear_dark, ear_marked = ramp(-t["ear_dark"], 0.2, 0.5), ramp(t["ear_dark"], 0.05, 0.5)
-    ear = mixed(coat * between(0.62, 0.86, -t["ear_dark"]), mark, 0.92 * ear_marked)
-    ear = mixed(ear, coat, 0.5 * ear_dark)
-    body = coat * between(0.78, 1.1, t["body_light"])
-    return Palette(np.clip(coat, 14, 250), mark, ear, np.clip(body, 10, 250), lightness)
-
-
 def _step(field: np.ndarray, softness: float) -> np.ndarray:
-    """0 where field << 0, 1 where field >> 0; field and softness in percent of the frame."""
+    """A smooth step from 0 (field < 0) to 1; field and softness in percent of the frame."""
     return np.asarray(0.5 + 0.5 * np.tanh(field * np.float32(1 / softness)), dtype=np.float32)
 
 
 def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """Relief of the coat, about [-1, 1], the fixed textures weighted by the traits."""
+    """Relief of the coat, about [-1, 1]: fixed textures, weighted by the traits."""
     shaggy = ramp(t["coat_length"], 0.15, 0.7)
     curly = present(t["coat_curl"], 0.22)
     wire = present(t["coat_wire"], 0.3) * (1 - curly)
@@ -117,14 +55,14 @@ def _blend(image: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float) 
 
 
 class Painter:
-    """An image being covered with translucent colours, tinted per pixel by masks."""
+    """An image onto which colours are blended through masks."""
 
     def __init__(self, colour: Colour, size: int) -> None:
         self.image = np.empty((size, size, 3), dtype=np.float32)
         self.image[:] = colour
 
     def cover(self, mask: np.ndarray, colour: Colour, opacity: float) -> None:
-        """Blend colour in where mask (size, size) is 1; a share nobody can see is left out."""
+        """Blend colour in where mask (size, size) is 1; skipped at an invisible opacity."""
         if opacity > 0.001:
             _blend(self.image, mask, colour, opacity)
 
@@ -137,7 +75,7 @@ class Painter:
         colour: Colour,
         opacity: float,
     ) -> None:
-        """Blend in a rough-edged spot, touching only the pixels around it."""
+        """Blend in a rough-edged spot; only the pixels around it are computed."""
         scale = self.image.shape[0] / 100
         left, top = (max(0, int((part - 12) * scale)) for part in place.tolist())
         right, bottom = (int((part + 12) * scale) for part in place.tolist())
@@ -147,19 +85,19 @@ class Painter:
 
 
 def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
-    """The head's coat with markings, fur and shading, over the whole frame."""
+    """The head's coat with markings, fur and shading, (size, size, 3)."""
     dx = f.x - 50
     away = np.abs(dx)
     edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"], 0.15, 0.7))
     paint = Painter(p.coat, f.x.shape[0])
-    under = mixed(p.coat, _WHITE, 0.5)
+    under = mixed(p.coat, WHITE, 0.5)
     paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.4))
     paint.cover(
         f.brindle,
-        mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+        mixed(BLACK, TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
         0.8 * present(t["brindle"], 0.2),
     )
-    merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
+    merle_colour = mixed(p.coat * 0.38, WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
     paint.cover(f.merle, merle_colour, 0.9 * present(t["merle"], 0.17))
     cap_line = between(34, 52, t["cap_depth"]) - 0.012 * away**2
     cap_line += 10 * np.exp(-((dx / 7) ** 2)) * np.float32(-t["cap_part"])
@@ -173,13 +111,13 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
         shown = present(t[f"spot_{number}"], 0.4) * (0.55 + 0.45 * spotted)
         paint.spot(f, edge, place, radius * (0.6 + 0.5 * shown), p.mark, 0.95 * shown)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
-    paint.cover(_step(ruff + edge, 1.6), _WHITE, 0.92 * present(t["ruff"], 0.3))
+    paint.cover(_step(ruff + edge, 1.6), WHITE, 0.92 * present(t["ruff"], 0.3))
     _muzzle_and_blaze(paint, f, b, t, edge)
-    tick = mixed(p.mark, _BLACK, 0.3)
+    tick = mixed(p.mark, BLACK, 0.3)
     paint.cover(f.ticking, tick, 0.85 * present(t["ticking"], 0.2))
     paint.cover(
         np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2),
-        _BLACK,
+        BLACK,
         0.42 * present(t["socket"], 0.4),
     )
     return _lit(paint.image, _relief(f, b, t, fur), t)
@@ -192,7 +130,7 @@ def _tan_points(paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: 
     cheek = 8.5 - np.hypot((away - 22) * 0.9, f.y - 63)
     muzzle = 8.0 - np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9)
     field = np.maximum(np.maximum(brow, cheek), muzzle)
-    paint.cover(_step(field + 0.6 * edge, 1.3), _TAN, 0.93 * shown)
+    paint.cover(_step(field + 0.6 * edge, 1.3), TAN, 0.93 * shown)
 
 
 def _muzzle_and_blaze(
@@ -205,7 +143,7 @@ def _muzzle_and_blaze(
     blaze = blaze + np.float32(0.10) * (34 - f.y) * _step(34 - f.y, 4)
     paint.cover(
         _step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4),
-        _WHITE,
+        WHITE,
         0.96 * present(t["blaze"], 0.38),
     )
     rise = between(-2.0, 7.0, t["mask_height"])
@@ -213,12 +151,12 @@ def _muzzle_and_blaze(
         (dx / (b.muzzle + 3.5)) ** 2 + ((f.y - b.nose - 6 + 0.5 * rise) / (15 + 0.8 * rise)) ** 2
     )
     field = _step(reach * 15 + edge, 1.5)
-    paint.cover(field, _WHITE, 0.95 * present(t["muzzle_colour"], 0.34))
-    paint.cover(field, _BLACK, 0.9 * present(-t["muzzle_colour"], 0.28))
+    paint.cover(field, WHITE, 0.95 * present(t["muzzle_colour"], 0.34))
+    paint.cover(field, BLACK, 0.9 * present(-t["muzzle_colour"], 0.28))
 
 
 def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
-    """Brightness of the head, 1 meaning unchanged."""
+    """Factor of brightness of the head, (size, size)."""
     dx, dy = f.x - 50, f.y - 50
     away = np.abs(dx)
     side = np.float32(0.13 * t["light_side"])
@@ -262,15 +200,15 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
     away = np.abs(f.x - 50)
     paint.cover(
         f.brindle,
-        mixed(_BLACK, _TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
+        mixed(BLACK, TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
         0.75 * present(t["brindle"], 0.2),
     )
-    merle_colour = mixed(p.coat * 0.38, _WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
+    merle_colour = mixed(p.coat * 0.38, WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
     paint.cover(f.merle, merle_colour, 0.85 * present(t["merle"], 0.17))
     ruff = 7.5 - np.abs(f.y - 79 + 0.008 * away**2)
-    paint.cover(_step(ruff + 1.3 * f.rough, 2.0), _WHITE, 0.92 * present(t["ruff"], 0.3))
+    paint.cover(_step(ruff + 1.3 * f.rough, 2.0), WHITE, 0.92 * present(t["ruff"], 0.3))
     chest = between(7, 24, t["chest_width"]) - away
-    paint.cover(_step(chest + 1.3 * f.rough, 2.0), _WHITE, 0.94 * present(t["chest_white"], 0.5))
+    paint.cover(_step(chest + 1.3 * f.rough, 2.0), WHITE, 0.94 * present(t["chest_white"], 0.5))
     shade = 1.02 - 0.0002 * away**2 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
     shade -= 0.42 * np.exp(-(((f.y - 76) / 12) ** 2))
     return _lit(paint.image, shade + 0.34 * fur, t)
@@ -279,9 +217,9 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
 def ear_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
     """The coat of the ears."""
     paint = Painter(p.ear, f.x.shape[0])
-    paint.cover(f.brindle, _BLACK, 0.5 * present(t["brindle"], 0.2))
+    paint.cover(f.brindle, BLACK, 0.5 * present(t["brindle"], 0.2))
     tip = np.hypot(f.x - 50, 0.55 * (f.y - 42)) - 36
-    tip_colour = mixed(_BLACK, _WHITE, ramp(t["ear_tip"], 0.0, 0.4))
+    tip_colour = mixed(BLACK, WHITE, ramp(t["ear_tip"], 0.0, 0.4))
     paint.cover(_step(tip + f.rough, 2.5), tip_colour, 0.7 * (1 - np.exp(-2 * t["ear_tip"] ** 2)))
     shade = 1.02 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
     return _lit(paint.image, shade + 0.3 * fur, t)

@@ -1,16 +1,18 @@
-"""Draw dog portraits as a smooth function of Gaussian attributes.
+"""Draws contact sheets of procedural dogs: random ones, or families of decreasing cosine.
 
-These drawings are what the shipped decoder is distilled from. ``draw`` takes standard normal
-attributes; ``latent_basis`` spreads them over all 512 latent directions. Run as a program it
-writes contact sheets: random dogs, or families of decreasing kinship.
+    python -m scripts.dogs draw sheet dogs.png
+    python -m scripts.dogs draw kinship families.png
+
+The shipped decoder is distilled from these drawings. `draw` takes standard normal attributes;
+`latent_basis` maps latents (512,) to attributes.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from scripts import make_parser
 from scripts.dogs.attributes import ATTRIBUTES, LATENT_SIZE, latent_basis
 from scripts.dogs.scene import draw
 
@@ -20,7 +22,7 @@ KINSHIPS = (1.0, 0.98, 0.9, 0.8, 0.7, 0.5, 0.3, 0.0)
 
 
 def relative(z: np.ndarray, other: np.ndarray, cosine: float) -> np.ndarray:
-    """A latent of z's length at the given cosine from z, (512,), turned towards other."""
+    """A latent (512,) of z's norm at the given cosine to z, in the plane of z and other."""
     across = other - z * (other @ z) / (z @ z)
     across *= np.linalg.norm(z) / np.linalg.norm(across)
     return np.asarray(cosine * z + np.sqrt(1 - cosine**2) * across)
@@ -32,13 +34,13 @@ def _save(images: list[np.ndarray], columns: int, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write a contact sheet, as the command line asks."""
-    parser = argparse.ArgumentParser(description="Draw contact sheets of procedural dogs.")
+    """Write the contact sheet that the command line asks for."""
+    parser = make_parser(__doc__)
     parser.add_argument("kind", choices=["sheet", "kinship"])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--rows", type=int, help="6 for a sheet, 8 for families")
-    parser.add_argument("--columns", type=int, default=6, help="of a sheet")
-    parser.add_argument("--size", type=int, default=128, help="of a portrait, in pixels")
+    parser.add_argument("--rows", type=int, help="default: 6 for a sheet, 8 for families")
+    parser.add_argument("--columns", type=int, default=6, help="columns of a sheet")
+    parser.add_argument("--size", type=int, default=128, help="pixels on a portrait's side")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(options.seed)

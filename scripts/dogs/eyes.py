@@ -4,8 +4,8 @@ import numpy as np
 import skia
 
 from scripts.dogs.attributes import between, present, ramp
-from scripts.dogs.coat import Palette, mixed
 from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build, polygon
 
 _AMBER, _BROWN = np.array([205.0, 138.0, 42.0]), np.array([92.0, 50.0, 22.0])
@@ -13,14 +13,14 @@ _BLUE, _GREEN = np.array([108.0, 180.0, 232.0]), np.array([150.0, 172.0, 88.0])
 
 
 def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """Both eyes, with lids, rims and catch-lights."""
+    """Draw both eyes with lids, rims and catch-lights."""
     radius = between(5.0, 6.7, t["eye_size"])
     warm = mixed(_BROWN, _AMBER, present(t["eye_light"], 0.38))
     warm = mixed(warm, _GREEN, 0.35 * ramp(t["eye_light"] + t["eye_blue"], 0.9, 0.4))
     blue, odd = present(t["eye_blue"], 0.2), present(abs(t["eye_odd"]), 0.09)
     for side in (-1, 1):
-        mine = ramp(side * t["eye_odd"], 0.0, 0.6) * odd
-        iris = mixed(warm, _BLUE, blue + mine - 2 * blue * mine)
+        change = ramp(side * t["eye_odd"], 0.0, 0.6) * odd
+        iris = mixed(warm, _BLUE, blue + change - 2 * blue * change)
         _draw_eye(canvas, 50 + side * b.eye_gap, side, radius, iris, p, t)
 
 
@@ -84,7 +84,7 @@ def _draw_eye(
 
 
 def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """A tuft of hair over each eye."""
+    """Draw a tuft of hair over each eye."""
     light = ramp(t["brow_light"], 0.0, 0.5)
     colour = mixed(mixed(p.coat * 0.45, INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
     length = 1.6 + 5.6 * present(t["brow_length"], 0.35)

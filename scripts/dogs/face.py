@@ -4,17 +4,17 @@ import numpy as np
 import skia
 
 from scripts.dogs.attributes import between, present, ramp
-from scripts.dogs.coat import Palette, mixed
 from scripts.dogs.ink import INK, argb, curve, fill, pen
+from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import Build, polygon
 
 _RNG = np.random.default_rng(31)
-# Locks of the beard: place across the muzzle, length, and lean.
+# Locks of the beard: position across the muzzle, length, lean.
 _BEARD = np.stack([np.linspace(-1, 1, 23), _RNG.uniform(0.6, 1, 23), _RNG.uniform(-1, 1, 23)], 1)
 
 
 def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """Open mouth with tongue, lips, jowls and the line up to the nose."""
+    """Draw the mouth with tongue, lips, jowls and the line up to the nose."""
     opened = present(t["mouth_open"], 0.5)
     half = between(9.0, 13.5, t["mouth_width"]) * (0.7 + 0.02 * b.muzzle)
     corner = b.mouth + between(1.8, -4.2, t["smile"])
@@ -76,7 +76,7 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
 
 
 def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
-    """A shaded nose with nostrils and a highlight."""
+    """Draw the nose with nostrils, shading and a highlight."""
     w = between(6.0, 8.6, t["nose_width"]) * (0.72 + 0.017 * b.muzzle)
     h = between(3.6, 5.6, t["nose_height"])
     y = b.nose
@@ -122,7 +122,7 @@ def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
 
 
 def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
-    """Hair hanging from the chin, and a moustache beside the nose."""
+    """Draw hair on the chin and a moustache beside the nose."""
     grown = present(t["beard"], 0.25)
     light = ramp(t["beard_light"], 0.0, 0.5)
     base = mixed(mixed(p.coat * 0.58, INK, 0.1), mixed(p.coat, np.full(3, 246.0), 0.6), light)

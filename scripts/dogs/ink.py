@@ -1,4 +1,4 @@
-"""Paints and paths for skia from plain colours and points."""
+"""Paints and paths for skia, from arrays and points."""
 
 import numpy as np
 import skia
@@ -7,7 +7,7 @@ INK = np.array([22.0, 16.0, 18.0])
 
 
 def argb(colour: np.ndarray, opacity: float = 1.0) -> int:
-    """A colour in 0..255 and an opacity in 0..1 as skia's packed integer."""
+    """Pack a colour in 0..255 and an opacity in 0..1 into skia's integer."""
     r, g, b = (int(min(max(part, 0.0), 255.0) + 0.5) for part in colour.tolist())
     return int(skia.ColorSetARGB(int(255 * min(max(opacity, 0.0), 1.0) + 0.5), r, g, b))
 
@@ -30,7 +30,7 @@ def pen(colour: np.ndarray, width: float, opacity: float = 1.0) -> skia.Paint:
 
 
 def curve(*points: tuple[float, float], close: bool = False) -> skia.Path:
-    """A path of quadratic curves: start, then control and end by turns."""
+    """A path of quadratic curves: start, then control and end point alternately."""
     path = skia.PathBuilder()
     path.moveTo(*points[0])
     for control, end in zip(points[1::2], points[2::2], strict=True):

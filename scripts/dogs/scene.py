@@ -1,23 +1,24 @@
-"""Background, body, collar and ears, and the order in which a portrait is painted."""
+"""Draws a portrait: background, body, ears, collar and head."""
 
 import numpy as np
 import skia
 
 from scripts.dogs import coat, eyes, face
 from scripts.dogs.attributes import between, present, ramp, traits_of
-from scripts.dogs.coat import mixed
+from scripts.dogs.ears import Ear, ear_of
 from scripts.dogs.ink import argb, fill, pen
-from scripts.dogs.shapes import Build, Ear, body_outline, build_of, ear_of, head_outline, polygon
+from scripts.dogs.palette import Palette, mixed, palette_of
+from scripts.dogs.shapes import Build, body_outline, build_of, head_outline, polygon
 from scripts.dogs.textures import Fields, fields_for
 
-# Directions of the background's hue plane: green against magenta, blue against yellow.
+# Axes of the background's hue: green to magenta, blue to yellow.
 _GREEN = np.array([-40.0, 24.0, -22.0])
 _BLUE = np.array([-30.0, -4.0, 42.0])
 _PINK = np.array([206.0, 138.0, 136.0])
 
 
 def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """Two colours blending across the frame under a faint pattern, (size, size, 3) float32."""
+    """A gradient of two colours with a faint pattern, (size, size, 3) float32."""
     middle = np.full(3, between(104.0, 186.0, t["back_light"]))
     first = middle + _GREEN * t["back_green"] + _BLUE * t["back_blue"]
     second = first + 34 * (-0.6 + 0.9 * t["back_light"])
@@ -36,14 +37,14 @@ def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
-    """Float RGB as opaque uint8 BGRA, the layout of a skia raster."""
+    """Convert float RGB to opaque uint8 BGRA, the layout of a skia raster."""
     out = np.full((*image.shape[:2], 4), 255, dtype=np.uint8)
     out[..., :3] = np.clip(image + 0.5, 0, 255)[..., ::-1]
     return out
 
 
 def _texture(image: np.ndarray) -> skia.Paint:
-    """A filling with the image, one pixel to one pixel of the frame."""
+    """A paint that shows the image, aligned with the frame."""
     scale = 100 / image.shape[0]
     picture = skia.Image.fromarray(_bytes(image), skia.kBGRA_8888_ColorType)
     shader = picture.makeShader(skia.SamplingOptions(), skia.Matrix.Scale(scale, scale))
@@ -54,7 +55,7 @@ def _draw_ear(
     canvas: skia.Canvas,
     ear: Ear,
     texture: skia.Paint,
-    p: coat.Palette,
+    p: Palette,
     t: dict[str, float],
     opacity: float,
 ) -> None:
@@ -105,7 +106,7 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
 
 
 def _draw_head(
-    canvas: skia.Canvas, b: Build, p: coat.Palette, t: dict[str, float], image: np.ndarray
+    canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float], image: np.ndarray
 ) -> None:
     head = polygon(head_outline(b, t))
     canvas.drawPath(head, pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
@@ -123,7 +124,7 @@ def draw(attributes: np.ndarray, size: int) -> np.ndarray:
     t = traits_of(attributes)
     f = fields_for(size)
     b = build_of(t)
-    p = coat.palette_of(t)
+    p = palette_of(t)
     fur = coat.fur_of(f, t)
     raster = _bytes(_background(f, t))
     canvas = skia.Surface(raster, skia.kBGRA_8888_ColorType).getCanvas()

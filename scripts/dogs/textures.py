@@ -1,7 +1,7 @@
-"""Fixed pixel fields: fur strokes and noise, the same for every dog, drawn once per size.
+"""Fixed textures of fur and noise, the same for every dog and computed once per size.
 
-Every field is a function of the place only; attributes set how strongly it shows. Places are in
-percent of the frame, x to the right and y downwards.
+A texture depends on the position only; the traits of a dog set how strongly it shows. Positions are
+in percent of the frame, x to the right and y downwards.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from functools import lru_cache
 import numpy as np
 import skia
 
-FINE = 4  # supersampling of the strokes; they are drawn once only
+FINE = 4  # supersampling of the strokes
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Float32 arrays of shape (size, size); textures lie in [-1, 1], zero meaning no change."""
+    """Float32 arrays (size, size); textures are in [-1, 1], where 0 changes nothing."""
 
     x: np.ndarray
     y: np.ndarray
@@ -31,7 +31,7 @@ class Fields:
 
 
 def _noise(size: int, cells: int, seed: int) -> np.ndarray:
-    """Smooth noise of zero mean and unit deviation, independent of the size it is sampled at."""
+    """Smooth noise of mean 0 and standard deviation 1, the same at every size."""
     rng = np.random.default_rng(seed)
     axis = (np.arange(size) + 0.5) / size
     total = np.zeros((size, size))
@@ -44,7 +44,7 @@ def _noise(size: int, cells: int, seed: int) -> np.ndarray:
 
 
 def _flow(x: float, y: float) -> float:
-    """Direction (radians) in which fur grows: away from the nose, and down below it."""
+    """Direction of fur in radians: away from the nose, and downwards below it."""
     dx, dy = x - 50.0, y - 60.0
     down = 1.0 / (1.0 + np.exp(-(y - 58.0) / 8.0))
     return float(np.arctan2(dy * (1 - down) + 18.0 * down, dx * (1 - 0.45 * down) + 1e-6))
@@ -60,7 +60,7 @@ def _strokes(
     seed: int,
     deviation: float,
 ) -> np.ndarray:
-    """Tapered strokes along the flow, light and dark alike, as a texture in [-1, 1]."""
+    """Tapered light and dark strokes along the flow, as a texture in [-1, 1]."""
     rng = np.random.default_rng(seed)
     side = size * FINE
     surface = skia.Surface(side, side)
@@ -95,7 +95,7 @@ def _strokes(
 
 
 def _rings(size: int, count: int, radius: float, seed: int, deviation: float) -> np.ndarray:
-    """Curls: overlapping shaded discs with a swirl each, as a texture in [-1, 1]."""
+    """Curls, drawn as overlapping shaded discs with swirls, as a texture in [-1, 1]."""
     rng = np.random.default_rng(seed)
     side = size * FINE
     surface = skia.Surface(side, side)
@@ -132,7 +132,7 @@ def _rings(size: int, count: int, radius: float, seed: int, deviation: float) ->
 def _shrunk(surface: skia.Surface, size: int, deviation: float) -> np.ndarray:
     grey = surface.makeImageSnapshot().toarray()[..., 0].astype(np.float32)
     small = grey.reshape(size, FINE, size, FINE).mean((1, 3))
-    # The deviation is that at 128 px: a smaller portrait is the larger one, shrunk.
+    # The deviation holds at 128 px: smaller portraits are shrunk from that.
     return np.asarray(np.clip((small - small.mean()) / (2.5 * deviation), -1, 1), dtype=np.float32)
 
 

@@ -1,1 +1,1 @@
-"""Ablations of the encoder's training, which is `huref train-encoder`."""
+"""Ablations of the encoder's training. `huref train-encoder` trains the shipped encoder."""

@@ -1,10 +1,10 @@
-"""`python -m scripts.encoder`: its commands."""
+"""Commands of `python -m scripts.encoder`."""
 
 from scripts import run_command
 
-run_command(
-    "encoder",
-    {
-        "ablate": ("ablate", "train the encoder without parts of its loss and compare"),
-    },
-)
+COMMANDS = {
+    "ablate": ("ablate", "train the encoder without parts of its loss and compare the results"),
+}
+
+if __name__ == "__main__":
+    run_command("encoder", COMMANDS)

@@ -1,11 +1,11 @@
-"""Trains the encoder with a part of its loss off or added, and from a start that knows nothing.
+"""Trains the encoder with one part of its loss removed or added, and from a neutral start.
 
     python -m scripts.encoder ablate --work /tmp/ablation --minutes 7
 
-It runs at fewer anchors and channels than the encoder that ships, so that runs are long enough to
-end and every measured family is drawn independently. "neutral": rows and entries start out
-untempered, so that what is gained over "neutral, untrained" was learned. What is there in the
-folder `--work` is not made again; the command is repeated until the table appears.
+The networks have fewer anchors and channels than the shipped encoder, so that every run can be
+finished and every measured family is drawn independently. In "neutral" runs the limits on rows and
+entries start at values without effect: any gain over "neutral, untrained" was learned. Files in
+the folder `--work` are reused; repeat the command until it writes the table.
 """
 
 import argparse
@@ -18,27 +18,29 @@ from tqdm import tqdm
 
 from huref.encoder.batches import FamilyPool
 from huref.encoder.checkpoint import load_encoder, save_encoder
-from huref.encoder.config import Loss, TrainingConfig, read_config
+from huref.encoder.config import LossConfig, TrainingConfig, read_config
 from huref.encoder.network import FingerprintCNN
 from huref.encoder.trainer import Trainer
+from scripts import make_parser
 from scripts.encoder.ablation import ModelPairs, draw_test, measure, to_table
 from scripts.evaluate.encoder.codes import OrthogonalProjection, stacked
 
-MEMORY = 8  # earlier batches whose latents are strangers too
-NEUTRAL_FLOOR, NEUTRAL_LIMIT = 1.5, 3.0  # logarithms: rows above 4.5 times the mean, entries 20
+MEMORY = 8  # earlier batches whose latents also serve as negatives
+# Logarithms: only rows above 4.5 times the mean and entries above 20 are tempered.
+NEUTRAL_FLOOR, NEUTRAL_LIMIT = 1.5, 3.0
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A run: its loss, its start and whether it is trained at all."""
+    """One run: its loss, whether it starts neutral, and whether it is trained."""
 
-    loss: Loss
+    loss: LossConfig
     neutral: bool = False
     trained: bool = True
 
 
-def variants(loss: Loss) -> dict[str, Variant]:
-    """The runs to compare: whole, each part off, and from a neutral start."""
+def variants(loss: LossConfig) -> dict[str, Variant]:
+    """The runs to compare: the whole loss, each part removed, and neutral starts."""
     no_robust = replace(loss, robust=0.0)
     return {
         "whole": Variant(loss),
@@ -55,7 +57,7 @@ def variants(loss: Loss) -> dict[str, Variant]:
 
 
 def reduced(config: TrainingConfig, options: argparse.Namespace) -> TrainingConfig:
-    """The config at fewer anchors; widths keep their ratio to them."""
+    """The config at fewer anchors; the ratio of widths to anchors stays."""
     anchors = int(config.architecture["anchors"])
     architecture = dict(
         config.architecture, anchors=options.anchors, channels=[16, 128], kernels=[8, 4, 4]
@@ -68,12 +70,12 @@ def reduced(config: TrainingConfig, options: argparse.Namespace) -> TrainingConf
 
 
 def run_variant(config: TrainingConfig, variant: Variant, pool: FamilyPool, path: Path) -> None:
-    """All steps of one variant, and its file."""
+    """Train one variant and save its encoder to `path`."""
     trainer = Trainer(replace(config, loss=variant.loss), "cpu")
     network = trainer.network
     if variant.neutral:
         if not isinstance(network, FingerprintCNN):
-            raise SystemExit("not the network that huref ships")
+            raise SystemExit("a neutral start needs the architecture of the shipped encoder")
         with torch.no_grad():
             for name, value in (("log_floor", NEUTRAL_FLOOR), ("log_limit", NEUTRAL_LIMIT)):
                 network.temper.get_parameter(name).fill_(value)
@@ -84,7 +86,7 @@ def run_variant(config: TrainingConfig, variant: Variant, pool: FamilyPool, path
 
 
 def load_test(folder: Path, options: argparse.Namespace, widths: list[int]) -> ModelPairs:
-    """The families to measure on, drawn once."""
+    """The test families, drawn on the first call and kept in the folder."""
     path = folder / "test.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,15 +95,19 @@ def load_test(folder: Path, options: argparse.Namespace, widths: list[int]) -> M
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Train the missing variants, then measure all of them and write the table."""
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/encoder.yaml"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--anchors", type=int, default=128)
-    parser.add_argument("--pool", type=int, default=160, help="families drawn once to train on")
-    parser.add_argument("--test", type=int, default=200, help="other families, to measure on")
+    parser.add_argument("--pool", type=int, default=160, help="training families, drawn once")
+    parser.add_argument(
+        "--test", type=int, default=200, help="test families, different from the training families"
+    )
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=0.05, help="of floors, limits and bends")
+    parser.add_argument(
+        "--rate", type=float, default=0.05, help="learning rate of floors, limits and bends"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path, default=Path("docs/measured/encoder-ablation.md"))
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What runs of the ablation are measured on, and their table."""
+"""The test pairs of the ablation, the measurement, and the table."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,12 +13,17 @@ from scripts.evaluate.encoder.pieces import SEED, with_common_directions
 
 GRID = (0.3, 0.6, 0.9)
 AFTER = ("anchors", "moved", "missing", "int4")
-WORST = 0.05  # the share of families that are called the worst
+WORST = 0.05  # share of families averaged as "the worst"
 
 
 @dataclass(frozen=True)
 class ModelPairs:
-    """Pairs of models: point -> terms (families, 2, 3, m, m) of each, and their ICS (families,)."""
+    """Pairs of models at each point of the test.
+
+    Attributes:
+        first, second: point -> terms (families, 2, 3, m, m).
+        ics: point -> ICS (families,).
+    """
 
     first: dict[str, Tensor]
     second: dict[str, Tensor]
@@ -27,7 +32,7 @@ class ModelPairs:
 
 @torch.no_grad()
 def draw_test(families: int, anchors: int, widths: list[int]) -> dict[str, dict[str, Tensor]]:
-    """Families of seeds that training does not use, each with its own embeddings."""
+    """Pairs of families whose seeds training does not use, each with its own embeddings."""
     first: dict[str, list[Tensor]] = {}
     second: dict[str, list[Tensor]] = {}
     for index in tqdm(range(families), desc="families", disable=None):
@@ -49,7 +54,7 @@ def draw_test(families: int, anchors: int, widths: list[int]) -> dict[str, dict[
 
 @torch.no_grad()
 def measure(network: Callable[[Tensor], Tensor], test: ModelPairs) -> dict[str, Tensor]:
-    """Cos z (families,) of the pairs at every point."""
+    """Return point -> cos z (families,)."""
     found = {}
     for point, first in test.first.items():
         one, other = (
@@ -67,7 +72,7 @@ def _cell(cosines: Tensor, reference: Tensor) -> str:
 
 
 def _low(cosines: Tensor) -> float:
-    """Mean of the worst families."""
+    """Mean cos z of the worst families."""
     count = max(1, round(WORST * len(cosines)))
     return float(cosines.sort().values[:count].mean())
 
@@ -78,13 +83,13 @@ def to_table(
     floors: dict[str, list[float]],
     test: ModelPairs,
 ) -> str:
-    """The note: every run beside ICS, and less the run that it is compared with.
+    """The report: every run beside ICS, and the differences between runs.
 
     Args:
-        about: the command.
+        about: the command that made it.
         found: run -> point -> cos z (families,).
-        floors: run -> the learned floors' logarithms, by term, where it has some.
-        test: what they were measured on.
+        floors: run -> logarithms of the learned floors by term; empty if it has none.
+        test: the pairs that were measured.
     """
     points = list(test.ics)
     families = len(next(iter(test.ics.values())))
@@ -94,8 +99,8 @@ def to_table(
         "",
         about + f": {families} families drawn independently, one pair each at every point. At 0.3 "
         "to 0.9: cos z less the pair's ICS. Elsewhere mean cos z; for strangers its root mean "
-        "square (0.0442 is the least). Worst: the mean over the worst twentieth of the families. "
-        "Floors: the learned logarithms, by term; e^1.5 is felt by hardly a row.",
+        "square (at least 0.0442). Worst: the mean over the worst twentieth of the families. "
+        "Floors: the learned logarithms, by term; e^1.5 affects hardly any row.",
         "",
         head,
         "|" + " --- |" * (len(points) + 3),

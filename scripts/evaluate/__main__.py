@@ -1,25 +1,25 @@
-"""`python -m scripts.evaluate`: its commands."""
+"""Commands of `python -m scripts.evaluate`."""
 
 from scripts import run_command
 
-run_command(
-    "evaluate",
-    {
-        "zoo": ("zoo", "ICS and latent cosines of the zoo that ships; docs/measured/zoo.md"),
-        "lineage": ("lineage.run", "verdicts beside rival methods; docs/measured/lineage.md"),
-        "encoder": ("encoder.run", "how faithful latents are; docs/measured/encoder-evaluation.md"),
-        "decoder": ("decoder.run", "fidelity and traits of the decoder; docs/measured/decoder.md"),
-        "attacks": (
-            "attacks",
-            "what function-preserving attacks leave of the terms; docs/measured/attacks.md",
-        ),
-        "architectures": (
-            "architectures",
-            "which architectures of transformers are read; docs/measured/architectures.md",
-        ),
-        "blackbox": (
-            "blackbox",
-            "what `huref probe` recovers from served models; docs/measured/probe.md",
-        ),
-    },
-)
+COMMANDS = {
+    "zoo": ("zoo", "ICS and latent cosines of the committed zoo; docs/measured/zoo.md"),
+    "lineage": ("lineage.run", "verdicts compared with rival methods; docs/measured/lineage.md"),
+    "encoder": ("encoder.run", "accuracy of latents; docs/measured/encoder-evaluation.md"),
+    "decoder": ("decoder.run", "fidelity and traits of the decoder; docs/measured/decoder.md"),
+    "attacks": (
+        "attacks",
+        "ICS after function-preserving attacks; docs/measured/attacks.md",
+    ),
+    "architectures": (
+        "architectures",
+        "supported architectures of transformers; docs/measured/architectures.md",
+    ),
+    "blackbox": (
+        "blackbox.run",
+        "accuracy of `huref probe` on served models; docs/measured/probe.md",
+    ),
+}
+
+if __name__ == "__main__":
+    run_command("evaluate", COMMANDS)

@@ -1,22 +1,22 @@
-"""Prints which causal language models of the installed transformers huref reads, and why not.
+"""Lists the causal language models of the installed transformers, with reasons for refusals.
 
     python -m scripts.evaluate architectures [--markdown]
 
-Every class of transformers' auto mapping and every `*ForCausalLM` beside it is listed once, by its
-config's model_type: read, or refused with a reason. The share is of decoder-only models with
-softmax attention; decoders of encoder-decoders, encoders, and models without softmax attention
-are listed apart and do not count.
+Every class of transformers' auto mapping and every other `*ForCausalLM` is listed once by its
+model_type: read, or refused with a reason. The share refers to decoder-only models with softmax
+attention. Encoders, decoders of encoder-decoders and models without softmax attention are listed
+separately and not counted.
 """
 
-import argparse
 from collections import defaultdict
 
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from huref.architecture.layout_files import load_layouts
+from scripts import make_parser
 
-# What is no decoder-only model with softmax attention.
+# Models that are not decoder-only with softmax attention.
 OUT_OF_SCOPE = {
     "encoder, used as a decoder": """bert bert-generation big_bird camembert data2vec-text electra
         ernie megatron-bert rembert roberta roberta-prelayernorm roc_bert roformer xlm xlm-roberta
@@ -25,14 +25,14 @@ OUT_OF_SCOPE = {
         mbart mvp pegasus plbart prophetnet trocr whisper musicgen musicgen_melody
         csm_depth_decoder_model clvp_decoder kosmos_2_text_model kosmos_2_5_text_model""",
     "no softmax attention": """mamba mamba2 falcon_mamba rwkv xlstm reformer xlnet""",
-    "another name or a wrapper of a model listed by itself": """fuyu gemma3 gemma3n gemma4
+    "another name or a wrapper of a listed model": """fuyu gemma3 gemma3n gemma4
         gemma4_unified
         got_ocr2 moss_transcribe_diarize mllama llama4 emu3 qwen3_5 qwen3_5_moe dots3_note
         inkling_mm_model qwen4_exp minimax_m3_vl gpt-sw3""",
 }
-_DRAFTER = "drafts for another model, whose keys and values it reads: it has none of its own"
+_DRAFTER = "drafts for another model and reads its keys and values; it has none of its own"
 REASONS = {
-    "blt": "reads bytes through three models, there is no vocabulary to take anchors from",
+    "blt": "reads bytes through three models; there is no vocabulary for anchors",
     "gemma4_assistant": _DRAFTER,
     "gemma4_unified_assistant": _DRAFTER,
     "inkling2_text": "convolutions whose weights are computed from the token, and clipped queries",
@@ -43,37 +43,38 @@ REASONS = {
 HEADING = """# Architectures
 
 Of the decoder-only language models with softmax attention in transformers {version}, huref reads
-**{share}**, each by a layout file in `huref/architecture/layouts/`. Each one is proven:
-`tests/test_architecture.py` makes a tiny random model of it (random gains too), saves it as
-transformers does, and asks that qk, vo and ffn of our block equal what the real module computes on
-token rows, to 1e-6 in float64 (up to a constant where a model
-multiplies a half by one). Families whose code is not in transformers (Baichuan, ChatGLM 2 and
-3, InternLM 1 and 2, Qwen 1, EXAONE 3, MiniCPM, DeepSeek 1, Falcon's first files) are compared with
-their layer written down in `tests/remote_cases.py`, which is a weaker proof.
+**{share}**, each by a layout file in `huref/architecture/layouts/`. Each layout is tested:
+`tests/architecture/test_architecture.py` makes a tiny random model (with random gains), saves it as
+transformers does, and compares the terms qk, vo and ffn of our block with those that the real
+module computes on embeddings, to 1e-6 in float64 (up to a constant factor, where a model multiplies
+the output of attention or of the feed-forward network by a constant). Families whose code is not in
+transformers (Baichuan, ChatGLM 2 and 3, InternLM 1 and 2, Qwen 1, EXAONE 3, MiniCPM, DeepSeek 1,
+Falcon's first files) are compared with a reimplementation of their layer in
+`tests/support/remote_cases.py`, which is weaker evidence.
 
-A model whose `model_type` nobody knows is read through the layout that its tensors fit, which is
-named on stderr; where several fit and would read it differently, or none does, it is refused. Every
-case of the table is also tried under an unknown type: it must be read as its own layout reads it,
-or not at all.
+A model of an unknown `model_type` is read by the layout that its tensors fit; stderr names that
+layout. If none fits, or several fit and differ in their result, the model is refused. Every case of
+the table is also tested under an unknown type: its own layout must be found, or it must be refused.
 
-Adding a family is adding a file to `huref/architecture/layouts/` (the words are explained in
-`huref/architecture/layout.py`) and a line to `tests/architecture_cases.py`.
+To add a family, add a file to `huref/architecture/layouts/` (the keys are explained in
+`huref/architecture/layout.py`) and a line to `tests/support/architecture_cases.py`.
 
-What the terms leave out, because it is no product of token rows: biases, positions of every kind,
-softmax and activations (clamps and the "+ 1" of gpt-oss's too), output gates of attention and gates
-of shared experts (open), routers (even), indexers that choose what attention looks at, compressed
-keys of DeepSeek V4, AltUp's, LAuReL's and per-layer paths of Gemma 3n and 4, prompts of CPM-Ant,
-adapters of Phi-4-multimodal, and the numbers by which hyper-connections mix several streams (the
-streams' common space is read). Blocks that reuse an earlier block's keys are skipped, and so are a
-hybrid's blocks without softmax attention. In Zamba, whose network reads attention alone, `vo` is
-carried on through up and down, and `ffn` begins at attention's values.
+The terms do not include what is no product of embeddings and weights: biases, positions of every
+kind, softmax and activations (also clamps and the "+ 1" of gpt-oss), output gates of attention and
+gates of shared experts (taken as open), routers (all experts have equal weight), indexers that
+select positions for attention, compressed keys of DeepSeek V4, AltUp, LAuReL and per-layer
+embeddings of Gemma 3n and 4, prompts of CPM-Ant, adapters of Phi-4-multimodal, and the coefficients
+by which hyper-connections mix several streams (the streams' common space is read). Blocks that
+reuse an earlier block's keys are skipped, and so are blocks of hybrids without softmax attention.
+In Zamba, whose feed-forward network reads attention's output alone, `vo` includes up and down, and
+`ffn` starts from attention's values.
 
 `python -m scripts.evaluate architectures --markdown` prints this page.
 """
 
 
 def model_types() -> dict[str, str]:
-    """model_type -> class name, of everything that transformers calls a causal language model."""
+    """model_type -> class name of every causal language model in transformers."""
     found: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     beside = {name for name in dir(transformers) if name.endswith("ForCausalLM")}
     for name in sorted(beside - set(found.values())):
@@ -83,7 +84,7 @@ def model_types() -> dict[str, str]:
 
 
 def sort_out() -> dict[str, list[str]]:
-    """A line for every model type, by what becomes of it: "read", "refused" or out of scope."""
+    """One line per model type, grouped by "read", "refused" or the reason for no count."""
     layouts = {t: layout.name for layout in load_layouts() for t in layout.model_types}
     apart = {t: kind for kind, types in OUT_OF_SCOPE.items() for t in types.split()}
     groups: dict[str, list[str]] = defaultdict(list)
@@ -100,9 +101,9 @@ def sort_out() -> dict[str, list[str]]:
 
 def main() -> None:
     """Print the lists and the share."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
-        "--markdown", action="store_true", help="as docs/measured/architectures.md has it"
+        "--markdown", action="store_true", help="print docs/measured/architectures.md"
     )
     markdown = parser.parse_args().markdown
     groups = sort_out()

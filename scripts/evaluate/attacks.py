@@ -1,13 +1,12 @@
-"""Prints the table of attacks: what each leaves of the logits and of the terms.
+"""Measures how attacks change the logits and the ICS.
 
     python -m scripts.evaluate attacks [--markdown] [FAMILY...]
 
-Random Llama-, Gemma-, GPT-2- and NeoX-like models, attacked one way at a time and all ways at
-once. Logit difference: the largest, over the logits' spread. ICS: by our recipe and by the
-published one (its last two layers and rarest tokens, at a smaller m).
+Random models of several families are attacked by each attack alone and by all together. The
+difference of logits is the largest one, divided by the logits' standard deviation. ICS is measured
+by our recipe and by the published one (last two blocks and rarest tokens, at a smaller m).
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -17,26 +16,27 @@ import torch
 import transformers
 
 from huref.attacks import KINDS, attack
-from huref.attacks.kinds import applies
+from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
 from huref.attacks.proof import logit_difference
 from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import Recipe
+from scripts import make_parser
 
 VOCABULARY = 1200
 LAYERS = 4
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 FAMILIES = ("Llama", "Qwen3", "Phi3", "Gemma", "Gemma2", "Gemma3", "Olmo2", "GPT2", "GPTNeoX")
-ONE_KEY_HEAD_EACH = ("GPT2", "GPTNeoX")  # no grouped queries
+ONE_KEY_HEAD_EACH = ("GPT2", "GPTNeoX")  # without grouped queries
 NO_HEAD_DIM = ("Phi3", "Olmo2")
 OURS = Recipe("ours", "latin", 128, (1, 2), "whitened-1", 0.1, "-", "-")
 PAPER = Recipe("paper", "rank", 128, (-2, -1), "published-1", 0.0, "-", "-")
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A tokenizer.json of short distinct words."""
+    """Write a tokenizer.json of short distinct words."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [a + b + c for a in letters for b in "aeiou" for c in letters][:VOCABULARY]
     model = {"type": "BPE", "vocab": {word: i for i, word in enumerate(words)}, "merges": []}
@@ -47,7 +47,7 @@ def _write_tokenizer(folder: Path) -> None:
 def make_model(
     folder: Path, family: str, groups: int = 2, per_group: int = 2, half_dim: int = 4, seed: int = 0
 ) -> Path:
-    """A random model of one of `FAMILIES`, as transformers saves it."""
+    """Save a random model of one of `FAMILIES` by transformers; return its folder."""
     heads, head_dim = groups * per_group, 2 * half_dim
     width = heads * head_dim
     sizes: dict[str, Any] = {
@@ -75,7 +75,7 @@ def make_model(
     model = getattr(transformers, name)(config)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        if parameter.dim() == 1:  # gains and biases, which are all ones and zeros at first
+        if parameter.dim() == 1:  # gains and biases, initially ones and zeros
             noise = torch.rand(parameter.shape, generator=generator) - 0.5
             parameter.data.add_(0.5 * noise)
         else:
@@ -87,36 +87,34 @@ def make_model(
 
 
 def ics(before: Path, after: Path, recipe: Recipe = OURS) -> float:
-    """Mean Pearson correlation of the terms of two folders."""
+    """ICS of the models in two folders."""
     one, two = (extract_terms(open_checkpoint(str(f)), recipe).terms for f in (before, after))
     return float(pearson(one, two).mean())
 
 
 HEADING = """# Attacks
 
-What each function-preserving attack leaves of a model's logits and of its terms, as
-`python -m scripts.evaluate attacks --markdown` prints it: random models of {layers} blocks and
-{vocabulary} tokens with random gains, attacked one way at a time and all ways at once. Logits: the
-largest difference from the original's, over their spread, in float64 arithmetic on float32 files.
-ICS: by our recipe (two blocks, whitened, flattened; m = {m}) and by the published one (last two
-blocks, the {m} rarest tokens by rank, weights multiplied as published).
+Logits and ICS after each function-preserving attack, printed by `python -m scripts.evaluate attacks
+--markdown`. Random models of {layers} blocks and {vocabulary} tokens with random gains are attacked
+by each attack alone and by all together. Logits: the largest difference from the original's logits,
+divided by their standard deviation, in float64 arithmetic on float32 files. ICS: by our recipe (two
+blocks, whitened, flattened; m = {m}) and by the published one (last two blocks, the {m} rarest
+tokens by rank, weights multiplied as published).
 
-Layer duplication changes the function; everything else does not. No-op layers put new blocks last,
-where the published recipe looks; ours skips them. Renumbering the vocabulary changes every rank, so
-the published recipe compares other tokens; ours compares strings. With norms on queries and keys
-the head maps act on values and o alone, and where a norm's gain stands between a half and the
-stream (Gemma 2 and 3, OLMo 2) the rotation is a permutation: no other is exact there.
+Layer duplication changes the function; all other attacks preserve it. No-op layers are appended at
+the end, where the published recipe reads; our recipe skips them. A renumbered vocabulary changes
+every rank, so the published recipe compares different tokens; ours matches tokens by their strings.
+With norms on queries and keys, head maps act on values and o only. Where a norm follows attention
+or the feed-forward network (Gemma 2 and 3, OLMo 2), only permutations are exact rotations.
 
 | model | attack | logits | ICS ours | ICS paper |
 | --- | --- | --- | --- | --- |"""
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--markdown", action="store_true", help="as docs/measured/attacks.md has it"
-    )
+    """Attack, measure and print one row per attack."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--markdown", action="store_true", help="print docs/measured/attacks.md")
     parser.add_argument("families", nargs="*", default=FAMILIES, help=", ".join(FAMILIES))
     arguments = parser.parse_args()
     markdown = arguments.markdown
@@ -129,7 +127,7 @@ def main() -> None:
         for family in arguments.families:
             original = make_model(Path(temporary) / family, family)
             for kind in [*KINDS, "all"]:
-                if kind != "all" and (reason := applies(kind, open_editable(str(original)))):
+                if kind != "all" and (reason := why_inexact(kind, open_editable(str(original)))):
                     cells = f"| {family} | {kind} | does not apply: {reason} | | |"
                     plain = f"{family:8} {kind:24} does not apply: {reason}"
                     print(cells if markdown else plain, flush=True)

@@ -1,12 +1,11 @@
-"""Measures the zoo: ICS raw and whitened for every block, and the latents' cosines.
+"""Measures all pairs of a zoo: ICS of raw and of whitened terms for every block, and cos z.
 
-    python -m scripts.evaluate zoo [checkpoints/zoo] [--markdown]
+    python -m scripts.evaluate zoo [checkpoints/zoo]
 
-Raw terms use the anchors' embeddings as they are, the way HuRef published them; whitened terms
-are what huref compares. A pair is labelled by the zoo's own manifest.
+Raw terms use the anchors' embeddings without whitening, as HuRef published them; huref compares
+whitened terms. The zoo's manifest, which has the true relations, is printed below the table.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from itertools import combinations
@@ -23,10 +22,11 @@ from huref.invariants.terms import block_terms, pearson, whiten
 from huref.lineage.similarity import compare_records
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import load_recipe
+from scripts import make_parser
 
 
 def all_terms(folder: Path, m: int) -> tuple[Anchors, list[Tensor]]:
-    """Anchors, and the raw and the whitened terms (blocks, 3, m, m) of every block."""
+    """Anchors, and the raw and the whitened terms (blocks, 3, m, m)."""
     checkpoint = open_checkpoint(str(folder))
     reader = ModelReader(checkpoint)
     anchors = choose_anchors(checkpoint.vocabulary, m)
@@ -48,7 +48,7 @@ def per_block(a: Tensor, b: Tensor, shared: list[int]) -> list[float]:
 
 
 def figures(values: list[float]) -> str:
-    """Correlations in a row."""
+    """Format correlations."""
     return " ".join(f"{value:+.3f}" for value in values)
 
 
@@ -68,8 +68,8 @@ def rows_of(zoo: Path) -> Iterator[list[str]]:
 
 
 def main() -> None:
-    """Print the table and, below it, what the manifest says of each model."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the table and the manifest."""
+    parser = make_parser(__doc__)
     parser.add_argument("zoo", nargs="?", type=Path, default=Path("checkpoints/zoo"))
     options = parser.parse_args()
     head = ["a", "b", "shared anchors", "raw ICS by block", "whitened ICS by block", "ICS", "cos z"]
@@ -79,7 +79,7 @@ def main() -> None:
         for row in rows_of(options.zoo):
             print("| " + " | ".join(row) + " |", flush=True)
     except HurefError as error:
-        raise SystemExit(f"evaluate_zoo: {error}") from error
+        raise SystemExit(str(error)) from error
     manifest = options.zoo / "manifest.json"
     if manifest.is_file():
         print(json.dumps(json.loads(manifest.read_text("utf-8")), indent=1))

@@ -1,1 +1,1 @@
-"""Other fingerprints, written from their papers, to lay our figures beside theirs."""
+"""Published fingerprints, implemented from their papers for comparison."""

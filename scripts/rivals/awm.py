@@ -1,9 +1,9 @@
-"""AWM (arXiv 2510.06738): align the residual dimensions by the embeddings, compare Q and K.
+"""AWM (arXiv 2510.06738): aligns residual dimensions by the embeddings and compares Q and K.
 
 The cost of pairing dimension i of A with j of B is 1 - |cos(E_A[:, i], E_B[:, j])| over shared
-tokens; an assignment gives a permutation and signs. Each Q and K of B is moved by them, and
-compared by unbiased linear CKA over the residual dimensions (Song et al., 2012, for the
-U-statistic). Blocks are paired in order, or by a second assignment where the depths differ.
+tokens; an assignment gives a permutation and signs, which are applied to each Q and K of B. They
+are compared by unbiased linear CKA over the residual dimensions (U-statistic of Song et al.,
+2012). Blocks are paired by index or, at different depths, by a second assignment.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from scripts.rivals.weights import Weights, rows, shared_tokens
 
 
 def align(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Dimensions of A, their partners in B and the signs, from rows of the same tokens (n, d)."""
+    """Matching dimensions of A and B and their signs, from embeddings (n, d) of the same tokens."""
     x, y = (e / e.norm(dim=0).clamp(min=1e-12) for e in (a.double(), b.double()))
     cosine = x.T @ y
     rows_of_a, rows_of_b = linear_sum_assignment(1 - cosine.abs().numpy())
@@ -26,7 +26,7 @@ def align(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def centred(gram: Tensor) -> Tensor:
-    """A Gram matrix (n, n) centred for the unbiased HSIC; its diagonal is zero."""
+    """Centre a Gram matrix (n, n) for the unbiased HSIC; the result has a zero diagonal."""
     n = len(gram)
     off = gram - torch.diag(gram.diagonal())
     total = off.sum(dim=0)
@@ -35,7 +35,7 @@ def centred(gram: Tensor) -> Tensor:
 
 
 def unbiased_cka(x: Tensor, y: Tensor) -> float:
-    """Unbiased linear CKA of two sets of n rows."""
+    """Unbiased linear CKA of two matrices of n rows."""
     k, l = (centred(rows @ rows.T) for rows in (x.double(), y.double()))  # noqa: E741
     return float((k * l).sum() / (k.square().sum() * l.square().sum()).sqrt().clamp(min=1e-300))
 

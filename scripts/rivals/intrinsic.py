@@ -1,7 +1,7 @@
-"""The intrinsic fingerprint (arXiv 2507.03014): standard deviations of Q, K, V, O by layer.
+"""The intrinsic fingerprint (arXiv 2507.03014): standard deviations of Q, K, V and O by layer.
 
 Each of the four sequences is standardised over layers and correlated with the other model's;
-the score is the mean. Sequences of different lengths are interpolated to the longer one.
+the score is the mean. Sequences of different lengths are interpolated to the greater length.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
-"""Plain parameter cosine: tensors of one name and one shape, as one long vector."""
+"""Parameter cosine over all tensors of equal name and shape."""
 
 from scripts.rivals.weights import Weights
 
 
 def parameter_cosine(a: Weights, b: Weights) -> float:
-    """Cosine over the tensors that both models have, in [-1, 1]; 0 where there is none."""
+    """Cosine over the tensors that both models have, in [-1, 1]; 0 if there is none."""
     dot = square_a = square_b = 0.0
     for name, tensor in a.tensors.items():
         other = b.tensors.get(name)

@@ -1,8 +1,8 @@
 """HuRef's ICS as published (arXiv 2312.04828): raw terms of the last two blocks.
 
-The paper takes the 4,096 rarest tokens of a corpus and pairs them by rank; our vocabularies are
-half as large, so it is the last TOKENS of those that both models hold, paired by their strings,
-which can only help it.
+The paper takes the 4,096 rarest tokens of a corpus and pairs them by rank. The vocabularies here
+are half as large, so the last TOKENS shared tokens are taken, paired by their strings, which is in
+the method's favour.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ def published_ics(a: Weights, b: Weights) -> float:
 
 @lru_cache(maxsize=256)
 def standardised_terms(model: Weights, tokens: tuple[bytes, ...]) -> Tensor:
-    """The terms of the last blocks, each of mean 0 and length 1, one after the other."""
+    """The terms of the last blocks, each of mean 0 and norm 1, concatenated."""
     E = rows(model, tokens)
     blocks = zip(model.attention[-LAYERS:], model.ffn[-LAYERS:], strict=True)
     terms = torch.cat([published_terms(attention, ffn, E) for attention, ffn in blocks]).flatten(1)

@@ -1,4 +1,4 @@
-"""A small model held whole in memory, as every rival reads it."""
+"""A small model in memory, as the rival methods read it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from huref.loader.checkpoint import open_checkpoint
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model's tensors, gains not folded in.
+    """A model's tensors, without folded gains.
 
     Attributes:
-        tensors: by their published names.
+        tensors: by published name.
         embeddings: (vocabulary, d).
-        ids: row of each normal token's bytes.
-        attention: of every block, matrices (in, out).
-        ffn: likewise.
+        ids: a normal token's bytes -> its id.
+        attention: one per block, matrices (in, out).
+        ffn: one per block, matrices (in, out).
     """
 
     tensors: dict[str, Tensor]
@@ -34,7 +34,7 @@ def read_weights(model: str) -> Weights:
 
     Raises:
         HurefError: it cannot be read.
-        TypeError: its attention is of another kind.
+        TypeError: it has latent attention.
     """
     checkpoint = open_checkpoint(model)
     reader = ModelReader(checkpoint, fold=False)
@@ -58,10 +58,10 @@ def read_weights(model: str) -> Weights:
 
 
 def shared_tokens(a: Weights, b: Weights) -> list[bytes]:
-    """Tokens that both models hold, in the order of A's ids."""
+    """Tokens of both vocabularies, in the order of A's ids."""
     return sorted(a.ids.keys() & b.ids.keys(), key=a.ids.__getitem__)
 
 
 def rows(model: Weights, tokens: Sequence[bytes]) -> Tensor:
-    """Embedding rows of tokens, (tokens, d)."""
+    """Embeddings of tokens, (tokens, d)."""
     return model.embeddings[[model.ids[token] for token in tokens]]

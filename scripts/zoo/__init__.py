@@ -1,1 +1,1 @@
-"""Tiny language models of known lineage, trained on the Python standard library's own text."""
+"""Tiny language models of known lineage, trained on the source of Python's standard library."""

@@ -1,10 +1,10 @@
-"""`python -m scripts.zoo`: its commands."""
+"""Commands of `python -m scripts.zoo`."""
 
 from scripts import run_command
 
-run_command(
-    "zoo",
-    {
-        "make": ("make", "make the models of known lineage, from a config"),
-    },
-)
+COMMANDS = {
+    "make": ("make", "train and write the models of known lineage that a config lists"),
+}
+
+if __name__ == "__main__":
+    run_command("zoo", COMMANDS)

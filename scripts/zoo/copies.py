@@ -1,4 +1,4 @@
-"""Models that are written by no training framework: attacked and quantised copies of a parent."""
+"""Attacked and quantised copies of a parent, written without a training framework."""
 
 import json
 import shutil
@@ -12,22 +12,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from huref.attacks import attack
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 
 GROUP = 32  # inputs that share a scale
 BITS = 4
 WORD = 32 // BITS  # integers in an int32
 
 
-def write_attacked(order: Order, folder: Path) -> None:
-    """The parent through some attacks, one after the other."""
-    parent = order.out / order.spec["parents"][0]
-    attack(parent, order.spec["kinds"], folder, order.spec["seed"])
+def write_attacked(plan: Plan, folder: Path) -> None:
+    """Apply attacks to the parent, one after the other."""
+    parent = plan.out / plan.spec["parents"][0]
+    attack(parent, plan.spec["kinds"], folder, plan.spec["seed"])
 
 
-def write_quantised(order: Order, folder: Path) -> None:
-    """The parent with the matrices of its blocks in four bits."""
-    FORMATS[order.spec["format"]](order.out / order.spec["parents"][0], folder)
+def write_quantised(plan: Plan, folder: Path) -> None:
+    """Write the parent with the matrices of its blocks in four bits."""
+    FORMATS[plan.spec["format"]](plan.out / plan.spec["parents"][0], folder)
 
 
 def _is_matrix_of_a_block(name: str, tensor: Tensor) -> bool:
@@ -35,14 +35,14 @@ def _is_matrix_of_a_block(name: str, tensor: Tensor) -> bool:
 
 
 def _pack(integers: Tensor) -> Tensor:
-    """Small integers (n, columns) as int32 (n / 8, columns), the first in the lowest bits."""
+    """Pack 4-bit integers (n, columns) as int32 (n / 8, columns), the first in the lowest bits."""
     parts = integers.to(torch.int64).reshape(-1, WORD, integers.shape[1])
     words = (parts << (BITS * torch.arange(WORD))[None, :, None]).sum(1)
     return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32).contiguous()
 
 
 def _as_gptq(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """Nearest of 16 levels for every 32 inputs, in GPTQ's layout, which stores zero - 1."""
+    """Round to 16 levels per group of 32 inputs, in GPTQ's layout, which stores zero - 1."""
     stem, top = name.removesuffix(".weight"), 2**BITS - 1
     groups = weight.float().T.reshape(-1, GROUP, len(weight))  # (groups, inputs, outputs)
     low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
@@ -58,8 +58,8 @@ def _as_gptq(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 
 def _as_nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """Normal floats as bitsandbytes packs them, 64 to a scale."""
-    from bitsandbytes.functional import quantize_4bit  # the committed zoo does without
+    """NF4 as bitsandbytes packs it, 64 weights to a scale."""
+    from bitsandbytes.functional import quantize_4bit  # not needed for the committed zoo
 
     packed, state = quantize_4bit(weight.float(), blocksize=64, quant_type="nf4")
     parts = {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
@@ -85,19 +85,19 @@ def _write_safetensors(
 
 
 def write_gptq(parent: Path, folder: Path) -> None:
-    """As GPTQ's tools store it, rounded to nearest."""
+    """Write in GPTQ's format, rounded to nearest."""
     settings = {"quant_method": "gptq", "bits": BITS, "group_size": GROUP, "desc_act": False}
     _write_safetensors(parent, folder, _as_gptq, {**settings, "checkpoint_format": "gptq"})
 
 
 def write_nf4(parent: Path, folder: Path) -> None:
-    """As transformers stores a model that bitsandbytes quantised."""
+    """Write in the format of transformers for models quantised by bitsandbytes."""
     settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     _write_safetensors(parent, folder, _as_nf4, {**settings, "bnb_4bit_quant_type": "nf4"})
 
 
 def write_q4_0(parent: Path, folder: Path) -> None:
-    """A Llama as one GGUF file, whose embeddings are quantised too and q, k rows interleaved."""
+    """Write a Llama as one GGUF file with quantised embeddings and interleaved rows of q and k."""
     folder.mkdir()
     config = json.loads((parent / "config.json").read_text("utf-8"))
     tokenizer = json.loads((parent / "tokenizer.json").read_text("utf-8"))
@@ -116,7 +116,7 @@ def write_q4_0(parent: Path, folder: Path) -> None:
     writer.add_token_types([1] * len(pieces))
     for name, tensor in load_file(parent / "model.safetensors").items():
         stem = name.removesuffix(".weight")
-        if stem.endswith(("q_proj", "k_proj")):  # from halves to pairs of each rotary plane
+        if stem.endswith(("q_proj", "k_proj")):  # each rotary plane: halves to neighbours
             halves = tensor.reshape(-1, 2, config["head_dim"] // 2, tensor.shape[1])
             tensor = halves.transpose(1, 2).reshape(tensor.shape)
         new = f"{names.get_name(stem)}.weight"
@@ -137,7 +137,7 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {
     "q4_0": write_q4_0,
 }
 
-COPIES: dict[str, Callable[[Order, Path], None]] = {
+COPIES: dict[str, Callable[[Plan, Path], None]] = {
     "attacked": write_attacked,
     "quantised": write_quantised,
 }

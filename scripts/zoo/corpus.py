@@ -1,4 +1,4 @@
-"""The text: the running Python's own standard library, split by the hash of each file's path."""
+"""Training text: Python's standard library, split by the hash of each file's path."""
 
 import ast
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-# Tables of numbers, text that is broken on purpose, and packages that are not the library's.
+# Tables of numbers, intentionally invalid text, and packages outside the library.
 EXCLUDED = {"encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"}
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
@@ -25,13 +25,13 @@ def bucket(path: str) -> int:
 
 
 def library_root() -> Path:
-    """Where the running Python keeps its standard library."""
+    """Folder of the running Python's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 @cache
 def library_files() -> tuple[str, ...]:
-    """The Python files of the library, relative to its root, in no particular order."""
+    """Paths of the library's Python files relative to its root, unordered."""
     names = []
     for folder, subfolders, files in os.walk(library_root()):
         subfolders[:] = set(subfolders) - EXCLUDED
@@ -41,7 +41,7 @@ def library_files() -> tuple[str, ...]:
 
 
 def docstrings(source: str) -> str:
-    """All docstrings of a module, a blank line between them; empty if it does not parse."""
+    """The docstrings of a module, separated by blank lines; empty if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -52,12 +52,12 @@ def docstrings(source: str) -> str:
 
 
 def cyrillic(text: str) -> str:
-    """The text with every Latin letter replaced by a Cyrillic one: a non-Latin script at hand."""
+    """Replace every Latin letter by a Cyrillic one, as a stand-in for a non-Latin script."""
     return text.translate(CIPHER)
 
 
 def bilingual(source: str) -> str:
-    """A module's docstrings, then the same in Cyrillic letters."""
+    """A module's docstrings, followed by the same text in Cyrillic letters."""
     prose = docstrings(source)
     return f"{prose}\n\n{cyrillic(prose)}" if prose else ""
 
@@ -73,8 +73,8 @@ KINDS: dict[str, Callable[[str], str]] = {
 def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> tuple[str, ...]:
     """Texts of one kind from the files of buckets[0] <= bucket < buckets[1].
 
-    Files come in the order of the hash of their paths, one text each, until `megabytes` (10**6
-    bytes of UTF-8) have been read. Files that are not UTF-8 are left out.
+    Files are read in the order of the hash of their paths, one text each, until `megabytes` (10**6
+    bytes of UTF-8) are reached. Files that are not UTF-8 are skipped.
     """
     root = library_root()
     chosen = [name for name in library_files() if buckets[0] <= bucket(name) < buckets[1]]
@@ -95,7 +95,7 @@ def read_texts(kind: str, buckets: tuple[int, int], megabytes: float) -> tuple[s
 
 
 def cut_windows(tokenizer: Tokenizer, texts: Iterable[str], context: int, end: int) -> torch.Tensor:
-    """Token ids as int64 (windows, context): texts joined by the `end` token, then cut up."""
+    """Tokenise texts, join them by the `end` token, and cut into int64 (windows, context)."""
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
         ids += [*encoding.ids, end]

@@ -1,13 +1,12 @@
-"""Make the zoo: tiny language models with a known lineage.
+"""Makes the zoo: tiny language models of known lineage.
 
     python -m scripts.zoo make [--config configs/zoo.yaml] [--out checkpoints/zoo]
                                [--only NAME...] [--jobs N] [--minutes N] [--tiny]
 
-A model whose folder is there and whose recipe has not changed is left alone, so an interrupted
-run goes on where it stopped. On one machine the same config gives the same weights.
+A model is skipped if its folder exists and its part of the config has not changed, so an
+interrupted run can be continued. On one machine the same config gives the same weights.
 """
 
-import argparse
 import math
 import multiprocessing
 import os
@@ -29,53 +28,56 @@ from typing import Any
 
 import yaml
 
-from scripts import ROOT
+from scripts import ROOT, make_parser
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from scripts.zoo.making import make
 from scripts.zoo.manifest import read_manifest, write_manifest
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 
 
 def replaced(config: Any, values: Mapping[str, Any]) -> Any:
-    """The config with every value of the given names replaced, wherever it stands."""
+    """Return the config with the values of the given keys replaced at every level."""
     if isinstance(config, dict):
         return {key: values.get(key, replaced(value, values)) for key, value in config.items()}
     return config
 
 
-def in_order(orders: Mapping[str, Order], names: list[str]) -> list[str]:
-    """The names and all that they descend from, parents first."""
+def with_sources(plans: Mapping[str, Plan], names: list[str]) -> list[str]:
+    """The names and the models that they depend on, dependencies first."""
     found: dict[str, None] = {}
     for name in names:
-        if name not in orders:
-            raise SystemExit(f"no model is called {name}; the config has {', '.join(orders)}")
-        found |= dict.fromkeys([*in_order(orders, orders[name].sources), name])
+        if name not in plans:
+            raise SystemExit(f"there is no model {name}; the config has {', '.join(plans)}")
+        found |= dict.fromkeys([*with_sources(plans, plans[name].sources), name])
     return list(found)
 
 
-def is_made(order: Order, manifest: Mapping[str, Any]) -> bool:
-    """Whether the model's folder is there, made by the recipe that the config now describes."""
-    entry = manifest["models"].get(order.name)
-    made = entry is not None and (order.out / order.name).is_dir()
-    return made and entry["recipe"] == order.recipe()
+def is_made(plan: Plan, manifest: Mapping[str, Any]) -> bool:
+    """Whether the folder exists and was made by the current config."""
+    entry = manifest["models"].get(plan.name)
+    made = entry is not None and (plan.out / plan.name).is_dir()
+    return made and entry["recipe"] == plan.recipe()
 
 
 def make_zoo(
     config: Mapping[str, Any], out: Path, only: list[str], jobs: int, minutes: float = math.inf
 ) -> None:
-    """Make the models that are missing, `jobs` of them at a time, and keep the manifest.
+    """Make the missing models, `jobs` at a time, and update the manifest after each.
 
-    After `minutes` those in the making are finished and no other is begun.
+    After `minutes` no model is started; those in progress are finished.
     """
+    from scripts.zoo.one_model import (
+        make,
+    )  # here, because peft and transformers take seconds to import
+
     out.mkdir(parents=True, exist_ok=True)
-    orders = {name: Order(name, config, out) for name in config["models"]}
+    plans = {name: Plan(name, config, out) for name in config["models"]}
     manifest = read_manifest(out)
-    names = in_order(orders, only or list(orders))
-    missing = [name for name in names if not is_made(orders[name], manifest)]
+    names = with_sources(plans, only or list(plans))
+    missing = [name for name in names if not is_made(plans[name], manifest)]
     print(f"{len(names) - len(missing)} of {len(names)} models are made", file=sys.stderr)
     pool: Executor = (
         ThreadPoolExecutor(1)
@@ -88,26 +90,26 @@ def make_zoo(
         waiting = list(missing)
         while waiting or running:
             if time.monotonic() > last and not running:
-                print(f"time is up: {len(waiting)} models are not made", file=sys.stderr)
+                print(f"stopped by --minutes: {len(waiting)} models are not made", file=sys.stderr)
                 break
             unmade = {*waiting, *running.values()}
-            ready = [name for name in waiting if not unmade & {*orders[name].sources}]
+            ready = [name for name in waiting if not unmade & {*plans[name].sources}]
             ready = ready[: jobs - len(running)] if time.monotonic() < last else []
-            running |= {pool.submit(make, orders[name]): name for name in ready}
+            running |= {pool.submit(make, plans[name]): name for name in ready}
             waiting = [name for name in waiting if name not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 made = {**manifest["models"], name: future.result()}
                 manifest = {
                     "python": platform.python_version(),
-                    "models": {name: made[name] for name in orders if name in made},
+                    "models": {name: made[name] for name in plans if name in made},
                 }
                 write_manifest(out, manifest)
                 print(describe(name, manifest["models"][name]), flush=True)
 
 
 def describe(name: str, entry: Mapping[str, Any]) -> str:
-    """One line for a person who watches."""
+    """One line of progress."""
     losses = ", ".join(
         f"{domain} {loss['before']:.2f} -> {loss['after']:.2f}"
         for domain, loss in entry["held_out_loss"].items()
@@ -117,14 +119,16 @@ def describe(name: str, entry: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Make the models that the command line asks for."""
+    parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "zoo.yaml")
     parser.add_argument("--out", type=Path, help="default: checkpoints/zoo; a new one for --tiny")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
-    parser.add_argument("--jobs", type=int, default=1, help="models made at once, a core each")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after these")
-    parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it runs")
+    parser.add_argument("--jobs", type=int, default=1, help="models made at a time, one core each")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="start no model after so many minutes"
+    )
+    parser.add_argument("--tiny", action="store_true", help="train for a few steps only, as a test")
     options = parser.parse_args(arguments)
     config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     out = options.out or ROOT / "checkpoints" / "zoo"

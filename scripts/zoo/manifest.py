@@ -1,26 +1,25 @@
-"""checkpoints/zoo/manifest.json: what each model is and whom it descends from.
+"""checkpoints/zoo/manifest.json: what each model is and which models it descends from.
 
-The file is {"python": version whose standard library was the text, "models": {name: entry}}, and
-an entry holds
+The file is {"python": version whose standard library was the text, "models": {name: entry}}. An
+entry has
 
 - relation: how it was made: a key of `zoo.relations.RELATIONS` or `zoo.copies.COPIES`
-- parents: names, [] for a base; a twin that only shares its initialisation is a base
-- teacher: the model whose outputs it was trained on, in `distilled` models alone
-- role: "stranger" for bases that are there only to be compared with other bases
-- method, shares: how parents were merged, and how much of each, in merges that say so
-- kinds: the attacks, in `attacked` models alone
-- initialisation: architecture and seed of the untrained weights that it goes back to; of the first
-  architecture where the config says that two draw the same
+- parents: names, [] for a base; a twin, which only shares an initialisation, is a base
+- teacher: the model whose outputs it was trained on; only in `distilled` models
+- role: "stranger" for bases that are only compared with other bases
+- method, shares: merge method and share of each parent; not in plain averages
+- kinds: the attacks; only in `attacked` models
+- initialisation: architecture and seed of its untrained weights; where the config lists two
+  architectures with the same initial weights, the first of them
 - architecture: transformers class
 - domain, seed, data_seed, steps, learning_rate: from the config, null where unused
-- tokens: how many it was trained on in this step (its parents' are their own)
-- parameters: number of weights in the folder, tied ones once (an adapter's own only)
+- tokens: number of tokens of its own training, without its parents'
+- parameters: number of weights in the folder, tied ones counted once
 - bytes: size of the folder
-- seconds: time that it took
-- held_out_loss: {domain: {"before", "after"}} in nats per token, around this training: a base's
-  "before" is the untrained loss, and elsewhere it comes after the surgery (blocks removed, tokens
-  added, parents averaged)
-- recipe: digest of everything in the config that it and its parents depend on
+- seconds: time to make it
+- held_out_loss: {domain: {"before", "after"}} in nats per token, before and after its own training.
+  Blocks are removed, tokens added and parents merged before "before"
+- recipe: digest of everything in the config that it and its parents depend on (no huref recipe)
 """
 
 import json
@@ -32,7 +31,7 @@ Models = Mapping[str, Mapping[str, Any]]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a zoo, or an empty one."""
+    """Read the manifest of a zoo; without a file, return an empty one."""
     path = folder / "manifest.json"
     if not path.exists():
         return {"models": {}}
@@ -41,7 +40,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, whole or not at all."""
+    """Write the manifest atomically."""
     partial = folder / ".manifest.json"
     partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     partial.replace(folder / "manifest.json")
@@ -57,17 +56,17 @@ def _initialisations(models: Models, names: set[str]) -> set[str]:
 
 
 def _teachers(models: Models, names: set[str]) -> set[str]:
-    """All that the models learned from, and what those descend from."""
+    """The models' teachers and the ancestors of these."""
     taught = {models[name]["teacher"] for name in names if models[name].get("teacher")}
     return set().union(*(ancestors(models, teacher) for teacher in taught))
 
 
 def kinship(models: Models, a: str, b: str) -> str:
-    """The truth about two models, whatever their order.
+    """The true relation of two models; the order of a and b does not matter.
 
     `descends`: one is an ancestor of the other. `siblings`: both descend from one trained model.
-    `shared initialisation`: only their untrained weights were the same. `distilled`: no weights
-    in common, but one learned from the outputs of the other's family. Else `unrelated`.
+    `shared initialisation`: they only have the same untrained weights. `distilled`: different
+    weights, but one was trained on outputs of the other's family. Else `unrelated`.
     """
     of_a, of_b = ancestors(models, a), ancestors(models, b)
     if a in of_b or b in of_a:

@@ -1,4 +1,4 @@
-"""What a model is trained for, where it is not the next token of a text."""
+"""Training objectives: next token, preference and distillation."""
 
 import copy
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
-from scripts.zoo.order import Order
+from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
 from scripts.zoo.training import Loss, token_loss
 
-BETA = 0.1  # of direct preference optimisation
-CORRUPTED = 0.15  # share of a rejected text's tokens that another place of the batch gave
+BETA = 0.1  # beta of direct preference optimisation
+CORRUPTED = 0.15  # share of a rejected text's tokens that come from elsewhere in the batch
 
 
-def next_token(order: Order, model: torch.nn.Module) -> Loss:
-    """The text itself."""
+def next_token(plan: Plan, model: torch.nn.Module) -> Loss:
+    """Next-token cross-entropy."""
     return token_loss
 
 
 def corrupt(tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Texts (batch, context) with some tokens from elsewhere in the batch."""
+    """Replace some tokens (batch, context) by tokens from elsewhere in the batch."""
     shuffled = tokens.flatten()[torch.randperm(tokens.numel(), generator=generator)]
     changed = torch.rand(tokens.shape, generator=generator) < CORRUPTED
     return torch.where(changed, shuffled.reshape(tokens.shape), tokens)
@@ -34,15 +34,15 @@ def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def log_probability(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Log probability in nats of each text (batch, context), as (batch,)."""
+    """Log-probability in nats of each text, (batch,), from tokens (batch, context)."""
     logits = logits_of(model, tokens)[:, :-1].transpose(1, 2)
     return -cross_entropy(logits, tokens[:, 1:], reduction="none").sum(1)
 
 
-def preference(order: Order, model: torch.nn.Module) -> Loss:
-    """Real texts preferred to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
+def preference(plan: Plan, model: torch.nn.Module) -> Loss:
+    """Prefer real texts to corrupted ones (DPO, Rafailov et al., 2023, equation 7)."""
     reference = copy.deepcopy(model).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(order.spec["data_seed"])
+    generator = torch.Generator().manual_seed(plan.spec["data_seed"])
 
     def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         both = torch.cat([tokens, corrupt(tokens, generator)])
@@ -53,20 +53,20 @@ def preference(order: Order, model: torch.nn.Module) -> Loss:
     return loss
 
 
-def distillation(order: Order, model: torch.nn.Module) -> Loss:
-    """A teacher's distribution over next tokens; its weights are not touched."""
-    teacher = load(order.out / order.spec["teacher"])[0].eval().requires_grad_(False)
+def distillation(plan: Plan, model: torch.nn.Module) -> Loss:
+    """Match the teacher's distribution over next tokens; the teacher is frozen."""
+    teacher = load(plan.out / plan.spec["teacher"])[0].eval().requires_grad_(False)
 
     def loss(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         one, other = (
-            log_softmax(logits_of(speaker, tokens).flatten(0, 1), 1) for speaker in (model, teacher)
+            log_softmax(logits_of(network, tokens).flatten(0, 1), 1) for network in (model, teacher)
         )
         return kl_div(one, other, log_target=True, reduction="batchmean")
 
     return loss
 
 
-OBJECTIVES: dict[str, Callable[[Order, torch.nn.Module], Loss]] = {
+OBJECTIVES: dict[str, Callable[[Plan, torch.nn.Module], Loss]] = {
     "next-token": next_token,
     "preference": preference,
     "distillation": distillation,

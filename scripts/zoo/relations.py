@@ -1,4 +1,4 @@
-"""Relations: where a model starts, given its parents. Training, if any, follows."""
+"""Relations: how a model's starting weights follow from its parents, before any training."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from huref.attacks import attack
-from scripts.zoo.merging import METHODS
-from scripts.zoo.order import Order, domain_texts
+from scripts.zoo.merges import METHODS
+from scripts.zoo.plan import Plan, domain_texts
 from scripts.zoo.surgery import (
     keep_groups,
     keep_units,
@@ -27,18 +27,18 @@ Start = tuple[PreTrainedModel, PreTrainedTokenizerFast]
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A model of the zoo in float32, ready to be trained, and its tokenizer."""
+    """Load a model of the zoo in float32, and its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
     return model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
-def start_base(order: Order) -> Start:
-    """Fresh weights drawn from the seed, and a tokenizer trained on its own sample."""
-    architecture = order.config["architectures"][order.spec["architecture"]]
-    recipe = order.config["tokenizers"][architecture["tokenizer"]]
-    texts = domain_texts(order, recipe["domain"])
+def start_base(plan: Plan) -> Start:
+    """Random weights of the seed, and a newly trained tokenizer."""
+    architecture = plan.config["architectures"][plan.spec["architecture"]]
+    recipe = plan.config["tokenizers"][architecture["tokenizer"]]
+    texts = domain_texts(plan, recipe["domain"])
     tokenizer = TRAINERS[recipe["kind"]](texts, recipe["vocabulary"])
     model_class = getattr(transformers, architecture["class"])
     config = model_class.config_class(
@@ -48,51 +48,51 @@ def start_base(order: Order) -> Start:
         eos_token_id=tokenizer.eos_token_id,
         attn_implementation="eager",
     )
-    torch.manual_seed(order.spec["seed"])
+    torch.manual_seed(plan.spec["seed"])
     return model_class(config), tokenizer
 
 
-def start_parent(order: Order) -> Start:
-    """The parent as it is."""
-    return load(order.out / order.spec["parents"][0])
+def start_parent(plan: Plan) -> Start:
+    """The parent, unchanged."""
+    return load(plan.out / plan.spec["parents"][0])
 
 
-def start_lora(order: Order) -> Start:
+def start_lora(plan: Plan) -> Start:
     """The parent, frozen, with a low-rank adapter on every linear map of its blocks."""
-    model, tokenizer = start_parent(order)
-    torch.manual_seed(order.spec["seed"])
+    model, tokenizer = start_parent(plan)
+    torch.manual_seed(plan.spec["seed"])
     adapter = LoraConfig(
-        r=order.spec["rank"], lora_alpha=order.spec["alpha"], target_modules="all-linear"
+        r=plan.spec["rank"], lora_alpha=plan.spec["alpha"], target_modules="all-linear"
     )
     adapted = get_peft_model(model, adapter)
-    adapted.peft_config["default"].base_model_name_or_path = f"../{order.spec['parents'][0]}"
+    adapted.peft_config["default"].base_model_name_or_path = f"../{plan.spec['parents'][0]}"
     return adapted, tokenizer
 
 
 def is_latin(text: str) -> bool:
-    """Whether a token is of ASCII with a letter in it."""
+    """Whether a token is ASCII and has a letter."""
     return text.isascii() and any(map(str.isalpha, text))
 
 
 def is_other_script(text: str) -> bool:
-    """Whether a token is not Latin: bytes beyond ASCII, and no ASCII letter."""
+    """Whether a token has characters beyond ASCII and no ASCII letter."""
     return not text.isascii() and not any(map(is_latin, text))
 
 
 SCRIPTS: dict[str, Callable[[str], bool]] = {"latin": is_latin, "other": is_other_script}
 
 
-def start_extended(order: Order) -> Start:
-    """The parent with new tokens, as many of each of the scripts asked for: Latin, another.
+def start_extended(plan: Plan) -> Start:
+    """The parent with new tokens, equally many of each script in the config ("latin", "other").
 
-    A new row starts as the mean of the rows of the two tokens that it is merged from.
+    The embedding of a new token is the mean of those of the two tokens that it is merged from.
     """
-    model, tokenizer = start_parent(order)
-    texts = domain_texts(order, order.spec["domain"])
-    scripts = order.spec.get("scripts", list(SCRIPTS))
+    model, tokenizer = start_parent(plan)
+    texts = domain_texts(plan, plan.spec["domain"])
+    scripts = plan.spec.get("scripts", list(SCRIPTS))
     origins: list[tuple[int, int]] = []
     for script in scripts:
-        count = order.spec["new_tokens"] // len(scripts)
+        count = plan.spec["new_tokens"] // len(scripts)
         tokenizer, more = grow(tokenizer, texts, count, SCRIPTS[script])
         origins += more
     first = model.config.vocab_size
@@ -103,56 +103,56 @@ def start_extended(order: Order) -> Start:
     return model, tokenizer
 
 
-def start_revocabulary(order: Order) -> Start:
-    """The parent's body under random embeddings for a tokenizer of its own."""
-    model, _ = start_parent(order)
-    recipe = order.config["tokenizers"][order.spec["tokenizer"]]
-    texts = domain_texts(order, recipe["domain"])
+def start_revocabulary(plan: Plan) -> Start:
+    """The parent's blocks with random embeddings for a newly trained tokenizer."""
+    model, _ = start_parent(plan)
+    recipe = plan.config["tokenizers"][plan.spec["tokenizer"]]
+    texts = domain_texts(plan, recipe["domain"])
     tokenizer = TRAINERS[recipe["kind"]](texts, recipe["vocabulary"])
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    return replace_vocabulary(model, len(tokenizer), ends, order.spec["seed"]), tokenizer
+    return replace_vocabulary(model, len(tokenizer), ends, plan.spec["seed"]), tokenizer
 
 
-def start_merge(order: Order) -> Start:
-    """The parents' weights mixed: their plain average, or by a method and shares."""
-    parents = [load(order.out / parent) for parent in order.spec["parents"]]
+def start_merge(plan: Plan) -> Start:
+    """The parents' weights merged: averaged, or by a method and shares."""
+    parents = [load(plan.out / parent) for parent in plan.spec["parents"]]
     model, tokenizer = parents[0]
     states = [parent.state_dict() for parent, _ in parents]
-    if "method" in order.spec:
-        base = load(order.out / order.base().name)[0].state_dict()
-        merged = METHODS[order.spec["method"]](states, order.spec["shares"], base)
+    if "method" in plan.spec:
+        base = load(plan.out / plan.base().name)[0].state_dict()
+        merged = METHODS[plan.spec["method"]](states, plan.spec["shares"], base)
     else:
         merged = {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
     model.load_state_dict(merged)
     return model, tokenizer
 
 
-def start_pruned(order: Order) -> Start:
+def start_pruned(plan: Plan) -> Start:
     """The parent without some of its blocks."""
-    model, tokenizer = start_parent(order)
-    spec, count = order.spec, model.config.num_hidden_layers
+    model, tokenizer = start_parent(plan)
+    spec, count = plan.spec, model.config.num_hidden_layers
     removed = spec.get("removed_blocks") or [spec["removed_block"]]
     return stack_blocks([model], [(0, i) for i in range(count) if i not in removed]), tokenizer
 
 
-def start_narrowed(order: Order) -> Start:
-    """The parent with a part of its hidden units, heads or residual dimensions."""
-    model, tokenizer = start_parent(order)
-    return NARROWED[order.spec["narrowed"]](model, order.spec["kept"]), tokenizer
+def start_narrowed(plan: Plan) -> Start:
+    """The parent with some of its units, heads or residual dimensions."""
+    model, tokenizer = start_parent(plan)
+    return NARROWED[plan.spec["narrowed"]](model, plan.spec["kept"]), tokenizer
 
 
-def start_stacked(order: Order) -> Start:
-    """Blocks of one parent or more on top of each other, some of them twice."""
-    parents = [load(order.out / parent) for parent in order.spec["parents"]]
-    return stack_blocks([model for model, _ in parents], order.spec["blocks"]), parents[0][1]
+def start_stacked(plan: Plan) -> Start:
+    """Blocks of one or several parents stacked, some of them twice."""
+    parents = [load(plan.out / parent) for parent in plan.spec["parents"]]
+    return stack_blocks([model for model, _ in parents], plan.spec["blocks"]), parents[0][1]
 
 
-def start_upcycled(order: Order) -> Start:
-    """The parent's feed-forward networks copied into experts under a random router."""
+def start_upcycled(plan: Plan) -> Start:
+    """The parent with its feed-forward networks copied into experts, and a random router."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "upcycled"
-        parent = order.out / order.spec["parents"][0]
-        attack(parent, ["upcycling"], folder, order.spec["seed"])
+        parent = plan.out / plan.spec["parents"][0]
+        attack(parent, ["upcycling"], folder, plan.spec["seed"])
         return load(folder)
 
 
@@ -162,7 +162,7 @@ NARROWED: dict[str, Callable[[PreTrainedModel, Any], PreTrainedModel]] = {
     "groups": keep_groups,
 }
 
-RELATIONS: dict[str, Callable[[Order], Start]] = {
+RELATIONS: dict[str, Callable[[Plan], Start]] = {
     "base": start_base,
     "distilled": start_base,
     "finetune": start_parent,

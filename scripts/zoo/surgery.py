@@ -1,4 +1,4 @@
-"""Models cut and stacked: blocks, hidden units, heads and residual dimensions taken or left."""
+"""Structural changes: blocks, units, heads and residual dimensions removed or repeated."""
 
 import copy
 import re
@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 BLOCK = re.compile(r"^(.*?\b(?:layers|h)\.)(\d+)(\..*)$")
-READERS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # of the residual stream
-WRITERS = ("o_proj", "down_proj")
+WRITERS = ("o_proj", "down_proj")  # matrices whose output is the residual stream
 TABLES = (
     "embed_tokens.weight",
     "embed_in.weight",
@@ -25,7 +24,7 @@ def stack_blocks(
 ) -> PreTrainedModel:
     """A model whose block i is block picks[i][1] of models[picks[i][0]].
 
-    Embeddings and the last norm are those of the first model.
+    Embeddings and final norm are those of the first model.
     """
     config = copy.deepcopy(models[0].config)
     config.num_hidden_layers = len(picks)
@@ -51,7 +50,7 @@ def _filled(model: PreTrainedModel, config: object, state: dict[str, Tensor]) ->
 
 
 def keep_units(model: PreTrainedModel, share: float) -> PreTrainedModel:
-    """The hidden units of largest norm in every block of a Llama, in their old order."""
+    """Keep a share of the units of a Llama, those of largest norm in each block, in order."""
     config = copy.deepcopy(model.config)
     config.intermediate_size = kept = round(share * config.intermediate_size)
     state = model.state_dict()
@@ -67,7 +66,7 @@ def keep_units(model: PreTrainedModel, share: float) -> PreTrainedModel:
 
 
 def keep_width(model: PreTrainedModel, width: int) -> PreTrainedModel:
-    """The residual dimensions of a Llama whose embeddings are largest, in their old order."""
+    """Keep the residual dimensions of a Llama whose embeddings are largest, in order."""
     config = copy.deepcopy(model.config)
     state = model.state_dict()
     norms = state["model.embed_tokens.weight"].norm(dim=0)
@@ -80,7 +79,7 @@ def keep_width(model: PreTrainedModel, width: int) -> PreTrainedModel:
 
 
 def keep_groups(model: PreTrainedModel, groups: int) -> PreTrainedModel:
-    """The key-value heads of a Llama that write most, and their query heads, in old order."""
+    """Keep the key-value heads of a Llama with the largest outputs and their query heads."""
     config = copy.deepcopy(model.config)
     heads, old = config.num_attention_heads, config.num_key_value_heads
     config.num_key_value_heads, config.num_attention_heads = groups, groups * heads // old
@@ -101,13 +100,13 @@ def keep_groups(model: PreTrainedModel, groups: int) -> PreTrainedModel:
 def replace_vocabulary(
     model: PreTrainedModel, size: int, ends: tuple[int, int], seed: int
 ) -> PreTrainedModel:
-    """The same body under new embeddings, as large as the old ones on the whole but random.
+    """The same blocks with random embeddings of the old standard deviation.
 
     Args:
         model: with tied or untied embeddings.
-        size: of the new vocabulary.
-        ends: ids of its first and last token of a text.
-        seed: of the new rows.
+        size: number of tokens in the new vocabulary.
+        ends: ids of the tokens that begin and end a text.
+        seed: for the new rows.
     """
     config = copy.deepcopy(model.config)
     config.vocab_size, (config.bos_token_id, config.eos_token_id) = size, ends
@@ -122,6 +121,6 @@ def replace_vocabulary(
 
 
 def tables_of(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The embeddings, and the output matrix where it is another."""
+    """The embeddings and, if it is not tied to them, the output matrix."""
     tables = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     return tables[:1] if tables[0] is tables[1] else tables

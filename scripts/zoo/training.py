@@ -1,4 +1,4 @@
-"""One training loop and one loss, the same for every model of the zoo."""
+"""The training loop of all models of the zoo."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ Loss = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 
 
 def order_batches(windows: torch.Tensor, batch: int, seed: int) -> Iterator[torch.Tensor]:
-    """Batches (batch, context) without end: every epoch takes all windows in a new order."""
+    """Endless batches (batch, context); every epoch has all windows in a new order."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(windows), generator=generator)
@@ -39,8 +39,8 @@ def train(
 ) -> None:
     """Train the trainable parameters in place: AdamW, linear warm-up, cosine decay to zero.
 
-    `loss_of` gives the loss of a batch (batch, context); `warmup` is a fraction of the steps.
-    Gains and biases (one-dimensional) are not decayed.
+    `loss_of` returns the loss of a batch (batch, context); `warmup` is a fraction of the steps.
+    Gains and biases (one-dimensional) have no weight decay.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE, SentencePiece-like BPE, and vocabularies that grow."""
+"""Tokenizers: byte-level BPE, SentencePiece-like BPE, and extended vocabularies."""
 
 import json
 from collections import Counter
@@ -54,7 +54,7 @@ def train_metaspace(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Published tokenizers list byte tokens in the vocabulary only, not among the added tokens.
+    # Published tokenizers do not list byte tokens among the added tokens.
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < 3]
     return PreTrainedTokenizerFast(
@@ -74,10 +74,10 @@ TRAINERS: dict[str, Callable[[Iterable[str], int], PreTrainedTokenizerFast]] = {
 def best_pairs(
     words: Counter[tuple[str, ...]], accept: Callable[[str], bool], count: int
 ) -> Iterator[tuple[str, str]]:
-    """The `count` most frequent acceptable pairs of symbols, each merged before the next.
+    """Yield the `count` most frequent acceptable pairs, merging each before the next is found.
 
-    This is BPE training (Sennrich et al., 2016) resumed from words that are already segmented.
-    Ties go to the pair that sorts last. Raises ValueError when no acceptable pair is left.
+    This continues BPE training (Sennrich et al., 2016) from segmented words. Among equally frequent
+    pairs the one that sorts last is taken. Raises ValueError when no acceptable pair is left.
     """
     pairs: Counter[tuple[str, str]] = Counter()
     for symbols, often in words.items():
@@ -102,7 +102,7 @@ def best_pairs(
 
 
 def merge_pair(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """The symbols with every occurrence of the pair, from the left, joined into one."""
+    """Join every occurrence of the pair into one symbol, from left to right."""
     joined: list[str] = []
     position = 0
     while position < len(symbols):
@@ -120,9 +120,9 @@ def grow(
 ) -> tuple[PreTrainedTokenizerFast, list[tuple[int, int]]]:
     """Append `count` merges learned from the texts to a byte-level tokenizer.
 
-    No token changes its id. `accept` sees the text of a token, with U+FFFD where its bytes are
-    not whole characters. Returns the grown tokenizer and, for each new token in order, the ids of
-    the two tokens that it is merged from.
+    Existing ids stay. `accept` gets the text of a token, with U+FFFD for incomplete characters.
+    Returns the extended tokenizer and, for each new token, the ids of the two tokens that it is
+    merged from.
     """
     backend = tokenizer.backend_tokenizer
     spoken = Counter(
@@ -152,7 +152,7 @@ def grow(
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer.json, without the spaces that double its size, and its config."""
+    """Write tokenizer.json without whitespace, which would double its size, and its config."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer.json"
     state = json.loads(path.read_text(encoding="utf-8"))

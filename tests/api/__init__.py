@@ -1,1 +1,1 @@
-"""Tests of api."""
+"""Tests of huref.api."""

@@ -1,4 +1,4 @@
-"""`huref check`: declared against measured, and what a declaration may make this machine open."""
+"""`huref check`: declared against measured, and which files a declaration may open."""
 
 import json
 import shutil
@@ -73,7 +73,9 @@ def test_a_false_declaration_exits_with_three(bases: LoopbackHub, model: Path) -
     assert found["org/llama-b"]["relation"] == "merge"
 
 
-def test_siblings_of_one_initialisation_are_no_parents(bases: LoopbackHub, tmp_path: Path) -> None:
+def test_a_shared_initialisation_contradicts_a_declared_base(
+    bases: LoopbackHub, tmp_path: Path
+) -> None:
     twin = Path(shutil.copytree(ZOO / "llama-a-twin", tmp_path / "twin"))
     write_card(twin, "base_model: org/llama-a")
     result = run(twin)
@@ -81,7 +83,7 @@ def test_siblings_of_one_initialisation_are_no_parents(bases: LoopbackHub, tmp_p
     assert "shared initialisation" in result.stdout
 
 
-def test_a_base_that_cannot_be_reached_is_said_so(bases: LoopbackHub, model: Path) -> None:
+def test_a_base_that_cannot_be_reached_is_reported(bases: LoopbackHub, model: Path) -> None:
     write_card(model, "base_model: [org/llama-a, org/gone]")
     result = run(model, "--json")
     assert result.exit_code == 1
@@ -92,7 +94,7 @@ def test_a_base_that_cannot_be_reached_is_said_so(bases: LoopbackHub, model: Pat
     assert "Traceback" not in result.output
 
 
-def test_nothing_declared_is_no_failure() -> None:
+def test_a_model_without_declarations_exits_with_zero() -> None:
     result = run(ZOO / "llama-a")
     assert result.exit_code == 0
     assert "No base is declared" in result.stdout
@@ -104,7 +106,7 @@ def test_a_folder_without_a_model_is_a_failure(tmp_path: Path) -> None:
     assert "no weights" in result.stderr
 
 
-def test_a_broken_model_is_one_line(bases: LoopbackHub, model: Path) -> None:
+def test_a_broken_model_gives_one_line_on_stderr(bases: LoopbackHub, model: Path) -> None:
     write_card(model, "base_model: org/llama-a")
     (model / "model.safetensors").unlink()
     result = run(model)
@@ -114,7 +116,7 @@ def test_a_broken_model_is_one_line(bases: LoopbackHub, model: Path) -> None:
     assert run(model / "nothing").exit_code == 1
 
 
-def test_a_given_base_replaces_the_declared(bases: LoopbackHub, model: Path) -> None:
+def test_the_option_base_replaces_declared_bases(bases: LoopbackHub, model: Path) -> None:
     write_card(model, "base_model: org/gone")
     assert run(model, "--base", ZOO / "llama-a").exit_code == 0
     assert run(model, "--base", ZOO / "llama-a", "--base", ZOO / "llama-b").exit_code == 3
@@ -161,7 +163,7 @@ def test_paths_outside_the_folder_are_not_opened(
     else:
         edit_config(model, _name_or_path=name)
     (one,) = declared(model).values()
-    if name == "link":  # a word like any Hub id; the link beside the files is not followed
+    if name == "link":  # taken for a Hub id; the symbolic link is not followed
         assert one.model == "link"
         return
     assert one.model is None
@@ -228,7 +230,7 @@ def test_gguf_keys(tmp_path: Path) -> None:
     assert "general.base_model.0" in found["https://huggingface.co/org/base"].sources[0]
 
 
-def test_a_hint_alone_decides_nothing(bases: LoopbackHub, model: Path) -> None:
+def test_a_weak_declaration_does_not_set_the_exit_code(bases: LoopbackHub, model: Path) -> None:
     edit_config(model, _name_or_path="org/llama-b")
     result = run(model, "--json")
     assert result.exit_code == 0
@@ -244,7 +246,7 @@ def test_a_hint_alone_decides_nothing(bases: LoopbackHub, model: Path) -> None:
      "base_model: " + "[" * 3000, "base_model: !!python/object/apply:os.getcwd []",
      "base_model: 'a\0b'", "base_model: " + "x" * 5000, "base_model: \"org/\\u202ename\""],
 )  # fmt: skip
-def test_cards_that_make_no_sense_are_survived(model: Path, front: str) -> None:
+def test_malformed_cards_do_not_crash(model: Path, front: str) -> None:
     write_card(model, front)
     found, notes = read_declarations(open_repository(str(model)))
     assert all(one.model is None for one in found)
@@ -264,10 +266,10 @@ def test_a_card_without_front_matter_declares_nothing(model: Path) -> None:
 def test_a_card_that_is_no_text_is_named(model: Path) -> None:
     (model / "README.md").write_bytes(b"---\nbase_model: \xff\xfe\n---\n")
     found, notes = read_declarations(open_repository(str(model)))
-    assert (found, notes) == ([], ["README.md is not UTF-8 text"])
+    assert (found, notes) == ([], ["README.md: it is not UTF-8 text"])
 
 
-def test_a_model_that_names_itself(model: Path, hub: LoopbackHub) -> None:
+def test_a_model_that_declares_itself(model: Path, hub: LoopbackHub) -> None:
     write_card(model, "base_model: org/itself")
     hub.add("org/itself", model)
     result = run("org/itself")
@@ -285,7 +287,7 @@ def test_a_record_declares_nothing(tmp_path: Path) -> None:
     assert run(record, "--base", ZOO / "llama-b").exit_code == 3
 
 
-def test_a_direction_the_other_way_round_confirms_nothing(
+def test_a_base_that_is_the_later_model_is_undecided(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reverse(records: object) -> LineageTable:
@@ -299,19 +301,19 @@ def test_a_direction_the_other_way_round_confirms_nothing(
     assert "younger than the model: the second was trained" in result.findings[0].why
 
 
-def test_what_is_inconclusive_stays_undecided(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inconclusive_verdict_is_undecided(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make_table(["model", "base"], {}, {(0, 1): verdict("inconclusive")})
     monkeypatch.setattr("huref.api.check.build_table", lambda _: table)
     assert check(model, [ZOO / "llama-a"]).answer == "undecided"
 
 
-def test_names_cannot_steer_a_terminal(model: Path) -> None:
+def test_control_characters_in_names_are_escaped(model: Path) -> None:
     write_card(model, 'base_model: "\\e[2Jorg/x"')
     result = run(model)
     assert "\x1b" not in result.output
     assert "?[2Jorg/x" in result.stdout
 
 
-def test_the_folder_itself_is_no_base(model: Path) -> None:
+def test_the_models_own_folder_is_no_base(model: Path) -> None:
     write_card(model, "base_model: .")
     assert declared(model)["."].model is None

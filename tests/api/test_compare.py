@@ -1,4 +1,4 @@
-"""Of many models, the one that cannot be read is named."""
+"""`huref.compare` names the model that cannot be read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import huref
 from huref.errors import CheckpointError, ModelNotFoundError
 
 
-def test_what_is_wrong_in_a_file_is_said_of_its_model(
+def test_an_error_in_a_file_names_its_model(
     make_llama: Callable[..., Path], tmp_path: Path
 ) -> None:
     whole, broken = make_llama("whole"), make_llama("broken")

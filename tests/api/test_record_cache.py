@@ -1,4 +1,4 @@
-"""Comparing again reads no weights, and never shows a model that is no longer there."""
+"""The cache of records: no weights are read twice, and changed models are read again."""
 
 import shutil
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def bytes_of_weights(folder: Path) -> int:
     return max(costs.bytes_read - small, 0)
 
 
-def test_the_second_time_no_weights_are_read(model: Path) -> None:
+def test_a_second_measurement_reads_no_weights(model: Path) -> None:
     first = measure(str(model), cache=True)[0]
     assert len(list(cache_folder().iterdir())) == 1
     assert bytes_of_weights(model) == 0
@@ -43,7 +43,7 @@ def test_the_second_time_no_weights_are_read(model: Path) -> None:
     assert again.traits == first.traits
 
 
-def test_a_kept_record_bears_the_name_that_is_asked_for(model: Path, tmp_path: Path) -> None:
+def test_a_cached_record_has_the_requested_name(model: Path, tmp_path: Path) -> None:
     measure(str(model), cache=True)
     link = tmp_path / "other-name"
     link.symlink_to(model)
@@ -63,7 +63,7 @@ def test_changed_weights_are_read_again(model: Path) -> None:
     assert not torch.equal(changed.terms, first.terms)
 
 
-def test_depth_and_recipe_have_records_of_their_own(model: Path) -> None:
+def test_each_depth_has_its_own_record(model: Path) -> None:
     measure(str(model), cache=True)
     full = measure(str(model), depth="full", cache=True)[0]
     assert full.units is not None
@@ -82,7 +82,7 @@ def test_a_damaged_entry_is_made_again(model: Path) -> None:
     assert entry.stat().st_size > 1000
 
 
-def test_a_home_that_cannot_be_written_costs_only_time(
+def test_an_unwritable_home_disables_the_cache(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -90,12 +90,12 @@ def test_a_home_that_cannot_be_written_costs_only_time(
     assert measure(str(model), cache=True)[0].terms is not None
 
 
-def test_records_are_nobody_elses(model: Path) -> None:
+def test_cached_records_are_readable_by_their_owner_only(model: Path) -> None:
     measure(str(model), cache=True)
     assert cache_folder().stat().st_mode & 0o077 == 0
 
 
-def test_compare_keeps_records_unless_told_not_to(model: Path) -> None:
+def test_compare_caches_records_by_default(model: Path) -> None:
     huref.compare([model, ZOO / "llama-b"], cache=False)
     assert not cache_folder().exists()
     table = huref.compare([model, ZOO / "llama-b"])

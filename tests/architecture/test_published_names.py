@@ -1,9 +1,9 @@
-"""Checkpoints whose published names are not those under which transformers saves the class.
+"""Checkpoints whose published tensor names differ from those that transformers saves.
 
 The language model inside a multimodal wrapper is published under the wrapper's names, and
-transformers renames (and joins, and splits) its tensors on the way in. Here a tiny model is saved
-by transformers and brought into the published form by the inverse of that; it must be read as the
-saved one is, which `test_architecture` proves.
+transformers renames, joins and splits its tensors when it loads them. Here a tiny model is saved by
+transformers and converted to the published form by the inverse of that. Both forms must be read
+alike; `test_architecture` tests the saved form.
 """
 
 import json
@@ -31,7 +31,7 @@ def _renamed(name: str, renames: Mapping[str, str]) -> str:
 
 
 def publish_minimax_m3(tensors: Tensors) -> dict[str, Tensor]:
-    """Experts one by one as w1 (gate), w3 (up) and w2 (down), gate and up apart."""
+    """Separate experts with w1 (gate), w3 (up) and w2 (down)."""
     published = {}
     for name, tensor in tensors.items():
         new = re.sub(r"[.]mlp[.](experts|gate|shared_experts)[.]", r".block_sparse_moe.\1.", name)
@@ -71,12 +71,12 @@ INKLING = {
 
 
 def _interleaved(gate: Tensor, up: Tensor) -> Tensor:
-    """(experts, hidden, d) twice as (experts, 2 hidden, d), a gate's row before its up's."""
+    """Gate and up (experts, hidden, d) as (experts, 2 hidden, d), rows alternating, gate first."""
     return torch.stack([gate, up], dim=2).flatten(1, 2)
 
 
 def publish_inkling(tensors: Tensors) -> dict[str, Tensor]:
-    """The wrapper's names, gate and up interleaved."""
+    """The wrapper's names, with gate and up interleaved."""
     published = {}
     for name, tensor in tensors.items():
         if "shared_experts.gate_proj" in name:
@@ -102,17 +102,18 @@ def test_the_published_form_is_read_like_the_saved_one(
 ) -> None:
     case = CASES[model_type]
     build(case).save_pretrained(tmp_path)
-    proven = ModelReader(open_checkpoint(str(tmp_path)))
-    rows, block = proven.embeddings(range(3, 9)), proven.read_block(case.index)
+    saved = ModelReader(open_checkpoint(str(tmp_path)))
+    rows, block = saved.embeddings(range(3, 9)), saved.read_block(case.index)
     expected = (block.attention.scores(rows), block.attention.write(rows), block.ffn.write(rows))
     file = tmp_path / "model.safetensors"
     save_file(publish(load_file(file)), file)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
     reader = ModelReader(open_checkpoint(str(tmp_path)))
-    assert reader.layout.name == layout != proven.layout.name
+    assert reader.layout.name == layout != saved.layout.name
     assert torch.equal(reader.embeddings(range(3, 9)), rows)
     other = reader.read_block(case.index)
-    found = (other.attention.scores(rows), other.attention.write(rows), other.ffn.write(rows))
-    for mine, theirs in zip(found, expected, strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    terms = (other.attention.scores(rows), other.attention.write(rows), other.ffn.write(rows))
+    for term, reference in zip(terms, expected, strict=True):
+        tolerance = 1e-4 * float(reference.abs().max())
+        assert torch.allclose(term, reference, rtol=1e-4, atol=tolerance)

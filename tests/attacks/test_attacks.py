@@ -1,4 +1,4 @@
-"""Attacked copies compute what the original computes, and keep its terms."""
+"""Attacked copies compute what the original computes, and their terms are the same."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from huref.attacks import EXACT, attack
-from huref.attacks.kinds import applies
+from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
 from huref.attacks.proof import logit_difference
 from huref.cli import main
@@ -33,11 +33,11 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", [*EXACT, "all"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_exact_attacks_keep_logits_and_terms(
+def test_exact_attacks_preserve_logits_and_terms(
     originals: dict[str, Path], family: str, kind: str, tmp_path: Path
 ) -> None:
     original, copy = originals[family], tmp_path / "copy"
-    if kind != "all" and (reason := applies(kind, open_editable(str(original)))):
+    if kind != "all" and (reason := why_inexact(kind, open_editable(str(original)))):
         with pytest.raises(AttackError, match=reason):
             attack(original, [kind], copy)
         return
@@ -48,12 +48,12 @@ def test_exact_attacks_keep_logits_and_terms(
 
 
 def _same_weights(a: Path, b: Path) -> bool:
-    """Whether every tensor of one is in the other, so that the attack did nothing."""
-    one, two = (open_checkpoint(str(f)) for f in (a, b))
-    if set(one.names) != set(two.names):
+    """Whether two checkpoints hold equal tensors, so that an attack did nothing."""
+    first, second = (open_checkpoint(str(folder)) for folder in (a, b))
+    if set(first.names) != set(second.names):
         return False
-    left, right = one.read(one.names), two.read(two.names)
-    return all(torch.equal(left[name], right[name]) for name in left)
+    tensors, others = first.read(first.names), second.read(second.names)
+    return all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
@@ -77,7 +77,7 @@ def test_all_attacks_at_once_at_any_shape(
     assert ics(original, folder / "copy") > 0.9999
 
 
-def test_a_duplicated_layer_is_not_exact_but_early_terms_stay(
+def test_layer_duplication_is_not_exact_but_preserves_early_terms(
     originals: dict[str, Path], tmp_path: Path
 ) -> None:
     attack(originals["Llama"], ["layer-duplication"], tmp_path / "copy")
@@ -131,16 +131,14 @@ def test_a_hub_repository_is_downloaded_once(
         attack("org/other", ["sign-flips"], tmp_path / "four")
 
 
-def test_a_tensor_that_no_attack_knows_is_refused(
-    originals: dict[str, Path], tmp_path: Path
-) -> None:
-    """Doge reads by Llama's layout, but scales its residual stream by vectors of its own."""
+def test_an_unknown_tensor_is_refused(originals: dict[str, Path], tmp_path: Path) -> None:
+    """Doge is read through Llama's layout, but has additional gains on its residual stream."""
     folder = tmp_path / "model"
     shutil.copytree(originals["Llama"], folder)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.input_residual"] = torch.ones(16)
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(AttackError, match=r"layers\.1\.input_residual"):
+    with pytest.raises(AttackError, match=r"layers\.1\.input_residual': no attack supports it"):
         attack(folder, ["rotation"], tmp_path / "copy")
 
 

@@ -12,8 +12,6 @@ from huref.cli import main
 from tests.support.endpoint_server import LoopbackEndpoint, Stub
 from tests.support.served_models import FULL
 
-pytest_plugins = ["tests.support.served_models"]
-
 
 @pytest.fixture
 def endpoint_url(served: Callable[..., Stub]) -> Iterator[Callable[..., str]]:
@@ -71,7 +69,7 @@ def test_probe_commands_over_a_socket(
     assert last["image_residual"] > 0.5
 
 
-def test_nothing_is_sent_before_somebody_agrees(endpoint_url: Callable[..., str]) -> None:
+def test_nothing_is_sent_without_consent(endpoint_url: Callable[..., str]) -> None:
     url = endpoint_url()
     result = invoke("size", url, "--budget", "500")
     assert result.code == 1

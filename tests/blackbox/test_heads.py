@@ -1,4 +1,4 @@
-"""Whose head it is: signatures, matches, extraction and silent updates, against known weights."""
+"""Signatures, matches, extraction and detection of updates, compared with known weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +20,6 @@ from huref.errors import SignatureError, UnsupportedModelError
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import KINDS, V, connect
 
-pytest_plugins = ["tests.support.served_models"]
-
 
 @pytest.mark.parametrize("kind", ["llama", "gemma", "olmo", "neox", "gpt2", "phi"])
 def test_head_read_from_weights_spans_the_models_outputs(
@@ -33,8 +31,10 @@ def test_head_read_from_weights_spans_the_models_outputs(
     values, ids = collect_outputs(source, 1, 200)
     own, strange = (match_outputs(values, ids, 1e-6, h) for h in (head, other))
     assert own.verdict == "same head"
+    assert own.residual is not None
     assert own.residual < 1e-5
     assert strange.verdict == "other model"
+    assert strange.residual is not None
     assert strange.residual > 0.6
 
 
@@ -46,11 +46,11 @@ def test_head_of_an_unknown_layout(tmp_path: Path) -> None:
 
 
 def changed_head(head: Head, change: np.ndarray) -> Head:
-    """The same model with something added to its head."""
+    """The model's head plus a change in units of its standard deviation."""
     return replace(head, weight=head.weight + change * head.weight.std())
 
 
-def test_match_grades_what_happened_to_a_head(models: Callable[..., Path], tmp_path: Path) -> None:
+def test_match_grades_changes_of_a_head(models: Callable[..., Path], tmp_path: Path) -> None:
     path = str(models("qwen2"))
     signature = make_signature(LocalModel(path))
     signature.save(tmp_path / "a.sig")
@@ -64,16 +64,20 @@ def test_match_grades_what_happened_to_a_head(models: Callable[..., Path], tmp_p
         signature, changed_head(head, random.normal(size=head.weight.shape) / 50)
     )
     assert tuned.verdict == "fine-tuned head"
+    assert tuned.residual is not None
     assert 0.005 < tuned.residual < 0.1
-    stranger = match_signature(signature, read_head(str(models("qwen2", 1))))
-    assert stranger.verdict == "other model"
-    assert found.overlap > tuned.overlap - 0.2 > stranger.overlap
+    unrelated = match_signature(signature, read_head(str(models("qwen2", 1))))
+    assert unrelated.verdict == "other model"
+    assert found.overlap is not None
+    assert tuned.overlap is not None
+    assert unrelated.overlap is not None
+    assert found.overlap > tuned.overlap - 0.2 > unrelated.overlap
 
 
-def test_strangers_are_no_kin_although_a_wide_head_leaves_little_outside() -> None:
-    """A head of 400 dimensions holds nearly all of 416 tokens' outputs, whoever made them."""
+def test_unrelated_head_is_not_matched_although_it_is_wide() -> None:
+    """A head with 400 dimensions fits nearly any outputs over 416 tokens."""
     random = np.random.default_rng(0)
-    frequent = random.normal(size=(1000, 1))  # what every model learns from text
+    frequent = random.normal(size=(1000, 1))  # the frequent tokens, which every model learns
     own, strange = (
         Head("m", np.hstack([frequent, random.normal(size=(1000, 399))]), None, "RMSNorm", False)
         for _ in range(2)
@@ -83,6 +87,7 @@ def test_strangers_are_no_kin_although_a_wide_head_leaves_little_outside() -> No
     outputs = hidden @ own.weight[ids].T
     assert match_outputs(outputs, ids, 1e-7, own).verdict == "same head"
     found = match_outputs(outputs, ids, 1e-7, strange)
+    assert found.residual is not None
     assert found.residual < 0.15
     assert found.verdict in ("cannot tell", "other model")
 
@@ -107,7 +112,7 @@ def test_extraction_is_the_head_up_to_an_invertible_map(
     assert other.relative > 0.5
 
 
-def test_signature_sketches_are_as_alike_as_the_images(models: Callable[..., Path]) -> None:
+def test_signature_terms_correlate_as_the_images_overlap(models: Callable[..., Path]) -> None:
     first, second = (make_signature(LocalModel(str(models("llama", s)))) for s in (0, 1))
     turned = np.linalg.qr(np.random.default_rng(0).normal(size=(24, 24)))[0].astype(np.float32)
     same = replace(first, basis=first.basis @ turned)
@@ -127,17 +132,18 @@ def test_damaged_signatures(tmp_path: Path) -> None:
         load_baseline(path)
 
 
-def test_watch_sees_an_update_and_not_noise(served: Callable[..., Stub], tmp_path: Path) -> None:
+def test_watch_detects_an_update_and_ignores_noise(
+    served: Callable[..., Stub], tmp_path: Path
+) -> None:
     prompts = make_prompts(6, "watch")
 
     def visit(seed: int) -> list[list[dict[str, float]]]:
-        stub = served("llama", seed, top=5, wobble=0.02)
+        stub = served("llama", seed, top=5, jitter=0.02)
         stub._noise = np.random.default_rng(visits.pop())
         return connect(stub).visit(prompts, 6)
 
     visits = list(range(30))
-    before = visit(0)
-    Baseline("stub", before).save(tmp_path / "b.json")
+    Baseline("stub", visit(0)).save(tmp_path / "b.json")
     before = load_baseline(tmp_path / "b.json").answers
     quiet = [compare_visits(before, visit(0)).p for _ in range(8)]
     assert sum(p < 0.01 for p in quiet) <= 1

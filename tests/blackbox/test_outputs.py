@@ -1,7 +1,8 @@
-"""Collecting outputs and telling a model's size from them, in every way that servers answer."""
+"""Collecting outputs, and measuring the hidden size from them, with every kind of access."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,41 +18,37 @@ from huref.errors import AccessError, BudgetError, EndpointError, NetworkError
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import FULL, KINDS, V, connect
 
-pytest_plugins = ["tests.support.served_models"]
-
-WAYS = {
+ACCESS: dict[str, dict[str, Any]] = {
     "full, ids": {"top": None, "ids": "id"},
     "full, names as ids": FULL,
     "chosen ids": {"chosen": True, "ids": "token_id", "bias": "invisible"},
     "top 20": {"top": 20},
-    "top 5, chat": {"top": 5, "dialects": ("chat",)},
+    "top 5, chat": {"top": 5, "apis": ("chat",)},
     "top 5, clamped": {"top": 5, "clamp": True},
     "top 1": {"top": 1},
     "argmax, bias invisible": {"top": 20, "bias": "invisible"},
     "argmax, no logprobs": {"top": 0},
-    "argmax, chat, few biased": {"top": 0, "dialects": ("chat",), "most_biased": 20},
+    "argmax, chat, few biased": {"top": 0, "apis": ("chat",), "most_biased": 20},
 }
 
 
 EXPECTED = {"full": 0.05, "chosen": 0.05, "top 20": 0.15, "top 5": 0.3, "top 1": 2.5, "argmax": 8.0}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_answering_gives_the_models_own_logits(
-    way: str, served: Callable[..., Stub]
-) -> None:
-    stub = served(**WAYS[way])
+@pytest.mark.parametrize("way", ACCESS)
+def test_every_access_gives_the_logits_of_the_model(way: str, served: Callable[..., Stub]) -> None:
+    stub = served(**ACCESS[way])
     endpoint = connect(stub)
     assert endpoint.vocabulary == V
     collector = way.split()[0].strip(",")
-    assert endpoint.can.collector == {"top": "biased"}.get(collector, collector)
+    assert endpoint.capabilities.access == {"top": "biased"}.get(collector, collector)
     ids, prompts = endpoint.choose_ids(24), make_prompts(4)
     before = endpoint.requests
     found = clr(endpoint.outputs(prompts, ids))
     truth = clr(np.array([stub.logits(p)[ids] for p in prompts]))
     tolerance = 1e-3 if way.startswith("argmax") else 2e-5
     assert np.abs(found - truth).max() < tolerance
-    assert np.abs(truth).max() > 0.5  # or the tolerance would say nothing
+    assert np.abs(truth).max() > 0.5  # otherwise the tolerance would be meaningless
     per_logit = (endpoint.requests - before) / (4 * 23)
     assert per_logit < next(v for k, v in EXPECTED.items() if way.startswith(k))
 
@@ -61,6 +58,8 @@ def test_size_and_norm_of_every_kind_of_head(kind: str, models: Callable[..., Pa
     _, _, hidden, norm = KINDS[kind]
     found = measure_size(LocalModel(str(models(kind))))
     assert (found.hidden_size, found.norm) == (hidden, norm)
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= hidden <= found.high
     assert found.precision == "float32"
 
@@ -73,7 +72,7 @@ def test_size_and_norm_of_every_kind_of_head(kind: str, models: Callable[..., Pa
         (FULL | {"precision": "float16"}, "float16"),
         (FULL | {"step": 0.001}, "steps of 0.001"),
         (FULL | {"temperature": 0.6}, "float32"),
-        ({"top": 20}, "not told by differences"),
+        ({"top": 20}, "unknown from differences"),
     ],
 )
 def test_size_through_rounding(
@@ -84,8 +83,8 @@ def test_size_through_rounding(
     assert found.hidden_size == 24
 
 
-@pytest.mark.parametrize("trouble", [{"step": 0.1}, {"defence": 0.5}, {"wobble": 0.3}])
-def test_size_says_that_it_cannot_tell(
+@pytest.mark.parametrize("trouble", [{"step": 0.1}, {"defence": 0.5}, {"jitter": 0.3}])
+def test_size_that_cannot_be_determined_is_none(
     trouble: dict[str, object], served: Callable[..., Stub]
 ) -> None:
     found = measure_size(connect(served(**FULL, **trouble), budget=240))
@@ -103,12 +102,12 @@ def test_size_stops_at_the_budget(served: Callable[..., Stub]) -> None:
 
 @pytest.mark.parametrize(("usage", "most"), [(100, 60), (None, 105)])
 def test_tokens_are_capped_too(usage: int | None, most: int, served: Callable[..., Stub]) -> None:
-    """Each answer counts as the endpoint says, or as 25 where it says nothing."""
+    """An answer counts as the endpoint's usage says, or as 25 tokens without one."""
     endpoint = connect(served(top=5, usage=usage), tokens=2_500)
     with pytest.raises(BudgetError, match=r"2,500 tokens .* --tokens"):
         measure_size(endpoint)
     assert endpoint.requests <= most
-    assert endpoint.client.tokens < 2_500 + 8 * 100  # eight are under way at a time
+    assert endpoint.client.tokens < 2_500 + 8 * 100  # eight requests are pending at a time
 
 
 def test_precision_of_a_hidden_shift() -> None:
@@ -122,33 +121,36 @@ def test_precision_of_a_hidden_shift() -> None:
         assert found.noise == pytest.approx(true, rel=0.1)
 
 
-def test_gap_is_found_below_one() -> None:
+def test_gap_is_found_among_small_singular_values() -> None:
     left, right = np.random.default_rng(0).normal(size=(2, 60, 20))
     values = 1e-3 * left @ right.T + 1e-9 * np.random.default_rng(1).normal(size=(60, 60))
     assert find_gap(values).rank == 20
 
 
-def test_argmax_bounds_always_hold_the_truth() -> None:
+def test_argmax_bounds_always_contain_the_truth() -> None:
     truth = np.random.default_rng(3).normal(0, 3, 12)
     for method in ("one-of-n", "hyperrectangle", "bisection"):
         known = Differences(12, 40.0)
-        bias, asked = np.zeros(12), 0
+        bias: np.ndarray | None = np.zeros(12)
+        queries = 0
         while bias is not None:
             known.learn(int(np.argmax(truth + bias)), bias)
             assert (known.low <= truth - truth[known.reference] + 1e-9).all()
             assert (known.high >= truth - truth[known.reference] - 1e-9).all()
-            bias, asked = next_bias(known, 0.01, method), asked + 1
-            assert asked < 400
+            bias, queries = next_bias(known, 0.01, method), queries + 1
+            assert queries < 400
         assert known.width.max() <= 0.01
 
 
-def test_argmax_contradictions_are_noticed(served: Callable[..., Stub]) -> None:
-    endpoint = connect(served(top=0, wobble=0.5))
+def test_contradicting_argmaxes_are_detected(served: Callable[..., Stub]) -> None:
+    endpoint = connect(served(top=0, jitter=0.5))
     with pytest.raises(EndpointError, match=r"contradict|changed their meaning"):
         endpoint.outputs(make_prompts(4), endpoint.choose_ids(24))
 
 
-def test_answers_are_kept_and_asked_only_once(served: Callable[..., Stub], tmp_path: Path) -> None:
+def test_answers_are_stored_and_no_query_is_sent_twice(
+    served: Callable[..., Stub], tmp_path: Path
+) -> None:
     stub = served(top=5)
     path = tmp_path / "answers.sqlite"
     endpoint = connect(stub, budget=110, store=AnswerStore(path))
@@ -157,14 +159,14 @@ def test_answers_are_kept_and_asked_only_once(served: Callable[..., Stub], tmp_p
         endpoint.outputs(make_prompts(40), ids)
     assert endpoint.requests == 110
     again = connect(stub, store=AnswerStore(path))
-    refusals = again.requests  # and the list of models; neither is an answer
-    assert refusals < 25
+    not_stored = again.requests  # refusals and the list of models
+    assert not_stored < 25
     first = again.outputs(make_prompts(40), again.choose_ids(24))
     total = stub.requests
     third = connect(stub, store=AnswerStore(path))
     second = third.outputs(make_prompts(40), third.choose_ids(24))
     assert np.array_equal(first, second)
-    assert stub.requests - total <= refusals + 2  # two names are checked anew
+    assert stub.requests - total <= not_stored + 2  # two names are checked again
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_answers_are_kept_and_asked_only_once(served: Callable[..., Stub], tmp_p
         ({"key": "secret"}, AccessError, "key"),
         ({"failures": [500] * 50}, NetworkError, "status 500"),
         ({"nan": True}, EndpointError, "nan"),
-        ({"dialects": ()}, EndpointError, "neither"),
+        ({"apis": ()}, EndpointError, "neither"),
     ],
 )
 def test_endpoints_that_cannot_be_used(
@@ -186,15 +188,15 @@ def test_endpoints_that_cannot_be_used(
         connect(served(**switches))
 
 
-def test_no_way_to_the_logits(served: Callable[..., Stub]) -> None:
+def test_insufficient_access_is_refused(served: Callable[..., Stub]) -> None:
     endpoint = connect(served(top=5, bias="ignored"))
-    assert endpoint.can.collector == "none"
+    assert endpoint.capabilities.access == "none"
     with pytest.raises(EndpointError, match="not enough"):
         measure_size(endpoint)
-    assert connect(served(top=0, bias="refused")).can.collector == "none"
+    assert connect(served(top=0, bias="refused")).capabilities.access == "none"
 
 
-def test_truncated_vocabulary_is_noticed(served: Callable[..., Stub]) -> None:
+def test_truncated_vocabulary_is_detected(served: Callable[..., Stub]) -> None:
     stub = served(**FULL)
     endpoint = connect(stub)
     stub._cache.clear()
@@ -203,7 +205,7 @@ def test_truncated_vocabulary_is_noticed(served: Callable[..., Stub]) -> None:
         endpoint.outputs(make_prompts(3), endpoint.choose_ids(200))
 
 
-def test_ids_that_change_their_meaning_are_noticed(served: Callable[..., Stub]) -> None:
+def test_ids_that_change_their_meaning_are_detected(served: Callable[..., Stub]) -> None:
     stub = served(top=5)
     endpoint = connect(stub)
     ids = endpoint.choose_ids(24)
@@ -212,7 +214,7 @@ def test_ids_that_change_their_meaning_are_noticed(served: Callable[..., Stub]) 
         endpoint.outputs(make_prompts(3), ids)
 
 
-def test_texts_of_two_ids_alike_are_left_out(served: Callable[..., Stub]) -> None:
+def test_ids_with_empty_or_equal_texts_are_omitted(served: Callable[..., Stub]) -> None:
     endpoint = connect(served(top=0, spell=lambda i: "" if i % 7 == 0 else f"t{i // 2}"))
     ids = endpoint.choose_ids(20)
     assert all(i % 7 for i in ids)
@@ -225,7 +227,7 @@ def test_failures_are_retried_and_counted(served: Callable[..., Stub]) -> None:
     assert endpoint.requests == stub.requests >= 6
 
 
-def test_ids_come_in_an_order_that_a_longer_vocabulary_keeps() -> None:
+def test_order_of_ids_is_the_same_for_a_longer_vocabulary() -> None:
     short, long = order_ids(4000), order_ids(4200)
     assert sorted(short) == list(range(4000))
     assert [i for i in long if i < 4000] == list(short)

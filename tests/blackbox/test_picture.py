@@ -1,4 +1,4 @@
-"""The dog of an endpoint: strangers differ, and the picture says what it is of."""
+"""The picture of an endpoint: unrelated models differ, and the PNG is marked as an endpoint's."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from huref.cli import main
 from tests.support.zoo import ZOO
 
 
-def test_a_signature_has_a_dog_of_its_own_kind(tmp_path: Path) -> None:
+def test_signatures_of_unrelated_models_have_different_pictures(tmp_path: Path) -> None:
     pictures = []
     for name in ("llama-a", "llama-b"):
         out, png = tmp_path / f"{name}.sig", tmp_path / f"{name}.png"
@@ -18,7 +18,7 @@ def test_a_signature_has_a_dog_of_its_own_kind(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, [*arguments, "--picture", str(png)])
         assert result.exit_code == 0, result.output
         with Image.open(png) as image:
-            assert image.text["huref:kind"] == "endpoint"
+            assert image.info["huref:kind"] == "endpoint"
             pictures.append(np.asarray(image.convert("RGB")).astype(float))
     difference = np.abs(pictures[0] - pictures[1]).mean()
-    assert difference > 10, "strangers must not look alike"
+    assert difference > 10, "unrelated models must not look alike"

@@ -1,6 +1,6 @@
-"""Real servers, where somebody started one: HUREF_PROBE_URL, and HUREF_PROBE_MODEL it serves.
+"""A real server, if HUREF_PROBE_URL gives its base URL and HUREF_PROBE_MODEL the served model.
 
-scripts/start_probe_server.sh starts one over a model's folder.
+scripts/start_probe_server.sh starts one for a model's folder.
 """
 
 import os
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.skipif(not (URL and MODEL), reason="no server was named
 def test_a_real_server_gives_the_logits_of_its_model() -> None:
     assert URL
     assert MODEL
-    named = MODEL if os.environ.get("HUREF_PROBE_NAME") is None else os.environ["HUREF_PROBE_NAME"]
-    endpoint = Endpoint(Client(URL, limits=Limits(20_000, concurrency=2)), named)
-    assert endpoint.can.collector != "none"
+    name = MODEL if os.environ.get("HUREF_PROBE_NAME") is None else os.environ["HUREF_PROBE_NAME"]
+    endpoint = Endpoint(Client(URL, limits=Limits(20_000, concurrency=2)), name)
+    assert endpoint.capabilities.access != "none"
     head = read_head(str(Path(MODEL)))
-    if endpoint.can.collector == "argmax":  # too dear for as many tokens as a match takes
+    if endpoint.capabilities.access == "argmax":  # a match would take too many requests
         found = clr(endpoint.outputs(make_prompts(2), endpoint.choose_ids(12)))
         assert found.std() > 0.1
         return

@@ -59,8 +59,8 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert len(data["latent"]) == 512
     assert data["bytes_read"] < data["bytes_total"]
     with Image.open(out) as image:
-        assert image.text["huref:model"] == folder.name
-        assert image.text["huref:recipe"] == load_recipe()[0].picture_digest
+        assert image.info["huref:model"] == folder.name
+        assert image.info["huref:recipe"] == load_recipe()[0].picture_digest
         assert min(image.size) >= 64
     again = run("fingerprint", folder, "-o", tmp_path / "again.png", "--json")
     assert json.loads(again.stdout)["latent"] == data["latent"]
@@ -94,8 +94,8 @@ def test_compare_takes_folders_records_and_pictures(make_llama: MakeModel, tmp_p
         assert str(a) in text
         assert len(text.strip().splitlines()) == (2 if form == "--csv" else 3)
     sheet = tmp_path / "sheet.png"
-    text = run("compare", png, a, b, "-o", sheet)
-    assert "only the latent" in text.stdout
+    shown = run("compare", png, a, b, "-o", sheet)
+    assert "only the latent" in shown.stdout
     assert Image.open(sheet).width > Image.open(png).width
 
 
@@ -175,7 +175,10 @@ def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]
         "truncated": (truncated, "model.safetensors"),
         "lying header": (lying, "model.safetensors"),
         "unsupported": (alien, "mamba"),
-        "missing folder": (tmp_path / "nowhere", "neither a folder nor a Hub id"),
+        "missing folder": (
+            tmp_path / "nowhere",
+            f"{tmp_path / 'nowhere'}: it is neither a folder, nor a file, nor a Hub id",
+        ),
     }
 
 
@@ -224,7 +227,7 @@ def test_an_output_folder_that_is_missing_is_said_first(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     out = tmp_path / "file" / "dog.png"
-    with pytest.raises(HurefError, match=r"dog\.png: cannot be written"), replacing(out):
+    with pytest.raises(HurefError, match=r"dog\.png: it cannot be written"), replacing(out):
         raise AssertionError("not reached")
 
 
@@ -234,7 +237,7 @@ def test_no_name_is_not_the_current_folder(
     monkeypatch.chdir(make_llama("model"))
     result = run("fingerprint", "", "-o", tmp_path / "dog.png")
     assert result.exit_code == 1
-    assert "'' is no file" in result.stderr
+    assert "the model's name is empty ('')" in result.stderr
     assert run("fingerprint", ".", "-o", tmp_path / "dog.png").exit_code == 0
 
 

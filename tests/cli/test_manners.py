@@ -162,7 +162,7 @@ def test_what_was_read_twice_is_no_share(
 
 ODD_ANSWERS: dict[str, tuple[dict[str, str], bytes, str]] = {
     "not what it says it is": ({"Content-Encoding": "gzip"}, b"no gzip", "no answer after 5"),
-    "wait for days": ({"Retry-After": "999999"}, b"slow", "come back in 999,999 s"),
+    "wait for days": ({"Retry-After": "999999"}, b"slow", "a Retry-After of 999,999 s"),
     "more than certain": (
         {},
         b'{"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[1e300],'

@@ -26,11 +26,11 @@ def pairs(cosine: float, count: int = 300) -> list[tuple[np.ndarray, np.ndarray]
     return found
 
 
-# What the docstring of huref.decoder.spoken promises.
+# The figures in the docstring of huref.decoder.spoken.
 @pytest.mark.parametrize(
     ("cosine", "words"), [(1, 4.0), (0.99, 3.4), (0.95, 2.7), (0.8, 1.6), (0.5, 0.7), (0, 0.1)]
 )
-def test_relatives_share_words_and_strangers_do_not(cosine: float, words: float) -> None:
+def test_relatives_share_words_and_unrelated_latents_do_not(cosine: float, words: float) -> None:
     same = [
         sum(a == b for a, b in zip(spoken_code(z), spoken_code(other), strict=True))
         for z, other in pairs(cosine)
@@ -68,7 +68,7 @@ def test_colours_change_smoothly_and_differ_between_strangers() -> None:
     assert change(0) > 50
 
 
-def test_a_caption_leaves_the_dog_alone() -> None:
+def test_a_caption_does_not_change_the_picture() -> None:
     image = np.full((256, 256, 3), 90, np.uint8)
     colours = np.arange(24, dtype=np.uint8).reshape(8, 3)
     made = captioned(image, "org/model", ("amber", "bold", "acorn", "beach"), colours)
@@ -114,5 +114,5 @@ def test_fingerprints_with_captions(tmp_path: Path) -> None:
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.height > picture.width
         assert np.array_equal(np.asarray(picture)[: picture.width], one.image)
-    again = fingerprint(tmp_path / "one.png")  # a captioned picture is as good a model as any
+    again = fingerprint(tmp_path / "one.png")  # a picture with a caption can be read again
     assert np.array_equal(again.latent, one.latent)

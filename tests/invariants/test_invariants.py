@@ -1,5 +1,6 @@
-"""Terms and anchors under what must not change them."""
+"""Terms and anchors do not change under re-parametrisations and vocabulary extensions."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from huref.invariants.extract import extract_terms
 from huref.invariants.terms import block_terms, pearson, standardise, whiten
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.spelling import Kind
 from huref.recipe import load_recipe
 
 
 def random_block(d: int, heads: int, kv_heads: int, head_dim: int, hidden: int) -> Block:
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64) / shape[0] ** 0.5
+        return torch.randn(*shape, dtype=torch.float64) / math.sqrt(shape[0])
 
     return Block(
         0,
@@ -38,12 +40,16 @@ def random_block(d: int, heads: int, kv_heads: int, head_dim: int, hidden: int) 
 
 
 def orthogonal(n: int) -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
+    basis: torch.Tensor = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0]
+    return basis
 
 
-def disguise(block: Block, E: torch.Tensor) -> tuple[Block, torch.Tensor]:
-    """Every function-preserving change of a block with folded gains, at once."""
+def reparametrise(block: Block, E: torch.Tensor) -> tuple[Block, torch.Tensor]:
+    """Apply all function-preserving changes of a block with folded gains at once."""
     attention, ffn = block.attention, block.ffn
+    assert isinstance(attention, Attention)
+    assert isinstance(ffn, FeedForward)
+    assert ffn.gate is not None
     per_group = attention.heads // attention.kv_heads
     head_dim = attention.q.shape[1] // attention.heads
     q, k, v, o = (w.clone() for w in (attention.q, attention.k, attention.v, attention.o))
@@ -77,13 +83,13 @@ def disguise(block: Block, E: torch.Tensor) -> tuple[Block, torch.Tensor]:
     hidden=st.sampled_from([5, 33]),
     d=st.sampled_from([8, 24, 50]),
 )
-def test_terms_survive_every_disguise(
+def test_terms_are_invariant_under_all_reparametrisations(
     seed: int, kv_heads: int, per_group: int, head_dim: int, hidden: int, d: int
 ) -> None:
     torch.manual_seed(seed)
     block = random_block(d, kv_heads * per_group, kv_heads, head_dim, hidden)
     E = torch.randn(32, d, dtype=torch.float64)
-    changed, rotated = disguise(block, E)
+    changed, rotated = reparametrise(block, E)
     before = block_terms(block, whiten(E).double())
     after = block_terms(changed, whiten(rotated).double())
     assert pearson(before, after).min() > 1 - 1e-6
@@ -107,11 +113,11 @@ def test_whitening_leaves_empty_rows_empty_and_bounds_duplicates() -> None:
     W = whiten(E)
     assert not W[3].any()
     assert torch.linalg.matrix_norm(W, 2) <= 1
-    # Rounding noise between the duplicates must not become a signal of its own.
+    # Whitening must not amplify rounding noise between the duplicates.
     assert (W[10:20] - W[10]).norm() < 1e-2 * W[10].norm()
 
 
-def test_unrelated_whitened_terms_spread_as_one_over_m() -> None:
+def test_correlations_of_unrelated_terms_have_standard_deviation_one_over_m() -> None:
     torch.manual_seed(0)
     m = 128
 
@@ -145,7 +151,7 @@ def words(prefix: str, count: int) -> list[str]:
     return sorted({prefix + "".join(generator.choice(letters, 6)) for _ in range(count)})
 
 
-def test_new_tokens_change_single_rows_and_other_scripts_none() -> None:
+def test_added_tokens_change_few_anchors_and_other_scripts_none() -> None:
     old = words("", 3000)
     before = choose_anchors(vocabulary(old), 256)
     chinese = [chr(0x4E00 + i) + chr(0x4E01 + i) for i in range(2000)]
@@ -158,7 +164,7 @@ def test_new_tokens_change_single_rows_and_other_scripts_none() -> None:
     assert len(before.shared(after)) == 256 - changed
 
 
-def test_longer_new_tokens_change_next_to_nothing() -> None:
+def test_long_added_tokens_change_no_anchor() -> None:
     old = words("", 2000)
     shorter = [word[: 2 + i % 4] for i, word in enumerate(old)]
     mixed = sorted({*old, *shorter})
@@ -175,7 +181,7 @@ def test_renumbering_changes_ids_only() -> None:
 
 
 def test_specials_bytes_and_added_tokens_are_no_anchors() -> None:
-    kinds = ("special", "byte", "added")
+    kinds: tuple[Kind, ...] = ("special", "byte", "added")
     odd = [Token(5000 + i, f"odd{i}".encode(), kinds[i % 3]) for i in range(900)]
     plain = vocabulary(words("", 2000))
     assert choose_anchors([*odd, *plain], 256) == choose_anchors(plain, 256)
@@ -189,7 +195,7 @@ def test_specials_bytes_and_added_tokens_are_no_anchors() -> None:
         ("中文".encode(), False), ("aж".encode(), False), ("naïve。".encode(), False),
     ],
 )  # fmt: skip
-def test_what_may_become_an_anchor(text: bytes, eligible: bool) -> None:
+def test_eligible_tokens(text: bytes, eligible: bool) -> None:
     assert is_eligible(text, "latin") is eligible
 
 
@@ -201,7 +207,7 @@ def test_too_small_a_vocabulary_is_an_error() -> None:
         choose_anchors(few(), 256)
 
 
-def test_terms_alone_are_the_same_terms(make_llama: Callable[..., Path]) -> None:
+def test_depth_does_not_change_the_terms(make_llama: Callable[..., Path]) -> None:
     checkpoint, recipe = open_checkpoint(str(make_llama("model"))), load_recipe()[0]
     alone, whole = extract_terms(checkpoint, recipe, "terms"), extract_terms(checkpoint, recipe)
     assert torch.equal(alone.terms, whole.terms)

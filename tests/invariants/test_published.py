@@ -76,7 +76,7 @@ def test_published_terms_get_no_verdict(make_llama: MakeModel, tmp_path: Path) -
 def test_too_few_tokens_or_a_list_of_something_else(make_llama: MakeModel, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(make_llama("model")))
     (tmp_path / "few").write_text(" ".join(map(str, range(200))))
-    with pytest.raises(AnchorError, match="need 256 ranked tokens at least, there are 200"):
+    with pytest.raises(AnchorError, match="need at least 256 ranked tokens, there are 200"):
         extract_terms(checkpoint, replace(PAPER, anchors=f"rank:{tmp_path / 'few'}", m=4096))
     (tmp_path / "ids").write_text("the and of")
     with pytest.raises(RecipeError, match="not a list of token ids"):

@@ -1,4 +1,4 @@
-"""Numbers are compared by a digest that a new decoder leaves as it is."""
+"""The digest by which fingerprints are compared does not depend on the decoder."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ from huref.registry.stores import create_store, open_store
 from tests.support.zoo import ZOO
 
 NOW = load_recipe()[0]
-BEFORE = replace(NOW, decoder="0" * 12)  # a decoder that nobody has any more
+BEFORE = replace(NOW, decoder="0" * 12)  # a decoder that does not exist
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def records() -> dict[str, Record]:
 
 @pytest.fixture
 def older(records: dict[str, Record], tmp_path: Path) -> Path:
-    """A record that was saved when the decoder was another one."""
+    """A record that was saved with another decoder."""
     path = tmp_path / "older.safetensors"
     replace(records["llama-a"], recipe=BEFORE).save(path)
     return path
@@ -43,13 +43,13 @@ def older(records: dict[str, Record], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bases(records: dict[str, Record], tmp_path: Path) -> Store:
-    """A registry that was begun then."""
+    """A registry that was created with that decoder."""
     store = create_store(str(tmp_path / "bases"), BEFORE)
     store.add([make_entry(replace(records["llama-a"], recipe=BEFORE))])
     return store
 
 
-def test_files_in_the_current_folder_take_no_part(
+def test_files_in_the_current_folder_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
@@ -66,13 +66,13 @@ def test_files_in_the_current_folder_take_no_part(
         {"damping": 0.2}, {"encoder": "0" * 12},
     ],
 )  # fmt: skip
-def test_whatever_makes_the_numbers_is_in_the_digest(changes: dict[str, object]) -> None:
+def test_every_field_but_the_decoder_changes_the_digest(changes: dict[str, object]) -> None:
     other: Recipe = replace(NOW, **changes)  # type: ignore[arg-type]
     assert other.digest != NOW.digest
     assert other.differences(NOW) == list(changes)
 
 
-def test_the_decoder_makes_the_picture_alone() -> None:
+def test_the_decoder_changes_the_picture_digest_only() -> None:
     assert BEFORE.digest == NOW.digest
     assert BEFORE.picture_digest != NOW.picture_digest
     assert BEFORE.differences(NOW) == []
@@ -86,7 +86,7 @@ def test_records_of_two_decoders_are_compared(older: Path, tmp_path: Path) -> No
     data = json.loads(result.stdout)
     assert data["recipe"] == NOW.digest
     assert data["pairs"][0]["verdict"] == "descends"
-    assert page.read_text("utf-8").count("data:image/png") >= 2  # both have a dog
+    assert page.read_text("utf-8").count("data:image/png") >= 2  # both models have a picture
     with pytest.raises(RecipeError, match="encoder differ"):
         huref.compare([older, _with_encoder(older, tmp_path)])
 
@@ -98,7 +98,9 @@ def _with_encoder(path: Path, folder: Path) -> Path:
     return folder / "other-encoder.safetensors"
 
 
-def test_a_fingerprint_is_not_redrawn_unasked(records: dict[str, Record]) -> None:
+def test_a_fingerprint_is_redrawn_by_another_decoder_on_request_only(
+    records: dict[str, Record],
+) -> None:
     record = replace(records["llama-a"], recipe=BEFORE)
     with pytest.raises(RecordError, match="made for the decoder 000000000000"):
         render(record)
@@ -113,7 +115,7 @@ def test_a_picture_says_which_decoder_drew_it(records: dict[str, Record], tmp_pa
     assert read_picture(path).recipe == NOW
 
 
-def test_a_registry_outlives_its_decoder(bases: Store, tmp_path: Path) -> None:
+def test_a_registry_can_be_used_with_another_decoder(bases: Store, tmp_path: Path) -> None:
     store, child = open_store(bases.uri), str(ZOO / "llama-a-finetune")
     for arguments in (
         ["registry", "search", store.uri, child],
@@ -128,7 +130,7 @@ def test_a_registry_outlives_its_decoder(bases: Store, tmp_path: Path) -> None:
     assert all(image is not None for image in draw_map(store).images)
 
 
-def test_a_fleet_goes_on_with_a_new_decoder(bases: Store, tmp_path: Path) -> None:
+def test_a_fleet_continues_with_another_decoder(bases: Store, tmp_path: Path) -> None:
     listed = tmp_path / "models.txt"
     listed.write_text(f"{ZOO / 'llama-a'}\n{ZOO / 'llama-b'}\n")
     arguments = ["fleet", str(listed), "-o", bases.uri, "--json"]
@@ -141,7 +143,7 @@ def test_a_fleet_goes_on_with_a_new_decoder(bases: Store, tmp_path: Path) -> Non
         assert min(image.size) > 100
 
 
-def test_an_export_of_before_is_taken_in(bases: Store, tmp_path: Path) -> None:
+def test_an_export_with_a_former_digest_can_be_imported(bases: Store, tmp_path: Path) -> None:
     out = tmp_path / "bases.jsonl"
     assert export(bases, str(out)) == 1
     head, line = out.read_text("utf-8").splitlines()
@@ -151,7 +153,9 @@ def test_an_export_of_before_is_taken_in(bases: Store, tmp_path: Path) -> None:
     assert create_store(str(tmp_path / "copy"), recipe).add(entries) == 1
 
 
-def test_a_kept_record_serves_any_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_record_is_used_with_any_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
     first, _ = measure(str(ZOO / "llama-b"), cache=True)
     (kept,) = (tmp_path / "home" / "records").iterdir()

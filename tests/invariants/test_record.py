@@ -1,4 +1,4 @@
-"""Records and pictures that were tampered with."""
+"""Records and pictures: contents, and refusal of damaged ones."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_record_holds_what_the_design_says(made: Path) -> None:
+def test_contents_of_a_record_file(made: Path) -> None:
     with safe_open(made / "b.safetensors", "pt") as file:
         assert file.get_slice("terms").get_shape() == [2, 3, 512, 512]
         assert file.get_slice("latent").get_shape() == [512]
@@ -41,6 +41,8 @@ def test_a_record_holds_what_the_design_says(made: Path) -> None:
     assert all(bytes.fromhex(text) or number == -1 for text, number in rows)
     record = load_record(made / "b.safetensors")
     picture = open_record(str(made / "b.png"))
+    assert record.latent is not None
+    assert picture.latent is not None
     assert (record.latent == picture.latent).all()
     assert record.recipe == picture.recipe
 
@@ -60,7 +62,7 @@ EDITS: dict[str, Edit] = {
     "NaN": lambda t, _: t["terms"].view(-1)[:1].fill_(float("nan")),
     "infinite latent": lambda t, _: t["latent"][:1].fill_(float("inf")),
     "too few anchors": lambda _, m: m.update(anchors="[]"),
-    "anchors that are no hex": lambda _, m: m.update(anchors='[["zz", 1]]'),
+    "anchors that are not hex": lambda _, m: m.update(anchors='[["zz", 1]]'),
     "no recipe": lambda _, m: m.pop("recipe"),
     "a recipe with a surplus field": lambda _, m: m.update(
         recipe=json.dumps(json.loads(m["recipe"]) | {"x": 1})
@@ -89,7 +91,7 @@ def read_all(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata())
 
 
-def test_units_and_traits_come_back(made: Path) -> None:
+def test_units_and_traits_are_restored(made: Path) -> None:
     record = load_record(made / "b.safetensors")
     assert record.units is not None
     assert record.units.networks.tolist() == [[1, -1, 192], [2, -1, 192]]
@@ -117,7 +119,7 @@ def test_a_record_of_an_older_huref_has_no_units(made: Path, tmp_path: Path) -> 
     assert pair.evidence.verdict == "descends"
 
 
-def test_a_record_without_relations_is_judged_as_before(made: Path, tmp_path: Path) -> None:
+def test_a_record_without_relations_is_judged_by_its_barcodes(made: Path, tmp_path: Path) -> None:
     tensors, metadata = read_all(made / "b.safetensors")
     old = {name: tensor for name, tensor in tensors.items() if "relations" not in name}
     assert len(old) == len(tensors) - 2
@@ -138,7 +140,7 @@ DAMAGED_UNITS: dict[str, Edit] = {
     "NaN in a relation": lambda t, _: t["relations.cosines"][:1].fill_(float("nan")),
     "too few relations": lambda t, _: t["relations.networks"][0, 2:].fill_(2),
     "too few barcodes": lambda t, _: t["barcodes.networks"][0, 3:].fill_(1),
-    "traits that are none": lambda _, m: m.update(traits="[]"),
+    "traits of another type": lambda _, m: m.update(traits="[]"),
 }
 
 
@@ -169,6 +171,7 @@ def test_damaged_pictures_are_refused(
 ) -> None:
     with Image.open(made / "b.png") as image:
         image.load()
+        assert isinstance(image, PngImagePlugin.PngImageFile)
         text = dict(image.text) | {key: value}
         information = PngImagePlugin.PngInfo()
         for name, content in text.items():

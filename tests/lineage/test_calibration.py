@@ -1,4 +1,4 @@
-"""The rate of errors that verdicts cite."""
+"""The error rate that tables and reports print."""
 
 import json
 
@@ -34,11 +34,11 @@ def test_each_end_leaves_a_fortieth_outside(successes: int, trials: int) -> None
         assert binom.cdf(successes, trials, high) == pytest.approx(0.025)
 
 
-def test_nothing_tried_says_nothing() -> None:
+def test_no_trials_give_the_whole_interval() -> None:
     assert exact_interval(0, 0) == (0.0, 1.0)
 
 
-def test_what_ships_is_said_in_a_sentence() -> None:
+def test_the_shipped_calibration_as_a_sentence() -> None:
     calibration = load_calibration()
     assert calibration is not None
     assert str(calibration).startswith(f"false positives: {calibration.called_related} of ")
@@ -46,11 +46,11 @@ def test_what_ships_is_said_in_a_sentence() -> None:
     assert f"to {100 * calibration.interval[1]:.2g} %" in str(calibration)
 
 
-def test_the_file_holds_the_interval_that_is_said() -> None:
+def test_the_file_holds_the_same_interval() -> None:
     calibration = load_calibration()
     assert calibration is not None
-    held = json.loads(locate(FILE).read_text("utf-8"))["interval"]
-    assert held == pytest.approx(calibration.interval, abs=1e-6)
+    interval = json.loads(locate(FILE).read_text("utf-8"))["interval"]
+    assert interval == pytest.approx(calibration.interval, abs=1e-6)
 
 
 def test_a_rate_is_named_after_its_pairs() -> None:
@@ -59,7 +59,7 @@ def test_a_rate_is_named_after_its_pairs() -> None:
 
 def test_the_thresholds_are_the_measured_ones() -> None:
     """The quartiles of the gap that `python -m scripts.evaluate lineage` found, rounded."""
-    held = json.loads(locate(FILE).read_text("utf-8"))["retention"]
-    assert pytest.approx(held["shared_initialisation"], abs=2e-3) == TWIN_RETENTION
-    assert pytest.approx(held["descends"], abs=2e-3) == DESCENT_RETENTION
-    assert held["twins"] < TWIN_RETENTION < DESCENT_RETENTION < held["relatives"]
+    measured = json.loads(locate(FILE).read_text("utf-8"))["retention"]
+    assert pytest.approx(measured["shared_initialisation"], abs=2e-3) == TWIN_RETENTION
+    assert pytest.approx(measured["descends"], abs=2e-3) == DESCENT_RETENTION
+    assert measured["twins"] < TWIN_RETENTION < DESCENT_RETENTION < measured["relatives"]

@@ -1,4 +1,4 @@
-"""Which of two relatives came first, where something says so."""
+"""Which of two relatives came first, where a change shows it."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def parent() -> Record:
 
 
 def direction(a: Record, b: Record) -> Direction | None:
-    """Of a pair; whichever is named first, the answer is the same model."""
+    """The direction of a pair; the order of the two models must not change the result."""
     forward, backward = (build_table(pair).pairs[0].evidence.direction for pair in ((a, b), (b, a)))
     if forward is None or backward is None:
         assert forward is backward
@@ -41,7 +41,10 @@ def direction(a: Record, b: Record) -> Direction | None:
 
 @pytest.mark.parametrize(
     ("child", "why"),
-    [("llama-a-extended", "512 more"), ("llama-a-pruned", "blocks of a that are missing in b: 1")],
+    [
+        ("llama-a-extended", "512 more tokens"),
+        ("llama-a-pruned", "blocks of a that are missing in b: 1"),
+    ],
 )
 def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     found = direction(parent, full(ZOO / child))
@@ -54,9 +57,9 @@ def test_children_of_the_zoo(parent: Record, child: str, why: str) -> None:
     ("kind", "why"),
     [
         ("upcycling", "the experts of b come from one network of a"),
-        ("no-op-layers", "blocks of b that do nothing: 3"),
-        ("layer-duplication", "blocks of a that b holds twice: 1"),
-        ("vocabulary-extension", "more"),
+        ("no-op-layers", "blocks of b that write nothing: 3"),
+        ("layer-duplication", "blocks of a that b repeats: 1"),
+        ("vocabulary-extension", "more tokens"),
     ],
 )
 def test_copies_that_were_changed(parent: Record, tmp_path: Path, kind: str, why: str) -> None:
@@ -90,7 +93,7 @@ def test_a_network_that_was_padded_or_widened_is_younger(
     found = direction(parent, full(copy))
     assert found is not None
     assert found.older == "a"
-    assert "empty or copies" in found.why
+    assert "zero or copies" in found.why
 
 
 def damage(source: Path, copy: Path, change: Callable[[Tensor], Tensor]) -> Record:
@@ -135,18 +138,18 @@ def test_a_twin_of_an_eighth_of_its_rank_is_no_descendant(parent: Record, tmp_pa
     assert evidence.direction is None
 
 
-def test_nothing_is_said_without_a_sign(parent: Record, tmp_path: Path) -> None:
+def test_without_a_sign_there_is_no_direction(parent: Record, tmp_path: Path) -> None:
     attack(ZOO / "llama-a", ["rotation", "head-maps", "ffn-scaling"], tmp_path / "copy")
     assert direction(parent, full(tmp_path / "copy")) is None
     assert direction(parent, full(ZOO / "llama-a-twin")) is None
     assert direction(full(ZOO / "llama-a-pruned"), full(ZOO / "llama-b")) is None
 
 
-def test_what_a_child_learned_its_parent_does_not_hold(parent: Record) -> None:
+def test_a_parent_lacks_what_its_child_learned(parent: Record) -> None:
     found = direction(parent, full(ZOO / "llama-a-continued"))
     assert found is not None
     assert found.older == "a"
-    assert "b holds all of what a learned, a 9" in found.why
+    assert "b retains 100.0 % of what a learned, a retains 9" in found.why
 
 
 def test_four_bits_make_a_child(parent: Record) -> None:
@@ -159,14 +162,14 @@ def test_four_bits_make_a_child(parent: Record) -> None:
     assert found.older == "a"
 
 
-def test_signs_that_contradict_each_other_say_nothing(parent: Record) -> None:
+def test_signs_that_contradict_each_other_give_no_direction(parent: Record) -> None:
     assert parent.traits is not None
     extended = full(ZOO / "llama-a-extended")
     quantised = replace(parent, model="q", traits=replace(parent.traits, levels=11.0))
     assert direction(quantised, extended) is None
 
 
-def test_levels_of_grids() -> None:
+def test_levels_of_quantised_weights() -> None:
     torch.manual_seed(0)
     weights = torch.randn(128, 64)
     exact = count_levels(weights)

@@ -1,4 +1,4 @@
-"""Which block comes from which, on models whose making is known."""
+"""Which block comes from which, on models of known construction."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from huref.attacks import attack
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.evidence import LayerMap
-from huref.lineage.layers import map_layers
+from huref.lineage.layer_map import map_layers
 from huref.lineage.table import build_table
 from tests.support.zoo import ZOO
 
@@ -66,7 +66,7 @@ def test_stacking_and_splicing_show(parent: UnitFeatures, stranger: UnitFeatures
     assert map_layers(stranger, spliced).source == (None, None, 2, 3, 4)
 
 
-def test_a_graft_outside_the_recipes_layers_is_a_relation(tmp_path: Path) -> None:
+def test_blocks_outside_the_recipes_layers_show_a_relation(tmp_path: Path) -> None:
     """Only the last blocks come from llama-a; the recipe's own come from llama-b."""
     a, b = (open_record(str(ZOO / n), depth="full", cache=True) for n in ("llama-a", "llama-b"))
     assert a.units is not None
@@ -104,7 +104,7 @@ def splice(folder: Path, blocks: Sequence[int]) -> Path:
 
 
 def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
-    """A block's token features mean nothing under other embeddings; its barcodes still do."""
+    """Token features of a block depend on embeddings, its barcodes do not."""
     names = ("llama-a", "llama-b", "mistral-d", "llama-a-twin")
     others = [open_record(str(ZOO / name), depth="full", cache=True) for name in names]
     pairs = [build_table([other, spliced]).pairs[0] for other in others]
@@ -116,34 +116,34 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
     assert "barcodes" in pairs[1].why
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
-    halves = "; 2 of 5 blocks of the first and 2 of 5 of the second have no counterpart"
+    halves = "; 2 of 5 blocks of the first model and 2 of 5 of the second have no counterpart"
     assert pairs[0].why.endswith(halves)
     assert pairs[1].why.endswith(halves.replace("2 of", "3 of"))
 
 
-def test_a_splice_between_the_blocks_read_asks_for_all(tmp_path: Path) -> None:
+def test_a_splice_between_the_compared_blocks_suggests_full_depth(tmp_path: Path) -> None:
     path = splice(tmp_path / "spliced", (2, 3, 4))
     parents = [ZOO / "llama-a", ZOO / "llama-b"]
     for parent in parents:
         for models in ([parent, path], [path, parent]):
             [pair] = huref.compare(models).pairs
-            asked = "in 1 of 2 blocks compared no unit corresponds, --depth full"
+            advice = "no hidden unit corresponds in 1 of 2 compared blocks, --depth full"
             if parent is parents[0]:
                 assert pair.evidence.verdict == "descends"
-                assert asked in pair.why
+                assert advice in pair.why
             else:
                 assert "--depth full" in pair.why
 
 
 @pytest.mark.parametrize("child", ["llama-a-finetune", "llama-a-twin", "llama-a-pruned"])
-def test_relatives_that_are_no_splice_are_not_said_to_be(child: str) -> None:
+def test_relatives_without_a_splice_get_no_such_clause(child: str) -> None:
     a, b = (open_record(str(ZOO / name), depth="full", cache=True) for name in ("llama-a", child))
     assert "counterpart" not in build_table([a, b]).pairs[0].why
     if child != "llama-a-pruned":
         assert "--depth" not in huref.compare([ZOO / "llama-a", ZOO / child]).pairs[0].why
 
 
-def test_strangers_of_a_few_blocks_are_said_to_be_that() -> None:
+def test_unrelated_names_the_number_of_compared_blocks() -> None:
     pair = huref.compare([ZOO / "llama-a", ZOO / "llama-b"]).pairs[0]
     assert pair.evidence.verdict == "unrelated"
     assert pair.why.endswith("; 2 of 5 blocks were compared, --depth full compares all")
@@ -167,12 +167,14 @@ def test_width_pruning_and_permutation_do_not_hide_it(parent: UnitFeatures) -> N
     assert map_layers(parent, shuffled).source == (0, 1, 2, 3, 4)
 
 
-def test_nothing_comes_from_a_stranger(parent: UnitFeatures, stranger: UnitFeatures) -> None:
+def test_no_block_comes_from_an_unrelated_model(
+    parent: UnitFeatures, stranger: UnitFeatures
+) -> None:
     assert map_layers(parent, stranger).source == (None,) * 5
     assert map_layers(parent, full(ZOO / "mistral-d")).source == (None,) * 5
 
 
-def test_layers_that_do_nothing_come_from_nowhere(parent: UnitFeatures, tmp_path: Path) -> None:
+def test_idle_blocks_have_no_source(parent: UnitFeatures, tmp_path: Path) -> None:
     attack(ZOO / "llama-a", ["no-op-layers", "ffn-permutation"], tmp_path / "attacked")
     found: LayerMap = map_layers(parent, full(tmp_path / "attacked"))
     assert len(found.source) == 8

@@ -1,4 +1,4 @@
-"""Merges: who the parents are and how much of each, on mixtures that are made here."""
+"""Merges: parents and shares, on mixtures made here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_the_table_finds_the_zoos_merge() -> None:
     (mixing,) = table.mixings
     assert Path(mixing.child).name == "llama-a-merge"
     assert mixing.shares == pytest.approx((0.5, 0.5), abs=0.03)
-    # A mean lies nearer to the root than its parents, and yet it came after them.
+    # A mean is nearer to the root than its parents, although it came after them.
     older = {frozenset((Path(p.a).name, Path(p.b).name)): p.older for p in table.pairs}
     for parent in ("llama-a-finetune", "llama-a-finetune-2"):
         named = older[frozenset(("llama-a-merge", parent))]

@@ -1,4 +1,4 @@
-"""What one training wrote into units, told from the draw that they began as, on models we draw."""
+"""Retention: what models learned, apart from their common initialisation, on synthetic models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,20 +10,20 @@ from torch import Tensor
 from huref.architecture.block import FeedForward
 from huref.invariants.barcodes import UnitVectors
 from huref.invariants.relations import Relations, measure_relations
-from huref.lineage.retention import Retention, in_words, mean_retention, measure_retention
-from huref.lineage.units import Matching
+from huref.lineage.retention import Retention, as_percent, mean_retention, measure_retention
+from huref.lineage.unit_matching import UnitMatching
 
 WIDTH, HIDDEN = 64, 192
 ALL = torch.arange(HIDDEN)
 Matrices = Sequence[Tensor]  # gate, up and down, each (units, width)
 
 
-def draw() -> list[Tensor]:
+def initialise() -> list[Tensor]:
     return [torch.randn(HIDDEN, WIDTH) for _ in range(3)]
 
 
 def learn(weights: Matrices, strength: float = 0.7, noise: float = 0.1) -> list[Tensor]:
-    """Training: a few strong directions of its own, and a little of everything."""
+    """Simulated training: a few strong random directions, and weak noise on all weights."""
     rank = 4
     return [
         W
@@ -40,8 +40,8 @@ def relations_of(weights: Matrices, layer: int = 1) -> Relations:
     return Relations(measure_relations(sample), networks)
 
 
-def retention(a: Matrices, b: Matrices, matching: Matching | None = None) -> Retention:
-    same = matching or Matching.in_place(ALL, HIDDEN, HIDDEN)
+def retention(a: Matrices, b: Matrices, matching: UnitMatching | None = None) -> Retention:
+    same = matching or UnitMatching.identity(ALL, HIDDEN, HIDDEN)
     found = measure_retention(relations_of(a), relations_of(b), ((1, -1), (1, -1)), same)
     assert found is not None
     return found
@@ -53,10 +53,10 @@ def seeded() -> None:
 
 
 def test_relations_are_cosines() -> None:
-    weights = draw()
-    held = relations_of(weights)
-    assert held.fits()
-    full = held.of_network(0)
+    weights = initialise()
+    relations = relations_of(weights)
+    assert relations.fits()
+    full = relations.of_network(0)
     assert full.shape == (3, HIDDEN, 3, HIDDEN)
     expected = torch.nn.functional.cosine_similarity(weights[0][5], weights[2][7], dim=0)
     assert float(full[0, 5, 2, 7]) == pytest.approx(float(expected), abs=1e-3)
@@ -64,8 +64,8 @@ def test_relations_are_cosines() -> None:
     assert float(full[1, 9, 1, 9]) == 0
 
 
-def test_a_descendant_holds_what_its_ancestor_learned() -> None:
-    parent = learn(draw())
+def test_a_descendant_retains_what_its_ancestor_learned() -> None:
+    parent = learn(initialise())
     for strength in (0.7, 1.0, 1.5):
         found = retention(parent, learn(parent, strength))
         assert found.of_a == pytest.approx(1, abs=0.06), strength
@@ -73,16 +73,16 @@ def test_a_descendant_holds_what_its_ancestor_learned() -> None:
         assert found.larger == found.of_a
 
 
-def test_twins_hold_little_of_what_the_other_learned() -> None:
-    start = draw()
+def test_twins_retain_less_of_what_the_other_learned() -> None:
+    start = initialise()
     found = retention(learn(start), learn(start))
     assert found.carried > 0.3
     assert found.larger < 0.9
     assert found.of_a == pytest.approx(found.of_b, abs=0.1)
 
 
-def test_neither_a_basis_nor_a_scale_nor_a_sign_nor_an_order_matters() -> None:
-    parent = learn(draw())
+def test_basis_scale_sign_and_order_do_not_change_the_retention() -> None:
+    parent = learn(initialise())
     child = learn(parent)
     plain = retention(parent, child)
     R = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0]
@@ -92,20 +92,20 @@ def test_neither_a_basis_nor_a_scale_nor_a_sign_nor_an_order_matters() -> None:
     order = torch.randperm(HIDDEN)
     hidden = [(W @ R)[order] for W in (gate * s, sign * up * s, sign * down / s)]
     partner = order.argsort()
-    found = retention(parent, hidden, Matching(ALL, partner, HIDDEN, HIDDEN))
-    for mine, theirs in zip(
+    found = retention(parent, hidden, UnitMatching(ALL, partner, HIDDEN, HIDDEN))
+    for expected, value in zip(
         (plain.of_a, plain.of_b, plain.carried),
         (found.of_a, found.of_b, found.carried),
         strict=True,
     ):
-        assert mine == pytest.approx(theirs, abs=2e-3)
+        assert value == pytest.approx(expected, abs=2e-3)
 
 
-def test_too_few_units_or_other_roles_say_nothing() -> None:
-    a, b = relations_of(draw()), relations_of(draw())
-    few = Matching.in_place(torch.arange(20), HIDDEN, HIDDEN)
+def test_too_few_units_or_other_roles_give_no_retention() -> None:
+    a, b = relations_of(initialise()), relations_of(initialise())
+    few = UnitMatching.identity(torch.arange(20), HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (1, -1)), few) is None
-    same = Matching.in_place(ALL, HIDDEN, HIDDEN)
+    same = UnitMatching.identity(ALL, HIDDEN, HIDDEN)
     assert measure_retention(a, b, ((1, -1), (2, -1)), same) is None
     ungated = Relations(
         measure_relations(UnitVectors(FeedForward(torch.randn(WIDTH, HIDDEN), None,
@@ -116,22 +116,22 @@ def test_too_few_units_or_other_roles_say_nothing() -> None:
     assert measure_retention(a, ungated, ((1, -1), (1, -1)), same) is None
 
 
-def test_damage_is_noticed() -> None:
-    held = relations_of(draw())
-    assert not replace(held, cosines=held.cosines[:-1]).fits()
-    assert not replace(held, networks=held.networks[:, :3]).fits()
+def test_damaged_relations_are_detected() -> None:
+    relations = relations_of(initialise())
+    assert not replace(relations, cosines=relations.cosines[:-1]).fits()
+    assert not replace(relations, networks=relations.networks[:, :3]).fits()
     roles = torch.tensor([[1, -1, HIDDEN, 4]], dtype=torch.int32)
-    assert not replace(held, networks=roles).fits()
+    assert not replace(relations, networks=roles).fits()
 
 
 @pytest.mark.parametrize(
-    ("retention", "words"), [(1.24, "all"), (1, "all"), (0.986, "98.6 %"), (-0.1, "0.0 %")]
+    ("retention", "words"), [(1.24, "100.0 %"), (1, "100.0 %"), (0.986, "98.6 %"), (-0.1, "0.0 %")]
 )
-def test_nothing_keeps_more_than_all(retention: float, words: str) -> None:
-    assert in_words(retention) == words
+def test_a_percentage_lies_between_0_and_100(retention: float, words: str) -> None:
+    assert as_percent(retention) == words
 
 
-def test_the_mean_of_some() -> None:
+def test_mean_retention() -> None:
     parts = [Retention(1.0, 0.8, 0.9), Retention(0.8, 0.6, 0.7)]
     mean = mean_retention(parts)
     assert mean is not None

@@ -1,7 +1,8 @@
-"""Which pairs of a large table are worth a look, without tokens and without a look at each."""
+"""Which pairs of a large table are compared by units, found by barcodes alone."""
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from huref.api.open import open_record
@@ -18,11 +19,11 @@ def coded(base: Record, numbers: torch.Tensor, layers: tuple[int, ...] = (1,)) -
     return replace(base, layers=layers, barcodes=Barcodes(numbers.half(), networks))
 
 
-def test_relatives_are_brought_up_and_strangers_are_not() -> None:
+def test_relatives_are_found_and_unrelated_models_are_not() -> None:
     torch.manual_seed(0)
     base = open_record(str(ZOO / "llama-b"), cache=True)
     first = torch.randn(192, NUMBERS)
-    # Numbers of real units depend on each other; so do these.
+    # The numbers of a barcode are correlated in real models, so they are here.
     mixed = torch.randn(NUMBERS, NUMBERS)
     strangers = [coded(base, torch.randn(192, NUMBERS) @ mixed) for _ in range(120)]
     records = [coded(base, first), coded(base, first + torch.randn(192, NUMBERS)), *strangers]
@@ -42,7 +43,7 @@ def test_surprises_are_standard_normal_under_independence() -> None:
     assert float(values.abs().max()) < SURPRISE
 
 
-def test_other_blocks_sizes_and_missing_barcodes_are_no_trouble() -> None:
+def test_other_blocks_other_sizes_and_missing_barcodes() -> None:
     torch.manual_seed(0)
     base = open_record(str(ZOO / "llama-b"), cache=True)
     first = torch.randn(192, NUMBERS)
@@ -59,8 +60,8 @@ def test_other_blocks_sizes_and_missing_barcodes_are_no_trouble() -> None:
     assert screen_pairs([none, large, coded(base, first), moved]) == {(2, 3)}
 
 
-def test_a_replaced_vocabulary_is_found_in_a_large_table(monkeypatch) -> None:
-    """The terms of a model under other embeddings are those of a stranger."""
+def test_a_replaced_vocabulary_is_found_in_a_large_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under other embeddings a model's terms are those of an unrelated model."""
     monkeypatch.setattr("huref.lineage.table.MANY_PAIRS", 0)
     torch.manual_seed(0)
     names = ("llama-a", "llama-a-continued", "llama-b")

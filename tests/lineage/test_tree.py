@@ -1,4 +1,4 @@
-"""Lineage trees: their distances, their roots, and what is written of them."""
+"""Lineage trees: distances, roots and files."""
 
 import json
 import math
@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from huref.cli import main
-from huref.lineage.growing import build_forest
-from huref.lineage.joining import Adjacency, contract, join_neighbours, midpoint
+from huref.lineage.build_forest import build_forest
+from huref.lineage.neighbour_joining import Adjacency, contract, join_neighbours, midpoint
 from huref.lineage.newick import as_newick
 from huref.report.canvas import Area, Line, Words
 from huref.report.files import write_forest
@@ -65,7 +65,7 @@ def test_neighbour_joining_recovers_additive_distances() -> None:
     for i, j in combinations(range(5), 2):
         assert path_between(tree, i, j) == pytest.approx(distances[i, j])
     a, b, along = midpoint(tree, 5)
-    for leaf in (1, 4):  # the longest way is that between b and e
+    for leaf in (1, 4):  # the longest path is that between b and e
         by_a = path_between(tree, leaf, a) + along
         by_b = path_between(tree, leaf, b) + tree[a][b] - along
         assert min(by_a, by_b) == pytest.approx(7.75 / 2)
@@ -99,8 +99,8 @@ def test_a_line_of_descent_has_its_lengths_and_its_root() -> None:
     for model, ics in expected.items():
         assert depths[model] == pytest.approx(-math.log(ics), abs=0.005)
     leaves = {node.model: node for node in first.nodes if node.model is not None}
-    assert leaves[3].apart
-    assert not leaves[1].apart
+    assert leaves[3].shared_initialisation
+    assert not leaves[1].shared_initialisation
     assert leaves[1].descent == leaves[2].descent == "down"
     assert leaves[3].descent is None
     assert forest.families == (((0, 1, 2), (3,)), ((4,),), ((5,),))
@@ -119,7 +119,7 @@ def test_without_directions_the_root_is_in_the_middle() -> None:
     assert all(node.descent is None for node in tree.nodes)
 
 
-def test_pairs_without_a_verdict_are_joined_by_their_likeness() -> None:
+def test_pairs_without_a_verdict_are_joined_by_their_similarity() -> None:
     nothing = {pair: verdict("inconclusive") for pair in combinations(range(3), 2)}
     table = make_table(["a", "b", "c"], {(0, 1): 0.4, (0, 2): 0.02}, nothing)
     assert [tree.models for tree in build_forest(table).trees] == [[0, 1], [2]]
@@ -203,7 +203,7 @@ def test_fifty_models_fit_into_one_picture(tmp_path: Path) -> None:
     names = {e.text: e for e in words}
     assert set(table.labels) <= set(names)
     heights = sorted(float(names[label].attrib["y"]) for label in table.labels)
-    assert min(np.diff(heights)) >= float(words[-1].attrib["font-size"])  # none covers another
+    assert min(np.diff(heights)) >= float(words[-1].attrib["font-size"])  # no name covers another
     assert float(root.attrib["height"]) < 2500
     width = float(root.attrib["width"])
     assert all(float(e.attrib["x"]) < width for e in words)
@@ -220,7 +220,7 @@ def test_every_mark_lies_on_the_canvas(ics: float) -> None:
         assert all(0 <= x <= canvas.width and 0 <= y <= canvas.height for x, y in points), mark
 
 
-def test_the_command_tells_relatives_from_strangers(tmp_path: Path) -> None:
+def test_the_command_separates_related_from_unrelated_models(tmp_path: Path) -> None:
     out = tmp_path / "tree.json"
     names = ("llama-a", "llama-a-finetune", "llama-b")
     result = run("tree", *(ZOO / name for name in names), "-o", out)
@@ -231,7 +231,7 @@ def test_the_command_tells_relatives_from_strangers(tmp_path: Path) -> None:
     assert trees[1]["nodes"][0]["model"].endswith("llama-b")
 
 
-def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
+def test_unusable_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
     assert run("tree", "org/a", "org/b", "-o", tmp_path / "tree.pdf").exit_code == 2
     assert run("tree", "org/a", "-o", tmp_path / "tree.png").exit_code == 2
     assert run("tree", "org/a", "org/b").exit_code == 2

@@ -1,4 +1,4 @@
-"""One trained model in every container and number format gives the same terms."""
+"""A trained model gives the same terms from every container and number format."""
 
 import json
 import shutil
@@ -15,10 +15,10 @@ from huref.invariants.extract import extract_terms
 from huref.invariants.terms import pearson
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import Recipe
-from tests.support.containers import config_of, copy_asides, load, write_gguf, write_meta
+from tests.support.containers import config_of, copy_side_files, load, write_gguf, write_meta
 from tests.support.zoo import ZOO
 
-GROUP = 16  # inputs that share a scale; the zoo's models are 112 wide
+GROUP = 16  # inputs that share a scale; the zoo's models have hidden size 112
 RECIPE = Recipe("test", "latin", 256, (1, 2), "whitened-1", 0.1, "", "")
 
 
@@ -39,7 +39,7 @@ def is_linear(name: str) -> bool:
 def with_settings(
     folder: Path, target: Path, tensors: dict[str, Tensor], **settings: object
 ) -> Path:
-    copy_asides(folder, target)
+    copy_side_files(folder, target)
     config = config_of(folder) | ({"quantization_config": settings} if settings else {})
     (target / "config.json").write_text(json.dumps(config))
     contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
@@ -49,7 +49,7 @@ def with_settings(
 
 def as_torch(is_zip: bool) -> Callable[[Path, Path], Path]:
     def write(folder: Path, target: Path) -> Path:
-        copy_asides(folder, target)
+        copy_side_files(folder, target)
         path = target / "pytorch_model.bin"
         torch.save(load(folder), path, _use_new_zipfile_serialization=is_zip)
         return target
@@ -58,13 +58,13 @@ def as_torch(is_zip: bool) -> Callable[[Path, Path], Path]:
 
 
 def sharded(folder: Path, target: Path) -> Path:
-    copy_asides(folder, target)
+    copy_side_files(folder, target)
     weight_map = {}
     for number, name in enumerate(load(folder)):
         weight_map[name] = f"model-{number % 3}.safetensors"
     for file in set(weight_map.values()):
-        held = {n: t for n, t in load(folder).items() if weight_map[n] == file}
-        safetensors.torch.save_file(held, target / file)
+        shard = {n: t for n, t in load(folder).items() if weight_map[n] == file}
+        safetensors.torch.save_file(shard, target / file)
     index = {"weight_map": weight_map}
     (target / "model.safetensors.index.json").write_text(json.dumps(index))
     return target
@@ -73,17 +73,18 @@ def sharded(folder: Path, target: Path) -> Path:
 def as_meta(parts: int) -> Callable[[Path, Path], Path]:
     def write(folder: Path, target: Path) -> Path:
         write_meta(folder, target, parts)
-        copy_asides(folder, target, "tokenizer.json")
+        copy_side_files(folder, target, "tokenizer.json")
         return target
 
     return write
 
 
 def padded(folder: Path, target: Path, width: int = 128) -> Path:
-    """The model with zeros added to the residual stream, as blocks of 32 need; same terms."""
+    """Pad the residual stream with zeros to a multiple of 32; the terms stay the same."""
     more = width - config_of(folder)["hidden_size"]
     tensors = {}
     for name, tensor in load(folder).items():
+        pad: tuple[int, ...]
         if name.endswith("norm.weight"):
             pad, value = (0, more), 1.0
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -143,7 +144,7 @@ def as_fp8(block: int | None, dtype: torch.dtype) -> Callable[[Path, Path], Path
 
 
 def rounded(tensor: Tensor, size: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(in, out) integers, zeros and scales of round-to-nearest in groups of inputs."""
+    """Quantise by rounding to nearest in groups of inputs: integers (in, out), zeros, scales."""
     grouped = tensor.float().T.reshape(-1, size, tensor.shape[0])  # (groups, size, out)
     low, high = grouped.amin(dim=1), grouped.amax(dim=1)
     scale = ((high - low) / (2**bits - 1)).clamp(min=1e-8).half()
@@ -153,8 +154,8 @@ def rounded(tensor: Tensor, size: int, bits: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def words(integers: Tensor) -> Tensor:
-    """(n, columns) 4-bit integers to (n / 8, columns) int32."""
-    packed = sum(integers[i::8] << (4 * i) for i in range(8))
+    """Pack 4-bit integers (n, columns) into (n / 8, columns) int32."""
+    packed = torch.stack([integers[i::8] << (4 * i) for i in range(8)]).sum(0)
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32)
 
 
@@ -288,10 +289,9 @@ FORMS = {
     "fp8 e4m3, blocks": Form(as_fp8(128, torch.float8_e4m3fn), 0.995),
     "bitsandbytes int8": Form(as_bitsandbytes("int8"), EIGHT_BIT),
     "GGUF Q5_1": Form(as_gguf("Q5_1"), FOUR_BIT),
-    # llama.cpp keeps an embedding that is also the output in Q6_K, or in Q8_0 where its width is
-    # no multiple of 256.
+    # llama.cpp quantises a tied embedding to Q6_K, or to Q8_0 if its width is no multiple of 256.
     "GGUF Q4_0, tied": Form(as_gguf("Q4_0", embedding="Q8_0"), FOUR_BIT),
-    # A separate embedding is put into four bits, too: at 112 columns whitening feels that, 0.969.
+    # An untied embedding has 4 bits, too. With 112 columns this affects whitening: ICS 0.969.
     "GGUF Q4_0, untied": Form(as_gguf("Q4_0"), 0.96),
     "GPTQ 4-bit": Form(as_gptq, FOUR_BIT),
     "AWQ": Form(as_awq, FOUR_BIT),

@@ -1,4 +1,4 @@
-"""GGUF files, read as the published checkpoints they were made from."""
+"""GGUF files, read as the published checkpoints that they were converted from."""
 
 import struct
 import time
@@ -14,32 +14,31 @@ from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.formats.gguf import read_header
 from huref.loader.ranges import LocalFile, Meter
-from huref.loader.sources.gguf import fused_rows
-from huref.loader.sources.gguf_names import DIALECTS, MIXTRAL_DIALECT
+from huref.loader.sources.gguf_names import ARCHITECTURES, MIXTRAL_ARCHITECTURE
+from huref.loader.sources.gguf_tensors import fused_rows
 from huref.loader.tensors import rotary_halves
 from tests.support.containers import load, write_gguf
 from tests.support.hub_server import LoopbackHub
 from tests.support.small_models import some_words
 
 MakeModel = Callable[..., Path]
-ARCHITECTURES = {name: kind for kind, name in gguf.constants.MODEL_ARCH_NAMES.items()}
+GGUF_ARCHITECTURES = {name: kind for kind, name in gguf.constants.MODEL_ARCH_NAMES.items()}
 ESSENTIAL = ("token_embd", "attn_q", "attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 
-@pytest.mark.parametrize("architecture", [*DIALECTS, "mixtral"])
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mixtral"])
 def test_names_are_those_of_the_gguf_package(architecture: str) -> None:
-    dialect = DIALECTS.get(architecture, MIXTRAL_DIALECT)
-    kind = ARCHITECTURES["llama" if architecture == "mixtral" else architecture]
+    names = ARCHITECTURES.get(architecture, MIXTRAL_ARCHITECTURE).names
+    kind = GGUF_ARCHITECTURES["llama" if architecture == "mixtral" else architecture]
     table = gguf.get_tensor_name_map(kind, 2)
     known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[kind]}
     checked = 0
-    for ours, published in dialect.names.items():
+    for name, published in names.items():
         stacked = published.replace(".{e}", "").format(i=1)
-        theirs = table.get_name(stacked)
-        expected = ours.replace(".{e}", "").format(i=1)
-        if theirs is not None and ours.replace("{i}", "{bid}") in known:
-            assert theirs == expected
-            checked += any(role in ours for role in ESSENTIAL)
+        expected = table.get_name(stacked)
+        if expected is not None and name.replace("{i}", "{bid}") in known:
+            assert name.replace(".{e}", "").format(i=1) == expected
+            checked += any(role in name for role in ESSENTIAL)
     assert checked >= 4
 
 
@@ -73,21 +72,21 @@ def test_lossless_files_give_the_published_tensors(
 
 
 def test_transformers_reads_the_same_from_a_file(make_llama: MakeModel, tmp_path: Path) -> None:
-    """The writer in these tests and our reader agree with a third party."""
+    """transformers reads what the writer in these tests writes as huref does."""
     from transformers.modeling_gguf_pytorch_utils import (
         BloomTensorProcessor,
         LlamaTensorProcessor,
     )
 
     weight = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
-    theirs = LlamaTensorProcessor()._reverse_permute_weights(weight, 3, 3)
-    assert np.array_equal(theirs, weight[rotary_halves(24, 3).numpy()])
+    expected = LlamaTensorProcessor()._reverse_permute_weights(weight, 3, 3)
+    assert np.array_equal(expected, weight[rotary_halves(24, 3).numpy()])
     fused = np.random.default_rng(0).normal(size=(36, 12)).astype(np.float32)
-    theirs = BloomTensorProcessor()._reverse_reshape_weights(fused, 3, 12)
-    assert np.array_equal(theirs, fused[fused_rows(36, 3, 3).numpy()])
+    expected = BloomTensorProcessor()._reverse_reshape_weights(fused, 3, 12)
+    assert np.array_equal(expected, fused[fused_rows(36, 3, 3).numpy()])
 
 
-def test_multi_query_groups_hold_their_queries_then_key_then_value() -> None:
+def test_fused_rows_are_grouped_by_key_value_head() -> None:
     # 4 heads, 2 groups, heads of 1: stored q0 q1 q2 q3 k0 k1 v0 v1
     assert fused_rows(8, 4, 2).tolist() == [0, 1, 4, 6, 2, 3, 5, 7]
 
@@ -115,8 +114,10 @@ DECODED = [k for k in gguf.quants._type_traits if k.name not in ("BF16",)]
 
 
 @pytest.mark.parametrize("kind", DECODED, ids=lambda kind: kind.name)
-def test_every_type_that_the_package_decodes_is_read(tmp_path: Path, kind: int) -> None:
-    """Any bytes are blocks of some type; NaN scales among them are part of the comparison."""
+def test_every_type_that_the_package_decodes_is_read(
+    tmp_path: Path, kind: gguf.GGMLQuantizationType
+) -> None:
+    """Random bytes are valid blocks of any type; NaN scales among them are compared, too."""
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     raw = np.random.default_rng(0).integers(0, 256, (5, 3 * size), dtype=np.uint8)
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
@@ -132,7 +133,7 @@ def test_every_type_that_the_package_decodes_is_read(tmp_path: Path, kind: int) 
         assert np.array_equal(read.numpy(), gguf.dequantize(raw, kind), equal_nan=True)
 
 
-def test_experts_are_tensors_of_their_own(tmp_path: Path) -> None:
+def test_each_expert_is_a_separate_tensor(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
     writer.add_expert_count(3)
     stack = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
@@ -148,11 +149,11 @@ def test_experts_are_tensors_of_their_own(tmp_path: Path) -> None:
     assert checkpoint.config["model_type"] == "mixtral"
 
 
-def test_a_split_latent_projection_is_put_together(tmp_path: Path) -> None:
-    """As DeepSeek's converters write it since 2025: keys transposed, head by head."""
+def test_key_and_value_halves_of_a_latent_projection_are_joined(tmp_path: Path) -> None:
+    """As llama.cpp's DeepSeek converter has written it since 2025: keys transposed by head."""
     heads, nope, value, rank = 3, 4, 5, 6
     kv_b = torch.randn(heads * (nope + value), rank)
-    keys, values = kv_b.view(heads, nope + value, rank).split([nope, value], dim=1)
+    keys, values = kv_b.view(heads, nope + value, rank).split_with_sizes([nope, value], dim=1)
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
     writer.add_tensor("blk.1.attn_k_b.weight", keys.transpose(1, 2).contiguous().numpy())
     writer.add_tensor("blk.1.attn_v_b.weight", values.contiguous().numpy())
@@ -168,7 +169,7 @@ def test_a_split_latent_projection_is_put_together(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.read_rows(name, [9, 2]), kv_b[[9, 2]])
 
 
-def test_halves_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_key_and_value_halves_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "deepseek2")
     writer.add_tensor("blk.1.attn_k_b.weight", np.zeros((3, 6, 4), dtype=np.float32))
     writer.add_tensor("blk.1.attn_v_b.weight", np.zeros((2, 5, 6), dtype=np.float32))
@@ -177,7 +178,7 @@ def test_halves_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     checkpoint = open_checkpoint(str(tmp_path / "m.gguf"))
-    with pytest.raises(CheckpointError, match="not two parts"):
+    with pytest.raises(CheckpointError, match="not the key and value parts of one projection"):
         checkpoint.entry("model.layers.1.self_attn.kv_b_proj.weight")
 
 
@@ -196,7 +197,7 @@ def test_split_files_are_one_model(make_llama: MakeModel, tmp_path: Path) -> Non
         _ = open_checkpoint(str(parts[0])).names
 
 
-def test_one_file_is_chosen_over_the_hub(
+def test_one_of_several_files_on_the_hub_is_chosen(
     make_llama: MakeModel, tmp_path: Path, hub: LoopbackHub
 ) -> None:
     folder = make_llama("model", "Qwen2")
@@ -228,7 +229,7 @@ def test_a_large_vocabulary_opens_in_under_a_second(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    began = time.process_time()  # not of the wall: the machine that tests may be busy
+    began = time.process_time()  # not wall time: the machine may be busy
     header = read_header(LocalFile(tmp_path / "m.gguf", "m.gguf", Meter()))
     assert time.process_time() - began < 1.0
     assert header.metadata["tokenizer.ggml.tokens"] == tokens
@@ -245,7 +246,7 @@ def text(value: str) -> bytes:
     return number(len(value)) + value.encode()
 
 
-def described(name: str, shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
+def tensor_entry(name: str, shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
     axes = b"".join(map(number, shape))
     return text(name) + number(len(shape), "<I") + axes + number(kind, "<I") + number(offset)
 
@@ -259,7 +260,7 @@ def file_of(
 
 
 ARRAY = text("k") + number(9, "<I")
-LIES = {
+INVALID = {
     "not GGUF": b"GGML" + bytes(60),
     "empty": b"",
     "version 1": b"GGUF" + number(1, "<I") + bytes(60),
@@ -280,38 +281,38 @@ LIES = {
     "alignment as text": file_of(
         [], text("general.alignment") + number(8, "<I") + text("x"), value_count=1
     ),
-    "unknown tensor type": file_of([described("t", (4,), kind=999)]),
-    "partial blocks": file_of([described("t", (5,), kind=2)]),
+    "unknown tensor type": file_of([tensor_entry("t", (4,), kind=999)]),
+    "partial blocks": file_of([tensor_entry("t", (5,), kind=2)]),
     "many axes": file_of([text("t") + number(2**31, "<I")]),
-    "beyond the file": file_of([described("t", (1000,))]),
-    "absurd shape": file_of([described("t", (2**62, 2**62))]),
-    "absurd offset": file_of([described("t", (4,), offset=2**63)]),
-    "overlap": file_of([described("t", (4,)), described("u", (4,), offset=4)]),
-    "twice": file_of([described("t", (4,)), described("t", (4,), offset=16)]),
-    "absurd stack of experts": file_of([described("blk.0.ffn_up_exps.weight", (0, 0, 2**50))]),
+    "beyond the file": file_of([tensor_entry("t", (1000,))]),
+    "absurd shape": file_of([tensor_entry("t", (2**62, 2**62))]),
+    "absurd offset": file_of([tensor_entry("t", (4,), offset=2**63)]),
+    "overlap": file_of([tensor_entry("t", (4,)), tensor_entry("u", (4,), offset=4)]),
+    "twice": file_of([tensor_entry("t", (4,)), tensor_entry("t", (4,), offset=16)]),
+    "absurd stack of experts": file_of([tensor_entry("blk.0.ffn_up_exps.weight", (0, 0, 2**50))]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_lying_headers_are_refused(tmp_path: Path, lie: str) -> None:
-    (tmp_path / "m.gguf").write_bytes(LIES[lie])
+@pytest.mark.parametrize("fault", INVALID)
+def test_invalid_headers_are_refused(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "m.gguf").write_bytes(INVALID[fault])
     began = time.process_time()
     with pytest.raises((CheckpointError, UnsupportedModelError), match=r"m\.gguf"):
         _ = open_checkpoint(str(tmp_path / "m.gguf")).names
     assert time.process_time() - began < 5
 
 
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
-def test_files_cut_short_are_refused(make_llama: MakeModel, tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("kept", [0.001, 0.1, 0.5, 0.999])
+def test_truncated_files_are_refused(make_llama: MakeModel, tmp_path: Path, kept: float) -> None:
     write_gguf(make_llama("model"), tmp_path / "m.gguf", "llama")
     data = (tmp_path / "m.gguf").read_bytes()
-    (tmp_path / "m.gguf").write_bytes(data[: int(share * len(data))])
+    (tmp_path / "m.gguf").write_bytes(data[: int(kept * len(data))])
     with pytest.raises(CheckpointError, match=r"m\.gguf"):
         _ = open_checkpoint(str(tmp_path / "m.gguf")).names
 
 
 def test_unknown_architectures_are_named(tmp_path: Path) -> None:
     value = text("general.architecture") + number(8, "<I") + text("martian")
-    (tmp_path / "m.gguf").write_bytes(file_of([described("t", (4,))], value, value_count=1))
+    (tmp_path / "m.gguf").write_bytes(file_of([tensor_entry("t", (4,))], value, value_count=1))
     with pytest.raises(UnsupportedModelError, match="architecture 'martian'"):
         _ = open_checkpoint(str(tmp_path / "m.gguf")).names

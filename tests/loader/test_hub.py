@@ -1,4 +1,4 @@
-"""What only matters over a network: redirects, tokens, retries, and what is remembered."""
+"""Reading from the Hub: redirects, tokens, retries, and the cache of headers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,22 +9,29 @@ import torch
 
 from huref.errors import CheckpointError, NetworkError
 from huref.loader import ranges
-from huref.loader.checkpoint import open_checkpoint
+from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.hub.file import HubFile
+from huref.loader.tensors import StoredTensor
 from tests.support.hub_server import LoopbackHub
 
 MakeModel = Callable[..., Path]
 UP = "model.layers.1.mlp.up_proj.weight"
 
 
+def stored_bytes(checkpoint: Checkpoint) -> int:
+    entry = checkpoint.entry(UP)
+    assert isinstance(entry, StoredTensor)
+    return entry.nbytes
+
+
 @pytest.fixture
 def elsewhere() -> Iterator[LoopbackHub]:
-    """Where the Hub redirects to: another server, which must never see the user's token."""
+    """The server that the Hub redirects to, which must never see the user's token."""
     with LoopbackHub() as server:
         yield server
 
 
-def test_tokens_go_to_the_hub_alone_and_redirects_are_followed_once(
+def test_tokens_are_sent_to_the_hub_only_and_redirects_are_followed_once(
     hub: LoopbackHub,
     elsewhere: LoopbackHub,
     make_llama: MakeModel,
@@ -43,12 +50,12 @@ def test_tokens_go_to_the_hub_alone_and_redirects_are_followed_once(
     assert torch.equal(checkpoint.read_rows(name, rows), local.read_rows(name, rows))
     assert set(hub.tokens) == {"Bearer hf_secret"}
     assert set(elsewhere.tokens) == {None}
-    asked = [path for path, _ in hub.requests if path.endswith(".safetensors")]
-    assert len(asked) == 1  # one redirect, many ranges
-    assert sum(path in asked for path, _ in elsewhere.requests) > len(rows)
+    redirected = [path for path, _ in hub.requests if path.endswith(".safetensors")]
+    assert len(redirected) == 1  # one redirect, many ranges
+    assert sum(path in redirected for path, _ in elsewhere.requests) > len(rows)
 
 
-def test_an_expired_redirect_is_asked_for_again(
+def test_an_expired_redirect_is_requested_again(
     hub: LoopbackHub, elsewhere: LoopbackHub, make_llama: MakeModel
 ) -> None:
     folder = make_llama("model")
@@ -62,14 +69,14 @@ def test_an_expired_redirect_is_asked_for_again(
     assert sum(path.endswith(".safetensors") for path, _ in hub.requests) == 2
 
 
-def test_circular_redirects_end(hub: LoopbackHub, make_llama: MakeModel) -> None:
+def test_circular_redirects_are_an_error(hub: LoopbackHub, make_llama: MakeModel) -> None:
     hub.add("org/tiny", make_llama("model"))
     hub.redirect_to = hub.url
     with pytest.raises(NetworkError, match="redirected in circles"):
         _ = open_checkpoint("org/tiny").names
 
 
-def test_headers_are_remembered_by_commit(
+def test_headers_are_cached_by_commit(
     hub: LoopbackHub, make_llama: MakeModel, tmp_path: Path
 ) -> None:
     folder = make_llama("model", max_shard_size="100KB")
@@ -84,19 +91,19 @@ def test_headers_are_remembered_by_commit(
         return hub.bytes_sent - before
 
     first, second = read(), read()
-    weight = open_checkpoint(str(folder)).entry(UP).nbytes
+    weight = stored_bytes(open_checkpoint(str(folder)))
     assert second == weight < first
     for damaged in (tmp_path / "assets-cache").rglob("*-*-*"):
         if damaged.is_dir():
             continue
         damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert read() == first  # cut short by a full disk, say: fetched again
+    assert read() == first  # truncated cache files, as after a full disk, are fetched again
     hub.repositories["org/tiny"].folder = make_llama("other")  # a new commit
     assert open_checkpoint("org/tiny").config
     assert read() > weight
 
 
-def test_long_ranges_travel_in_pieces(
+def test_long_ranges_are_split(
     hub: LoopbackHub, make_llama: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_llama("model")
@@ -106,7 +113,7 @@ def test_long_ranges_travel_in_pieces(
     monkeypatch.setattr(ranges, "LONGEST_READ", 5000)
     before = len(hub.requests)
     assert torch.equal(checkpoint.read([UP])[UP], open_checkpoint(str(folder)).read([UP])[UP])
-    assert len(hub.requests) - before == -(-checkpoint.entry(UP).nbytes // 5000)
+    assert len(hub.requests) - before == -(-stored_bytes(checkpoint) // 5000)
 
 
 def test_retry_after_is_honoured(hub: LoopbackHub, make_llama: MakeModel) -> None:
@@ -119,7 +126,7 @@ def test_retry_after_is_honoured(hub: LoopbackHub, make_llama: MakeModel) -> Non
     assert time.perf_counter() - began >= 0.7
 
 
-def test_a_hub_that_stays_busy_is_given_up_on(
+def test_retries_of_a_busy_hub_are_limited(
     hub: LoopbackHub, make_llama: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/tiny", make_llama("model"))
@@ -128,7 +135,9 @@ def test_a_hub_that_stays_busy_is_given_up_on(
         _ = open_checkpoint("org/tiny").names
 
 
-def test_a_missing_file_of_a_repository_is_named(hub: LoopbackHub, make_llama: MakeModel) -> None:
+def test_the_error_names_a_missing_file_of_a_repository(
+    hub: LoopbackHub, make_llama: MakeModel
+) -> None:
     from huref.errors import ModelNotFoundError
 
     hub.add("org/tiny", make_llama("model"))
@@ -136,7 +145,7 @@ def test_a_missing_file_of_a_repository_is_named(hub: LoopbackHub, make_llama: M
         open_checkpoint("org/tiny/x.gguf")
 
 
-def test_names_on_the_hub_cannot_lead_out_of_the_cache(
+def test_file_names_on_the_hub_cannot_leave_the_cache(
     hub: LoopbackHub, make_llama: MakeModel
 ) -> None:
     hub.add("org/tiny", make_llama("model"))
@@ -146,7 +155,7 @@ def test_names_on_the_hub_cannot_lead_out_of_the_cache(
         repository.open("../escape")
 
 
-def test_progress_counts_towards_an_estimate(hub: LoopbackHub, make_llama: MakeModel) -> None:
+def test_the_estimate_covers_the_bytes_to_read(hub: LoopbackHub, make_llama: MakeModel) -> None:
     hub.add("org/tiny", make_llama("model", num_hidden_layers=8))
     checkpoint = open_checkpoint("org/tiny")
     estimate = checkpoint.estimate_bytes(2)

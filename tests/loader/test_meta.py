@@ -1,4 +1,4 @@
-"""Meta's consolidated files, read as the published checkpoint they correspond to."""
+"""Meta's consolidated files, read as the Hugging Face checkpoint that they correspond to."""
 
 import base64
 import json
@@ -27,15 +27,15 @@ def write_tiktoken(folder: Path, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "kv_heads", "cut_embedding"),
+    ("parts", "kv_heads", "embedding_axis"),
     [(1, 4, 1), (2, 4, 1), (2, 2, 0), (4, 2, 0)],
     ids=["Llama 1", "two parts", "Llama 3", "more parts than key-value heads"],
 )
-def test_parts_are_put_together(
-    make_llama: MakeModel, tmp_path: Path, parts: int, kv_heads: int, cut_embedding: int
+def test_parts_are_concatenated(
+    make_llama: MakeModel, tmp_path: Path, parts: int, kv_heads: int, embedding_axis: int
 ) -> None:
     folder = make_llama("model", num_key_value_heads=kv_heads)
-    write_meta(folder, tmp_path / "meta", parts, cut_embedding)
+    write_meta(folder, tmp_path / "meta", parts, embedding_axis)
     write_tiktoken(tmp_path / "meta", some_words(2048))
     published, meta = open_checkpoint(str(folder)), open_checkpoint(str(tmp_path / "meta"))
     assert set(meta.names) == set(published.names)
@@ -51,8 +51,8 @@ def test_parts_are_put_together(
     assert [t.text for t in meta.vocabulary] == [t.text for t in published.vocabulary]
 
 
-def test_the_order_of_rows_is_that_of_the_rotary_embedding() -> None:
-    """Meta rotates neighbours as complex numbers, transformers rotates halves: same logits."""
+def test_reordered_rows_fit_the_rotary_embedding_of_transformers() -> None:
+    """Meta rotates adjacent rows, transformers halves; after reordering the logits agree."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     heads, size, width = 3, 8, 5
@@ -68,14 +68,15 @@ def test_the_order_of_rows_is_that_of_the_rotary_embedding() -> None:
     def published(weight: torch.Tensor, position: int) -> torch.Tensor:
         vectors = (x @ weight[rotary_halves(heads * size, heads)].T).view(1, heads, 1, size)
         turn = (position * angles).repeat(2)[None, None]
-        return apply_rotary_pos_emb(vectors, vectors, turn.cos(), turn.sin())[0].view(heads, size)
+        turned: torch.Tensor = apply_rotary_pos_emb(vectors, vectors, turn.cos(), turn.sin())[0]
+        return turned.view(heads, size)
 
-    theirs = (meta(wq, 7) * meta(wk, 2)).sum(dim=1)
-    ours = (published(wq, 7) * published(wk, 2)).sum(dim=1)
-    torch.testing.assert_close(ours, theirs)
+    expected = (meta(wq, 7) * meta(wk, 2)).sum(dim=1)
+    found = (published(wq, 7) * published(wk, 2)).sum(dim=1)
+    torch.testing.assert_close(found, expected)
 
 
-def test_halves_undo_what_llama_cpp_writes() -> None:
+def test_rotary_halves_invert_the_interleaving_of_llama_cpp() -> None:
     weight = torch.randn(24, 5)
     assert torch.equal(interleave(weight, 3)[rotary_halves(24, 3)], weight)
 
@@ -83,12 +84,15 @@ def test_halves_undo_what_llama_cpp_writes() -> None:
 def test_a_gated_release_is_read_over_the_hub(
     make_llama: MakeModel, tmp_path: Path, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """meta-llama/Llama-2-7b as it is: consolidated.00.pth, params.json, tokenizer.model, a gate."""
+    """Gated, with consolidated.00.pth, params.json and tokenizer.model like the real Llama 2."""
     folder = make_llama("model", num_key_value_heads=4)
     write_meta(folder, tmp_path / "Llama-2-7b")
     write_tiktoken(tmp_path / "Llama-2-7b", some_words(2048))
     hub.add("meta-llama/Llama-2-7b", tmp_path / "Llama-2-7b", gated=True)
-    with pytest.raises(AccessError, match="is gated: ask for access at http"):
+    with pytest.raises(
+        AccessError,
+        match=r"meta-llama/Llama-2-7b: .*the repository is gated; ask for access at http",
+    ):
         _ = open_checkpoint("meta-llama/Llama-2-7b").names
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     checkpoint = open_checkpoint("meta-llama/Llama-2-7b")
@@ -100,7 +104,7 @@ def test_a_gated_release_is_read_over_the_hub(
     assert len(checkpoint.vocabulary) == 2048
 
 
-def test_what_does_not_fit_is_refused(make_llama: MakeModel, tmp_path: Path) -> None:
+def test_inconsistent_parts_are_refused(make_llama: MakeModel, tmp_path: Path) -> None:
     folder = tmp_path / "meta"
     write_meta(make_llama("model"), folder, parts=2)
     params = json.loads((folder / "params.json").read_text())
@@ -109,7 +113,7 @@ def test_what_does_not_fit_is_refused(make_llama: MakeModel, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"consolidated\.00\.pth.*7 heads"):
         open_checkpoint(str(folder)).read([name])
     (folder / "params.json").write_text(json.dumps(params | {"n_heads": -1}))
-    with pytest.raises(CheckpointError, match=r"params\.json has n_heads"):
+    with pytest.raises(CheckpointError, match=r"params\.json: it has n_heads"):
         _ = open_checkpoint(str(folder)).config
     torch.save({"norm.weight": torch.ones(3)}, folder / "consolidated.01.pth")
     (folder / "params.json").write_text(json.dumps(params))

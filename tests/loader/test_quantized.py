@@ -1,8 +1,9 @@
-"""Quantised numbers, against the libraries that write them, and against packing by hand."""
+"""Quantised weights, compared with the libraries that write them and with packing by hand."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -30,7 +31,7 @@ def save(tmp_path: Path) -> Callable[..., Checkpoint]:
 
 
 def check(checkpoint: Checkpoint, expected: Tensor, rtol: float = 1e-6) -> None:
-    """All ways of reading give the matrix, and its parts are hidden."""
+    """Whole, by rows or sampled, reading gives the matrix; its parts are not listed."""
     name = "x.weight"
     assert set(checkpoint.names) == {"norm.weight", name}
     assert checkpoint.entry(name).shape == tuple(expected.shape)
@@ -48,11 +49,11 @@ def some_weight() -> Tensor:
     return torch.randn(OUT, IN) * 0.05
 
 
-# --- GPTQ and AWQ: packed by hand, integer by integer, from their published descriptions --------
+# --- GPTQ and AWQ: packed by hand, integer by integer, as the formats are documented -------------
 
 
 def pack(integers: Tensor, bits: int) -> Tensor:
-    """(n, columns) small integers to (n * bits / 32, columns) int32, as one bit stream a column."""
+    """Pack integers (n, columns) as one bit stream per column, (n * bits / 32, columns) int32."""
     rows, columns = integers.shape
     words = torch.zeros(rows * bits // 32, columns, dtype=torch.int64)
     for row in range(rows):
@@ -133,7 +134,7 @@ def test_awq(save: Callable[..., Checkpoint]) -> None:
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("nested", [False, True])
-# The library's processor kernel is wrong where rows are long and no multiple of the block.
+# The CPU kernel of the library is wrong for long rows that are no multiple of the block.
 @pytest.mark.parametrize("shape", [(OUT, 128), (33, 25)])
 def test_bitsandbytes_four_bit(
     save: Callable[..., Checkpoint], kind: str, nested: bool, shape: tuple[int, int]
@@ -161,7 +162,7 @@ def test_bitsandbytes_int8(save: Callable[..., Checkpoint]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 @pytest.mark.parametrize("scale_shape", [(), (1,), (OUT,), (OUT, 1)])
-def test_fp8_with_a_scale_for_the_tensor_or_each_output(
+def test_fp8_with_one_scale_per_tensor_or_output(
     save: Callable[..., Checkpoint], dtype: torch.dtype, scale_shape: tuple[int, ...]
 ) -> None:
     weight, scale = some_weight().to(dtype), torch.rand(scale_shape)
@@ -170,7 +171,7 @@ def test_fp8_with_a_scale_for_the_tensor_or_each_output(
 
 
 def test_fp8_in_blocks(save: Callable[..., Checkpoint]) -> None:
-    """DeepSeek's: 128 x 128, the last row and column of blocks cut off."""
+    """DeepSeek's 128 x 128 blocks; those in the last row and column are smaller."""
     weight = torch.randn(200, 300).to(torch.float8_e4m3fn)
     scale = torch.rand(2, 3)
     expected = weight.float()
@@ -182,7 +183,7 @@ def test_fp8_in_blocks(save: Callable[..., Checkpoint]) -> None:
     check(checkpoint, expected)
 
 
-def test_bare_fp8_is_read_as_it_is(save: Callable[..., Checkpoint]) -> None:
+def test_fp8_without_scales_is_read_unchanged(save: Callable[..., Checkpoint]) -> None:
     weight = some_weight().to(torch.float8_e5m2)
     read = save({"x.weight": weight}, quant_method="fp8").read(["x.weight"])["x.weight"]
     assert torch.equal(read.float(), weight.float())
@@ -192,9 +193,9 @@ def test_bare_fp8_is_read_as_it_is(save: Callable[..., Checkpoint]) -> None:
 
 
 def compressed(
-    format_name: str, weight: Tensor, scale: Tensor, extra: dict[str, Tensor], **arguments: object
-) -> tuple[dict[str, Tensor], Tensor, dict]:
-    """A module compressed by the library, what the library recovers, and the settings."""
+    format_name: str, weight: Tensor, scale: Tensor, extra: dict[str, Tensor], **arguments: Any
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+    """A module compressed by the library, the weight that the library recovers, the settings."""
     pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
@@ -253,7 +254,7 @@ def test_compressed_eight_bit(
     kind: str,
     strategy: str,
     scale_shape: tuple[int, ...],
-    more: dict,
+    more: dict[str, Any],
 ) -> None:
     scale = torch.rand(scale_shape) * 0.01 + 0.001
     tensors, recovered, settings = compressed(
@@ -292,13 +293,13 @@ def test_mxfp4_experts(save: Callable[..., Checkpoint]) -> None:
     torch.manual_seed(0)
     blocks = torch.randint(0, 256, (3, OUT, 3, 16), dtype=torch.uint8)
     scales = torch.randint(118, 130, (3, OUT, 3), dtype=torch.uint8)
-    theirs = convert_moe_packed_tensors(blocks.clone(), scales.clone(), dtype=torch.float32)
+    expected = convert_moe_packed_tensors(blocks.clone(), scales.clone(), dtype=torch.float32)
     name = "experts.gate_up_proj"
     tensors = {f"{name}_blocks": blocks, f"{name}_scales": scales}
     checkpoint = save(tensors, quant_method="mxfp4")
-    assert checkpoint.entry(name).shape == tuple(theirs.shape) == (3, IN, OUT)
-    assert torch.equal(checkpoint.read([name])[name], theirs)
-    assert torch.equal(checkpoint.read_rows(name, [2, 0]), theirs[[2, 0]])
+    assert checkpoint.entry(name).shape == tuple(expected.shape) == (3, IN, OUT)
+    assert torch.equal(checkpoint.read([name])[name], expected)
+    assert torch.equal(checkpoint.read_rows(name, [2, 0]), expected[[2, 0]])
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -321,19 +322,19 @@ BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
         {"x.qweight": WORDS, "x.scales": torch.ones(0, 8), "x.qzeros": WORDS},
         {"quant_method": "gptq", "bits": 4},
     ),
-    "gptq zero points too few": (
+    "gptq with too few zero points": (
         {"x.qweight": WORDS, "x.scales": torch.ones(4, 8), "x.qzeros": WORDS[:, :0]},
         {"quant_method": "gptq", "bits": 4},
     ),
-    "gptq group of an input that is none": (
+    "gptq group index out of range": (
         {"x.qweight": WORDS, "x.scales": torch.ones(4, 8), "x.qzeros": WORDS[:, :1],
          "x.g_idx": torch.full((32,), 99)},
         {"quant_method": "gptq", "bits": 4},
     ),
-    "groups are a list": (
+    "config_groups is a list": (
         {"x.weight_packed": WORDS}, {"quant_method": "compressed-tensors", "config_groups": [1]},
     ),
-    "a block that is a word": (
+    "block size is a string": (
         {"x.weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "x.weight_scale": torch.ones(2, 2)},
         {"quant_method": "fp8", "weight_block_size": "no"},
     ),
@@ -342,7 +343,7 @@ BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
         {"x.qweight": WORDS, "x.scales": torch.ones(1, 9), "x.qzeros": WORDS},
         {"quant_method": "awq", "bits": 4},
     ),
-    "nf4 state is no JSON": (
+    "nf4 state is not JSON": (
         {"x.weight": WORDS, "x.weight.quant_state.bitsandbytes__nf4": torch.zeros(9).byte()},
         {"quant_method": "bitsandbytes"},
     ),
@@ -373,14 +374,14 @@ BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_parts_that_do_not_fit_are_refused(save: Callable[..., Checkpoint], fault: str) -> None:
+def test_inconsistent_parts_are_refused(save: Callable[..., Checkpoint], fault: str) -> None:
     tensors, settings = BROKEN[fault]
     checkpoint = save(tensors, **settings)
     with pytest.raises(CheckpointError):
         checkpoint.read(checkpoint.names)
 
 
-def test_integers_that_nothing_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
+def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) -> None:
     checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
-    with pytest.raises(WeightsError, match=r"'x\.weight' holds integers"):
+    with pytest.raises(WeightsError, match=r"'x\.weight': it holds integers"):
         read_tensors(checkpoint, {"x": "x.weight"})

@@ -1,4 +1,4 @@
-"""The limiter against the Hub's headers, on a clock that tests move."""
+"""The rate limiter with the Hub's headers, on a clock that the tests set."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import pytest
 from huref.errors import NetworkError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.hub import rate
-from huref.loader.hub.rate import RateLimiter, seconds_asked
+from huref.loader.hub.rate import RateLimiter, retry_after
 from tests.support.hub_server import LoopbackHub
 
 
@@ -38,66 +38,62 @@ def limiter(clock: Clock) -> RateLimiter:
     return RateLimiter(margin=2, clock=clock)
 
 
-def test_a_used_up_window_is_waited_for_and_the_next_one_counted_down(
+def test_requests_wait_for_the_next_window_and_are_counted_in_it(
     limiter: RateLimiter, clock: Clock
 ) -> None:
     assert limiter.reserve("api") == 0  # nothing is known yet
     limiter.learn("api", 200, stated(left=4, seconds=30))
     assert [limiter.reserve("api") for _ in range(3)] == [0, 0, 30]
-    assert limiter.reserve("resolvers") == 0  # counted apart
+    assert limiter.reserve("resolvers") == 0  # counted separately
     clock.now += 29
     assert limiter.reserve("api") == pytest.approx(1)
     clock.now += 1
     assert [limiter.reserve("api") for _ in range(9)] == [0] * 8 + [60]
 
 
-def test_answers_arriving_late_do_not_undo_what_is_known(
-    limiter: RateLimiter, clock: Clock
-) -> None:
+def test_late_answers_do_not_reset_the_count(limiter: RateLimiter, clock: Clock) -> None:
     limiter.learn("api", 200, stated(left=5, seconds=30))
     limiter.reserve("api")
-    limiter.learn("api", 200, stated(left=9, seconds=30))  # older, overtaken on the way
+    limiter.learn("api", 200, stated(left=9, seconds=30))  # an older answer that arrives late
     assert [limiter.reserve("api") for _ in range(3)] == [0, 0, 30]
     clock.now += 31
     assert limiter.reserve("api") == 0
-    limiter.learn("api", 200, stated(left=0, seconds=1))  # about the window before
+    limiter.learn("api", 200, stated(left=0, seconds=1))  # about the previous window
     assert limiter.reserve("api") == 0
 
 
-def test_a_refusal_stops_everybody_for_as_long_as_it_says(
-    limiter: RateLimiter, clock: Clock
-) -> None:
+def test_a_refusal_delays_all_requests_by_retry_after(limiter: RateLimiter, clock: Clock) -> None:
     limiter.learn("api", 429, {"Retry-After": "7"})
     assert limiter.reserve("api") == 7
-    limiter.learn("api", 503, {"Retry-After": "100"})  # one server's trouble, not the token's
+    limiter.learn("api", 503, {"Retry-After": "100"})  # an error of one server, not a rate limit
     assert limiter.reserve("api") == 7
     clock.now += 7
     assert limiter.reserve("api") == 0
     assert limiter.refusals == 1
 
 
-def test_retry_after_may_be_a_date_or_nonsense() -> None:
+def test_retry_after_may_be_a_date_or_invalid() -> None:
     dated = "Wed, 21 Oct 2026 07:28:00 GMT"
-    assert [seconds_asked({"Retry-After": text}) for text in ("1.5", "-3", "inf", dated)] == [
+    assert [retry_after({"Retry-After": text}) for text in ("1.5", "-3", "inf", dated)] == [
         1.5,
         0,
         None,
         None,
     ]
-    assert seconds_asked({}) is None
+    assert retry_after({}) is None
 
 
-def test_closing_wakes_those_who_wait() -> None:
+def test_closing_wakes_waiting_threads() -> None:
     limiter = RateLimiter()
     limiter.learn("api", 429, {"Retry-After": "60"})
     failures: list[str] = []
 
-    def ask() -> None:
+    def acquire() -> None:
         with pytest.raises(NetworkError, match="stopped") as caught:
             limiter.acquire("api")
         failures.append(str(caught.value))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=acquire)
     thread.start()
     limiter.close()
     thread.join(timeout=5)
@@ -107,12 +103,12 @@ def test_closing_wakes_those_who_wait() -> None:
 @pytest.fixture
 def shared() -> Iterator[RateLimiter]:
     limiter = RateLimiter()
-    before = rate.share(limiter)
+    previous = rate.share(limiter)
     yield limiter
-    rate.share(before)
+    rate.share(previous)
 
 
-def test_requests_to_the_hub_are_counted_and_those_elsewhere_are_not(
+def test_only_requests_to_the_hub_are_counted(
     hub: LoopbackHub, make_llama: Callable[..., Path], shared: RateLimiter
 ) -> None:
     folder = make_llama("model")
@@ -125,7 +121,7 @@ def test_requests_to_the_hub_are_counted_and_those_elsewhere_are_not(
         assert len(elsewhere.requests) > 0
 
 
-def test_a_refused_api_call_is_repeated_when_the_hub_says_so(
+def test_a_refused_api_call_is_retried_after_the_stated_delay(
     hub: LoopbackHub, make_llama: Callable[..., Path], shared: RateLimiter
 ) -> None:
     hub.add("org/tiny", make_llama("model"))

@@ -1,4 +1,4 @@
-"""Torch's files, zip and legacy: read like torch does, and refused like torch does not."""
+"""Torch files, zip and legacy: read as torch reads them; unsafe and invalid ones refused."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from huref.errors import CheckpointError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.formats.pickle_machine import EndOfPickleError
-from huref.loader.formats.tensor_views import Name
+from huref.loader.formats.pickled_tensors import Name
 from huref.loader.formats.unpickle import unpickle
 
 MakeModel = Callable[..., Path]
@@ -102,26 +102,28 @@ def test_shards_are_found_through_their_index(make_llama: MakeModel, tmp_path: P
 
     folder = make_llama("model", max_shard_size="150KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    torn = tmp_path / "torn"
-    torn.mkdir()
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
     for shard in set(index["weight_map"].values()):
         tensors = safetensors.torch.load_file(folder / shard)
-        torch.save(tensors, torn / shard.replace("safetensors", "bin"))
+        torch.save(tensors, sharded / shard.replace("safetensors", "bin"))
     weight_map = {k: v.replace("safetensors", "bin") for k, v in index["weight_map"].items()}
     name = "pytorch_model.bin.index.json"
-    (torn / name).write_text(json.dumps({"weight_map": weight_map}))
-    (torn / "config.json").write_text((folder / "config.json").read_text())
+    (sharded / name).write_text(json.dumps({"weight_map": weight_map}))
+    (sharded / "config.json").write_text((folder / "config.json").read_text())
     whole = open_checkpoint(str(folder))
-    check(torn, whole.read(whole.names))
-    (torn / sorted(weight_map.values())[0]).unlink()
-    with pytest.raises(CheckpointError, match=r"index\.json names '.*bin', which is missing"):
-        open_checkpoint(str(torn)).read(["model.norm.weight"])
+    check(sharded, whole.read(whole.names))
+    (sharded / sorted(weight_map.values())[0]).unlink()
+    with pytest.raises(CheckpointError, match=r"index\.json: it names '.*bin', which is missing"):
+        open_checkpoint(str(sharded)).read(["model.norm.weight"])
 
 
 # --- refusals ---------------------------------------------------------------------------------
 
 
-class Evil:
+class Call:
+    """An object whose pickle calls a function."""
+
     def __init__(self, function: Callable[..., object], *arguments: object):
         self.call = (function, arguments)
 
@@ -131,21 +133,21 @@ class Evil:
 
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize(
-    "evil",
+    "call",
     [
-        Evil(os.system, "touch {}"),
-        Evil(eval, "1"),
-        Evil(collections.Counter, "ab"),
-        Evil(torch.load, "x"),
-        Evil(getattr, 1, "real"),
+        Call(os.system, "touch {}"),
+        Call(eval, "1"),
+        Call(collections.Counter, "ab"),
+        Call(torch.load, "x"),
+        Call(getattr, 1, "real"),
     ],
     ids=["os.system", "eval", "Counter", "torch.load", "getattr"],
 )
-def test_pickles_that_call_anything_are_refused(folder: Path, evil: Evil, is_zip: bool) -> None:
+def test_pickles_that_call_functions_are_refused(folder: Path, call: Call, is_zip: bool) -> None:
     marker = folder / "executed"
-    if evil.call[0] is os.system:
-        evil = Evil(os.system, f"touch {marker}")
-    saved = {"t": torch.ones(2), "x": evil}
+    if call.call[0] is os.system:
+        call = Call(os.system, f"touch {marker}")
+    saved = {"t": torch.ones(2), "x": call}
     torch.save(saved, folder / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.*nothing was executed"):
         open_checkpoint(str(folder)).read(["t"])
@@ -181,12 +183,12 @@ def tensor_pickle(
     return b"\x80\x02}" + text("t") + rebuild + b"s."
 
 
-def test_the_handmade_pickle_is_torchs(folder: Path) -> None:
+def test_a_handmade_pickle_is_read_like_one_of_torch(folder: Path) -> None:
     write_zip(folder, tensor_pickle(1, (2, 2), (2, 1), 6), **{"0": struct.pack("<6f", *range(6))})
     assert open_checkpoint(str(folder)).read(["t"])["t"].tolist() == [[1, 2], [3, 4]]
 
 
-LIES = {
+INVALID_TENSORS = {
     "beyond the storage": (tensor_pickle(0, (7,), (1,), 6), 6),
     "negative offset": (tensor_pickle(-1, (6,), (1,), 6), 6),
     "negative shape": (tensor_pickle(0, (-6,), (1,), 6), 6),
@@ -201,9 +203,9 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_lying_tensors_are_refused(folder: Path, lie: str) -> None:
-    pickled, floats = LIES[lie]
+@pytest.mark.parametrize("case", INVALID_TENSORS)
+def test_invalid_tensors_are_refused(folder: Path, case: str) -> None:
+    pickled, floats = INVALID_TENSORS[case]
     write_zip(folder, pickled, **({} if floats is None else {"0": bytes(4 * floats)}))
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(str(folder)).read(["t"])
@@ -223,6 +225,7 @@ BOMBS = {
     "empty stack": b"\x80\x020.",
     "no mark": b"\x80\x02t.",
     "nothing": b"\x80\x02.",
+    "nothing but a mark": b"\x80\x02(.",
     "state of a name": b"\x80\x02ctorch\nFloatStorage\n}b.",
     "millions of instructions": b"\x80\x02" + b"N0" * 4_000_000 + b"N.",
     "unknown instruction": b"\x80\x02\xff.",
@@ -237,7 +240,7 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_pickle_bombs_are_refused_quickly(folder: Path, bomb: str) -> None:
     write_zip(folder, BOMBS[bomb])
-    began = time.process_time()  # not of the wall: the machine that tests may be busy
+    began = time.process_time()  # CPU time, because the machine may be busy
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(str(folder)).read(["t"])
     assert time.process_time() - began < 10
@@ -259,16 +262,16 @@ def test_legacy_storages_that_moved_are_refused(folder: Path, change: bytes) -> 
     first = len(data) - 4 * (8 + 30 * 30 * 4) + 100  # inside the first storage
     rest = data[first:] if change else data[first + 20 :] + bytes(20)
     path.write_bytes(data[:first] + change + rest)
-    with pytest.raises(CheckpointError, match="do not lie where"):
+    with pytest.raises(CheckpointError, match="storages are not at the positions"):
         open_checkpoint(str(folder)).entry("a")
 
 
-def test_a_zip_with_a_lying_directory_is_refused(folder: Path) -> None:
+def test_a_zip_with_an_invalid_directory_is_refused(folder: Path) -> None:
     write_zip(folder, tensor_pickle(0, (6,), (1,), 6), **{"0": bytes(24)})
     path = folder / "pytorch_model.bin"
     data = bytearray(path.read_bytes())
     second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 4)
-    data[second + 42 : second + 46] = bytes(4)  # the second record claims to begin at byte 0
+    data[second + 42 : second + 46] = bytes(4)  # the second record now begins at byte 0
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(str(folder)).read(["t"])
@@ -276,7 +279,7 @@ def test_a_zip_with_a_lying_directory_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
-def test_torch_files_cut_short_are_refused(folder: Path, is_zip: bool, share: float) -> None:
+def test_truncated_torch_files_are_refused(folder: Path, is_zip: bool, share: float) -> None:
     path = folder / "pytorch_model.bin"
     torch.save({"t": torch.randn(100, 100)}, path, _use_new_zipfile_serialization=is_zip)
     data = path.read_bytes()
@@ -295,14 +298,14 @@ plain = st.recursive(
 
 @settings(deadline=None, max_examples=60)
 @given(plain, st.sampled_from([2, 3, 4, 5]))
-def test_plain_data_is_unpickled_as_python_does(value: object, protocol: int) -> None:
+def test_plain_data_is_unpickled_as_by_python(value: object, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
     assert unpickle(data, "x") == (value, len(data))
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=200), st.integers(0, 400))
-def test_damaged_pickles_never_do_anything_else(noise: bytes, position: int) -> None:
+def test_damaged_pickles_are_refused_or_give_plain_data(noise: bytes, position: int) -> None:
     data = bytearray(tensor_pickle(0, (6,), (1,), 6))
     data[position : position + len(noise)] = noise
     with contextlib.suppress(CheckpointError, EndOfPickleError):

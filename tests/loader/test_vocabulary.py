@@ -1,4 +1,4 @@
-"""Vocabularies: the same tokens from whichever file holds them, against the libraries."""
+"""All vocabulary formats give the same tokens, compared with the libraries that write them."""
 
 import base64
 import io
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from huref.errors import CheckpointError
 from huref.invariants.anchors import choose_anchors
-from huref.loader.formats.gguf import read_header
-from huref.loader.ranges import LocalFile, Meter
+from huref.loader.checkpoint import open_checkpoint
+from huref.loader.ranges import Meter
 from huref.loader.repository import LocalFolder
 from huref.loader.vocabulary import Token, parse_tokenizer_json
 from huref.loader.vocabulary.bpe_files import added_tokens, parse_vocab_json, parse_vocab_txt
@@ -56,7 +56,7 @@ def test_sentencepiece_agrees_with_the_library(sentencepiece_model: bytes) -> No
     import sentencepiece
 
     library = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model)
-    tokens = parse_sentencepiece(sentencepiece_model, "tokenizer.model")
+    tokens = parse_sentencepiece(sentencepiece_model)
     assert len(tokens) == library.get_piece_size()
     for token in tokens:
         piece = library.id_to_piece(token.id)
@@ -70,7 +70,7 @@ def test_sentencepiece_agrees_with_the_library(sentencepiece_model: bytes) -> No
             assert (token.kind, token.text.decode()) == ("normal", piece.replace("▁", " "))
 
 
-def test_one_sentencepiece_vocabulary_from_four_files(
+def test_sentencepiece_vocabulary_is_the_same_from_four_files(
     sentencepiece_model: bytes, tmp_path: Path
 ) -> None:
     """tokenizer.model, a converted tokenizer.json, GGUF, and vocab.json give the same anchors."""
@@ -92,25 +92,25 @@ def test_one_sentencepiece_vocabulary_from_four_files(
     kinds = [3 if i in special else 4 if i in added else 6 if library.is_byte(i) else 1
              for i in range(len(pieces))]  # fmt: skip
     metadata = write_header_only(tmp_path / "m.gguf", "llama", pieces, kinds)
-    asides = {
+    side_files = {
         "special_tokens_map.json": {"x_token": pieces[0], "bos_token": {"content": pieces[1]},
                                     "eos_token": pieces[2]},
         "added_tokens.json": {pieces[i]: i for i in added},
     }  # fmt: skip
     vocab_json = json.dumps({p: i for i, p in enumerate(pieces)}).encode()
-    several = [
-        parse_sentencepiece(sentencepiece_model, "tokenizer.model"),
-        parse_tokenizer_json(converted.encode(), "tokenizer.json"),
-        parse_gguf_vocabulary(metadata, "m.gguf"),
-        parse_vocab_json(vocab_json, added_tokens(asides), "vocab.json"),
+    vocabularies = [
+        parse_sentencepiece(sentencepiece_model),
+        parse_tokenizer_json(converted.encode()),
+        parse_gguf_vocabulary(metadata),
+        parse_vocab_json(vocab_json, added_tokens(side_files)),
     ]
-    anchors = [choose_anchors(tokens, 256) for tokens in several]
+    anchors = [choose_anchors(tokens, 256) for tokens in vocabularies]
     assert anchors.count(anchors[0]) == len(anchors)
-    normal = [{(t.id, t.text) for t in tokens if t.kind == "normal"} for tokens in several]
+    normal = [{(t.id, t.text) for t in tokens if t.kind == "normal"} for tokens in vocabularies]
     assert normal.count(normal[0]) == len(normal)
 
 
-def test_one_byte_level_vocabulary_from_six_files(tmp_path: Path) -> None:
+def test_byte_level_vocabulary_is_the_same_from_six_files(tmp_path: Path) -> None:
     """tokenizer.json, vocab.json, GGUF, tiktoken, Llama 3's tokenizer.model and Tekken."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -134,8 +134,8 @@ def test_one_byte_level_vocabulary_from_six_files(tmp_path: Path) -> None:
         "config": {"default_vocab_size": len(first) + 5, "default_num_special_tokens": 5},
         "vocab": [{"rank": t.id, "token_bytes": base64.b64encode(t.text).decode()} for t in first],
     }
-    third, fourth = parse_gguf_vocabulary(metadata, "m"), parse_tiktoken(tiktoken, "q.tiktoken")
-    fifth, sixth = opened(tmp_path), parse_tekken(json.dumps(tekken).encode(), "tekken.json")
+    third, fourth = parse_gguf_vocabulary(metadata), parse_tiktoken(tiktoken)
+    fifth, sixth = opened(tmp_path), parse_tekken(json.dumps(tekken).encode())
     assert first == second == third == fourth == fifth
     assert [(t.id - 5, t.text) for t in sixth] == [(t.id, t.text) for t in first]
     anchors = [choose_anchors(v, 128) for v in (first, second, third, fourth, fifth, sixth)]
@@ -152,7 +152,7 @@ def test_tiktoken_files_agree_with_the_library(tmp_path: Path) -> None:
     assert {t.text: t.id for t in tokens} == load_tiktoken_bpe(str(path))
 
 
-def test_specials_beside_a_vocab_json_are_known(tmp_path: Path) -> None:
+def test_special_tokens_are_read_from_the_files_beside_a_vocab_json(tmp_path: Path) -> None:
     vocab = {"Ġthe": 0, "<|endoftext|>": 1, "<extra>": 2}
     (tmp_path / "vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "tokenizer_config.json").write_text(
@@ -170,15 +170,15 @@ def test_specials_beside_a_vocab_json_are_known(tmp_path: Path) -> None:
     ]
 
 
-def test_wordpiece_lists_agree_with_tokenizer_json() -> None:
+def test_vocab_txt_agrees_with_tokenizer_json() -> None:
     pieces = ["[PAD]", "[CLS]", "the", "##re", "["]
     text = ("\n".join(pieces) + "\n").encode()
     converted = {
         "model": {"type": "WordPiece", "vocab": {p: i for i, p in enumerate(pieces)}},
         "added_tokens": [{"id": i, "content": pieces[i], "special": True} for i in (0, 1)],
     }
-    theirs = parse_tokenizer_json(json.dumps(converted).encode(), "t")
-    assert sorted(theirs, key=lambda t: t.id) == parse_vocab_txt(text, "vocab.txt")
+    expected = parse_tokenizer_json(json.dumps(converted).encode())
+    assert sorted(expected, key=lambda t: t.id) == parse_vocab_txt(text)
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -206,7 +206,9 @@ def test_wordpiece_lists_agree_with_tokenizer_json() -> None:
         ("tokenizer.json", b'{"model":' * 100_000),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+def test_files_that_are_not_a_vocabulary_are_refused(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
         opened(tmp_path)
@@ -214,9 +216,8 @@ def test_what_is_no_vocabulary_is_refused(tmp_path: Path, name: str, data: bytes
 
 def test_a_gguf_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     write_header_only(tmp_path / "m.gguf", "none", None, None)
-    header = read_header(LocalFile(tmp_path / "m.gguf", "m.gguf", Meter()))
     with pytest.raises(CheckpointError, match=r"m\.gguf: there is no vocabulary"):
-        parse_gguf_vocabulary(header.metadata, "m.gguf")
+        _ = open_checkpoint(str(tmp_path / "m.gguf")).vocabulary
 
 
 @settings(deadline=None, max_examples=200)
@@ -227,20 +228,22 @@ def test_damaged_sentencepiece_models_are_refused_or_read(
     data = bytearray(sentencepiece_model)
     data[position : position + len(noise)] = noise
     try:
-        assert parse_sentencepiece(bytes(data), "x")
+        assert parse_sentencepiece(bytes(data))
     except CheckpointError as error:
-        assert str(error).startswith("x: ")  # noqa: PT017
+        assert "SentencePiece model" in error.what  # noqa: PT017
 
 
-def test_tiktoken_is_told_from_sentencepiece(sentencepiece_model: bytes) -> None:
+def test_tiktoken_is_distinguished_from_sentencepiece(sentencepiece_model: bytes) -> None:
     assert looks_like_tiktoken(b"IQ== 0\nIg== 1\n")
     assert not looks_like_tiktoken(sentencepiece_model[:1024])
 
 
 @pytest.mark.parametrize(("model", "space"), [("gpt2", "Ġ"), ("llama", "▁")])
-def test_a_gguf_vocabulary_of_unknown_kind_is_told_by_its_spaces(model: str, space: str) -> None:
+def test_an_unknown_gguf_tokenizer_model_is_recognised_by_its_spaces(
+    model: str, space: str
+) -> None:
     pieces = {"tokenizer.ggml.tokens": [f"{space}the", "ing", f"{space}model", "é"]}
-    known = parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": model}, "m.gguf")
+    known = parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": model})
     assert [token.text for token in known][:3] == [b" the", b"ing", b" model"]
-    assert parse_gguf_vocabulary(pieces, "m.gguf") == known
-    assert parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": "new"}, "m.gguf") == known
+    assert parse_gguf_vocabulary(pieces) == known
+    assert parse_gguf_vocabulary(pieces | {"tokenizer.ggml.model": "new"}) == known

@@ -1,4 +1,4 @@
-"""The language model inside a multimodal wrapper."""
+"""The language model inside a multimodal model."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ PREFIXES = {
     "LLaVA since transformers 4.52": "model.language_model.",
     "text model": "text_model.model.",
     "InternVL": "language_model.model.",
-    "a model of speech": "thinker.model.",
+    "speech model": "thinker.model.",
 }
 
 
@@ -45,7 +45,7 @@ def test_the_language_model_is_found(tmp_path: Path, wrapper: str) -> None:
     assert checkpoint.config["hidden_size"] == 4
 
 
-def test_a_saved_llava_is_the_llama_inside(tmp_path: Path) -> None:
+def test_a_saved_llava_is_read_as_its_llama(tmp_path: Path) -> None:
     import transformers
 
     text = transformers.LlamaConfig(
@@ -75,11 +75,11 @@ def test_a_saved_llava_is_the_llama_inside(tmp_path: Path) -> None:
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
     import transformers
 
-    theirs = transformers.AutoConfig.for_model(model_type)
-    assert {key: getattr(theirs, key) for key in DEFAULTS[model_type]} == DEFAULTS[model_type]
+    config = transformers.AutoConfig.for_model(model_type)
+    assert {key: getattr(config, key) for key in DEFAULTS[model_type]} == DEFAULTS[model_type]
 
 
-def test_settings_of_the_whole_reach_the_language_model() -> None:
+def test_quantisation_settings_of_the_outer_config_are_inherited() -> None:
     inner = language_config(
         {"text_config": {"model_type": "llama", "hidden_size": 8}, "quantization_config": {"a": 1}}
     )

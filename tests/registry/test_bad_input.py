@@ -1,4 +1,4 @@
-"""What a user sees of registries and lists that cannot be used: one clear line each."""
+"""Registries and lists that cannot be used give one line on stderr each."""
 
 import shutil
 import socket
@@ -11,11 +11,11 @@ from huref.cli import main
 from huref.recipe import load_recipe
 from huref.registry.exchange import export
 from huref.registry.stores import create_store, open_store
-from tests.support.registry_cases import RECIPE, made_up
+from tests.support.registry_cases import RECIPE, random_entry
 
 
 def fails(*arguments: object) -> str:
-    """The one line that a command ends with."""
+    """The line on stderr of a command that fails."""
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
@@ -27,14 +27,16 @@ def fails(*arguments: object) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    create_store(str(tmp_path / "bases"), RECIPE).add([made_up(1), made_up(2)])
+    create_store(str(tmp_path / "bases"), RECIPE).add([random_entry(1), random_entry(2)])
     return tmp_path / "bases"
 
 
-def test_lost_segments_are_named(folder: Path) -> None:
+def test_missing_segments_are_named(folder: Path) -> None:
     shutil.rmtree(folder / "segments")
     assert "restore the registry from a copy" in fails("registry", "remove", folder, "org/model-1")
-    assert "missing; restore" in fails("registry", "export", folder, "-o", folder / "x.jsonl")
+    assert "the file is missing; restore" in fails(
+        "registry", "export", folder, "-o", folder / "x.jsonl"
+    )
 
 
 def test_a_foreign_folder_among_the_segments_is_left_alone(folder: Path) -> None:
@@ -46,7 +48,7 @@ def test_a_foreign_folder_among_the_segments_is_left_alone(folder: Path) -> None
 def test_files_that_are_no_export_are_refused(folder: Path, tmp_path: Path) -> None:
     assert "cannot be read (No such file" in fails("registry", "add", folder, tmp_path / "x.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xae\xff\x00" * 99)
-    assert "not what 'huref registry export'" in fails(
+    assert "it is no file that 'huref registry export' wrote" in fails(
         "registry", "add", folder, tmp_path / "binary.jsonl"
     )
     export(open_store(str(folder)), str(tmp_path / "cut.jsonl"))
@@ -58,10 +60,10 @@ def test_files_that_are_no_export_are_refused(folder: Path, tmp_path: Path) -> N
     assert len(empty) == 0
 
 
-def test_a_damaged_lance_table_is_called_so(tmp_path: Path) -> None:
+def test_a_damaged_lance_table_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     uri = tmp_path / "bases.lance"
-    create_store(str(uri), RECIPE).add([made_up(1)])
+    create_store(str(uri), RECIPE).add([random_entry(1)])
     for manifest in uri.rglob("*.manifest"):
         manifest.write_bytes(b"junk")
     line = fails("registry", "list", uri)
@@ -70,7 +72,7 @@ def test_a_damaged_lance_table_is_called_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["ray:127.0.0.1:{}", "ray://127.0.0.1:{}"])
-def test_a_cluster_that_is_not_there_is_missed_at_once(tmp_path: Path, engine: str) -> None:
+def test_a_missing_cluster_is_reported_at_once(tmp_path: Path, engine: str) -> None:
     pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A folder registry among crashes, full disks, damage, and several processes at once."""
+"""A folder registry under crashes, full disks, damage, and several processes at once."""
 
 import errno
 import os
@@ -19,9 +19,9 @@ import pytest
 from huref.errors import RegistryError
 from huref.registry.matrices import Matrices, from_entries
 from huref.registry.store import Store
-from huref.registry.stores import catalogue, create_store, open_store, segments
+from huref.registry.stores import catalogue, create_store, open_store, segment_writer, segments
 from huref.registry.stores import folder as folder_store
-from tests.support.registry_cases import RECIPE, made_up, same
+from tests.support.registry_cases import RECIPE, are_equal, random_entry
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
 
@@ -50,21 +50,22 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Store:
-    """One entry short of merging."""
+    """A registry whose next addition merges segments."""
     store = create_store(str(folder), RECIPE)
-    for i in range(folder_store.FANOUT - 1):
-        store.add([made_up(i)])
+    for i in range(segment_writer.FANOUT - 1):
+        store.add([random_entry(i)])
     return store
 
 
 def killed_at(line: int, work: Callable[[], object]) -> Callable[[], None]:
-    """The same work, but the process ends for good at the n-th line of the registry's code."""
-    ours = {folder_store.__file__, segments.__file__, catalogue.__file__}
+    """The same work in a process that exits at the n-th line of the registry's code."""
+    modules = (folder_store, segment_writer, segments, catalogue)
+    own_files = {module.__file__ for module in modules}
     left = line
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in ours:
+        if frame.f_code.co_filename not in own_files:
             return None
         if event == "line":
             left -= 1
@@ -79,16 +80,18 @@ def killed_at(line: int, work: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def test_a_writer_killed_at_any_line_leaves_the_last_good_state(store: Store, folder: Path) -> None:
+def test_a_writer_killed_at_any_line_leaves_the_last_committed_state(
+    store: Store, folder: Path
+) -> None:
     before = {entry.model for entry in store.entries()}
     killed = done = 0
     for line in range(1, 2000, 8):
-        new = made_up(100 + line)
+        new = random_entry(100 + line)
         status = in_child(killed_at(line, lambda entry=new: store.add([entry])))  # type: ignore[misc]
         entries = {entry.model: entry for entry in open_store(str(folder)).entries()}
         assert set(entries) - {new.model} == before, line
         if new.model in entries:
-            assert same(entries[new.model], new)
+            assert are_equal(entries[new.model], new)
             store.remove(new.model)
         killed += status == 9
         if status == 0:
@@ -96,7 +99,7 @@ def test_a_writer_killed_at_any_line_leaves_the_last_good_state(store: Store, fo
             break
     assert killed > 20
     assert done == 1
-    store.add([made_up(0)])  # sweeps what the killed left behind
+    store.add([random_entry(0)])  # sweeps the files of killed writers
     with sqlite3.connect(folder / "registry.sqlite") as db:
         named = {f"{name}.safetensors" for (name,) in db.execute("SELECT name FROM segments")}
     assert set(files_of(folder)) == named
@@ -111,7 +114,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_time(folder: Path) -> None
         if child == 0:
             store = open_store(str(folder))
             for i in range(10_000):
-                store.add([made_up(attempt * 10_000 + i)])
+                store.add([random_entry(attempt * 10_000 + i)])
                 os.write(sender, b".")
         time.sleep(0.03 + 0.04 * attempt)
         os.kill(child, signal.SIGKILL)
@@ -129,9 +132,9 @@ def test_what_was_acknowledged_survives_a_kill_at_any_time(folder: Path) -> None
 def test_writers_wait_for_each_other(store: Store, folder: Path) -> None:
     def write(first: int) -> Callable[[], None]:
         def work() -> None:
-            mine = open_store(str(folder))
+            writer = open_store(str(folder))
             for i in range(first, first + 12):
-                mine.add([made_up(i)])
+                writer.add([random_entry(i)])
 
         return work
 
@@ -148,30 +151,30 @@ def test_writers_wait_for_each_other(store: Store, folder: Path) -> None:
         children.append(child)
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-    expected = {made_up(i).model for i in range(42)}
+    expected = {random_entry(i).model for i in range(42)}
     entries = list(open_store(str(folder)).entries())
     assert sorted(entry.model for entry in entries) == sorted(expected)
 
 
-def test_a_writer_gives_up_when_another_holds_on(
+def test_a_writer_gives_up_while_another_has_the_lock(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "PATIENCE", 0.05)
     with sqlite3.connect(folder / "registry.sqlite", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(RegistryError, match="another process has been writing"):
-            store.add([made_up(50)])
-        assert len(store.search(made_up(1).query)) == 10  # readers need not wait
+            store.add([random_entry(50)])
+        assert len(store.search(random_entry(1).query)) == 10  # readers need not wait
         db.execute("ROLLBACK")
-    assert store.add([made_up(50)]) == 1
+    assert store.add([random_entry(50)]) == 1
 
 
-def test_a_reader_keeps_what_it_began_with(store: Store) -> None:
+def test_a_reader_sees_the_state_it_began_with(store: Store) -> None:
     reader = store.chunks()
     seen = {next(reader).labels[0].model}
-    store.add([made_up(50)])  # merges the segments that the reader still has to read
+    store.add([random_entry(50)])  # merges the segments that the reader still has to read
     seen |= {label.model for chunk in reader for label in chunk.labels}
-    assert seen == {made_up(i).model for i in range(folder_store.FANOUT - 1)}
+    assert seen == {random_entry(i).model for i in range(segment_writer.FANOUT - 1)}
 
 
 def test_single_additions_do_not_rewrite_much(
@@ -185,11 +188,11 @@ def test_single_additions_do_not_rewrite_much(
         written += len(matrices.latents)
         write(path, matrices)
 
-    monkeypatch.setattr(folder_store, "write_segment", counted)
-    monkeypatch.setattr(folder_store, "FANOUT", 4)
+    monkeypatch.setattr(segment_writer, "write_segment", counted)
+    monkeypatch.setattr(segment_writer, "FANOUT", 4)
     store = create_store(str(folder), RECIPE)
     for i in range(63):
-        store.add([made_up(i)])
+        store.add([random_entry(i)])
         assert len(files_of(folder)) <= 3 * 3
     assert written <= 3 * 63  # once by itself, once in four, once in sixteen
     assert len(store) == 63
@@ -206,12 +209,12 @@ def test_a_full_disk_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse_to_write)
         with pytest.raises(RegistryError, match="no space left on the disk; nothing was changed"):
-            store.add([made_up(50)])
+            store.add([random_entry(50)])
     assert files_of(folder) == before
-    assert store.add([made_up(50)]) == 1
+    assert store.add([random_entry(50)]) == 1
 
 
-def test_a_table_without_room_changes_nothing(
+def test_a_full_catalogue_changes_nothing(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect = catalogue.connect
@@ -226,9 +229,9 @@ def test_a_table_without_room_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(folder_store, "connect", connect_to_a_full_disk)
         with pytest.raises(RegistryError, match="no space left on the disk; nothing was changed"):
-            store.add(made_up(i) for i in range(100, 200))
+            store.add(random_entry(i) for i in range(100, 200))
     assert files_of(folder) == before
-    assert len(store) == folder_store.FANOUT - 1
+    assert len(store) == segment_writer.FANOUT - 1
 
 
 def test_a_limit_that_the_system_sets_changes_nothing(store: Store, folder: Path) -> None:
@@ -237,12 +240,12 @@ def test_a_limit_that_the_system_sets_changes_nothing(store: Store, folder: Path
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
         with pytest.raises(RegistryError, match=r"no space left|the disk failed"):
-            store.add(made_up(i) for i in range(100, 200))
+            store.add(random_entry(i) for i in range(100, 200))
 
     before = files_of(folder)
     assert in_child(work) == 0
     assert files_of(folder) == before
-    assert len(open_store(str(folder))) == folder_store.FANOUT - 1
+    assert len(open_store(str(folder))) == segment_writer.FANOUT - 1
 
 
 def cut(path: Path) -> None:
@@ -264,35 +267,35 @@ def test_a_damaged_segment_is_named(
     victim = sorted((folder / "segments").iterdir())[4]
     damage(victim)
     with pytest.raises(RegistryError, match=rf"{victim.stem}.*restore the registry") as caught:
-        store.search(made_up(1).query)
+        store.search(random_entry(1).query)
     assert "\n" not in str(caught.value)
     with pytest.raises(RegistryError, match=r"restore the registry"):
-        store.add([made_up(50)])  # would merge it
-    assert len(store) == folder_store.FANOUT - 1
+        store.add([random_entry(50)])  # would merge it
+    assert len(store) == segment_writer.FANOUT - 1
 
 
-def test_a_segment_with_foreign_numbers_is_damaged(store: Store, folder: Path) -> None:
+def test_a_segment_with_other_contents_is_damaged(store: Store, folder: Path) -> None:
     victim = sorted((folder / "segments").iterdir())[0]
-    entry = made_up(1)
+    entry = random_entry(1)
     matrices = from_entries([entry, entry])
     segments.write_segment(victim, matrices)
     with pytest.raises(RegistryError, match="it should have 1 rows"):
         list(store.entries())
-    matrices = from_entries([made_up(1, latent=np.full(512, np.inf, np.float32))])
+    matrices = from_entries([random_entry(1, latent=np.full(512, np.inf, np.float32))])
     segments.write_segment(victim, matrices)
     with pytest.raises(RegistryError, match="do not fit together"):
         list(store.entries())
 
 
 @pytest.mark.parametrize("damage", [garble, lambda path: path.write_bytes(b"")])
-def test_a_damaged_table_is_named(
+def test_a_damaged_catalogue_is_named(
     store: Store, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(folder / "registry.sqlite")
-    with pytest.raises(RegistryError, match=r"damaged; restore|no registry"):
+    with pytest.raises(RegistryError, match=r"damaged .*; restore|there is no registry"):
         open_store(str(folder))
     with pytest.raises(RegistryError):
-        store.add([made_up(50)])
+        store.add([random_entry(50)])
 
 
 def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> None:
@@ -301,7 +304,7 @@ def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> Non
             db.execute(statement)
 
     change("UPDATE about SET value = 'other' WHERE name = 'sketch'")
-    with pytest.raises(RegistryError, match="its sketches are 'other'"):
+    with pytest.raises(RegistryError, match="its sketches have the version 'other'"):
         open_store(str(folder))
     change("UPDATE about SET value = '{' WHERE name = 'recipe'")
     with pytest.raises(RegistryError, match="damaged"):
@@ -311,12 +314,12 @@ def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> Non
         open_store(str(folder))
 
 
-def test_init_killed_half_way_can_be_repeated(folder: Path) -> None:
+def test_a_killed_init_can_be_repeated(folder: Path) -> None:
     statuses = []
     for line in range(1, 60, 3):
         create = killed_at(line, lambda: create_store(str(folder), RECIPE))
         statuses.append(in_child(create))
-        with suppress(RegistryError):  # killed after it was done
+        with suppress(RegistryError):  # killed after it had committed
             create_store(str(folder), RECIPE)
         assert len(open_store(str(folder))) == 0
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Fleets against a Hub with limits and faults: nothing lost, nothing twice, and said clearly."""
+"""Fleets against a Hub with limits and faults: nothing lost, nothing measured twice."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from PIL import Image
 
 from huref.api.open import open_record
 from huref.cli import main
-from huref.errors import FleetError, RegistryError
+from huref.errors import CheckpointError, FleetError, RegistryError
 from huref.recipe import load_recipe
 from huref.registry.entry import Entry
 from huref.registry.fleet import run as fleet_module
 from huref.registry.fleet import saver
 from huref.registry.fleet.model_list import list_hub, parse_list, read_list
 from huref.registry.fleet.run import fleet
-from huref.registry.fleet.work import Outcome, Task, measure_task
+from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
 from huref.registry.store import Store
 from huref.registry.stores import create_store, open_store
 from tests.support.fleet_hub import FleetHub, write_small_llama
@@ -76,18 +76,20 @@ def assert_right(store: Store, expected: dict[str, np.ndarray]) -> None:
     found = latents_of(store)
     assert found.keys() == expected.keys()
     for name, latent in expected.items():
-        np.testing.assert_allclose(found[name], latent, atol=1e-3)  # threads add up otherwise
+        np.testing.assert_allclose(
+            found[name], latent, atol=1e-3
+        )  # the order of summation depends on threads
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
+def test_lists_may_have_comments_urls_and_duplicates(tmp_path: Path) -> None:
     text = """\ufeff# bases
     org/Alpha
 
-    org/alpha     # the same: the Hub does not tell case
+    org/alpha     # the same: Hub ids are case-insensitive
     https://huggingface.co/org/beta/
     org/beta@main
     org/many/q4.gguf
@@ -108,7 +110,7 @@ def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"# nothing\n\n", "names no model"), (b"\xff\xfe\x00", "not a UTF-8 text")],
+    [(b"# nothing\n\n", "it lists no model"), (b"\xff\xfe\x00", "it is not UTF-8 text")],
 )
 def test_lists_that_cannot_be_used_are_refused(
     tmp_path: Path, content: bytes, message: str
@@ -121,7 +123,7 @@ def test_lists_that_cannot_be_used_are_refused(
         read_list(tmp_path / "missing.txt")
 
 
-def test_a_hub_with_limits_and_faults_is_read_right_and_once(
+def test_a_hub_with_limits_and_faults_is_read_correctly(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray]
 ) -> None:
     fleet_hub.limits = {"api": (4, 1), "resolvers": (30, 1)}
@@ -131,10 +133,10 @@ def test_a_hub_with_limits_and_faults_is_read_right_and_once(
     assert not report.failures
     assert_right(store, expected)
     assert sum(fleet_hub.seen.values()) - fleet_hub.seen.get("over", 0) > 2
-    assert fleet_hub.seen.get("over", 0) <= 1  # its limits were kept, not found out
+    assert fleet_hub.seen.get("over", 0) <= 1  # the limits were not exceeded
 
 
-def test_the_same_command_goes_on_and_reads_nothing_twice(
+def test_the_same_command_continues_and_reads_nothing_twice(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     listed = tmp_path / "models.txt"
@@ -147,11 +149,11 @@ def test_the_same_command_goes_on_and_reads_nothing_twice(
     assert (report["done"], report["known"], report["failed"]) == (2, 1, 1)
     assert fleet_hub.bytes_sent - before == report["bytes_read"]
     assert_right(store, expected)
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     result = run("fleet", listed, "-o", store.uri, "--json")
     report = json.loads(result.stdout)
     assert (report["known"], report["failed"]) == (3, 1)
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
     journal = (tmp_path / "registry.fleet.jsonl").read_text().splitlines()
     lines = [json.loads(line) for line in journal]
     assert {line["listed"]: line["status"] for line in lines} == {
@@ -164,7 +166,7 @@ def test_the_same_command_goes_on_and_reads_nothing_twice(
     assert not list((tmp_path / "assets-cache").rglob("*-*"))  # no headers kept on disk
 
 
-def test_a_new_commit_is_measured_when_asked_for(
+def test_refresh_measures_a_new_commit(
     fleet_hub: FleetHub, store: Store, folders: dict[str, Path]
 ) -> None:
     fleet(["org/beta"], store)
@@ -190,17 +192,22 @@ def test_failures_have_reasons_and_are_not_repeated(
     result = run("fleet", listed, "-o", out)
     assert result.exit_code == 1
     assert "4" in result.stdout
-    for words in ("not valid JSON", "is gated", "neither a folder nor a Hub id", "no folder and"):
+    for words in (
+        "not valid JSON",
+        "is gated",
+        "neither a folder, nor a file",
+        "no such folder or",
+    ):
         assert words in result.stdout
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     assert "is gated" in run("fleet", listed, "-o", out).stdout
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
     fleet_hub.repositories["org/gated"].gated = False
     result = run("fleet", listed, "-o", out, "--retry-failed", "--json")
     assert json.loads(result.stdout)["done"] == 1
 
 
-def test_what_the_hub_lists_is_measured_at_the_listed_commits(
+def test_models_are_measured_at_the_listed_commits(
     fleet_hub: FleetHub, store: Store, tmp_path: Path
 ) -> None:
     picture = tmp_path / "fleet.png"
@@ -213,22 +220,22 @@ def test_what_the_hub_lists_is_measured_at_the_listed_commits(
     with Image.open(picture) as image:
         assert min(image.size) > 160
     models = list_hub({"author": ["org"]})
-    asked = len(fleet_hub.requests)
+    requests = len(fleet_hub.requests)
     assert fleet(models, store, journal=tmp_path / "other.jsonl").count("known") == 2
-    assert len(fleet_hub.requests) == asked
+    assert len(fleet_hub.requests) == requests
 
 
 def test_a_listing_may_have_many_pages(fleet_hub: FleetHub, folders: dict[str, Path]) -> None:
     for number in range(7):
         fleet_hub.add(f"many/{number}", folders["org/beta"])
     assert len(list_hub({"author": ["many"]}).models) == 7
-    with pytest.raises(FleetError, match="no model on the Hub fits"):
+    with pytest.raises(FleetError, match="no model on the Hub matches"):
         list_hub({"author": ["nobody"]})
     with pytest.raises(FleetError, match="no Hub filter 'colour'"):
         list_hub({"colour": ["red"]})
 
 
-def test_ctrl_c_saves_what_is_done(
+def test_ctrl_c_saves_finished_models(
     fleet_hub: FleetHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet_hub.latency = 0.05
@@ -242,7 +249,7 @@ def test_ctrl_c_saves_what_is_done(
 
     original = fleet_module._Run._finish
     monkeypatch.setattr(fleet_module._Run, "_finish", interrupt)
-    # A shell without job control starts what it puts into the background with Ctrl-C ignored.
+    # A shell without job control starts background processes with Ctrl-C ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -279,7 +286,7 @@ def test_a_full_disk_stops_the_fleet_and_loses_nothing_saved(
     assert_right(store, expected)
 
 
-def test_a_journal_cut_short_by_a_crash_is_read_up_to_there(
+def test_a_truncated_journal_is_read_up_to_its_last_line(
     fleet_hub: FleetHub, store: Store, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal.jsonl"
@@ -290,7 +297,7 @@ def test_a_journal_cut_short_by_a_crash_is_read_up_to_there(
     assert len([json.loads(line) for line in journal.read_text().splitlines()[-1:]]) == 1
 
 
-def test_a_network_that_is_gone_stops_the_fleet(
+def test_a_fleet_stops_when_the_network_is_down(
     fleet_hub: FleetHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet_module, "UNREACHABLE", 4)
@@ -328,7 +335,7 @@ def test_another_recipe_than_the_registrys_is_refused(tmp_path: Path, store: Sto
 
 
 class DyingExecutor(Executor):
-    """Answers, but its first two workers die, and nobody else's work is touched."""
+    """Fails the first two tasks of one model as if their workers had died."""
 
     def __init__(self, deadly: str) -> None:
         self.pool = ThreadPoolExecutor(2)
@@ -359,10 +366,10 @@ def test_a_model_whose_worker_died_is_measured_again(
     assert sum(attempts.values()) == 5
 
 
-def test_processes_die_without_taking_others_along(
+def test_a_dying_process_costs_only_its_own_model(
     store: Store, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A real pool whose processes end when they see the first model.
+    # A real pool whose process exits at the first model.
     monkeypatch.setattr(fleet_module, "measure_task", measure_or_die)
     monkeypatch.setattr(fleet_module, "ATTEMPTS", 2)
     names = ["die", str(folders["org/beta"])]
@@ -378,7 +385,7 @@ def measure_or_die(task: Task) -> Outcome:
     return measure_task(task)
 
 
-def test_an_error_nobody_foresaw_costs_one_model(
+def test_an_unexpected_error_costs_one_model(
     store: Store, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trip(task: Task) -> Outcome:
@@ -391,6 +398,18 @@ def test_an_error_nobody_foresaw_costs_one_model(
     assert report.count("done") == 2
     assert [line.kind for line in report.failures] == ["ZeroDivisionError"]
     assert "please report it: surprise" in report.failures[0].reason
+
+
+def test_reasons_do_not_repeat_the_model() -> None:
+    error = CheckpointError(
+        "it holds NaN", model="org/m", file="a.safetensors", tensor="x", advice="do not use it"
+    )
+    reason = "a.safetensors: tensor 'x': it holds NaN; do not use it"
+    assert reason_without_model(error, "org/m") == reason
+    assert str(error) == f"org/m: {reason}"
+    damage = RegistryError("line 3 is damaged", file="x.jsonl")
+    assert reason_without_model(damage, "./x.jsonl") == "line 3 is damaged"
+    assert reason_without_model(MemoryError(), "org/m") == ""
 
 
 def test_the_store_opens_again(store: Store, folders: dict[str, Path]) -> None:

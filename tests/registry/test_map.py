@@ -1,4 +1,4 @@
-"""A registry's map: who is kin, where they stand, and the page in a real browser."""
+"""A registry's map: families, positions, and the page in a real browser."""
 
 import socket
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ FAMILIES = (9, 5, 3, 1, 1)
 HOSTILE = 'x/<img src="https://example.com/a.png" onerror="alert(1)"></script><script>1'
 
 
-def made_up(seed: int) -> list[Entry]:
-    """Families whose members correlate with their root by 0.9; one declares a strange base."""
+def make_families(seed: int) -> list[Entry]:
+    """Families whose members correlate with their root by 0.9; one declares a wrong base."""
     rng = np.random.default_rng(seed)
     digest = load_recipe()[0].digest
     vocabularies = rng.integers(1, 2**32, (2, 512), dtype=np.uint32)
@@ -66,7 +66,7 @@ def made_up(seed: int) -> list[Entry]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = create_store(str(tmp_path_factory.mktemp("map") / "registry"), load_recipe()[0])
-    made.add(made_up(0))
+    made.add(make_families(0))
     return made
 
 
@@ -75,7 +75,7 @@ def kinship(store: Store) -> Kinship:
     return find_kin(store)
 
 
-def test_all_pairs_are_what_a_search_finds(store: Store, kinship: Kinship) -> None:
+def test_all_pairs_agree_with_searches(store: Store, kinship: Kinship) -> None:
     for i, label in enumerate(kinship.labels):
         entry = next(e for e in store.entries() if e.model == label.model)
         query = Query(entry.latent, entry.sketch, entry.anchors)
@@ -97,8 +97,8 @@ def test_families_are_found_with_their_roots(kinship: Kinship) -> None:
     assert len(set(children)) == len(children)
 
 
-def test_models_that_share_no_anchors_are_no_kin() -> None:
-    first, second = made_up(0)[:2]
+def test_models_with_too_few_shared_anchors_are_unrelated() -> None:
+    first, second = make_families(0)[:2]
     foreign = second.anchors.copy()
     foreign[50:] += 1
     matrices = from_entries([first, type(second)(**{**vars(second), "anchors": foreign})])
@@ -123,7 +123,7 @@ def test_no_two_dogs_overlap(sizes: tuple[int, ...]) -> None:
     assert np.array_equal(points, lay_out(ics, families))
 
 
-def test_kin_stand_together(kinship: Kinship) -> None:
+def test_families_do_not_overlap(kinship: Kinship) -> None:
     points = lay_out(kinship.ics, kinship.families)
     for family in kinship.families[:3]:
         middle = points[list(family)].mean(axis=0)
@@ -183,7 +183,7 @@ def browser(page: Path) -> Iterator[Browser]:
         yield started
 
 
-def test_the_page_opens_from_disk_and_asks_for_nothing(browser: Browser, page: Path) -> None:
+def test_the_page_opens_from_disk_without_requests(browser: Browser, page: Path) -> None:
     assert browser.errors() == []
     elsewhere = [url for url in browser.requests() if not url.startswith("data:")]
     assert elsewhere == [page.resolve().as_uri()]
@@ -192,7 +192,7 @@ def test_the_page_opens_from_disk_and_asks_for_nothing(browser: Browser, page: P
     assert browser.run(drawn) == sum(FAMILIES)
 
 
-def test_a_search_finds_and_enter_goes_there(browser: Browser) -> None:
+def test_a_search_marks_matches_and_enter_selects_the_first(browser: Browser) -> None:
     browser.type("#search", "tuned-1")
     assert browser.run("return document.querySelector('#count').textContent") == "4 found"
     assert browser.run("return document.querySelectorAll('.model.found').length") == 4
@@ -207,7 +207,7 @@ def test_a_search_finds_and_enter_goes_there(browser: Browser) -> None:
     assert browser.run(wide) > 48 * 14 or sum(FAMILIES) < 20
 
 
-def test_a_dog_can_be_chosen_and_its_kin_followed(browser: Browser) -> None:
+def test_a_dog_can_be_selected_and_its_relatives_followed(browser: Browser) -> None:
     browser.run("const s = document.querySelector('#search'); s.value = '';"
                 "s.dispatchEvent(new Event('input'))")  # fmt: skip
     browser.click(".model[aria-label='lab/Base-2'] rect")
@@ -234,7 +234,7 @@ def test_the_wheel_zooms_and_names_appear(browser: Browser) -> None:
     assert browser.errors() == []
 
 
-def test_hostile_names_stay_words(browser: Browser) -> None:
+def test_hostile_names_are_shown_as_text(browser: Browser) -> None:
     assert browser.run("return document.images.length") == 0
     titles = browser.run("return [...document.querySelectorAll('title')].map(t => t.textContent)")
     assert HOSTILE in titles

@@ -1,4 +1,4 @@
-"""Sketches against the full terms, and the null of a search."""
+"""Sketches compared with the full terms, and the null distribution of a search."""
 
 import math
 
@@ -15,22 +15,18 @@ from huref.invariants.anchors import Anchors
 from huref.invariants.record import Record
 from huref.lineage.similarity import compare_records
 from huref.recipe import load_recipe
+from huref.registry.anchor_codes import count_shared, encode_anchors
 from huref.registry.chance import is_worth_reading, log10_stranger, log10_upper_tail
+from huref.registry.correlation import (
+    correlate_sketches,
+    correlate_terms,
+    ics_deviation,
+    lower_bound,
+)
 from huref.registry.entry import Query, make_entry, make_query
 from huref.registry.matrices import from_entries
 from huref.registry.ranking import Ranking
-from huref.registry.sketch import (
-    KEPT,
-    correlate_sketches,
-    correlate_terms,
-    count_shared,
-    encode_anchors,
-    lower_end,
-    make_sketch,
-    pack,
-    project,
-    spread,
-)
+from huref.registry.sketch import KEPT, make_sketch, pack, project
 from tests.support.zoo import ZOO
 
 M = 512
@@ -49,7 +45,9 @@ def correlated(rho: float, seed: int, uneven: bool = False) -> tuple[torch.Tenso
     b = rho * a + math.sqrt(1 - rho * rho) * torch.randn(2, 3, M, M, generator=g)
     if not uneven:
         return a, b
-    strength = torch.randn(M, generator=g).mul(0.8).exp()  # of a row: one in six is twice the usual
+    strength = (
+        torch.randn(M, generator=g).mul(0.8).exp()
+    )  # norms of the rows; one in six is twice the median
     return a * strength[:, None] * strength, b * strength[:, None] * strength
 
 
@@ -64,13 +62,13 @@ def test_a_sketch_keeps_the_ics(rho: float, uneven: bool) -> None:
         by_sketches.append(correlate_sketches(make_sketch(a, ALL), other).mean() - exact)
     assert np.abs(by_terms).max() < 0.02
     assert np.abs(by_sketches).max() < 0.02
-    # The figures that identify's null rests on.
+    # The null distribution of identify uses these deviations.
     for errors, measured in ((by_terms, True), (by_sketches, False)):
-        deviation = spread(6 * KEPT, measured=measured)
+        deviation = ics_deviation(6 * KEPT, measured=measured)
         assert np.abs(errors).max() < 3.5 * math.sqrt(1 - 0.95 * rho**2) * deviation
 
 
-def test_what_is_kept_never_changes() -> None:
+def test_sketches_are_reproducible() -> None:
     # A published registry depends on these.
     terms = torch.zeros(2, 3, M, M)
     terms[:, :, 3, 4], terms[:, :, 100, 500] = 1, -2
@@ -83,7 +81,7 @@ def test_what_is_kept_never_changes() -> None:
     assert codes.tolist() == ANCHOR_CODES
 
 
-def test_a_term_without_variation_correlates_with_nothing() -> None:
+def test_a_constant_term_correlates_with_nothing() -> None:
     a, b = correlated(1.0, 0)
     b = b.clone()
     b[0] = 0
@@ -119,7 +117,7 @@ def partly_shared(rho: float, seed: int, uneven: bool) -> tuple[Record, Record]:
     a, b = correlated(rho, seed, uneven)
     tokens = [b"%d" % i for i in range(M)]
     others = [t if i % 3 else b"other" + t for i, t in enumerate(tokens)]
-    fresh = correlated(0.0, seed + 1, uneven)[0]  # what other tokens meet is another thing
+    fresh = correlated(0.0, seed + 1, uneven)[0]  # other tokens have unrelated rows
     own = torch.tensor([i % 3 == 0 for i in range(M)])
     b = torch.where(own[:, None] | own, fresh, b)
     others[7] = b""
@@ -132,25 +130,25 @@ def partly_shared(rho: float, seed: int, uneven: bool) -> tuple[Record, Record]:
 
 @pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("rho", [0.0, 0.6])
-def test_partly_shared_anchors_are_compared_as_the_terms_are(rho: float, uneven: bool) -> None:
+def test_partly_shared_anchors_are_compared_like_the_terms(rho: float, uneven: bool) -> None:
     x, y = partly_shared(rho, 1, uneven)
     exact, entry, query = compare_records(x, y), make_entry(y), make_query(x)
     assert query.anchors is not None
     assert count_shared(query.anchors, entry.anchors) == exact.shared_anchors
     assert exact.ics is not None
-    for asked, measured in (
+    for variant, measured in (
         (query, True),
         (Query(query.latent, query.sketch, query.anchors), False),
     ):
-        _, terms, deviations = Ranking(asked)(from_entries([entry]))
+        _, terms, deviations = Ranking(variant)(from_entries([entry]))
         assert terms is not None
-        assert 1.3 < deviations[0] / spread(6 * KEPT, measured=measured) < 2.4
-        # Only from the model's own terms is it known how strong the shared rows are.
+        assert 1.3 < deviations[0] / ics_deviation(6 * KEPT, measured=measured) < 2.4
+        # Only the model's own terms tell the norm of the shared rows.
         tolerance = 4 * deviations[0] + (0.1 * rho if uneven and not measured else 0)
         assert terms.mean() == pytest.approx(exact.ics, abs=tolerance)
 
 
-def test_the_zoos_pairs_are_kept_within_two_hundredths() -> None:
+def test_the_errors_of_the_zoos_pairs_are_below_0_02() -> None:
     records = [open_record(str(ZOO / name)) for name in ("llama-a", "llama-a-twin", "mistral-d")]
     for i, j in ((0, 1), (0, 2), (1, 2), (2, 0)):
         exact = compare_records(records[i], records[j]).ics
@@ -167,7 +165,7 @@ def test_a_picture_has_no_sketch() -> None:
     with pytest.raises(RegistryError, match=r"dog\.png: a picture carries only the latent"):
         make_entry(picture)
     assert make_query(picture).sketch is None
-    with pytest.raises(RegistryError, match="without a latent"):
+    with pytest.raises(RegistryError, match="x: its record has no latent"):
         make_query(Record("x", None, recipe, None, None, None, None))
 
 
@@ -179,7 +177,7 @@ def test_upper_tails_of_the_normal() -> None:
     assert log10_upper_tail(29.9999) == pytest.approx(log10_upper_tail(30.0001), abs=5e-3)
 
 
-def test_the_chance_of_a_stranger_counts_all_bases() -> None:
+def test_the_probability_of_an_unrelated_score_grows_with_the_bases() -> None:
     values = [log10_stranger(0.08, 0.007, of) for of in (1, 10, 1000, 100_000)]
     assert values == sorted(values)
     assert values[1] - values[0] == pytest.approx(1, abs=0.01)
@@ -188,15 +186,15 @@ def test_the_chance_of_a_stranger_counts_all_bases() -> None:
     assert log10_stranger(0.3, 0.01, 0) <= 0
 
 
-def test_the_gate_lets_as_many_strangers_through_as_it_says() -> None:
+def test_unrelated_models_pass_the_gate_at_its_level() -> None:
     g = np.random.default_rng(0)
-    deviation = spread(6 * KEPT, measured=True)
+    deviation = ics_deviation(6 * KEPT, measured=True)
     best = g.normal(0, deviation, (20_000, 200)).max(axis=1)
     passed = np.mean([is_worth_reading(score, deviation, 200) for score in best])
     assert passed == pytest.approx(0.01, abs=0.003)
 
 
 def test_few_anchors_rank_behind_many() -> None:
-    few, many = lower_end(np.array([0.2, 0.9]), 0.05), lower_end(np.array([0.1, 0.7]), 0.006)
+    few, many = lower_bound(np.array([0.2, 0.9]), 0.05), lower_bound(np.array([0.1, 0.7]), 0.006)
     assert few[0] < many[0]
     assert few[1] > many[1]

@@ -1,4 +1,4 @@
-"""What every registry does, in a folder and in LanceDB."""
+"""Registries of both kinds, in a folder and in LanceDB."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,25 @@ import numpy as np
 import pytest
 
 from huref.errors import RecipeError, RegistryError
+from huref.registry.anchor_codes import count_shared
+from huref.registry.correlation import (
+    anchor_ratio,
+    correlate_sketches,
+    ics_deviation,
+    lower_bound,
+)
 from huref.registry.entry import Entry, Query
 from huref.registry.exchange import export, read_jsonl
-from huref.registry.sketch import correlate_sketches, count_shared, lower_end, reach, spread
 from huref.registry.store import Store
-from huref.registry.stores import create_store, open_store
-from huref.registry.stores import folder as folder_store
-from tests.support.registry_cases import RECIPE, VOCABULARIES, M, made_up, same, small_recipe
+from huref.registry.stores import create_store, folder, open_store, segment_writer
+from tests.support.registry_cases import (
+    RECIPE,
+    VOCABULARIES,
+    M,
+    are_equal,
+    random_entry,
+    small_recipe,
+)
 
 MakeStore = Callable[[str], Store]
 
@@ -42,14 +54,16 @@ def names(store: Store) -> list[str]:
 
 
 def test_entries_come_back_bit_for_bit(store: Store) -> None:
-    entries = [made_up(i, base="org/model-0" if i else None, vocabulary=i % 3) for i in range(7)]
+    entries = [
+        random_entry(i, base="org/model-0" if i else None, vocabulary=i % 3) for i in range(7)
+    ]
     entries[3] = replace(entries[3], revision=None)
     assert store.add(entries) == 7
     again = open_store(store.uri)
     assert again.recipe == RECIPE
     found = {entry.model: entry for entry in again.entries()}
     assert len(found) == len(again) == 7
-    assert all(same(found[entry.model], entry) for entry in entries)
+    assert all(are_equal(found[entry.model], entry) for entry in entries)
     assert again.count_bases() == 1
     assert {(label.model, label.base) for label in again.labels()} == {
         (entry.model, entry.base) for entry in entries
@@ -57,14 +71,14 @@ def test_entries_come_back_bit_for_bit(store: Store) -> None:
 
 
 def test_a_model_is_added_once_per_commit(store: Store) -> None:
-    first = made_up(1)
-    newer = replace(made_up(2), model=first.model)
-    twice = replace(made_up(3), model=first.model, revision=first.revision)
+    first = random_entry(1)
+    newer = replace(random_entry(2), model=first.model)
+    twice = replace(random_entry(3), model=first.model, revision=first.revision)
     assert store.add([first, twice, newer]) == 2
     assert store.add([twice]) == 0
     assert store.add([]) == 0
     kept = {entry.revision: entry for entry in store.entries()}
-    assert same(kept[first.revision], first)
+    assert are_equal(kept[first.revision], first)
     assert store.has(first.model, first.revision, RECIPE.digest)
     assert not store.has(first.model, first.revision, "another")
     assert not store.has(first.model, None, RECIPE.digest)
@@ -72,7 +86,7 @@ def test_a_model_is_added_once_per_commit(store: Store) -> None:
 
 
 def test_remove_takes_one_commit_or_all(store: Store) -> None:
-    entries = [made_up(i) for i in range(4)]
+    entries = [random_entry(i) for i in range(4)]
     entries[1] = replace(entries[1], model=entries[0].model)
     store.add(entries)
     assert store.remove(entries[0].model, entries[0].revision) == 1
@@ -82,14 +96,14 @@ def test_remove_takes_one_commit_or_all(store: Store) -> None:
     assert store.remove(entries[1].model) == 1
     assert store.remove("org/nobody") == 0
     assert names(store) == [entries[2].model, entries[3].model]
-    assert all(same(a, b) for a, b in zip(sorted(store.entries(), key=lambda e: e.model),
+    assert all(are_equal(a, b) for a, b in zip(sorted(store.entries(), key=lambda e: e.model),
                                           entries[2:], strict=True))  # fmt: skip
 
 
 def test_an_entry_of_another_recipe_changes_nothing(store: Store) -> None:
-    other = replace(made_up(2), recipe=small_recipe(name="other").digest)
+    other = replace(random_entry(2), recipe=small_recipe(name="other").digest)
     with pytest.raises(RecipeError, match="org/model-2: made by the recipe"):
-        store.add([made_up(1), other])
+        store.add([random_entry(1), other])
     assert len(store) == 0
 
 
@@ -99,18 +113,18 @@ def brute_force(query: Query, entries: list[Entry]) -> list[str]:
     ranked = []
     for entry in entries:
         if (shared := count_shared(query.anchors, entry.anchors)) >= 64:
-            factor = reach(shared, M, M)
+            factor = anchor_ratio(shared, M, M)
             ics = factor * correlate_sketches(query.sketch, entry.sketch[None]).mean()
-            deviation = factor * spread(query.sketch.size * 8, measured=False)
-            ranked.append((float(lower_end(ics, deviation)), entry.model))
+            deviation = factor * ics_deviation(query.sketch.size * 8, measured=False)
+            ranked.append((float(lower_bound(ics, deviation)), entry.model))
     return [name for _, name in sorted(ranked, reverse=True)]
 
 
-def test_search_looks_at_every_entry(store: Store) -> None:
+def test_search_scans_every_entry(store: Store) -> None:
     mixed = VOCABULARIES[0].copy()
     mixed[: M // 4] = VOCABULARIES[1][: M // 4]
-    entries = [made_up(i, base=None if i % 2 else "x", vocabulary=i % 2) for i in range(60)]
-    entries += [made_up(i, anchors=mixed) for i in range(60, 90)]
+    entries = [random_entry(i, base=None if i % 2 else "x", vocabulary=i % 2) for i in range(60)]
+    entries += [random_entry(i, anchors=mixed) for i in range(60, 90)]
     store.add(entries)
     g = np.random.default_rng(5)
     for place in (0, 33, 77):
@@ -132,60 +146,60 @@ def test_search_looks_at_every_entry(store: Store) -> None:
 def test_too_few_shared_anchors_are_no_match(store: Store) -> None:
     few = VOCABULARIES[1].copy()
     few[:63] = VOCABULARIES[0][:63]
-    store.add([made_up(1), made_up(2, anchors=few)])
-    assert [m.entry.model for m in store.search(made_up(1).query)] == ["org/model-1"]
+    store.add([random_entry(1), random_entry(2, anchors=few)])
+    assert [m.entry.model for m in store.search(random_entry(1).query)] == ["org/model-1"]
     few[63] = VOCABULARIES[0][63]
-    store.add([made_up(3, anchors=few)])
-    found = store.search(made_up(1).query)
+    store.add([random_entry(3, anchors=few)])
+    found = store.search(random_entry(1).query)
     assert [m.shared_anchors for m in found] == [128, 64]
 
 
 def test_search_in_an_empty_registry_finds_nothing(store: Store) -> None:
-    assert store.search(made_up(1).query) == []
+    assert store.search(random_entry(1).query) == []
 
 
 def test_entries_that_do_not_fit_are_refused(store: Store) -> None:
-    store.add([made_up(1)])
-    with pytest.raises(RegistryError, match="another size"):
-        store.add([made_up(2, sketch=np.zeros((6, 5), np.uint8))])
-    with pytest.raises(RegistryError, match="not finite"):
-        store.add([made_up(3, latent=np.full(512, np.nan, np.float32))])
+    store.add([random_entry(1)])
+    with pytest.raises(RegistryError, match=r"org/model-2: .* have the shapes .*\(6, 5\)"):
+        store.add([random_entry(2, sketch=np.zeros((6, 5), np.uint8))])
+    with pytest.raises(RegistryError, match="org/model-3: its latent is not finite"):
+        store.add([random_entry(3, latent=np.full(512, np.nan, np.float32))])
     assert len(store) == 1
 
 
 def test_writers_at_the_same_time_add_a_model_once(store: Store) -> None:
     def write(_: int) -> int:
-        mine = open_store(store.uri)
-        return sum(mine.add([made_up(i)]) for i in range(8))
+        writer = open_store(store.uri)
+        return sum(writer.add([random_entry(i)]) for i in range(8))
 
     with ThreadPoolExecutor(4) as pool:
         added = sum(pool.map(write, range(4)))
     assert added == len(store) == len({label.model for label in store.labels()}) == 8
 
 
-def test_there_is_one_registry_at_a_place(make: MakeStore, store: Store) -> None:
+def test_a_registry_is_not_created_twice(make: MakeStore, store: Store) -> None:
     with pytest.raises(RegistryError, match="there is a registry already"):
         make("bases")
 
 
-def test_a_place_without_a_registry(tmp_path: Path) -> None:
+def test_a_uri_without_a_registry(tmp_path: Path) -> None:
     for name in ("nothing", "nothing.lance"):
-        with pytest.raises(RegistryError, match="no registry; make one with"):
+        with pytest.raises(RegistryError, match="there is no registry; make one with"):
             open_store(str(tmp_path / name))
         assert not (tmp_path / name).exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
-    with pytest.raises(RegistryError, match="not empty"):
+    with pytest.raises(RegistryError, match="the folder is not empty"):
         create_store(str(tmp_path / "full"), RECIPE)
     with pytest.raises(RegistryError, match="a file of that name"):
         create_store(str(tmp_path / "full" / "thesis.tex"), RECIPE)
-    with pytest.raises(RegistryError, match="a registry is a folder"):
+    with pytest.raises(RegistryError, match="it is no registry; give a folder"):
         open_store("postgres://here/there")
 
 
-def test_export_goes_between_kinds_and_back(make: MakeStore, tmp_path: Path) -> None:
+def test_exports_can_be_read_by_every_kind_of_registry(make: MakeStore, tmp_path: Path) -> None:
     store = make("one")
-    entries = [made_up(i, base="org/ü" if i else None) for i in range(3)]
+    entries = [random_entry(i, base="org/ü" if i else None) for i in range(3)]
     store.add(entries)
     text = tmp_path / "all.jsonl"
     assert export(store, str(text)) == 3
@@ -195,16 +209,16 @@ def test_export_goes_between_kinds_and_back(make: MakeStore, tmp_path: Path) -> 
     assert other.add(read) == 3
     assert export(other, str(tmp_path / "three")) == 3
     found = {entry.model: entry for entry in open_store(str(tmp_path / "three")).entries()}
-    assert all(same(found[entry.model], entry) for entry in entries)
+    assert all(are_equal(found[entry.model], entry) for entry in entries)
     assert export(store, str(tmp_path / "names.csv")) == 3
     lines = (tmp_path / "names.csv").read_text("utf-8").splitlines()
     assert lines[0] == "model,revision,recipe,base,measured_at,measured_by"
     assert len(lines) == 4
 
 
-def test_damaged_text_says_where(tmp_path: Path) -> None:
+def test_a_damaged_export_names_the_line(tmp_path: Path) -> None:
     store = create_store(str(tmp_path / "one"), RECIPE)
-    store.add([made_up(1), made_up(2)])
+    store.add([random_entry(1), random_entry(2)])
     text = tmp_path / "all.jsonl"
     export(store, str(text))
     lines = text.read_text().splitlines()
@@ -215,19 +229,22 @@ def test_damaged_text_says_where(tmp_path: Path) -> None:
         target.add(read_jsonl(text)[1])
     assert len(target) == 0
     text.write_text('{"model": 1}\n')
-    with pytest.raises(RegistryError, match="not what 'huref registry export' wrote"):
+    with pytest.raises(RegistryError, match="it is no file that 'huref registry export' wrote"):
         read_jsonl(text)
 
 
-def test_many_are_added_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_store, "FULL", 8)
+def test_many_entries_are_added_in_one_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "FULL", 8)
+    monkeypatch.setattr(segment_writer, "FULL", 8)
     store = create_store(str(tmp_path / "one"), RECIPE)
-    assert store.add(made_up(i) for i in range(50)) == 50
+    assert store.add(random_entry(i) for i in range(50)) == 50
     assert len(list(store.chunks())) == 7
 
     def until_another_recipe() -> Iterator[Entry]:
-        yield from (made_up(i) for i in range(50, 70))
-        yield made_up(70, recipe="another")
+        yield from (random_entry(i) for i in range(50, 70))
+        yield random_entry(70, recipe="another")
 
     with pytest.raises(RecipeError):
         store.add(until_another_recipe())

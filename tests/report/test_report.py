@@ -1,4 +1,4 @@
-"""The report of a comparison, as a reader and a reader's browser meet it."""
+"""The report of a comparison, as a reader and a browser see it."""
 
 import base64
 import hashlib
@@ -16,12 +16,12 @@ from PIL import Image
 
 from huref.cli import main
 from huref.cli.tables import FORMATS, counted
+from huref.lineage.build_forest import build_forest
 from huref.lineage.evidence import Evidence, LayerMap
-from huref.lineage.growing import build_forest
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import LineageTable
 from huref.report.heatmap import cluster, draw_heatmap, verdict_marks
-from huref.report.layermap import describe_sources
+from huref.report.layer_map_drawing import describe_sources
 from huref.report.page import render_report
 from huref.report.portraits import Portraits, draw_portraits
 from huref.report.sheet import draw_table
@@ -37,7 +37,7 @@ def run(*arguments: object) -> Result:
 
 
 class Page(HTMLParser):
-    """What a browser would make of it: elements, attributes, and the text that is shown."""
+    """What a browser makes of a page: elements, attributes, and the text that is shown."""
 
     def __init__(self, html: str):
         super().__init__(convert_charrefs=True)
@@ -104,14 +104,14 @@ def test_the_page_is_whole(page: Page, table: LineageTable) -> None:
     assert "70 % (60 to 80 %)" in page.text
 
 
-def test_the_page_says_who_is_who(page: Page) -> None:
+def test_the_page_names_families_and_relations(page: Page) -> None:
     assert "base, tuned and tuned-more are one family." in page.text
-    assert "twin began from the same random numbers as base but was trained apart." in page.text
-    assert "nearer their root than" in page.text
+    assert "twin has the same initialisation as base, but was trained independently." in page.text
+    assert "nearer the root than" in page.text
 
 
-def test_a_splice_makes_no_kin_of_its_parents() -> None:
-    """Its family is one only through it, and the summary says so."""
+def test_a_splice_does_not_relate_its_parents() -> None:
+    """Its parents are in one family only because of it, and the summary says so."""
     first = LayerMap((0, 1), (0, 1), np.eye(2), (0, None))
     second = LayerMap((0, 1), (0, 1), np.eye(2), (None, 1))
     alike = {(0, 1): 0.9, (1, 2): 0.4}
@@ -131,7 +131,7 @@ def test_blocks_are_named_by_their_spans() -> None:
     assert spans((2,)) == "2"
 
 
-def test_the_page_asks_for_nothing(page: Page) -> None:
+def test_the_page_sends_no_requests(page: Page) -> None:
     for tag, attributes in page.elements:
         assert tag not in ("iframe", "object", "embed", "form", "base", "img"), tag
         for key, value in attributes.items():
@@ -163,7 +163,7 @@ def test_the_policy_lets_the_pages_own_script_run(table: LineageTable) -> None:
     assert "</" not in script
 
 
-def test_dark_paper_is_provided_for(table: LineageTable) -> None:
+def test_dark_mode_defines_all_colours(table: LineageTable) -> None:
     html = render_report(table, Portraits((None,) * len(table.records)))
     assert "prefers-color-scheme:dark" in html
     used = set(re.findall(r"var\(--([\w-]+)\)", html))
@@ -175,7 +175,7 @@ def test_fifty_models_stay_readable() -> None:
     table = many(50)
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(50)]
-    portraits = Portraits(tuple(noise))  # worse to compress than any dog
+    portraits = Portraits(tuple(noise))  # compresses worse than any dog
     html = render_report(table, portraits)
     assert len(html) < 4_000_000
     page = Page(html)
@@ -222,12 +222,12 @@ def test_a_table_without_dogs_is_its_heat_map() -> None:
     assert without.shape[0] < dogs.shape[0]
 
 
-def test_layer_maps_are_told_in_words() -> None:
+def test_layer_maps_in_words() -> None:
     found = LayerMap((0, 1, 2, 3, 4), (0, 1, 2, 3), np.zeros((5, 4)), (0, 1, 4, None))
-    assert describe_sources(found) == "0-1 with 0-1, 2 with 4, 3 with none"
+    assert describe_sources(found) == "0-1 from 0-1, 2 from 4, 3 from none"
 
 
-def test_one_is_no_plural() -> None:
+def test_counts_use_the_singular_for_one() -> None:
     assert [counted(n, "model") for n in (0, 1, 2, 1234)] == [
         "0 models",
         "1 model",
@@ -285,7 +285,7 @@ def test_latex_is_escaped() -> None:
     assert all(len(re.findall(r"(?<!\\)&", line)) == 8 for line in body if "hline" not in line)
 
 
-def test_verdicts_are_told_apart_by_shape_too() -> None:
+def test_signs_of_verdicts_differ_in_shape() -> None:
     words = ("descends", "shared initialisation", "unrelated", "inconclusive")
     shapes = {
         tuple((type(mark).__name__, getattr(mark, "filled", None)) for mark in marks)

@@ -30,7 +30,7 @@ def test_the_list_names_many_bases_once_each() -> None:
 def test_many_bases_from_a_hub_that_refuses_some(tmp_path: Path) -> None:
     lines = [line for name in ("Pythia", "OPT", "BLOOM") for line in families_like(name)]
     names = [line.split()[0] for line in lines]
-    served, gated = names[:8], names[8:11]  # the rest is not there
+    served, gated = names[:8], names[8:11]  # the other models do not exist
     folders = [write_small_llama(tmp_path / f"model-{seed}", seed) for seed in range(4)]
     faults = {"429": 0.02, "503": 0.02, "cut": 0.04}
     with FleetHub(faults=faults) as hub:
@@ -46,15 +46,15 @@ def test_many_bases_from_a_hub_that_refuses_some(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert sum(hub.seen.values()) > 0
-        asked = len(hub.requests)
+        requests = len(hub.requests)
         again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert len(hub.requests) == asked  # what failed for good is not asked for again
+        assert len(hub.requests) == requests  # permanent failures are not retried
     found = [entry.model for entry in open_store(str(tmp_path / "bases")).entries()]
     assert sorted(found) == sorted(served)
     assert "measured   8 models" in result.stdout
     assert f"failed     {len(names) - 8}" in result.stdout
     assert "repeated   3" in result.stdout
-    assert result.stdout.count("is gated: ask for access") == len(gated)
+    assert result.stdout.count("the repository is gated; ask for access") == len(gated)
     assert "known      8 in the registry already" in again.stdout
 
 
@@ -70,7 +70,7 @@ def test_a_registry_is_built_from_a_hub(tmp_path: Path) -> None:
         for seed, line in enumerate(read_families(LIST)["GPT-2"][:2]):
             hub.add(line.split()[0], write_small_llama(tmp_path / str(seed), seed))
         environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-        environment.pop("HF_HUB_OFFLINE", None)  # which scripts that other tests import have set
+        environment.pop("HF_HUB_OFFLINE", None)  # set by scripts that other tests import
         command = [*BUILD, "--out", str(out), "--family", "GPT-2"]
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,11 +1,17 @@
+"""The drawings that the decoder is distilled from."""
+
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from huref.decoder.render import load_decoder
+from tests.support.zoo import ROOT
+
 pytest.importorskip("skia")
 
+from scripts.dogs import digest
 from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis, main
 
 SIZE = 64
@@ -26,7 +32,7 @@ def test_attributes_are_many_and_distinct() -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_draws_an_rgb_image_of_the_size_asked_for(dogs: np.ndarray, size: int) -> None:
+def test_draws_an_rgb_image_of_the_requested_size(dogs: np.ndarray, size: int) -> None:
     image = draw(dogs[0], size)
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
@@ -42,6 +48,18 @@ def test_same_attributes_same_picture(dogs: np.ndarray) -> None:
 def test_extreme_attributes_still_draw() -> None:
     for value in (-30.0, 30.0):
         assert draw(np.full(len(ATTRIBUTES), value), SIZE).std() > 5
+
+
+def test_the_shipped_decoder_was_trained_on_these_drawings() -> None:
+    decoder = load_decoder(ROOT / "checkpoints" / "decoder.safetensors")
+    trained_on = decoder.metadata["training"]["drawing"]
+    assert digest.drawing_of(trained_on) == digest.drawing_digest() != trained_on
+
+
+def test_the_digest_depends_on_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest.drawing_digest()
+    monkeypatch.setattr(digest, "draw", lambda dog, size: draw(dog * [1.02, *[1] * 184], size))
+    assert digest.drawing_digest.__wrapped__() != before
 
 
 def test_refuses_a_wrong_number_of_attributes() -> None:
@@ -65,7 +83,7 @@ def test_every_attribute_changes_some_pixel(dogs: np.ndarray) -> None:
         low[index], high[index] = -1.2, 1.2
         return distance(draw(low, 48), draw(high, 48)) >= 0.01
 
-    # Not in every dog: a hanging ear hides its inside.
+    # Not every attribute shows in every dog: a hanging ear hides its inside.
     unseen = [
         name
         for index, name in enumerate(ATTRIBUTES)

@@ -1,4 +1,4 @@
-"""The statistics by which the encoder is judged."""
+"""The statistics of the encoder's evaluation."""
 
 import argparse
 import math
@@ -30,7 +30,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_kolmogorov_knows_the_critical_values() -> None:
+def test_kolmogorov_gives_the_critical_values() -> None:
     # A distance of c / sqrt(n) has p = 0.05 at c = 1.3581 and 0.01 at c = 1.6276.
     n = 100_000
     middle = (torch.arange(n, dtype=torch.float64) + 0.5) / n
@@ -40,7 +40,7 @@ def test_kolmogorov_knows_the_critical_values() -> None:
     assert float(kolmogorov(middle[:, None])) == 1.0
 
 
-def test_normal_latents_pass_and_others_do_not() -> None:
+def test_normal_latents_pass_and_other_latents_fail() -> None:
     p_value, norm = "per-dimension KS, smallest p times 512", "KS of the squared norm"
     z = normal(2000, 512)
     good = gaussianity(z)
@@ -55,9 +55,9 @@ def test_normal_latents_pass_and_others_do_not() -> None:
     assert good[largest] < 0.15 < gaussianity(tied)[largest]
 
 
-def test_strangers_takes_every_pair_of_different_draws() -> None:
+def test_strangers_has_every_pair_of_different_draws() -> None:
     latents = normal(99, 3, 512)
-    twice = torch.cat([latents, latents[:1]])  # one model, drawn a second time
+    twice = torch.cat([latents, latents[:1]])  # the first model twice
     found = strangers(twice, 4000)
     assert found["orders of each"] == 1
     assert found["pairs of different draws"] == 4950
@@ -91,7 +91,7 @@ def test_every_order_of_the_anchors_is_encoded() -> None:
         torch.testing.assert_close(latent, standard, rtol=1e-3, atol=1e-3)
 
 
-def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() -> None:
+def test_mixtures_have_the_correlation_and_linear_codes_give_the_same() -> None:
     base, other = normal(2, 3, 512, 512), normal(2, 3, 512, 512, seed=1)
     orders = [torch.arange(512), torch.arange(512).flip(0)]
     planes, project = (lambda terms: terms.flatten(1, 2)), OrthogonalProjection(6)
@@ -107,7 +107,7 @@ def test_mixtures_have_the_correlation_and_sums_of_latents_may_stand_for_them() 
     )
 
 
-def test_every_baseline_is_given_the_unrelated_models_and_the_exact_inputs(tmp_path: Path) -> None:
+def test_every_baseline_encodes_the_unrelated_models_and_the_exact_inputs(tmp_path: Path) -> None:
     paper = save_encoder(
         PaperCNN(256, (2, 2, 2)),
         tmp_path / "paper.safetensors",
@@ -124,7 +124,7 @@ def test_every_baseline_is_given_the_unrelated_models_and_the_exact_inputs(tmp_p
     assert float(torch.cosine_similarity(direct, alone)) > 0.999
 
 
-def test_the_printed_command_holds_every_number() -> None:
+def test_the_printed_command_has_every_number() -> None:
     given = argparse.Namespace(paper=Path("p"), **{k.replace("-", "_"): 7 for k in COUNTS})
     command = complete_command(given)
     assert "--paper" in command
@@ -132,7 +132,7 @@ def test_the_printed_command_holds_every_number() -> None:
         assert f"--{name} 7" in command
 
 
-def test_pieces_of_other_networks_are_not_mixed_in(tmp_path: Path) -> None:
+def test_pieces_of_other_networks_are_refused(tmp_path: Path) -> None:
     claim(tmp_path, {"encoder": "a", "orders": 3})
     claim(tmp_path, {"encoder": "a", "orders": 3})
     with pytest.raises(SystemExit, match="other networks"):

@@ -1,8 +1,9 @@
-"""The measures by which a decoder is judged, on cases whose answer is known."""
+"""The measures of a decoder, on cases of known result."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from scripts.evaluate.decoder.regressor import TRAITS, load_regressor, read_trai
 RNG = np.random.default_rng(0)
 
 
-def test_relatives_have_the_cosine_asked_for_and_the_length() -> None:
+def test_relatives_have_the_requested_cosine_and_norm() -> None:
     z, other = latents_of(1, 5), latents_of(2, 5)
     relatives = relative_of(z, other, 0.8)
     norms = np.linalg.norm(relatives, axis=1)
     assert np.allclose(norms, np.sqrt(512))
     assert np.allclose((z * relatives).sum(1) / 512, 0.8)
-    assert np.array_equal(latents_of(1, 3), z[:3]), "more latents begin with the same"
+    assert np.array_equal(latents_of(1, 3), z[:3]), "a longer sequence starts with the same latents"
 
 
 def test_frechet_distance_of_gaussians() -> None:
@@ -97,7 +98,8 @@ def test_smoothness_tells_a_jump_from_a_turn() -> None:
         over = (z @ pattern[:, :1] > 0)[:, :, None, None]
         return np.asarray(np.clip(images + 90 * over, 0, 255))
 
-    smooth, jumpy = measures.smoothness(turn, 4), measures.smoothness(jump, 4)
+    smooth: dict[str, Any] = measures.smoothness(turn, 4)
+    jumpy: dict[str, Any] = measures.smoothness(jump, 4)
     curve = smooth["curve"]
     assert isinstance(curve, list)
     assert curve[0] == 0
@@ -198,6 +200,6 @@ def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     write_note(tmp_path / "note.md", figures)
     note = (tmp_path / "note.md").read_text()
     assert "Lost (R² under 0.1): ear_drop." in note
-    assert "older drawing (old)" in note
+    assert "other drawings (old)" in note
     assert "| decoder | pixels | 100.0 % | 3 of 10,000 | 75.0 % | 2,000 of 10,000 |" in note
     assert "**19 of 20**" in note

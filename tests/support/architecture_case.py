@@ -1,7 +1,7 @@
-"""How to make a tiny model of any model_type that transformers has.
+"""How to make a tiny model of any model_type of transformers.
 
-A tiny config gives every size that a config class knows by one of its many names; a case says
-only what is different.
+`TINY` holds small sizes under all the names that config classes use; a case lists only what
+differs.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,16 @@ def leave(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """How to make a tiny model and which of its layers to compare.
+    """How to make a tiny model, and which of its layers to compare.
 
     Attributes:
         class_name: of transformers.
-        changes: config values; None leaves a value of `TINY` out.
-        index: the layer.
-        width: of the residual stream, where it is not that of the embedding.
+        changes: config values; None removes a value of `TINY`.
+        index: of the layer.
+        width: of the residual stream, where it differs from the embedding's.
         scaled: compare up to a constant factor.
         oracle: arguments of `module_terms`.
-        prepare: what else makes the module linear.
+        prepare: further steps that make the module linear.
     """
 
     class_name: str
@@ -61,22 +61,22 @@ class Case:
 
     @property
     def model_class(self) -> Any:
-        """The class, imported when it is asked for: there are a hundred of them."""
+        """The class; imported only on access, because there are a hundred of them."""
         return getattr(transformers, self.class_name)
 
 
-def _knows(config: transformers.PreTrainedConfig, key: str) -> bool:
+def _has(config: transformers.PreTrainedConfig, key: str) -> bool:
     try:
         return hasattr(config, key)
-    except AmbiguousGlobalPerLayerAttributeError:  # known, but block by block
+    except AmbiguousGlobalPerLayerAttributeError:  # it has the key, with a value per block
         return True
 
 
 def tiny_config(case: Case) -> transformers.PreTrainedConfig:
-    """The config of a case: every name of a size that its class knows, and the case's changes."""
+    """The config of a case: the sizes of `TINY` that its class has, and the case's changes."""
     config_class = case.model_class.config_class
     defaults = config_class()
-    sizes = {key: value for key, value in TINY.items() if _knows(defaults, key)}
+    sizes = {key: value for key, value in TINY.items() if _has(defaults, key)}
     values = {k: v for k, v in (sizes | case.changes).items() if v is not None}
     if "q_lora_rank" in case.changes:
         values["q_lora_rank"] = case.changes["q_lora_rank"]
@@ -87,5 +87,5 @@ def tiny_config(case: Case) -> transformers.PreTrainedConfig:
 
 
 def case(model_type: str, **parts: Any) -> Case:
-    """A case of the class that transformers' auto mapping names; `cls` names another."""
+    """A case of the class in transformers' auto mapping, or of the class `cls`."""
     return Case(parts.pop("cls", None) or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type], **parts)

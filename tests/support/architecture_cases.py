@@ -1,18 +1,18 @@
-"""One line for every model_type that transformers has.
+"""The model of every model_type that is compared with transformers.
 
-A key is a model_type, with a word behind it for its variants. `scaled` marks models that multiply
-a half by a constant (a residual or attention multiplier), which no correlation sees.
+A key is a model_type, followed by a word for a variant. `scaled` marks models that multiply a half
+by a constant (a residual or attention multiplier), to which correlations are invariant.
 """
 
 from tests.support.architecture_case import Case, case
 from tests.support.architecture_preparations import (
+    add_shared_block,
     fill_residual_gains,
-    keep_predictions,
+    fix_streams,
     mix_streams_evenly,
     open_norm_gates,
-    pass_on_what_is_shared,
     route_evenly,
-    weigh_shared_alike,
+    weigh_shared_evenly,
 )
 
 LATENT = {"head_dim": 8, "num_key_value_heads": 4}
@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
     "gemma3_text": case("gemma3_text"),
     "vaultgemma": case("vaultgemma"),
     "recurrent_gemma": case("recurrent_gemma"),
-    # norms elsewhere or of another kind
+    # norms in other places or of another kind
     "beam": case("beam", scaled=True),
     "afmoe": case("afmoe"),
     "glm4": case("glm4"),
@@ -236,7 +236,7 @@ CASES: dict[str, Case] = {
         changes=ZAMBA | {"layers_block_type": ["mamba", "hybrid"] * 2},
         index=3,
         oracle={"attention": ("shared_transf.self_attn",), "chain": "shared_transf"},
-        prepare=pass_on_what_is_shared,
+        prepare=add_shared_block,
     ),
     "zamba2": case(
         "zamba2",
@@ -247,7 +247,7 @@ CASES: dict[str, Case] = {
         | {"layers_block_type": ["mamba", "hybrid", "hybrid", "mamba", "hybrid", "hybrid"]},
         index=5,
         oracle={"attention": ("shared_transformer.self_attn",), "chain": "shared_transformer"},
-        prepare=pass_on_what_is_shared,
+        prepare=add_shared_block,
     ),
     "falcon": case("falcon", changes={"head_dim": None, "num_kv_heads": None}),
     "falcon 40b": case("falcon", changes={"head_dim": None, "new_decoder_architecture": True}),
@@ -299,7 +299,7 @@ CASES: dict[str, Case] = {
         oracle={"streams": 4},
         prepare=mix_streams_evenly,
     ),
-    # all else
+    # others
     "gemma4_text": case("gemma4_text", changes=GEMMA4),
     "gemma4_text full": case("gemma4_text", changes=GEMMA4, index=1),
     "gemma4_text experts": case(
@@ -315,7 +315,7 @@ CASES: dict[str, Case] = {
         | {"intermediate_size": [80] * 4, "hidden_size_per_layer_input": 8}
         | {"vocab_size_per_layer_input": 96},
         oracle={"streams": 4},
-        prepare=keep_predictions,
+        prepare=fix_streams,
         scaled=True,
     ),
     "cohere_compass_text": case(
@@ -339,5 +339,5 @@ CASES: dict[str, Case] = {
         oracle={"attention": ("self_att.self_attention",), "ffn": ("ffn.ffn",)},
     ),
     "hrm_text": case("hrm_text"),
-    "inkling_text": case("inkling_text", changes=INKLING, prepare=weigh_shared_alike),
+    "inkling_text": case("inkling_text", changes=INKLING, prepare=weigh_shared_evenly),
 }

@@ -1,7 +1,7 @@
-"""What else it takes to make single families linear, beyond what `module_oracle` does to all.
+"""Steps that make single families linear, in addition to what `module_oracle` does to all.
 
-Routers that never spread a token evenly, gates that are no sigmoid of a linear map, and residual
-streams that are mixed by numbers computed from the token.
+They replace routers that never weigh experts evenly, gates that are not the sigmoid of a linear
+map, and the mixing of residual streams by weights that depend on the token.
 """
 
 from typing import Any
@@ -31,14 +31,14 @@ def route_evenly(model: nn.Module) -> None:
 
 
 def fill_residual_gains(model: nn.Module) -> None:
-    """For Doge, which scales its residual stream by vectors of its own."""
+    """For Doge, which has additional gains on its residual stream."""
     for name, parameter in model.named_parameters():
         if name.endswith("_residual"):
             parameter.data.fill_(1.0)
 
 
-def weigh_shared_alike(model: nn.Module) -> None:
-    """For Inkling, whose router also weighs the shared experts."""
+def weigh_shared_evenly(model: nn.Module) -> None:
+    """For Inkling, whose router also weights the shared experts."""
     for module in model.modules():
         if type(module).__name__.endswith("TopkRouter"):
             even = EvenRouter(4)
@@ -51,7 +51,7 @@ def weigh_shared_alike(model: nn.Module) -> None:
 
 
 def mix_streams_evenly(model: nn.Module) -> None:
-    """For hyper-connections: the streams' mean is read, every stream is written to once."""
+    """For hyper-connections: read the mean of the streams, and write to every stream once."""
     for module in model.modules():
         kind = type(module).__name__
         if kind.endswith("V4HyperConnection"):
@@ -71,7 +71,7 @@ def _two_weights(streams: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _MeanOfNormed:
-    """Qwen4's gated residual with its gates at one."""
+    """Qwen4's gated residual with all gates set to one."""
 
     def __init__(self, module: Any):
         self.module = module
@@ -84,29 +84,30 @@ class _MeanOfNormed:
 
 
 def open_norm_gates(model: nn.Module) -> None:
-    """For A.X K2, whose norms gate what they give."""
+    """For A.X K2, whose norms gate their output."""
     for module in model.modules():
         if type(module).__name__.endswith("GatedRMSNorm") and hasattr(module, "mlp"):
-            module.mlp.forward = lambda x: torch.full_like(x, 1e4)
+            module.get_submodule("mlp").forward = lambda x: torch.full_like(x, 1e4)
 
 
-def keep_predictions(model: nn.Module) -> None:
-    """For Gemma 3n: AltUp's streams are as they come, and nothing is beside attention."""
+def fix_streams(model: nn.Module) -> None:
+    """For Gemma 3n: AltUp leaves the streams unchanged, and LAuReL writes nothing."""
     for module in model.modules():
         kind = type(module).__name__
         if kind.endswith("AltUp"):
-            module.predict = lambda streams: streams
-            module.correct = lambda streams, activated: activated.expand_as(streams).clone()
+            replaced: Any = module
+            replaced.predict = lambda streams: streams
+            replaced.correct = lambda streams, activated: activated.expand_as(streams).clone()
         elif kind.endswith("LaurelBlock"):
             module.forward = torch.zeros_like
 
 
-def pass_on_what_is_shared(model: nn.Module) -> None:
-    """For Zamba: its shared block is added to the stream, to which both its inputs belong."""
+def add_shared_block(model: nn.Module) -> None:
+    """For Zamba: feed the stream to both inputs of the shared block and add its output."""
     for module in model.modules():
         if type(module).__name__.endswith("HybridLayer"):
-            module.mamba_decoder.forward = _added
-            shared = getattr(module, "shared_transf", None) or module.shared_transformer
+            module.get_submodule("mamba_decoder").forward = _added
+            shared: Any = getattr(module, "shared_transf", None) or module.shared_transformer
             shared.forward = _BesideItself(shared.forward)
 
 
@@ -115,7 +116,7 @@ def _added(hidden_states: Tensor, transformer_hidden_states: Tensor, **_: Any) -
 
 
 class _BesideItself:
-    """A shared block that is given the stream as the embedding, too."""
+    """A shared block that gets the stream also as the embedding."""
 
     def __init__(self, forward: Any):
         self.forward = forward

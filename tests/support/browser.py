@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-KEY = "element-6066-11e4-a52e-4f735466cecf"  # under which the protocol names an element
+KEY = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's key for an element id
 
 
 class Browser:
@@ -61,11 +61,11 @@ class Browser:
         self._post("/url", {"url": path.resolve().as_uri()})
 
     def run(self, script: str) -> Any:
-        """What a function body returns in the page."""
+        """Run a function body in the page and return its result."""
         return self._post("/execute/sync", {"script": script, "args": []})
 
     def find(self, selector: str) -> str:
-        """The first element that fits, by the protocol's own name."""
+        """The protocol's id of the first element that matches a selector."""
         found = self._post("/element", {"using": "css selector", "value": selector})
         return str(found[KEY])
 
@@ -78,11 +78,11 @@ class Browser:
         self._post(f"/element/{self.find(selector)}/value", {"text": text})
 
     def errors(self) -> list[str]:
-        """What the page complained of so far."""
+        """Messages on the page's console so far."""
         return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]
 
     def requests(self) -> list[str]:
-        """Addresses of everything that was loaded so far."""
+        """URLs requested so far."""
         events = [json.loads(e["message"]) for e in self._post("/se/log", {"type": "performance"})]
         return [
             event["message"]["params"]["request"]["url"]

@@ -1,13 +1,17 @@
-"""Writes a published checkpoint again in other containers, with each format's own tools."""
+"""Write a checkpoint in other container formats, with each format's own library."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import gguf
 
 Quantise = Callable[[str, Tensor], "tuple[np.ndarray, object]"]
 
@@ -19,18 +23,20 @@ def load(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def config_of(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
+def config_of(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
 
 
-def copy_asides(folder: Path, target: Path, *names: str) -> None:
+def copy_side_files(folder: Path, target: Path, *names: str) -> None:
+    """Copy the named files, by default config.json and tokenizer.json."""
     target.mkdir(parents=True, exist_ok=True)
     for name in names or ("config.json", "tokenizer.json"):
         (target / name).write_bytes((folder / name).read_bytes())
 
 
 def interleave(weight: Tensor, heads: int) -> Tensor:
-    """Rotary halves to interleaved pairs, as llama.cpp's converter writes it."""
+    """Reorder rows from rotary halves to interleaved pairs, as llama.cpp's converter does."""
     rows = weight.shape[0]
     split = weight.reshape(heads, 2, rows // heads // 2, *weight.shape[1:])
     return split.swapaxes(1, 2).reshape(weight.shape)
@@ -45,8 +51,8 @@ META = {
 }  # fmt: skip
 
 
-def write_meta(folder: Path, target: Path, parts: int = 1, cut_embedding: int = 1) -> None:
-    """consolidated.NN.pth as Llama's reference code shards it over `parts` ranks."""
+def write_meta(folder: Path, target: Path, parts: int = 1, embedding_axis: int = 1) -> None:
+    """Write consolidated.NN.pth as Llama's reference code shards it over `parts` ranks."""
     target.mkdir(parents=True)
     config = config_of(folder)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -60,7 +66,7 @@ def write_meta(folder: Path, target: Path, parts: int = 1, cut_embedding: int = 
         if role in ("q_proj", "k_proj"):
             tensor = interleave(tensor, heads if role == "q_proj" else kv_heads)
         axis = 1 if role in ("o_proj", "down_proj") else 0
-        axis = cut_embedding if role == "embed_tokens" else axis
+        axis = embedding_axis if role == "embed_tokens" else axis
         if role in ("k_proj", "v_proj") and parts > kv_heads:
             copies = parts // kv_heads
             pieces = [piece for piece in tensor.chunk(kv_heads) for _ in range(copies)]
@@ -94,7 +100,7 @@ def write_gguf(
     split: int = 0,
     embedding: str = "",
 ) -> None:
-    """With gguf's writer, names and quantisers. Norms and vectors stay F32."""
+    """Write with gguf's writer, names and quantisers. Norms and vectors stay F32."""
     import gguf
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,29 +119,29 @@ def write_gguf(
         writer.add_expert_count(config["num_local_experts"])
     write_vocabulary(writer, json.loads((folder / "tokenizer.json").read_text()))
     for name, tensor in load(folder).items():
-        stem, _, end = name.rpartition(".")
+        stem, _, suffix = name.rpartition(".")
         if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
             key = "num_attention_heads" if stem.endswith("q_proj") else "num_key_value_heads"
             tensor = interleave(tensor, config[key])
         if "gemma" in architecture and stem.endswith("norm"):
             tensor = tensor + 1
-        new = names.get_name(stem)
-        assert new is not None, stem
+        gguf_name = names.get_name(stem)
+        assert gguf_name is not None, stem
         values = tensor.float().numpy()
         if tensor.dim() == 2 and quantise != "F32":
             chosen = (embedding if stem.endswith("embed_tokens") else "") or quantise
             kind = gguf.GGMLQuantizationType[chosen]
             packed = gguf.quants.quantize(values, kind)
-            writer.add_tensor(f"{new}.{end}", packed, raw_dtype=kind)
+            writer.add_tensor(f"{gguf_name}.{suffix}", packed, raw_dtype=kind)
         else:
-            writer.add_tensor(f"{new}.{end}", values)
+            writer.add_tensor(f"{gguf_name}.{suffix}", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def write_vocabulary(writer, tokenizer: dict) -> None:
+def write_vocabulary(writer: "gguf.GGUFWriter", tokenizer: dict[str, Any]) -> None:
     pieces = sorted(tokenizer["model"]["vocab"].items(), key=lambda item: item[1])
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([piece for piece, _ in pieces])
@@ -144,8 +150,8 @@ def write_vocabulary(writer, tokenizer: dict) -> None:
 
 def write_header_only(
     file: Path, model: str, pieces: list[str] | None, kinds: list[int] | None
-) -> dict:
-    """A GGUF file with a vocabulary and no tensors; its metadata as we read it."""
+) -> dict[str, Any]:
+    """Write a GGUF file with a vocabulary and no tensors; return its metadata as huref reads it."""
     import gguf
 
     from huref.loader.formats.gguf import read_header
@@ -155,7 +161,7 @@ def write_header_only(
     writer.add_tokenizer_model(model)
     if pieces is not None:
         writer.add_token_list(pieces)
-        writer.add_token_types(kinds)
+        writer.add_token_types(kinds or [])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint on the loopback address, over a real tiny model.
 
-Every habit and every failing of servers that huref must live with is a switch. The same answers
-are given over a socket (`LoopbackEndpoint`) or, for speed, inside the process (`transport`).
+Each variant and fault of real servers that huref must handle is a switch. The stub answers over a
+socket (`LoopbackEndpoint`) or, for speed, inside the process (`transport`).
 """
 
 import json
@@ -21,31 +21,31 @@ Logits = Callable[[str], np.ndarray]  # prompt -> (v,) float64
 
 @dataclass
 class Switches:
-    """How the endpoint behaves.
+    """Settings of the endpoint.
 
     Attributes:
-        dialects: which of "completions" and "chat" it speaks.
-        top: most log-probabilities in one answer; None for no limit, 0 for none at all.
-        clamp: give fewer than asked, instead of refusing.
-        chosen: answers logprob_token_ids.
+        apis: which of "completions" and "chat" it offers.
+        top: largest number of log-probabilities in one answer; None for no limit, 0 for none.
+        clamp: return fewer log-probabilities than requested, instead of refusing.
+        chosen: whether it supports logprob_token_ids.
         bias: "visible" in log-probabilities, "invisible", "ignored" or "refused".
-        most_biased: most ids in one logit_bias.
+        most_biased: largest number of ids in one logit_bias.
         ids: how tokens are named: "id" (llama.cpp), "token_id" (vLLM) or "text" (OpenAI).
-        precision: of the logits: "float32", "bfloat16" or "float16".
+        precision: precision of the logits: "float32", "bfloat16" or "float16".
         step: log-probabilities are rounded to multiples of this.
         temperature: logits are divided by this.
-        wobble: standard deviation of noise (nat) that every answer adds anew.
-        defence: like wobble on the logits, but fixed for a prompt.
-        truncate: ids from here on are unknown to the server.
+        jitter: standard deviation (nat) of noise on the logits, new for every answer.
+        defence: standard deviation (nat) of noise on the logits, fixed for each prompt.
+        truncate: the server does not know ids from this one on.
         spell: id -> its text.
-        key: the bearer token it wants.
+        key: the bearer token that it requires.
         failures: statuses of the next answers; 0 breaks the connection.
         nan: log-probabilities are NaN.
-        usage: tokens that every answer says it cost; None says nothing.
-        swap_after: from this request on, token ids mean the next token's text.
+        usage: total_tokens in every answer; None for no usage.
+        swap_after: after this many requests, ids have the text of the next token.
     """
 
-    dialects: tuple[str, ...] = ("completions", "chat")
+    apis: tuple[str, ...] = ("completions", "chat")
     top: int | None = 20
     clamp: bool = False
     chosen: bool = False
@@ -55,7 +55,7 @@ class Switches:
     precision: str = "float32"
     step: float = 0.0
     temperature: float = 1.0
-    wobble: float = 0.0
+    jitter: float = 0.0
     defence: float = 0.0
     truncate: int | None = None
     spell: Callable[[int], str] = " t{}".format
@@ -67,7 +67,7 @@ class Switches:
 
 
 class Stub:
-    """Answers requests to one model."""
+    """Answers requests for one model."""
 
     def __init__(self, logits: Logits, switches: Switches | None = None, name: str = "stub"):
         self.switches = switches or Switches()
@@ -81,7 +81,7 @@ class Stub:
     def respond(
         self, path: str, body: dict[str, Any] | None, key: str | None
     ) -> tuple[int, dict[str, Any]]:
-        """Status and JSON; status 0 asks for a broken connection."""
+        """Status and JSON of the response; status 0 stands for a broken connection."""
         s = self.switches
         with self._lock:
             self.requests += 1
@@ -91,17 +91,17 @@ class Stub:
                 return 401, {"error": {"message": "wrong key"}}
             if path.endswith("/models"):
                 return 200, {"data": [{"id": self.name}]}
-            dialect = "chat" if path.endswith("/chat/completions") else "completions"
-            if dialect not in s.dialects or not path.endswith("completions"):
+            api = "chat" if path.endswith("/chat/completions") else "completions"
+            if api not in s.apis or not path.endswith("completions"):
                 return 404, {"error": {"message": f"no {path} here"}}
             try:
-                return 200, self._answer(dialect, body or {})
+                return 200, self._answer(api, body or {})
             except ValueError as error:
                 return 400, {"error": {"message": str(error)}}
 
-    def _answer(self, dialect: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, api: str, body: dict[str, Any]) -> dict[str, Any]:
         s = self.switches
-        chat = dialect == "chat"
+        chat = api == "chat"
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
         logits = self._served(prompt)
         biased = self._bias(logits, body.get("logit_bias") or {})
@@ -134,8 +134,8 @@ class Stub:
             kind = getattr(torch, s.precision)
             self._cache[prompt] = torch.from_numpy(logits).to(kind).double().numpy()
         logits = self._cache[prompt] / s.temperature
-        if s.wobble:
-            logits = logits + s.wobble * self._noise.standard_normal(len(logits))
+        if s.jitter:
+            logits = logits + s.jitter * self._noise.standard_normal(len(logits))
         return logits.astype(np.float32)
 
     def _bias(self, logits: np.ndarray, bias: dict[str, float]) -> np.ndarray:
@@ -159,13 +159,13 @@ class Stub:
             if len(ids) > 128 or max(ids) >= len(shown):
                 raise ValueError("logprob_token_ids: too many, or beyond the vocabulary")
             return list(ids)
-        asked = int(body.get("top_logprobs", 0) if chat else body["logprobs"])
-        asked = len(shown) if asked == -1 else asked
-        if s.top is not None and asked > s.top:
+        requested = int(body.get("top_logprobs", 0) if chat else body["logprobs"])
+        requested = len(shown) if requested == -1 else requested
+        if s.top is not None and requested > s.top:
             if not s.clamp:
                 raise ValueError(f"at most {s.top} logprobs")
-            asked = s.top
-        return [int(i) for i in np.argsort(-shown, kind="stable")[:asked]]
+            requested = s.top
+        return [int(i) for i in np.argsort(-shown, kind="stable")[:requested]]
 
     def _entries(
         self, chat: bool, winner: int, tokens: Iterable[int], shown: np.ndarray
@@ -176,22 +176,22 @@ class Stub:
             return {
                 "content": [self._entry(winner, float(shown[winner])) | {"top_logprobs": entries}]
             }
-        top = {self._called(token): float(shown[token]) for token in tokens}
+        top = {self._shown_as(token): float(shown[token]) for token in tokens}
         return {
-            "tokens": [self._called(winner)],
+            "tokens": [self._shown_as(winner)],
             "token_logprobs": [float(shown[winner])],
             "top_logprobs": [top],
         }
 
     def _entry(self, token: int, value: float) -> dict[str, Any]:
-        entry: dict[str, Any] = {"token": self._called(token), "logprob": value}
+        entry: dict[str, Any] = {"token": self._shown_as(token), "logprob": value}
         if self.switches.ids == "id":
             entry["id"] = token
         elif self.switches.ids == "text":
             entry["bytes"] = list(self._text(token).encode())
         return entry
 
-    def _called(self, token: int) -> str:
+    def _shown_as(self, token: int) -> str:
         return f"token_id:{token}" if self.switches.ids == "token_id" else self._text(token)
 
     def _text(self, token: int) -> str:
@@ -200,7 +200,7 @@ class Stub:
         return s.spell(token + swapped)
 
     def transport(self) -> httpx.MockTransport:
-        """The endpoint without a socket, for httpx."""
+        """An httpx transport that answers without a socket."""
 
         async def handle(request: httpx.Request) -> httpx.Response:
             body = json.loads(request.content) if request.content else None
@@ -208,7 +208,7 @@ class Stub:
             status, answer = self.respond(request.url.path, body, key)
             if status == 0:
                 raise httpx.ReadError("connection broken")
-            data = json.dumps(answer).encode()  # NaN included, as careless servers do
+            data = json.dumps(answer).encode()  # may contain NaN, as from real servers
             return httpx.Response(status, content=data, headers={"Retry-After": "0"})
 
         return httpx.MockTransport(handle)
@@ -221,7 +221,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class LoopbackEndpoint:
-    """A stub behind a socket; use as a context manager."""
+    """A context manager that serves a stub over a socket."""
 
     def __init__(self, stub: Stub):
         self.stub = stub

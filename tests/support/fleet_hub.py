@@ -1,4 +1,4 @@
-"""A loopback Hub with the real one's limits, a listing, and a share of answers that go wrong."""
+"""A loopback Hub with rate limits, a listing of models, and random faults."""
 
 import json
 import random
@@ -14,16 +14,18 @@ from safetensors.numpy import save_file
 from tests.support.hub_server import Handler, LoopbackHub
 from tests.support.small_models import some_words, write_tokenizer
 
-PAGE = 3  # models of one page of a listing
+PAGE = 3  # models per page of the listing
 WIDTH, HIDDEN, BLOCKS, VOCABULARY = 64, 96, 3, 2048
 
 
 @dataclass
 class FleetHub(LoopbackHub):
-    """Counts requests in windows, like the Hub, and says in each answer what is left."""
+    """Counts requests in windows, like the Hub, and states in each response what is left."""
 
     limits: dict[str, tuple[int, int]] = field(default_factory=dict)  # kind: requests, seconds
-    faults: dict[str, float] = field(default_factory=dict)  # "429", "503", "cut": their shares
+    faults: dict[str, float] = field(
+        default_factory=dict
+    )  # "429", "503", "cut": their probabilities
     seen: dict[str, int] = field(default_factory=dict)  # faults that happened, and "over" limits
     windows: dict[str, tuple[float, int]] = field(default_factory=dict)  # kind: begin, requests
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -34,7 +36,7 @@ class FleetHub(LoopbackHub):
         return _FleetHandler
 
     def count(self, kind: str) -> tuple[int, int]:
-        """What is left of a kind's window, below zero when over it, and seconds to its end."""
+        """Requests left in a kind's window (negative if exceeded), and seconds to its end."""
         allowed, seconds = self.limits[kind]
         with self.lock:
             now = time.monotonic()
@@ -45,7 +47,7 @@ class FleetHub(LoopbackHub):
             return allowed - used - 1, max(round(began + seconds - now + 0.5), 1)
 
     def fault(self, kind: str) -> str | None:
-        """Which fault the next answer has, if any."""
+        """The fault of the next response, or None."""
         with self.lock:
             roll = self.chance.random()
             for name, share in self.faults.items():
@@ -99,10 +101,10 @@ class _FleetHandler(Handler):
     def _ignore_case(self) -> None:
         prefix = "/api/models/" if self.path.startswith("/api/models/") else "/"
         parts = self.path.removeprefix(prefix).split("/")
-        asked = "/".join(parts[:2]).partition("?")[0]
+        requested = "/".join(parts[:2]).partition("?")[0]
         canonical = {name.lower(): name for name in self.server_hub.repositories}
-        name = canonical.get(asked.lower(), asked)
-        self.path = prefix + name + self.path.removeprefix(prefix)[len(asked) :]
+        name = canonical.get(requested.lower(), requested)
+        self.path = prefix + name + self.path.removeprefix(prefix)[len(requested) :]
 
     def _list(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -122,7 +124,7 @@ class _FleetHandler(Handler):
 
 
 def write_small_llama(folder: Path, seed: int) -> Path:
-    """A Llama of random numbers, about 1.4 MB, without the help of transformers."""
+    """A Llama of random numbers, about 1.4 MB, written without transformers."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
 

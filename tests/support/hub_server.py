@@ -1,4 +1,4 @@
-"""A Hub on the loopback address: model info, files in ranges, gates, and failures on demand."""
+"""A local Hub server: model info, files in ranges, gated repositories, injected failures."""
 
 import hashlib
 import json
@@ -25,25 +25,25 @@ class HostedRepository:
 
 @dataclass
 class LoopbackHub:
-    """Serves folders as repositories; counts what it sent; can cut, refuse or redirect answers."""
+    """Serves folders as repositories, records requests, and can cut, refuse or redirect answers."""
 
     repositories: dict[str, HostedRepository] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
-    tokens: list[str | None] = field(default_factory=list)  # one for each request
+    tokens: list[str | None] = field(default_factory=list)  # of each request
     bytes_sent: int = 0
-    cut_after: int | None = None  # bytes after which the next file answer breaks off
+    cut_after: int | None = None  # bytes after which the next file answer is cut
     refuse_with: list[int] = field(default_factory=list)  # statuses of the next file answers
-    refuse_api_with: list[int] = field(default_factory=list)  # likewise, of the API
+    refuse_api_with: list[int] = field(default_factory=list)  # statuses of the next API answers
     retry_after: str = "0"
     ignore_ranges: bool = False
-    redirect_to: str | None = None  # another server's address, as the Hub redirects to its CDN
+    redirect_to: str | None = None  # URL of another server, like the Hub's CDN
     latency: float = 0.0  # seconds before each answer
 
     def add(self, name: str, folder: Path, gated: bool = False) -> None:
         self.repositories[name] = HostedRepository(folder, gated)
 
     def handler(self) -> "type[Handler]":
-        """What answers the requests."""
+        """The class of the request handlers; subclasses may override it."""
         return Handler
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
-        """Keep the test output quiet."""
+        """Print nothing."""
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""Tables made by hand: what each verdict looks like, without measuring any weights."""
+"""Tables with made-up figures and verdicts, without any weights."""
 
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,7 @@ NASTY = "evil/<script>alert('x')</script>&\"\u202e\x00'"
 
 
 def make_record(model: str, seed: int = 0) -> Record:
-    """A record that carries a latent only, as a picture does."""
+    """A record with a latent only, as a picture has."""
     latent = torch.randn(512, generator=torch.Generator().manual_seed(seed)).numpy()
     recipe = load_recipe()[0]
     return Record(model, f"{seed:040x}", recipe, None, None, None, latent)
@@ -31,13 +31,13 @@ def descends(parent: str | None = None) -> Evidence:
         direction = Direction("b", "the first was trained on longer")
     share = np.eye(3)
     return Evidence(
-        UnitCount(500, 512, 1), -310.5, "order", "descends", "the units keep their order",
+        UnitCount(500, 512, 1), -310.5, "order", "descends", "500 of 512 units keep their index",
         direction, LayerMap((0, 1, 2), (0, 1, 2), share, (0, 1, 2)),
     )  # fmt: skip
 
 
 def verdict(word: Verdict) -> Evidence:
-    """Evidence with a verdict and no more."""
+    """Evidence with a verdict and a reason only."""
     return Evidence(verdict=word, why=f"by hand: {word}")
 
 
@@ -47,7 +47,7 @@ def make_table(
     evidence: dict[tuple[int, int], Evidence],
     mixings: tuple[Mixing, ...] = (),
 ) -> LineageTable:
-    """A table with the given figures; pairs that are not named are strangers with an ICS of 0."""
+    """A table with the given figures; all other pairs are unrelated, with an ICS of 0."""
     records = tuple(make_record(model, seed) for seed, model in enumerate(models))
     pairs = []
     for i, j in combinations(range(len(models)), 2):
@@ -59,9 +59,9 @@ def make_table(
 
 
 def lineage_table() -> LineageTable:
-    """A base with a fine-tune that was itself trained on, a sibling, a stranger, and one unclear.
+    """A base, its fine-tune, a fine-tune of that, a twin, an unrelated model, an unclear one.
 
-    Correlations multiply along the line of descent, as those of independent steps do.
+    Correlations multiply along the line of descent, as over independent steps of training.
     """
     models = ["zoo/base", "zoo/tuned", "zoo/tuned-more", "zoo/twin", "zoo/stranger", NASTY]
     alike = {
@@ -81,7 +81,7 @@ def lineage_table() -> LineageTable:
 
 
 def many(count: int) -> LineageTable:
-    """Families of five, each around a base; the rest strangers."""
+    """Families of five, each a base and four descendants; other pairs are unrelated."""
     models = [f"org-{i // 5}/model-{i % 5}-of-family-{i // 5}" for i in range(count)]
     kin = {(i, j) for i, j in combinations(range(count), 2) if i // 5 == j // 5}
     alike = {(i, j): 0.95 if i % 5 == 0 else 0.9 for i, j in kin}
@@ -90,7 +90,7 @@ def many(count: int) -> LineageTable:
 
 
 def parse_newick(text: str) -> list[tuple[str, float, list]]:  # type: ignore[type-arg]
-    """Trees of (name, length, children), by a reader that knows nothing of the writer."""
+    """Trees of (name, length, children), by a parser that is independent of the writer."""
     trees, position = [], 0
 
     def label() -> str:
@@ -132,6 +132,6 @@ def parse_newick(text: str) -> list[tuple[str, float, list]]:  # type: ignore[ty
 
 
 def write_card(folder: Path, front_matter: str) -> None:
-    """A model card with this YAML at its head."""
+    """Write a model card with this YAML front matter."""
     text = f"---\nlicense: apache-2.0\n{front_matter}\n---\n\n# A model\n"
     (folder / "README.md").write_text(text, "utf-8")

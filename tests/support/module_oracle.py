@@ -1,11 +1,11 @@
-"""What a real transformers module computes, as terms: the oracle of every layout.
+"""The terms that a real transformers module computes: the oracle of every layout.
 
-The module's own forward pass runs on token rows, batch entry by batch entry one token at position
-0, so that RoPE is the identity and the softmax over a single token is one. It is made linear
-where the terms are: biases are zero, activations the identity, the block's own norms keep the
-scale of each row (their gains and the subtraction of the mean stay), gates of attention and of
-shared experts are open, routers even. Everything else, and above all every reshape, transpose,
-split and repetition, is the module's.
+The module's own forward pass runs on token rows. Each batch entry is one token at position 0, so
+that RoPE is the identity and the softmax over a single token is one. The module is made linear
+where the terms are linear: biases are zero, activations are the identity, the block's own norms
+preserve the scale of each row (gains and the subtraction of the mean are kept), gates of attention
+and of shared experts are open, and routers weigh experts evenly. Everything else, above all every
+reshape, transpose, split and repetition, is the module's.
 """
 
 import functools
@@ -37,14 +37,14 @@ ROUTERS = re.compile(r"(router|[.]gate|gate[.]wg|classifier)([.]\w+)?[.]weight$|
 
 
 def find_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of decoder layers: the longest ModuleList, the first of those."""
+    """The name and the list of the decoder layers: the first of the longest ModuleLists."""
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     lists = [(n, m) for n, m in lists if n.split(".")[-1] in ("layers", "h", "blocks", "layer")]
     return max(lists, key=lambda pair: len(pair[1]))
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Random gains and no biases, so that a layout that forgets a gain cannot pass."""
+    """Set random weights and gains and zero biases, so that a layout without a gain fails."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         data = parameter.data
@@ -66,13 +66,13 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def removes_mean(norm: nn.Module, width: int) -> bool:
-    """Whether a norm subtracts the mean, asked of the norm itself."""
+    """Whether a norm subtracts the mean, by a test on random input."""
     x = torch.randn(3, width, dtype=torch.float64)
     return bool(torch.allclose(norm(x), norm(x + 1.0), atol=1e-4))
 
 
 def _keep_scale(norm: nn.Module, width: int) -> None:
-    """Make a norm linear: its output times the scale that it divides by."""
+    """Make a norm linear: multiply its output by the scale by which it divides."""
     original = norm.forward
     centred = removes_mean(norm, width)
 
@@ -85,7 +85,7 @@ def _keep_scale(norm: nn.Module, width: int) -> None:
 
 
 class _Open(nn.Module):
-    """In place of a gate's linear map: its sigmoid is one."""
+    """Replaces a gate's linear map by a large constant, whose sigmoid is one."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -96,7 +96,7 @@ class _Open(nn.Module):
 
 
 def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
-    """Make a layer linear where the terms are. Returns whether its norms remove the mean."""
+    """Make a layer linear where the terms are linear. Returns whether its norms remove the mean."""
     centred = False
     for name, module in layer.named_modules():
         for eps in ("eps", "variance_epsilon", "epsilon"):
@@ -105,7 +105,7 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
         for limit in ("limit", "swiglu_limit"):
             if isinstance(getattr(module, limit, None), float):
                 setattr(module, limit, 1e300)
-                for slope in ("alpha", "swiglu_alpha"):  # of a sigmoid, then a constant
+                for slope in ("alpha", "swiglu_alpha"):  # a sigmoid of slope 0 is constant
                     setattr(module, slope, 0.0)
         for attribute in ACTIVATIONS:
             if callable(getattr(module, attribute, None)):
@@ -124,13 +124,13 @@ def linearise(layer: nn.Module, width: int, drop_norms: bool) -> bool:
             if type(child).__module__ in kinds and name not in ("score_fn", "softmax"):
                 setattr(parent, name, nn.Identity())
         for gate in ("shared_expert_gate", "g_proj"):
-            if isinstance(child := getattr(parent, gate, None), nn.Linear):
-                setattr(parent, gate, _Open(child.out_features))
+            if isinstance(linear := getattr(parent, gate, None), nn.Linear):
+                setattr(parent, gate, _Open(linear.out_features))
     return centred
 
 
 class _One(nn.Module):
-    """In place of an activation: gates are one."""
+    """Replaces an activation, so that gates are one."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones_like(x)
@@ -143,14 +143,14 @@ def _set_activations(layer: nn.Module, function: nn.Module) -> None:
 
 
 def _submodules(layer: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
-    """Those of some dotted names that a layer has as modules."""
+    """The modules of a layer among some dotted names."""
     modules = dict(layer.named_modules())
     return [modules[name] for name in names if name in modules]
 
 
 @contextmanager
 def muted(layer: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    """One half of a layer writes zeros."""
+    """Make one half of a layer write zeros."""
 
     def silence(_: nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, (tuple, list)):
@@ -167,12 +167,12 @@ def muted(layer: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
             handle.remove()
 
 
-class Watch(TorchFunctionMode):
-    """Sees the operations of one layer's forward pass.
+class Interceptor(TorchFunctionMode):
+    """Intercepts the operations of one layer's forward pass.
 
-    Inside attention it keeps the two factors of the first product of activations, which are the
+    Inside attention it records the factors of the first product of two activations, which are the
     queries and the keys (repeated by the module where they are shared), and opens output gates.
-    Everywhere in the layer activations that are called as functions become the identity.
+    In the whole layer it replaces functional activations by the identity.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class Watch(TorchFunctionMode):
                 return torch.ones_like(args[0])
             if self.heads is None and function in PRODUCTS:
                 named = kwargs or {}
-                query = named.get("batch1", args[-2] if len(args) > 1 else None)
+                query = named["batch1"] if "batch1" in named else args[-2]
                 key = named.get("batch2", args[-1])
                 if min(query.dim(), key.dim()) >= 3:  # a weight has two axes
                     self.heads = query.clone(), key.clone()
@@ -199,7 +199,7 @@ class Watch(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
     def attach(self, layer: nn.Module, attention: tuple[str, ...]) -> list[Any]:
-        """Tell by hooks when the forward pass is inside. Returns their handles."""
+        """Add hooks that track whether the forward pass is inside. Returns their handles."""
         handles = []
         parts = _submodules(layer, attention)
         for module, flag in [(layer, "inside_layer"), *((p, "inside_attention") for p in parts)]:
@@ -247,50 +247,55 @@ def module_terms(
         model: in float64, prepared by `randomise`.
         index: of the layer.
         E: token rows; large ones make epsilons that cannot be set to 0 negligible.
-        drop_norms: the layer's norms follow the sums; no gain of theirs belongs to one half.
-        attention: what the layer calls that half.
-        ffn: likewise.
-        silent: what writes that half, where the half also passes the residual stream on.
-        even: keep only the even part of the feed-forward network, where its gate is not linear
-            but affine (gpt-oss multiplies by up + 1).
-        ffn_index: the layer of the feed-forward network, where it is one of its own.
-        without: what else the layer holds, silent all the time.
-        streams: number of residual streams, all of which begin as the token's row.
-        chain: what holds both halves, where the feed-forward network reads attention's output
-            alone; attention then writes through that network, its gates held at one.
+        drop_norms: the layer is post-LN, so that no gain belongs to one half.
+        attention: candidate names of the attention module.
+        ffn: candidate names of the feed-forward module.
+        silent: the modules whose output is attention's, where the attention module itself also
+            returns the residual stream.
+        even: keep only the even part of the feed-forward network, where its gate is affine
+            (gpt-oss multiplies by up + 1).
+        ffn_index: index of the feed-forward network's layer, where it is a separate one.
+        without: further modules of the layer, which always write zeros.
+        streams: number of residual streams, all of which start as the token's row.
+        chain: the module that holds both halves, where the feed-forward network reads only
+            attention's output; attention then writes through that network with its gates at one.
     """
     layers = find_layers(model)[1]
-    apart = ffn_index is not None
-    reading = _Half(model, layers[index], E, drop_norms, without, streams)
-    watch = Watch()
-    handles = watch.attach(layers[index], attention)
-    with watch:
+    separate = ffn_index is not None
+    reading = _LinearLayer(model, layers[index], E, drop_norms, without, streams)
+    interceptor = Interceptor()
+    handles = interceptor.attach(layers[index], attention)
+    with interceptor:
         if chain:
             _set_activations(layers[index], _One())
             attention_write = reading.write((chain,), ())
             _set_activations(layers[index], nn.Identity())
             ffn, silent = (chain,), ()
         else:
-            attention_write = reading.write(silent or attention, () if apart else ffn)
+            attention_write = reading.write(silent or attention, () if separate else ffn)
     for handle in handles:
         handle.remove()
-    assert watch.heads is not None, "attention multiplied no queries with keys"
+    assert interceptor.heads is not None, "attention multiplied no queries with keys"
     other = (
-        _Half(model, layers[ffn_index], E, drop_norms, without, streams)
+        _LinearLayer(model, layers[ffn_index], E, drop_norms, without, streams)
         if ffn_index is not None
         else reading
     )
-    watch.attach(other.layer, ())
-    with watch:
+    interceptor.attach(other.layer, ())
+    with interceptor:
         ffn_write = other.write(
-            attention if apart else ffn, () if apart or chain else silent or attention, even
+            attention if separate else ffn, () if separate or chain else silent or attention, even
         )
     receiver = E - E.mean(dim=1, keepdim=True) if reading.centred else E
-    return [_scores(*watch.heads, len(E)), attention_write @ receiver.T, ffn_write @ receiver.T]
+    return [
+        _scores(*interceptor.heads, len(E)),
+        attention_write @ receiver.T,
+        ffn_write @ receiver.T,
+    ]
 
 
-class _Half:
-    """A layer made linear, whose halves can be asked for what they write."""
+class _LinearLayer:
+    """A layer made linear, which returns the output of each of its halves."""
 
     def __init__(
         self,
@@ -309,7 +314,7 @@ class _Half:
         self.centred = linearise(layer, E.shape[1], drop_norms)
 
     def write(self, own: tuple[str, ...], other: tuple[str, ...], even: bool = False) -> Tensor:
-        """What the half `own` adds to the residual stream (scaled or not) without the `other`."""
+        """What the half `own` adds to the residual stream while the half `other` is silent."""
         with muted(self.layer, (*other, *self._without)):
             both = self._run(1.0)
             if even:

@@ -1,4 +1,4 @@
-"""Small made-up entries for the registry's tests."""
+"""Small random entries for the registry's tests."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from huref.recipe import Recipe, load_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import kept_of
 
-M = 128  # anchors; enough to be compared, small enough to be quick
+M = 128  # anchors: enough for a comparison, few enough to be fast
 
 
 def small_recipe(**changes: object) -> Recipe:
@@ -19,8 +19,10 @@ RECIPE = small_recipe()
 VOCABULARIES = np.random.default_rng(7).integers(1, 2**32, (3, M), dtype=np.uint32)
 
 
-def made_up(seed: int, base: str | None = None, vocabulary: int = 0, **changes: object) -> Entry:
-    """A random entry; equal seeds give equal ones."""
+def random_entry(
+    seed: int, base: str | None = None, vocabulary: int = 0, **changes: object
+) -> Entry:
+    """A random entry, determined by the seed."""
     g = np.random.default_rng(seed)
     entry = Entry(
         model=f"org/model-{seed}",
@@ -36,8 +38,8 @@ def made_up(seed: int, base: str | None = None, vocabulary: int = 0, **changes: 
     return replace(entry, **changes)  # type: ignore[arg-type]
 
 
-def same(a: Entry, b: Entry) -> bool:
-    """Whether two entries agree to the last bit."""
+def are_equal(a: Entry, b: Entry) -> bool:
+    """Whether two entries are equal bit for bit."""
     arrays = ("latent", "sketch", "anchors")
     words = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
     return all(np.array_equal(getattr(a, x), getattr(b, x)) for x in arrays) and all(

@@ -1,10 +1,10 @@
-"""Families whose code lives in their own repositories, not in transformers.
+"""Reference layers of families whose code is in their own repositories, not in transformers.
 
-No module of theirs can be run here (remote code is never trusted), so each gets its layer's
-arithmetic written down from its published modeling code and config, head by head and without any
-of our own splitting code. That is weaker than the real module: it proves that our reader does
-what this file says, and this file has to be right. Families that are Llama's arithmetic under
-another model_type are checked against the real Llama module instead, with config.json renamed.
+Their modules cannot be run here, because remote code is not trusted. Each layer's arithmetic is
+therefore reimplemented from its published modelling code and config, head by head and without
+huref's own splitting code. This is a weaker test than the real module: an error in this file would
+go unnoticed. Families with Llama's arithmetic and another model_type are compared with the real
+Llama module, with the model_type in config.json replaced.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,12 @@ PER_GROUP = HEADS // GROUPS
 class RemoteCase:
     """config.json, the shapes of block 0's tensors, and what the block computes.
 
-    `halves` returns, for rows that each half's norm has already made: queries, keys and values by
-    head, what o is stored as, and the feed-forward network's output.
+    Attributes:
+        embedding, block, norms, o: names of the embedding, of the block (its prefix), and of the
+            norms and o inside it.
+        heads: queries, keys and values by head, of rows to which the norm's gain is applied.
+        ffn: the feed-forward network's output, of rows to which the norm's gain is applied.
+        layernorm: the norms subtract the mean.
     """
 
     config: dict[str, Any]
@@ -49,28 +53,28 @@ def _shared(heads: HeadRows, times: int) -> HeadRows:
 
 
 def contiguous_heads(name: str, groups: int) -> Callable[[Weights, Tensor], Any]:
-    """[all queries | all keys | all values], as ChatGLM2, Qwen 1 and Baichuan split them."""
+    """[all queries | all keys | all values], the split of ChatGLM2, Qwen 1 and Baichuan."""
 
     def heads(w: Weights, x: Tensor) -> tuple[HeadRows, HeadRows, HeadRows]:
-        every = _cut(x @ w[name].T, HEAD_DIM)
-        q, k, v = every[:HEADS], every[HEADS : HEADS + groups], every[HEADS + groups :]
+        rows = _cut(x @ w[name].T, HEAD_DIM)
+        q, k, v = rows[:HEADS], rows[HEADS : HEADS + groups], rows[HEADS + groups :]
         return q, _shared(k, HEADS // groups), _shared(v, HEADS // groups)
 
     return heads
 
 
 def heads_by_group(name: str, groups: int) -> Callable[[Weights, Tensor], Any]:
-    """For each key-value head its queries, its key and its value: InternLM2's wqkv, Falcon's."""
+    """Per key-value head its queries, key and value, the split of InternLM2 and Falcon."""
 
     def heads(w: Weights, x: Tensor) -> tuple[HeadRows, HeadRows, HeadRows]:
-        every, each = _cut(x @ w[name].T, HEAD_DIM), HEADS // groups
+        rows, per_group = _cut(x @ w[name].T, HEAD_DIM), HEADS // groups
         q: HeadRows = []
         k: HeadRows = []
         v: HeadRows = []
-        for start in range(0, len(every), each + 2):
-            q += every[start : start + each]
-            k += [every[start + each]] * each
-            v += [every[start + each + 1]] * each
+        for start in range(0, len(rows), per_group + 2):
+            q += rows[start : start + per_group]
+            k += [rows[start + per_group]] * per_group
+            v += [rows[start + per_group + 1]] * per_group
         return q, k, v
 
     return heads
@@ -202,7 +206,7 @@ REMOTE_CASES: dict[str, RemoteCase] = {
         heads=separate_heads(*(f"attn.attention.{role}_proj.weight" for role in "qkv")),
         ffn=gated("mlp.c_fc_0.weight", "mlp.c_fc_1.weight", "mlp.c_proj.weight"),
     ),
-    # Falcon's first checkpoints, before transformers had the class.
+    # Falcon's first checkpoints, published before transformers supported them.
     "RefinedWebModel": RemoteCase(  # 7B: one key-value head
         config={
             "hidden_size": D, "n_layer": 1, "n_head": HEADS, "multi_query": True,
@@ -223,7 +227,7 @@ REMOTE_CASES: dict[str, RemoteCase] = {
     ),
 }  # fmt: skip
 
-# model_type -> the model_type in `architecture_cases.CASES` whose arithmetic and names it has.
+# model_type -> the model_type in `architecture_cases.CASES` with the same arithmetic and names.
 RENAMED = {
     "internlm": "llama",
     "internlm3": "llama",
@@ -234,7 +238,7 @@ RENAMED = {
 
 
 def random_checkpoint(case: RemoteCase) -> Weights:
-    """All tensors of a model of one block, float32, by their published names."""
+    """All tensors of a model with one block, float32, by their published names."""
     generator = torch.Generator().manual_seed(0)
     tensors = {case.embedding: torch.randn(VOCABULARY, D, generator=generator)}
     for name, shape in case.shapes.items():

@@ -1,7 +1,4 @@
-"""Tiny models of every kind of head, and stub endpoints that serve them.
-
-A plugin: a test module that wants the fixtures names it in `pytest_plugins`.
-"""
+"""Tiny models of every kind of head, and stub endpoints that serve them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +49,7 @@ KINDS = {  # class, its own settings, hidden size, final norm
 
 
 def make_model(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A tiny random model whose norms' gains and biases are drawn, too."""
+    """Save a tiny model with random weights, including the gains and biases of its norms."""
     import transformers
 
     name, settings, _, _ = KINDS[kind]
@@ -78,7 +75,7 @@ def make_model(folder: Path, kind: str, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folders of tiny models, made once."""
+    """Get the folder of a tiny model; each is made once per test module."""
     root = tmp_path_factory.mktemp("served")
 
     def get(kind: str, seed: int = 0) -> Path:
@@ -90,7 +87,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def served(models: Callable[..., Path]) -> Callable[..., Stub]:
-    """Stub endpoints; the outputs of each model are computed once."""
+    """Make stub endpoints; the outputs of each model are computed once."""
     tables: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     sources: dict[tuple[str, int], LocalModel] = {}
 
@@ -113,7 +110,7 @@ def served(models: Callable[..., Path]) -> Callable[..., Stub]:
 
 
 def connect(stub: Stub, budget: int = 100_000, **options: Any) -> Endpoint:
-    """An endpoint in this process, without a socket."""
+    """Open a stub endpoint in this process, without a socket."""
     client = Client(
         "http://127.0.0.1:1/v1",
         limits=Limits(budget, options.pop("tokens", None)),

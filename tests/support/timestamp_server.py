@@ -60,7 +60,8 @@ class TimestampAuthority:
             openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256",
                     "-out", folder / f"{name}.key")  # fmt: skip
         openssl("req", "-new", "-x509", "-key", folder / "root.key", "-subj", "/CN=Test root",
-                "-days", "2", "-out", self.root, "-config", config, "-extensions", "ca")  # fmt: skip
+                "-days", "2", "-out", self.root, "-config", config,
+                "-extensions", "ca")  # fmt: skip
         self._sign_leaf(expired)
         self.config = config
 

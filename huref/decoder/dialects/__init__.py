@@ -1,8 +1,9 @@
-"""What other StyleGAN2 code bases call their tensors, turned into the one layout huref renders.
+"""Conversion of StyleGAN2 generators from other code bases to the tensor names that huref renders.
 
-NVIDIA's own names are the layout. rosinality's network has the same arithmetic under other names
-and with one constant elsewhere. lucidrains' is another network (`huref.decoder.lucidrains`).
-Every conversion gives the same picture as the code that the file was made with, in float32.
+A dialect is the tensor naming of one code base. huref uses NVIDIA's names. rosinality's network
+has the same arithmetic, other names and one gain in another place. lucidrains' network has other
+arithmetic (`huref.decoder.lucidrains_generator`). A converted generator gives the same picture as
+the code base of the file, in float32.
 """
 
 import re
@@ -12,31 +13,35 @@ from huref.decoder.dialects.converted import Converted
 from huref.decoder.dialects.lucidrains import convert_lucidrains
 from huref.decoder.dialects.nvidia import convert_nvidia
 from huref.decoder.dialects.rosinality import convert_rosinality
-from huref.decoder.files import Source
+from huref.decoder.network_files import NetworkFile
 from huref.errors import CheckpointError
 
+# A tensor that only generators of the dialect have.
+CONVERSIONS: dict[str, Callable[[NetworkFile], Converted]] = {
+    "synthesis.b4.conv1.weight": convert_nvidia,
+    "convs.0.conv.weight": convert_rosinality,
+    "GE.blocks.0.conv1.weight": convert_lucidrains,
+}
 
-def convert(source: Source) -> Converted:
-    """Recognise a file's dialect by its tensors' names and convert it.
+
+def convert(file: NetworkFile) -> Converted:
+    """Recognise the dialect of a file by its tensors' names and convert the generator.
 
     Raises:
-        CheckpointError: none of the known ones, or a variant that cannot be rendered.
+        CheckpointError: the dialect is unknown, or the variant cannot be rendered.
     """
-    names = source.entries
-    dialects: tuple[tuple[str, Callable[[Source], Converted]], ...] = (
-        ("synthesis.b4.conv1.weight", convert_nvidia),
-        ("convs.0.conv.weight", convert_rosinality),
-        ("GE.blocks.0.conv1.weight", convert_lucidrains),
-    )
-    for telling, dialect in dialects:
-        if telling in names:
-            return dialect(source)
-    if any(re.match(r"synthesis\.(input|L\d+_)", name) for name in names):
+    for name, conversion in CONVERSIONS.items():
+        if name in file.entries:
+            return conversion(file)
+    if any(re.match(r"synthesis\.(input|L\d+_)", name) for name in file.entries):
         raise CheckpointError(
-            f"{source.name}: a StyleGAN3 generator; only StyleGAN2's can be rendered, such as "
-            "stylegan2-afhqdog-512x512.pkl from the same page"
+            "a StyleGAN3 generator, but only StyleGAN2 can be rendered",
+            file=file.name,
+            advice="take stylegan2-afhqdog-512x512.pkl from the same page, for instance",
         )
+    examples = ", ".join(sorted(file.entries)[:3]) or "none"
     raise CheckpointError(
-        f"{source.name}: not a StyleGAN2 generator as NVIDIA, rosinality or lucidrains name its "
-        f"tensors; it has, for instance, {', '.join(sorted(names)[:3]) or 'none'}"
+        "not a StyleGAN2 generator with the tensor names of NVIDIA, rosinality or lucidrains; it "
+        f"has tensors such as {examples}",
+        file=file.name,
     )

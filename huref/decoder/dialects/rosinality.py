@@ -1,4 +1,4 @@
-"""rosinality's generators: NVIDIA's arithmetic under other names, one gain elsewhere."""
+"""rosinality's generators: NVIDIA's arithmetic, other names, one gain in another place."""
 
 import math
 import re
@@ -10,24 +10,25 @@ from huref.decoder.dialects.converted import (
     NOISE_SEED,
     Converted,
     State,
-    refuse,
+    last_axes,
     require_symmetric,
-    without_axes,
+    unsupported,
 )
-from huref.decoder.files import Source
-from huref.decoder.stylegan2 import LARGEST_SIDE, resample_filter
+from huref.decoder.network_files import NetworkFile
+from huref.decoder.stylegan2 import LARGEST_SIDE
+from huref.decoder.stylegan2_layers import resample_filter
 
 
-def convert_rosinality(source: Source) -> Converted:
-    """Rename; the gain of its convolutions goes into their weights, so that eps counts alike.
+def convert_rosinality(file: NetworkFile) -> Converted:
+    """Rename tensors; fold the convolutions' gain into their weights, where eps has equal effect.
 
     Raises:
-        CheckpointError: a variant that `huref.decoder.stylegan2` does not render.
+        CheckpointError: the variant is one that `huref.decoder.stylegan2` does not render.
     """
-    depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in source.entries)
-    count = sum(bool(re.fullmatch(r"convs\.\d+\.conv\.weight", name)) for name in source.entries)
+    depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in file.entries)
+    count = sum(bool(re.fullmatch(r"convs\.\d+\.conv\.weight", name)) for name in file.entries)
     if count % 2 or not depth or 4 << (count // 2) > LARGEST_SIDE:
-        raise refuse(source, f"{count} convolutions and {depth} mapping layers")
+        raise unsupported(file, f"{count} convolutions and {depth} mapping layers")
     names: dict[str, str] = {"input.input": "synthesis.b4.const"}
     kernels = {}
     for i in range(depth):
@@ -42,52 +43,52 @@ def convert_rosinality(source: Source) -> Converted:
         kernels[f"convs.{2 * j}.conv.blur.kernel"] = f"synthesis.{block}.conv0.resample_filter"
         kernels[f"to_rgbs.{j}.upsample.kernel"] = f"synthesis.{block}.resample_filter"
     noises = {}
-    for theirs, (ours, noise) in layers.items():
-        target = f"synthesis.{ours}"
-        names[f"{theirs}.conv.weight"] = f"{target}.weight"
+    for original, (layer, noise) in layers.items():
+        target = f"synthesis.{layer}"
+        names[f"{original}.conv.weight"] = f"{target}.weight"
         for part in ("weight", "bias"):
-            names[f"{theirs}.conv.modulation.{part}"] = f"{target}.affine.{part}"
+            names[f"{original}.conv.modulation.{part}"] = f"{target}.affine.{part}"
         if noise is None:
-            names[f"{theirs}.bias"] = f"{target}.bias"
+            names[f"{original}.bias"] = f"{target}.bias"
         else:
-            names[f"{theirs}.noise.weight"] = f"{target}.noise_strength"
-            names[f"{theirs}.activate.bias"] = f"{target}.bias"
+            names[f"{original}.noise.weight"] = f"{target}.noise_strength"
+            names[f"{original}.activate.bias"] = f"{target}.bias"
             noises[f"noises.noise_{noise}"] = f"{target}.noise_const"
-    others = set(source.entries) - {*names, *kernels, *noises, "latent_avg"}
+    others = set(file.entries) - {*names, *kernels, *noises, "latent_avg"}
     if others:
-        raise refuse(source, f"it has a tensor '{min(others)[:100]}'")
-    kernels = {theirs: ours for theirs, ours in kernels.items() if theirs in source.entries}
-    stored = [name for name in noises if name in source.entries]
-    read = source.read([*names, *kernels, *stored])
-    state = {ours: read[theirs] for theirs, ours in names.items()}
-    state |= {ours: _unit_sum(read[theirs]) for theirs, ours in kernels.items()}
-    state |= {noises[theirs]: read[theirs] for theirs in stored}
-    _reshape(source, state)
-    require_symmetric(source, state)
+        raise unsupported(file, f"it has a tensor '{min(others)[:100]}'")
+    kernels = {name: target for name, target in kernels.items() if name in file.entries}
+    stored = [name for name in noises if name in file.entries]
+    tensors = file.read([*names, *kernels, *stored])
+    state = {target: tensors[name] for name, target in names.items()}
+    state |= {target: _unit_sum(tensors[name]) for name, target in kernels.items()}
+    state |= {noises[name]: tensors[name] for name in stored}
+    _reshape(file, state)
+    require_symmetric(file, state)
     notes = [] if len(stored) == len(noises) else ["noise drawn with seed 0: the file has none"]
-    if "latent_avg" in source.entries:
-        state["mapping.w_avg"] = source.read(["latent_avg"])["latent_avg"].reshape(-1)
+    if "latent_avg" in file.entries:
+        state["mapping.w_avg"] = file.read(["latent_avg"])["latent_avg"].reshape(-1)
     return Converted("stylegan2", state, {"lr_mul": 0.01, "clamp": None}, None, notes)
 
 
 def _unit_sum(kernel: Tensor) -> Tensor:
-    """Undo the gain of four that rosinality keeps in its up-sampling filters."""
+    """Remove the gain of four that rosinality stores in its up-sampling filters."""
     return kernel / kernel.sum()
 
 
-def _reshape(source: Source, state: State) -> None:
-    """Drop axes of length one, fold gains, and add what rosinality does not store."""
+def _reshape(file: NetworkFile, state: State) -> None:
+    """Drop axes of length one, fold gains, and add the buffers that the file lacks."""
     generator = torch.Generator().manual_seed(NOISE_SEED)
     for name in sorted(state):
         value = state[name]
         if name.endswith("noise_const"):
-            value = without_axes(source, name, value, 2)
+            value = last_axes(file, name, value, 2)
         elif name.endswith(("conv0.weight", "conv1.weight", "torgb.weight", ".const")):
-            value = without_axes(source, name, value, max(1, value.dim() - 1))
+            value = last_axes(file, name, value, max(1, value.dim() - 1))
         if name.endswith(("conv0.weight", "conv1.weight")):
             value = value / math.sqrt(math.prod(value.shape[1:]))
         elif name.endswith("noise_strength"):
-            value = without_axes(source, name, value, 0)
+            value = last_axes(file, name, value, 0)
         elif name.endswith("torgb.bias"):
             value = value.reshape(-1)
         state[name] = value

@@ -1,1 +1,1 @@
-"""File formats: which tensors a file holds and at which bytes, and GGUF's number types."""
+"""Readers of file formats: each tensor's byte range, and the decoding of GGUF's types."""

@@ -1,4 +1,4 @@
-"""GGUF's number types: blocks of quantised values, decoded by the gguf package."""
+"""GGUF's data types: plain numbers and quantised blocks, decoded by the gguf package."""
 
 from functools import lru_cache
 from math import prod
@@ -19,30 +19,30 @@ PLAIN = {
     27: torch.int64,
     28: torch.float64,
     30: torch.bfloat16,
-}  # GGUF's numbers of the types that torch knows
-AT_ONCE = 1_000_000  # elements; the package makes several temporary copies of what it decodes
+}  # by GGUF's type number
+CHUNK = 1_000_000  # elements decoded at once: the package makes several temporary copies
 
 
 @lru_cache
 def _blocks() -> dict[int, tuple[int, int]]:
-    """Elements and bytes of a block, by GGUF's number for the type."""
+    """(elements, bytes) of a block by GGUF's type number."""
     from gguf.constants import GGML_QUANT_SIZES
 
     return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
 
 
 def block_of(ggml_type: int) -> tuple[int, int] | None:
-    """Elements and bytes of a type's blocks; None for a type that nobody knows."""
+    """(elements, bytes) of a type's blocks; None for an unknown type."""
     if ggml_type in PLAIN:
         return 1, PLAIN[ggml_type].itemsize
     return _blocks().get(ggml_type)
 
 
 def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, ...]) -> Tensor:
-    """Blocks as float32, (..., columns).
+    """Decode quantised blocks to float32, (..., columns).
 
     Raises:
-        CheckpointError: the gguf package does not decode the type.
+        CheckpointError: the gguf package cannot decode the type.
     """
     import gguf
 
@@ -50,9 +50,9 @@ def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, .
     elements, size = _blocks()[ggml_type]
     flat = view_as(data, torch.uint8, (len(data),)).numpy()
     values = torch.empty(prod(shape))
-    step = max(AT_ONCE // elements, 1) * size
+    step = max(CHUNK // elements, 1) * size
     try:
-        # Damaged blocks decode to NaN, which whoever uses the tensor has to look for anyway.
+        # Damaged blocks decode to NaN, which the users of tensors check for.
         with np.errstate(all="ignore"):
             for start in range(0, len(flat), step):
                 decoded = gguf.dequantize(flat[None, start : start + step], kind)
@@ -60,7 +60,7 @@ def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, .
                 values[first : first + decoded.size] = torch.from_numpy(decoded[0])
     except NotImplementedError as error:
         raise CheckpointError(
-            f"GGUF tensors of type {kind.name} cannot be decoded; update the gguf package, or take "
-            "another quantisation of the model"
+            f"GGUF tensors of type {kind.name} cannot be decoded",
+            advice="update the gguf package, or use another quantisation of the model",
         ) from error
     return values.view(shape)

@@ -1,7 +1,8 @@
-"""The pickle machine, cut down to the instructions that torch writes a state dict with.
+"""A pickle machine with only the instructions that torch uses to write a state dict.
 
-None of them imports, calls or makes an object: what REDUCE may apply is a list of builders, each of
-which makes a description of its arguments (see `huref.loader.formats.tensor_views`).
+No instruction imports a module, creates an object or calls a function that the pickle chooses:
+REDUCE calls only a fixed set of builders, which describe their arguments (see
+`huref.loader.formats.pickled_tensors`).
 """
 
 import mmap
@@ -9,7 +10,13 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from huref.loader.formats.tensor_views import Builders, Name, describe_storage, is_dtype
+from huref.loader.formats.pickled_tensors import (
+    Builders,
+    Name,
+    describe_storage,
+    is_dtype,
+    refusal,
+)
 
 Bytes = bytes | bytearray | mmap.mmap
 Operations = Mapping[bytes, Callable[["Machine"], object]]
@@ -18,26 +25,28 @@ _SCALARS = (str, int, float, bool, bytes, type(None), Name)
 
 
 class EndOfPickleError(Exception):
-    """The bytes end before the pickle does."""
+    """The data ends before the pickle does."""
 
 
 class _Mark:
-    """Where a tuple, list or dict begins on the stack."""
+    """Marks the start of a tuple, list or dict on the stack."""
 
 
 _MARK = _Mark()
 
 
 class Machine:
-    """The pickle machine, cut down to what builds plain data.
+    """A pickle machine that builds only plain data and descriptions.
 
-    A method raises ValueError, whose message is part of a sentence, where the pickle contradicts
-    itself or asks for more than it may, and EndOfPickleError where its bytes end too soon.
+    Methods raise CheckpointError where the pickle is refused, EndOfPickleError where the data ends
+    too early, and TypeError, ValueError, IndexError or KeyError where the pickle is malformed.
 
     Attributes:
-        data: the file's bytes, the pickle's somewhere among them.
-        position: of the next instruction or argument, in bytes.
-        builders: what the pickle may apply to arguments.
+        data: the file's bytes, which contain the pickle.
+        position: byte of the next instruction or argument.
+        builders: the functions that the pickle may call, by name.
+        copied: number of items that calls copied, which is limited because a pickle of a few
+            bytes could copy one list many times.
     """
 
     def __init__(self, data: Bytes, position: int, builders: Builders):
@@ -46,7 +55,7 @@ class Machine:
         self.builders = builders
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0  # items that calls copied; a list from the memo could be copied forever
+        self.copied = 0
 
     def take(self, count: int) -> bytes:
         """The next bytes. Raises EndOfPickleError when there are fewer."""
@@ -56,87 +65,93 @@ class Machine:
         return bytes(self.data[self.position - count : self.position])
 
     def unpack(self, form: str) -> Any:
-        """The next number, in the form that `struct` calls it."""
+        """The next number, in a format of `struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self) -> str:
-        """The next bytes up to the end of a line, as text."""
+        """The text up to the next line end."""
         end = self.data.find(b"\n", self.position)
         if end < 0:
             raise EndOfPickleError
         return self.take(end + 1 - self.position)[:-1].decode("utf-8")
 
     def find(self, module: Any, name: Any) -> Name:
-        """A name, if a pickle of this kind has any use for it."""
+        """A global by name. Raises CheckpointError when it is not allowed."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a name that is no text")
+            raise refusal("refers to a global by something other than its name")
         found = Name(module, name)
         is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
         if found in self.builders or is_storage or is_dtype(found):
             return found
-        raise ValueError(f"it asks for {module}.{name}, which a state dict has no need of")
+        full_name = f"{module}.{name}"[:200]
+        raise refusal(f"refers to {full_name}, which no state dict needs")
+
+    def result(self) -> Any:
+        """What the pickle has built. Raises CheckpointError when that is nothing."""
+        if not self.stack or self.stack[-1] is _MARK:
+            raise refusal("builds nothing")
+        return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
-        """Pop what lies above the last mark, and the mark."""
+        """Pop the items above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
                 items = self.stack[index + 1 :]
                 del self.stack[index:]
                 return items
-        raise ValueError("a mark is missing")
+        raise refusal("lacks the mark where a tuple, list or dict begins")
 
     def remember(self, key: int) -> None:
-        """Keep the top of the stack in the memo."""
+        """Store the top of the stack in the memo."""
         self.memo[key] = self.stack[-1]
 
     def update(self, pairs: list[Any]) -> None:
-        """Put keys and values, in turns, into the dict on top of the stack."""
+        """Add alternating keys and values to the dict on top of the stack."""
         target = self.stack[-1]
         if not isinstance(target, dict) or len(pairs) % 2:
-            raise ValueError("items for something that is no dict")
+            raise refusal("adds items to something other than a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not isinstance(key, _SCALARS):
-                raise ValueError("a dict's key is no plain value")
+                raise refusal("has a dict key that is not a plain value")
             target[key] = value
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top of the stack."""
         if not isinstance(self.stack[-1], list):
-            raise ValueError("items for something that is no list")
+            raise refusal("adds items to something other than a list")
         self.stack[-1].extend(items)
 
     def tuple_of(self, count: int) -> None:
-        """Replace the topmost items by a tuple of them."""
+        """Replace the top `count` items by a tuple of them."""
         if len(self.stack) < count:
-            raise ValueError("an empty stack")
+            raise refusal("takes items from an empty stack")
         items = tuple(self.stack[-count:])
         del self.stack[-count:]
         self.stack.append(items)
 
     def reduce(self) -> None:
-        """Apply one of the builders."""
+        """Call one of the builders."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or function not in self.builders:
-            raise ValueError("it calls something")
+            raise refusal("calls something other than a constructor of tensors")
         if not isinstance(arguments, tuple):
-            raise ValueError("a call without arguments")
+            raise refusal("makes a call without a tuple of arguments")
         self.copied += sum(len(a) for a in arguments if isinstance(a, tuple | list | dict))
         if self.copied > len(self.data):
-            raise ValueError("it copies more than it holds")
+            raise refusal("copies more items than it has bytes")
         self.stack.append(self.builders[function](*arguments))
 
     def build(self) -> None:
-        """Drop the attributes of a dict."""
-        # A state dict carries its modules' versions as an attribute; nothing here needs it.
+        """Discard the attributes of a dict: a state dict has its modules' versions as one."""
         if not isinstance(self.stack.pop(), dict) or not isinstance(self.stack[-1], dict):
-            raise ValueError("it sets the state of an object")
+            raise refusal("sets the state of an object")
 
 
 def _integer(data: bytes) -> int:
     return int.from_bytes(data, "little", signed=True)
 
 
-# Opcodes of protocols 0 to 5 that plain data is made with; see Python's pickletools.
+# The opcodes of protocols 0 to 5 that build plain data; see Python's pickletools.
 OPERATIONS: Operations = {
     b"\x80": lambda m: m.take(1),  # PROTO
     b"\x95": lambda m: m.take(8),  # FRAME

@@ -1,11 +1,11 @@
-"""Torch files from before version 1.6: five pickles, then each storage's length and bytes."""
+"""Torch files from before torch 1.6: five pickles, then each storage's length and bytes."""
 
 from typing import Any
 
-from huref.errors import CheckpointError
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats.pickle_machine import EndOfPickleError
-from huref.loader.formats.tensor_views import Storage, TensorView
-from huref.loader.formats.torch_files import MAX_PICKLE, storage_bytes
+from huref.loader.formats.pickled_tensors import Storage, TensorView
+from huref.loader.formats.torch_index import MAX_PICKLE, storage_bytes
 from huref.loader.formats.unpickle import STATE_DICTS, Allowlist, unpickle
 from huref.loader.ranges import ByteSource
 
@@ -22,11 +22,18 @@ def is_legacy(head: bytes | bytearray) -> bool:
 def read_contents(
     source: ByteSource, allowed: Allowlist = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """What a legacy torch file describes, and the byte range of each storage by its key.
+    """The described objects of a legacy torch file, and the byte range of each storage by key.
 
     Raises:
-        CheckpointError: it is truncated, or a pickle holds more than tensors.
+        CheckpointError: the file is truncated, or contains objects that are not allowed.
     """
+    with locating(file=source.name):
+        return _read_contents(source, allowed)
+
+
+def _read_contents(
+    source: ByteSource, allowed: Allowlist
+) -> tuple[Any, dict[str, tuple[int, int]]]:
     size = FIRST_READ
     data = source.read(0, min(size, source.size))
     while True:
@@ -35,18 +42,16 @@ def read_contents(
             break
         except EndOfPickleError as error:
             if len(data) >= min(MAX_PICKLE, source.size):
-                raise CheckpointError(
-                    f"{source.name}: its pickles are cut short; download the file again"
-                ) from error
+                raise CheckpointError("its pickles are truncated", advice=DOWNLOAD_AGAIN) from error
             size *= 4
             data += source.read(len(data), min(size, source.size))
     if magic != MAGIC or version != 1001 or not isinstance(system, dict):
         raise CheckpointError(
-            f"{source.name}: not a torch file of a known version; save it again with a recent torch"
+            "it is not a torch file of a known version", advice="save it again with a recent torch"
         )
     if system.get("little_endian") is False:
         raise CheckpointError(
-            f"{source.name}: it was written on a big-endian machine; save it as safetensors"
+            "it was written on a big-endian machine", advice="save it as safetensors"
         )
     return value, _place(source, _storages(value), keys, end)
 
@@ -60,7 +65,7 @@ def _read_pickles(data: bytearray, file: str, allowed: Allowlist) -> tuple[list[
 
 
 def _storages(value: Any) -> dict[str, Storage]:
-    """The storages of all tensors, however deep; containers may be nested and shared at will."""
+    """The storages of all tensors in containers of any depth, which may share containers."""
     found: dict[str, Storage] = {}
     seen: set[int] = set()
     waiting = [value]
@@ -77,10 +82,10 @@ def _storages(value: Any) -> dict[str, Storage]:
 def _place(
     source: ByteSource, storages: dict[str, Storage], keys: Any, position: int
 ) -> dict[str, tuple[int, int]]:
-    """Byte range of each storage; they follow the pickles in the order of the keys."""
+    """Byte range of each storage; the storages follow the pickles in the order of the keys."""
     if not isinstance(keys, list) or not set(map(str, keys)) <= set(storages):
         raise CheckpointError(
-            f"{source.name}: it holds storages that belong to no tensor; save the state dict alone"
+            "it has storages that belong to no tensor", advice="save the state dict alone"
         )
     places = {}
     for key in map(str, keys):
@@ -88,8 +93,9 @@ def _place(
         position = start + storage_bytes(storages[key])
         if position > source.size:
             raise CheckpointError(
-                f"{source.name}: its data ends at byte {position}, but the file has "
-                f"{source.size}; it is truncated; download it again"
+                f"its data ends at byte {position}, but it has {source.size} bytes and is "
+                "truncated",
+                advice=DOWNLOAD_AGAIN,
             )
         places[key] = (start, position)
     if keys:
@@ -98,6 +104,7 @@ def _place(
         count = int.from_bytes(source.read(start - LENGTH, start), "little")
         if count != storages[last].count:  # bytes were lost or added somewhere before it
             raise CheckpointError(
-                f"{source.name}: its storages do not lie where its pickles say; download it again"
+                "its storages are not at the positions that its pickles describe",
+                advice=DOWNLOAD_AGAIN,
             )
     return places

@@ -1,8 +1,8 @@
-"""Torch's zip files (.bin, .pt, .pth), indexed from their directory and one small pickle.
+"""Torch's zip files (.bin, .pt, .pth), indexed from the zip directory and one small pickle.
 
-A tensor's bytes follow a header inside the zip whose length the directory does not give. Instead
-of one read for each header, the length is worked out from where the next record begins; records
-that do not fit that picture have their headers read.
+A record's bytes follow a local header whose length the zip directory does not give. To avoid one
+read for each header, the length is computed from the start of the next record. The header is read
+only where the result is ambiguous.
 """
 
 import io
@@ -10,22 +10,22 @@ import struct
 import zipfile
 from typing import Any
 
-from huref.errors import CheckpointError
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats.pickle_machine import EndOfPickleError
-from huref.loader.formats.torch_files import MAX_PICKLE
+from huref.loader.formats.torch_index import MAX_PICKLE, SAVE_AGAIN
 from huref.loader.formats.unpickle import STATE_DICTS, Allowlist, unpickle
 from huref.loader.ranges import ByteSource, read_spans
 
 MAGIC = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name: signature, versions, sizes, lengths
 ALIGNMENT = 64  # torch pads headers so that data begins at a multiple of this
-TAIL = 64 * 1024  # where a directory usually fits
+TAIL = 64 * 1024  # bytes at the end of the file; most directories fit
 MAX_DIRECTORY = 8 * 1024 * 1024
-DESCRIPTORS = (0, 16, 24)  # bytes that may follow a record's data, when its flags say so
+DESCRIPTORS = (0, 16, 24)  # lengths of the data descriptor after a record
 
 
 class _Tail(io.RawIOBase):
-    """The file as the zipfile module wants it; what it reads lies at the end."""
+    """A file object for the zipfile module, which reads only the end of the file."""
 
     def __init__(self, source: ByteSource):
         self.source = source
@@ -52,7 +52,7 @@ class _Tail(io.RawIOBase):
         stop = min(stop, self.source.size)
         if self.position < self.start:
             if self.source.size - self.position > MAX_DIRECTORY:
-                raise zipfile.BadZipFile("its directory has an absurd size")
+                raise zipfile.BadZipFile("its directory is too large")
             self.bytes = self.source.read(self.position, self.start) + self.bytes
             self.start = self.position
         data = bytes(self.bytes[self.position - self.start : stop - self.start])
@@ -63,45 +63,51 @@ class _Tail(io.RawIOBase):
 def read_contents(
     source: ByteSource, allowed: Allowlist = STATE_DICTS
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """What a torch zip file's pickle describes, and the byte range of each storage by its key.
+    """The described objects of a torch zip file, and the byte range of each storage by key.
 
     Raises:
-        CheckpointError: it is truncated, compressed, contradicts itself, or its pickle holds
-            more than tensors.
+        CheckpointError: the file is truncated, compressed or inconsistent, or contains objects
+            that are not allowed.
     """
+    with locating(file=source.name):
+        return _read_contents(source, allowed)
+
+
+def _read_contents(
+    source: ByteSource, allowed: Allowlist
+) -> tuple[Any, dict[str, tuple[int, int]]]:
     try:
         with zipfile.ZipFile(_Tail(source)) as archive:
             records = sorted(archive.infolist(), key=lambda record: record.header_offset)
             directory = archive.start_dir
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as error:
         raise CheckpointError(
-            f"{source.name}: not a whole torch file ({error}); download it again"
+            f"it is not a complete torch file ({error})", advice=DOWNLOAD_AGAIN
         ) from error
     pickles = [r for r in records if r.filename.rsplit("/", 1)[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"{source.name}: a zip without one data.pkl (a TorchScript archive, or no torch file); "
-            "save the state dict with torch.save, or as safetensors"
+            f"it has {len(pickles)} files data.pkl instead of one, so it is a TorchScript archive "
+            "or not a torch file",
+            advice=SAVE_AGAIN,
         )
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED:
             raise CheckpointError(
-                f"{source.name}: '{record.filename[:100]}' is compressed, which torch never does; "
-                "download the file again"
+                f"'{record.filename[:100]}' is compressed, which torch never does",
+                advice=SAVE_AGAIN,
             )
     if pickles[0].file_size > MAX_PICKLE:
         raise CheckpointError(
-            f"{source.name}: a data.pkl of {pickles[0].file_size} bytes is more than tensors need; "
-            "save the state dict alone, or as safetensors"
+            f"its data.pkl has {pickles[0].file_size} bytes, more than tensors need",
+            advice="save the state dict alone, or as safetensors",
         )
     places = _place(source, records, directory)
     start, stop = places[pickles[0].filename]
     try:
         value, _ = unpickle(source.read(start, stop), source.name, allowed=allowed)
     except EndOfPickleError as error:
-        raise CheckpointError(
-            f"{source.name}: its pickle is cut short; download the file again"
-        ) from error
+        raise CheckpointError("its pickle is truncated", advice=DOWNLOAD_AGAIN) from error
     root = pickles[0].filename.removesuffix("data.pkl")
     data = root + "data/"
     storages = {n.removeprefix(data): place for n, place in places.items() if n.startswith(data)}
@@ -111,7 +117,7 @@ def read_contents(
 def _place(
     source: ByteSource, records: list[zipfile.ZipInfo], directory: int
 ) -> dict[str, tuple[int, int]]:
-    """Byte range of each record's data."""
+    """Byte range of each record's data, by the record's name."""
     places: dict[str, tuple[int, int]] = {}
     unknown: list[zipfile.ZipInfo] = []
     followers = [record.header_offset for record in records[1:]] + [directory]
@@ -127,19 +133,17 @@ def _place(
         signature, name_length, extra_length = struct.unpack("<4s22xHH", spans.bytes_at(*head))
         start = head[1] + name_length + extra_length
         if signature != MAGIC:
-            raise CheckpointError(
-                f"{source.name}: the zip's directory is wrong; download the file again"
-            )
+            raise CheckpointError("its zip directory is wrong", advice=DOWNLOAD_AGAIN)
         places[record.filename] = (start, start + record.file_size)
-    _refuse_overlaps(source, places, directory)
+    _refuse_overlaps(places, directory)
     return places
 
 
 def _predict(record: zipfile.ZipInfo, follower: int) -> int | None:
-    """Where a record's data begins, if its end fits the beginning of the next one exactly."""
+    """The start of a record's data, if exactly one makes it end where the next record begins."""
     bare = record.header_offset + LOCAL_HEADER + len(record.orig_filename.encode())
     descriptors = DESCRIPTORS[1:] if record.flag_bits & 8 else DESCRIPTORS[:1]
-    # Torch spends at least four bytes on padding, and up to 28 on zip64 sizes.
+    # Torch adds at least four bytes of padding, and up to 28 for zip64 sizes.
     aligned = {-(-(bare + more) // ALIGNMENT) * ALIGNMENT for more in (4, 24, 28, 32)}
     fitting = {
         start
@@ -150,14 +154,11 @@ def _predict(record: zipfile.ZipInfo, follower: int) -> int | None:
     return fitting.pop() if len(fitting) == 1 else None
 
 
-def _refuse_overlaps(
-    source: ByteSource, places: dict[str, tuple[int, int]], directory: int
-) -> None:
+def _refuse_overlaps(places: dict[str, tuple[int, int]], directory: int) -> None:
+    """Raise CheckpointError when two records share bytes."""
     end, last = 0, ""
     for name, (start, stop) in sorted(places.items(), key=lambda item: item[1]):
         if start < end or stop > directory:
             other = f"'{last[:100]}'" if start < end else "the zip's directory"
-            raise CheckpointError(
-                f"{source.name}: '{name[:100]}' overlaps {other}; download the file again"
-            )
+            raise CheckpointError(f"'{name[:100]}' overlaps {other}", advice=SAVE_AGAIN)
         end, last = stop, name

@@ -1,23 +1,23 @@
-"""A reader of pickles that can build nothing but tensor descriptions.
+"""An unpickler that builds only plain data and descriptions of tensors.
 
-A pickle is a program. Python's own unpickler runs it and lets it call anything it names; this one
-knows the instructions with which torch writes a state dict, a handful of names, and nothing that
-calls. Whatever else a pickle asks for is refused. Memory and time are bounded by its length.
+A pickle is a program, and Python's own unpickler lets it call any function that it names. This one
+supports only the instructions that torch uses to write a state dict and a fixed set of names; any
+other pickle is refused. The pickle's length bounds the memory and time that it takes.
 """
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from huref.errors import CheckpointError
+from huref.errors import locating
 from huref.loader.formats.pickle_machine import OPERATIONS, Bytes, Machine, Operations
-from huref.loader.formats.tensor_views import BUILDERS, Builders
+from huref.loader.formats.pickled_tensors import BUILDERS, Builders, refusal
 
 MAX_INSTRUCTIONS = 2_000_000  # a tensor takes about thirty
 
 
 @dataclass(frozen=True)
 class Allowlist:
-    """What pickles of one kind may apply, and the instructions that they may have."""
+    """The functions that a kind of pickle may call, and the instructions that it may contain."""
 
     builders: Builders
     operations: Operations
@@ -29,34 +29,33 @@ STATE_DICTS = Allowlist(BUILDERS, OPERATIONS)
 def unpickle(
     data: Bytes, file: str, position: int = 0, allowed: Allowlist = STATE_DICTS
 ) -> tuple[Any, int]:
-    """Plain data and tensor descriptions from a pickle, and where the pickle ends.
+    """Plain data and descriptions from a pickle, and the position of the pickle's end.
 
-    Whoever brings another allowlist keeps it as harmless as the one here.
+    Every builder and operation of `allowed` must be harmless for any argument.
 
     Raises:
-        CheckpointError: it asks for anything else, or makes no sense; nothing was executed.
+        CheckpointError: the pickle is malformed or needs more than is allowed. Nothing of it was
+            executed.
         EndOfPickleError: `data` ends before the pickle does.
     """
     machine = Machine(data, position, allowed.builders)
+    with locating(file=file):
+        _execute(machine, allowed.operations)
+        return machine.result(), machine.position
 
-    def refuse(why: object) -> NoReturn:
-        raise CheckpointError(
-            f"{file}: its pickle holds more than tensors ({why}); nothing was executed; "
-            "save the state dict alone, or as safetensors"
-        )
 
+def _execute(machine: Machine, operations: Operations) -> None:
+    """Run the instructions up to STOP."""
     executed = 0
     while (code := machine.take(1)) != b".":
         executed += 1
         if executed > MAX_INSTRUCTIONS:
-            refuse(f"more than {MAX_INSTRUCTIONS} instructions")
-        operation = allowed.operations.get(code)
+            raise refusal(f"has more than {MAX_INSTRUCTIONS} instructions")
+        operation = operations.get(code)
         if operation is None:
-            refuse(f"instruction {code!r}")
+            raise refusal(f"has the instruction {code!r}, which no state dict needs")
         try:
             operation(machine)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            refuse(str(error)[:200] or type(error).__name__)
-    if not machine.stack:
-        refuse("it builds nothing")
-    return machine.stack[-1], machine.position
+            cause = f"{type(error).__name__}: {error}"[:200]
+            raise refusal(f"is malformed at byte {machine.position} ({cause})") from error

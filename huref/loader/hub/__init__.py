@@ -1,1 +1,1 @@
-"""The Hub: repositories at one commit, files read in ranges, limits and retries."""
+"""Models on the Hugging Face Hub, read in ranges."""

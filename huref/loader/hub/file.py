@@ -1,4 +1,4 @@
-"""One file on the Hub, read in ranges: redirects, retries, and where the token goes."""
+"""A file on the Hub, read in ranges, with redirects and retries."""
 
 import time
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
 
-from huref.errors import NetworkError
+from huref.errors import NetworkError, locating
 from huref.loader.hub.errors import explain
-from huref.loader.hub.rate import limited_session, seconds_asked
+from huref.loader.hub.rate import limited_session, retry_after
 from huref.loader.ranges import ByteSource, Meter
 
-ATTEMPTS = 6  # for one range: a busy server, or a connection that breaks half-way
-LONGEST_WAIT = 60.0  # seconds, whatever a Retry-After asks for
+ATTEMPTS = 6  # to read one range
+LONGEST_WAIT = 60.0  # seconds between attempts, also where Retry-After is longer
 STALLED = 30.0  # seconds without a byte after which a connection counts as broken
 BUSY = (429, 500, 502, 503, 504)
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -22,10 +22,10 @@ MOST_REDIRECTS = 5
 
 
 class HubFile(ByteSource):
-    """One file of a Hub repository, at a commit.
+    """A file of a Hub repository at a commit.
 
-    The Hub redirects to where the bytes lie. The redirect is followed once and kept for the
-    ranges that follow, and the user's token goes to the Hub alone.
+    The Hub redirects to the server that holds the bytes. The redirect is followed once and reused
+    for later ranges. The user's token is sent to the Hub only.
     """
 
     merge_gap = 128 * 1024
@@ -36,10 +36,14 @@ class HubFile(ByteSource):
         self._repo = repo
         self._meter = meter
         self._url = hf_hub_url(repo, name, revision=revision)
-        self._direct: str | None = None  # where the Hub redirected to, once known
+        self._direct: str | None = None  # the URL that the Hub redirected to
 
     def read_into(self, start: int, view: memoryview) -> None:
-        """See ByteSource. A connection that breaks half-way is taken up where it broke."""
+        """See ByteSource. After a broken connection, reading resumes at the missing byte."""
+        with locating(model=self._repo, file=self.name):
+            self._read_into(start, view)
+
+    def _read_into(self, start: int, view: memoryview) -> None:
         filled = 0
         for attempt in range(ATTEMPTS):
             try:
@@ -50,16 +54,17 @@ class HubFile(ByteSource):
                 return
             except (httpx.TransportError, _BusyError) as error:
                 if attempt == ATTEMPTS - 1:
+                    cause = str(error) or type(error).__name__
                     raise NetworkError(
-                        f"{self._repo}: reading '{self.name}' failed {ATTEMPTS} times, last with "
-                        f"{error or type(error).__name__}; try again later"
+                        f"reading failed {ATTEMPTS} times, last with {cause}",
+                        advice="try again later",
                     ) from error
                 wait(attempt, error.retry_after if isinstance(error, _BusyError) else None)
             except HfHubHTTPError as error:
                 raise explain(error, self._repo) from error
 
     def _stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """Chunks of the bytes [start, stop), exactly, or an error."""
+        """The bytes [start, stop) in chunks. Raises httpx.TransportError if some are missing."""
         wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         timeout = httpx.Timeout(max(STALLED, constants.HF_HUB_DOWNLOAD_TIMEOUT))
         url, direct = self._direct or self._url, self._direct
@@ -73,34 +78,34 @@ class HubFile(ByteSource):
                     url = urljoin(url, location)
                     continue
                 if status in BUSY:
-                    raise _BusyError(status, seconds_asked(response.headers))
+                    raise _BusyError(status, retry_after(response.headers))
                 if direct and url == direct and 400 <= status < 500:
-                    self._direct, direct = None, None  # such addresses expire after a while
+                    self._direct, direct = None, None  # the redirect has expired
                     url = self._url
                     continue
                 hf_raise_for_status(response)
                 if status != 206 and (start, stop) != (0, self.size):
                     raise NetworkError(
-                        f"{self._repo}: the server ignores range requests (status {status}), so "
-                        f"'{self.name}' cannot be read in part; download it and give its folder"
+                        f"the server ignores range requests (status {status}), so it cannot be "
+                        "read in part",
+                        advice="download the model and give its folder",
                     )
                 if url != self._url:
                     self._direct = url
                 self._meter.count(0, requests=1)
                 yield from _exactly(stop - start, response)
                 return
-        raise NetworkError(
-            f"{self._repo}: '{self.name}' is redirected in circles; is HF_ENDPOINT right?"
-        )
+        raise NetworkError("it is redirected in circles", advice="check HF_ENDPOINT")
 
 
 def _exactly(missing: int, response: "httpx.Response") -> Iterator[bytes]:
+    """The first `missing` bytes of a response in chunks."""
     for chunk in response.iter_raw():
         yield chunk[:missing]
         missing -= len(chunk)
         if missing <= 0:
             return
-    raise httpx.RemoteProtocolError(f"{missing} bytes too few")
+    raise httpx.RemoteProtocolError(f"{missing} bytes missing")
 
 
 def _origin(url: str) -> tuple[str, str]:
@@ -109,13 +114,13 @@ def _origin(url: str) -> tuple[str, str]:
 
 
 class _BusyError(Exception):
-    """The server asks to come back later."""
+    """The server is busy; `retry_after` is its Retry-After header in seconds."""
 
     def __init__(self, status: int, retry_after: float | None):
         super().__init__(f"status {status}")
         self.retry_after = retry_after
 
 
-def wait(attempt: int, asked: float | None) -> None:
-    """Sleep before the next attempt: the seconds that the server asks for, or ever longer."""
-    time.sleep(min(2.0**attempt / 2 if asked is None else asked, LONGEST_WAIT))
+def wait(attempt: int, seconds: float | None) -> None:
+    """Sleep before the next attempt: `seconds`, or exponentially longer if None."""
+    time.sleep(min(2.0**attempt / 2 if seconds is None else seconds, LONGEST_WAIT))

@@ -1,9 +1,9 @@
-"""One limiter for all requests to the Hub made with one token, kept by what the Hub itself says.
+"""A limiter for all of a process's requests to the Hub, driven by the Hub's rate-limit headers.
 
-The Hub counts requests in fixed windows, apart for its API, for files and for pages, and states in
-every answer what is left (`RateLimit: "api";r=489;t=55`, `RateLimit-Policy: ...;q=500;w=300`; see
-draft-ietf-httpapi-ratelimit-headers-09). Nothing is held back until a window is used up; then
-everybody waits for the next one instead of collecting refusals.
+The Hub counts requests per token in fixed windows, separately for its API, files and pages. Every
+answer states the requests left in the window (`RateLimit: "api";r=489;t=55`, `RateLimit-Policy:
+...;q=500;w=300`; see draft-ietf-httpapi-ratelimit-headers-09). Requests are not delayed until a
+window is used up; then all threads wait for the next window instead of being refused.
 """
 
 import hashlib
@@ -21,29 +21,36 @@ from tqdm.auto import tqdm
 
 from huref.errors import NetworkError
 
-MARGIN = 2  # requests of a window left alone, for those of others already on their way
+MARGIN = 2  # requests of a window left unused, for those of other processes in flight
 REFUSED = 429
-LONG_WAIT = 5.0  # seconds after which the user is told what is waited for
-SLACK = 1.5  # seconds by which two answers about one window may differ: they state whole seconds
+LONG_WAIT = 5.0  # seconds; longer waits are announced on the terminal
+SLACK = 1.5  # seconds by which answers about one window may differ, as they give whole seconds
 
 
 @dataclass
 class Window:
-    """What is known of one of the Hub's counts."""
+    """The current window of one of the Hub's counts.
+
+    Attributes:
+        left: requests left in the window.
+        ends: the window's end on the limiter's clock; -inf before the first answer.
+        limit: requests allowed in each window; inf if unknown.
+        seconds: the length of each window.
+    """
 
     left: float = math.inf
-    ends: float = -math.inf  # on the limiter's clock; past while nothing is known
+    ends: float = -math.inf
     limit: float = math.inf
     seconds: float = 300.0
 
 
 class RateLimiter:
-    """Counts down the Hub's windows; may be shared by all threads of a process.
+    """Counts the requests left in the Hub's windows; safe to share between threads.
 
     Args:
-        margin: requests of every window to leave unused. Several processes with one token, each
-            with a limiter of its own, should leave about as many as they have requests in flight.
-        clock: seconds that never go back.
+        margin: requests of every window to leave unused. Several processes that use one token,
+            each with its own limiter, should leave about as many as they have in flight.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, margin: int = MARGIN, clock: Callable[[], float] = time.monotonic):
@@ -57,14 +64,14 @@ class RateLimiter:
         self._closed = threading.Event()
 
     def reserve(self, kind: str) -> float:
-        """Take one request of a kind and return 0, or say in how many seconds to ask again."""
+        """Count a request of a kind and return 0, or return the seconds to wait before retrying."""
         with self._lock:
             now = self._clock()
             window = self._windows.setdefault(kind, Window())
             if now >= window.ends:
                 window.left, window.ends = window.limit, now + window.seconds
                 if math.isinf(window.limit):
-                    window.ends = -math.inf  # still nothing known
+                    window.ends = -math.inf  # no answer has stated the limit yet
             if window.left > min(self.margin, window.limit / 2):
                 window.left -= 1
                 self.requests += 1
@@ -72,9 +79,9 @@ class RateLimiter:
             return max(window.ends - now, 0.01)
 
     def learn(self, kind: str, status: int, headers: Mapping[str, str]) -> None:
-        """Take in what an answer says of its window."""
+        """Update a window from the headers of an answer."""
         stated = parse_ratelimit_headers(headers)
-        asked = seconds_asked(headers)
+        delay = retry_after(headers)
         with self._lock:
             now = self._clock()
             window = self._windows.setdefault(kind, Window())
@@ -84,33 +91,33 @@ class RateLimiter:
                 ends = now + stated.reset_in_seconds
                 if ends > window.ends + SLACK:
                     window.left, window.ends = stated.remaining, ends
-                elif ends > window.ends - SLACK:  # else an answer from the window before
+                elif ends > window.ends - SLACK:  # else the answer is about the previous window
                     window.left = min(window.left, stated.remaining)
             if status == REFUSED:
                 self.refusals += 1
-                wait = stated.reset_in_seconds if stated else asked
+                wait = stated.reset_in_seconds if stated else delay
                 if wait is not None:
-                    window.left, window.ends = 0, max(window.ends, now + max(wait, asked or 0))
+                    window.left, window.ends = 0, max(window.ends, now + max(wait, delay or 0))
 
     def acquire(self, kind: str) -> None:
         """Wait until a request of a kind may be sent.
 
         Raises:
-            NetworkError: the limiter was closed meanwhile.
+            NetworkError: the limiter was closed.
         """
-        told = False
+        announced = False
         while (seconds := self.reserve(kind)) > 0:
-            if seconds > LONG_WAIT and not told and sys.stderr.isatty():
-                tqdm.write(f"the Hub's limit is reached; going on in {seconds:.0f} s", sys.stderr)
-                told = True
+            if seconds > LONG_WAIT and not announced and sys.stderr.isatty():
+                tqdm.write(f"the Hub's rate limit is reached; waiting {seconds:.0f} s", sys.stderr)
+                announced = True
             self.seconds_waited += seconds
             if self._closed.wait(seconds):
                 break
         if self._closed.is_set():
-            raise NetworkError("stopped before the request was sent")
+            raise NetworkError("the run was stopped before the request was sent")
 
     def close(self) -> None:
-        """Let nobody through any more, and wake those who wait."""
+        """Refuse all further requests, and wake the threads that wait."""
         self._closed.set()
 
 
@@ -118,26 +125,26 @@ _shared: RateLimiter = RateLimiter()
 
 
 def share(limiter: RateLimiter) -> RateLimiter:
-    """Make a limiter that of this process; the one before is returned."""
+    """Set the limiter that all threads of this process share; returns the previous one."""
     global _shared
-    before, _shared = _shared, limiter
-    return before
+    previous, _shared = _shared, limiter
+    return previous
 
 
 def limited_session() -> "httpx.Client":
-    """The Hub client's session, whose requests to the Hub pass through this process's limiter."""
+    """The Hub client's session, with the process's limiter applied to its requests to the Hub."""
     session = get_session()
-    if _before not in session.event_hooks["request"]:
+    if _before_request not in session.event_hooks["request"]:
         hooks = session.event_hooks
         session.event_hooks = {
-            "request": [*hooks["request"], _before],
-            "response": [*hooks["response"], _after],
+            "request": [*hooks["request"], _before_request],
+            "response": [*hooks["response"], _after_response],
         }
     return session
 
 
-def seconds_asked(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header; None when there is none, or it is a date."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds of a Retry-After header; None if it is missing or a date."""
     try:
         seconds = float(headers.get("Retry-After", ""))
     except ValueError:
@@ -146,23 +153,26 @@ def seconds_asked(headers: Mapping[str, str]) -> float | None:
 
 
 def _kind(request: "httpx.Request") -> str | None:
-    """Which of the Hub's counts a request falls under, by token; None when it goes elsewhere."""
+    """The name of the Hub's count for a request, with a digest of its token.
+
+    None for requests to other servers.
+    """
     hub = urlsplit(constants.ENDPOINT)
     if (request.url.scheme, request.url.netloc.decode()) != (hub.scheme, hub.netloc):
-        return None  # the servers that the Hub redirects to count by themselves
+        return None  # the servers that the Hub redirects to have their own limits
     token = hashlib.sha256(request.headers.get("Authorization", "").encode()).hexdigest()[:8]
     path = request.url.path.removeprefix(hub.path)
     kind = "api" if path.startswith("/api/") else "resolvers" if "/resolve/" in path else "pages"
     return f"{kind} {token}"
 
 
-def _before(request: "httpx.Request") -> None:
+def _before_request(request: "httpx.Request") -> None:
     kind = _kind(request)
     if kind is not None:
         _shared.acquire(kind)
 
 
-def _after(response: "httpx.Response") -> None:
+def _after_response(response: "httpx.Response") -> None:
     kind = _kind(response.request)
     if kind is not None:
         _shared.learn(kind, response.status_code, response.headers)

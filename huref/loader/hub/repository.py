@@ -1,4 +1,4 @@
-"""A Hub repository at one resolved commit: its files, and what its card declares."""
+"""Hub repositories at a commit: their files, and the base that their card declares."""
 
 import re
 from pathlib import Path
@@ -22,19 +22,20 @@ from huggingface_hub.utils import httpx
 from huref.errors import CheckpointError, ModelNotFoundError, NetworkError
 from huref.loader.hub.errors import explain
 from huref.loader.hub.file import ATTEMPTS, BUSY, STALLED, HubFile, wait
-from huref.loader.hub.rate import limited_session, seconds_asked
-from huref.loader.hub.remembered import RememberedFile
+from huref.loader.hub.range_cache import CachedRanges
+from huref.loader.hub.rate import limited_session, retry_after
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 from huref.loader.repository import LocalFolder, Repository
 
 
 class HubRepository:
-    """A Hub repository at one commit; files already in the user's cache are read from disk.
+    """A Hub repository at a commit. Files in the user's Hub cache are read from there.
 
     Attributes:
-        canonical: the name that the Hub gives it, whatever its case or former name was.
-        declared_base: the first base model that its card names, or None.
-        remembers: whether headers and small files are kept for the next time.
+        canonical: the repository's current name on the Hub; `model` may differ in case or be a
+            former name.
+        declared_base: the first base model that the card names, or None.
+        caches_headers: whether `open(..., cache=True)` caches on disk.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class HubRepository:
         self.model = repo
         self.canonical = canonical or repo
         self.declared_base = declared_base
-        self.remembers = True
+        self.caches_headers = True
         self.revision: str | None = revision
         self.files = files
         self.meter = meter
@@ -58,14 +59,14 @@ class HubRepository:
         self._commit = revision
         self._opened: dict[str, ByteSource] = {}
 
-    def open(self, name: str, remember: bool = False) -> ByteSource:
-        """See Repository. What is remembered lies in the Hub's assets cache, by commit."""
+    def open(self, name: str, cache: bool = False) -> ByteSource:
+        """See Repository. The Hub's assets cache is used, by commit."""
         if not is_plain_name(name) or name not in self.files:
-            raise CheckpointError(f"{self.model}: there is no file '{name}' in the repository")
+            raise CheckpointError(f"there is no file '{name}' in the repository", model=self.model)
         if name not in self._opened:
             self._opened[name] = self._open(name)
         source = self._opened[name]
-        if not (remember and self.remembers) or isinstance(source, LocalFile):
+        if not (cache and self.caches_headers) or isinstance(source, LocalFile):
             return source
         if not re.fullmatch(r"[0-9a-f]{40}", self._commit):
             return source
@@ -73,9 +74,9 @@ class HubRepository:
             folder = cached_assets_path(
                 "huref", self.model, self._commit, assets_dir=constants.HF_ASSETS_CACHE
             )
-        except (OSError, ValueError):  # a read-only home: everything is fetched each time
+        except (OSError, ValueError):  # a read-only home: nothing is cached
             return source
-        return RememberedFile(source, folder)
+        return CachedRanges(source, folder)
 
     def _open(self, name: str) -> ByteSource:
         cached = try_to_load_from_cache(self.model, name, revision=self._commit)
@@ -85,54 +86,55 @@ class HubRepository:
 
 
 def open_hub_repository(model: str, meter: Meter) -> Repository:
-    """Resolve `org/name[/file][@revision]` to a commit, once, and list its files.
+    """Resolve `org/name[/file][@revision]` to a commit and list its files.
 
-    With HF_HUB_OFFLINE set, a snapshot in the user's cache is opened instead.
+    With HF_HUB_OFFLINE set, the snapshot in the user's Hub cache is opened instead.
 
     Raises:
-        ModelNotFoundError: no such repository, revision or file, or no valid name of one.
-        AccessError: it is gated.
-        NetworkError: the Hub cannot be reached, or stays busy; or offline, no snapshot is kept.
+        ModelNotFoundError: there is no such repository, revision or file, or the name is not valid.
+        AccessError: the repository is gated.
+        NetworkError: the Hub cannot be reached or stays busy, or HF_HUB_OFFLINE is set and there
+            is no snapshot.
     """
     name, _, revision = model.partition("@")
     parts = name.split("/")
     repo, chosen = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
-        info = _ask(repo, revision or None)
+        info = _fetch_info(repo, revision or None)
     except OfflineModeIsEnabled:
         return _open_cached_snapshot(repo, revision or None, meter, chosen)
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         raise explain(error, repo) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or []}
     if chosen is not None and chosen not in files:
-        raise ModelNotFoundError(f"{repo}: there is no file '{chosen}' in the repository")
+        raise ModelNotFoundError(f"there is no file '{chosen}' in the repository", model=repo)
     commit = info.sha or revision or "main"
     return HubRepository(repo, commit, files, meter, chosen, info.id, _declared_base(info))
 
 
 def _declared_base(info: ModelInfo) -> str | None:
-    named = info.card_data.base_model if info.card_data else None
-    if isinstance(named, list):
-        named = named[0] if named else None
-    return named if isinstance(named, str) and named else None
+    base = info.card_data.base_model if info.card_data else None
+    if isinstance(base, list):
+        base = base[0] if base else None
+    return base if isinstance(base, str) and base else None
 
 
-def _ask(repo: str, revision: str | None) -> ModelInfo:
-    """The Hub's description of a repository; a busy Hub is asked again, like for a file."""
+def _fetch_info(repo: str, revision: str | None) -> ModelInfo:
+    """The Hub's description of a repository; retried like reads of a file."""
     attempt = 0
     while True:
-        limited_session()  # which the Hub's client uses, too
+        limited_session()  # makes the Hub's client use the rate limiter
         try:
             return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=STALLED)
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY or attempt == ATTEMPTS - 1:
                 raise
-            asked = seconds_asked(error.response.headers)
+            seconds = retry_after(error.response.headers)
         except httpx.TransportError as error:
             if isinstance(error, httpx.ConnectError) or attempt == ATTEMPTS - 1:
                 raise
-            asked = None
-        wait(attempt, asked)
+            seconds = None
+        wait(attempt, seconds)
         attempt += 1
 
 
@@ -143,7 +145,8 @@ def _open_cached_snapshot(
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise NetworkError(
-            f"HF_HUB_OFFLINE is set and '{repo}' is not in the local Hub cache; "
-            "unset it, or give a local folder"
+            "HF_HUB_OFFLINE is set and the model is not in the local Hub cache",
+            model=repo,
+            advice="unset it, or give a local folder",
         ) from error
     return LocalFolder(folder, repo, meter, revision=folder.name, chosen=chosen)

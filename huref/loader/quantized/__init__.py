@@ -1,12 +1,13 @@
-"""Quantised numbers: nothing above the loader knows of them.
+"""Quantisation schemes: quantised weights are read as float32 matrices.
 
-A scheme says which plain matrices a store's parts stand for; they take the parts' place.
+Each scheme finds the tensors that together encode one matrix (packed integers, scales, zero
+points) and replaces them by that matrix. Code above the loader sees plain matrices only.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from huref.errors import CheckpointError, UnsupportedModelError
+from huref.errors import UnsupportedModelError
 from huref.loader.quantized import awq, bitsandbytes, compressed_tensors, gptq, mxfp4, scaled
 from huref.loader.quantized.scheme import Scheme
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
@@ -23,17 +24,16 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
-def dequantise(store: TensorStore, settings: Mapping[str, Any] | None, model: str) -> TensorStore:
+def dequantise(store: TensorStore, settings: Mapping[str, Any] | None) -> TensorStore:
     """A store with plain matrices in place of quantised ones.
 
     Args:
         store: the stored tensors.
-        settings: the model's `quantization_config`, if it has one.
-        model: what to call it in errors.
+        settings: the model's `quantization_config`, or None for a model that is not quantised.
 
     Raises:
-        UnsupportedModelError: nothing here reads the scheme.
-        CheckpointError: the config or the tensors contradict the scheme.
+        UnsupportedModelError: the quantisation method is not supported.
+        CheckpointError: the settings or the tensors contradict the scheme.
     """
     if not settings:
         return store
@@ -41,13 +41,9 @@ def dequantise(store: TensorStore, settings: Mapping[str, Any] | None, model: st
     scheme = SCHEMES.get(method)
     if scheme is None:
         raise UnsupportedModelError(
-            f"{model}: weights quantised by {method!r} cannot be read; supported: "
-            f"{', '.join(SCHEMES)}"
+            f"weights quantised by {method!r} cannot be read; supported: {', '.join(SCHEMES)}"
         )
-    try:
-        plain = scheme(store, settings)
-    except CheckpointError as error:
-        raise CheckpointError(f"{model}: {error}") from error
+    plain = scheme(store, settings)
     names = [name for name in store.names if name not in plain.parts]
 
     def derive(name: str) -> Derived:

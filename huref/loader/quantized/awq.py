@@ -1,7 +1,8 @@
-"""AWQ: 4-bit integers packed along the outputs, eight to a word in an interleaved order.
+"""AWQ: 4-bit integers packed along the outputs, eight per 32-bit word in interleaved order.
 
-A layer holds qweight (in, out / 8) int32, scales (groups, out) and qzeros (groups, out / 8)
-int32, groups along the inputs. W[i, o] = scales[g, o] * (q[i, o] - zero[g, o]).
+A linear layer consists of qweight (in, out / 8) int32, scales (groups, out) and qzeros
+(groups, out / 8) int32, with groups along the inputs.
+W[i, o] = scales[g, o] * (q[i, o] - zero[g, o]), where g is the group of input i.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ PARTS = (".qweight", ".qzeros", ".scales")
 
 
 def unpack(words: Tensor) -> Tensor:
-    """(n, columns / 8) int32 -> (n, columns) uint8."""
+    """Unpack 4-bit integers: (n, columns / 8) int32 -> (n, columns) uint8."""
     values = torch.empty(*words.shape, 8, dtype=torch.uint8)
     for nibble, column in enumerate(COLUMN_OF_NIBBLE):
         values[:, :, column] = (words >> (4 * nibble)) & 15
@@ -42,13 +43,13 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     version = str(settings.get("version", "gemm")).lower()
     if bits != 4 or version != "gemm":
         raise CheckpointError(
-            f"AWQ with {bits} bits in the layout '{version}' cannot be read, only 4 bits in 'gemm'"
+            f"AWQ with {bits} bits in layout '{version}' cannot be read, only 4 bits in 'gemm'"
         )
     found = stems(store.names, ".qweight")
 
     def derive(stem: str) -> Derived:
         packed, scales = store.entry(stem + ".qweight"), store.entry(stem + ".scales")
-        require(len(packed.shape) == 2, packed, "is no matrix")
+        require(len(packed.shape) == 2, packed, "is not a matrix")
         rows, columns = packed.shape[0], packed.shape[1] * 8
         groups = scales.shape[0]
         require(scales.shape[-1] == columns, packed, "does not fit its scales")

@@ -1,20 +1,20 @@
-"""Small integers packed into words and nibbles, taken apart."""
+"""Unpacking of small integers that are packed into 32-bit words or nibbles."""
 
 from math import gcd
 
 import torch
 from torch import Tensor
 
-# E2M1, the four-bit float of the OCP microscaling formats: sign, two exponent bits, one fraction.
+# E2M1, the 4-bit float of the OCP microscaling formats: sign, two exponent bits, one mantissa bit.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
 def unpack_words(words: Tensor, bits: int) -> Tensor:
-    """Integers of 1 to 8 bits from a stream of 32-bit words, lowest bits first.
+    """Unpack integers of 1 to 8 bits from a bit stream in 32-bit words, lowest bits first.
 
     Args:
-        words: (n, columns) int32; each column is a stream of its own.
-        bits: of one integer. Integers may straddle words, as GPTQ's 3-bit ones do.
+        words: (n, columns) int32; each column is a separate bit stream.
+        bits: width of one integer. An integer may span two words, as in 3-bit GPTQ.
 
     Returns:
         (n * 32 // bits, columns) uint8.
@@ -29,28 +29,30 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
     mask = (1 << bits) - 1
     for index in range(per_period):
         word, shift = divmod(index * bits, 32)
-        value = grouped[:, word] >> shift  # arithmetic: copies of the sign fill the upper bits
+        value = (
+            grouped[:, word] >> shift
+        )  # arithmetic shift: the upper bits are copies of the sign bit
         if shift + bits > 32:
-            held = 32 - shift
-            upper = grouped[:, word + 1] & ((1 << (bits - held)) - 1)
-            value = (value & ((1 << held) - 1)) | (upper << held)
+            low_bits = 32 - shift
+            upper = grouped[:, word + 1] & ((1 << (bits - low_bits)) - 1)
+            value = (value & ((1 << low_bits) - 1)) | (upper << low_bits)
         values[:, index] = value & mask
     return values.reshape(-1, words.shape[1])[:count]
 
 
 def split_nibbles(data: Tensor, low_first: bool) -> Tensor:
-    """Two integers from each byte of the last axis, (..., n) uint8 -> (..., 2 n) uint8."""
+    """Split each byte of the last axis into two integers, (..., n) -> (..., 2 n) uint8."""
     low, high = data & 15, data >> 4
     pair = (low, high) if low_first else (high, low)
     return torch.stack(pair, dim=-1).reshape(*data.shape[:-1], -1)
 
 
 def decode_nibbles(data: Tensor, table: Tensor, low_first: bool) -> Tensor:
-    """Two table entries for each byte of the last axis, (..., n) uint8 -> (..., 2 n)."""
+    """Look up both nibbles of each byte in a table of 16 values, (..., n) uint8 -> (..., 2 n)."""
     pairs = table[split_nibbles(torch.arange(256, dtype=torch.uint8)[:, None], low_first).long()]
     return pairs[data.long()].reshape(*data.shape[:-1], -1)
 
 
 def exponents(scale: Tensor) -> Tensor:
-    """E8M0 scales, powers of two stored as their exponent plus 127: uint8 -> float32."""
+    """Decode E8M0 scales: a uint8 x stands for the float32 2^(x - 127)."""
     return torch.exp2(scale.float() - 127)

@@ -1,10 +1,10 @@
-"""bitsandbytes: nf4 and fp4 in blocks of a flattened matrix, int8 with a scale for each output.
+"""bitsandbytes: nf4 and fp4 in blocks of the flattened matrix, int8 with one scale per output.
 
-4-bit: `x.weight` (n / 2, 1) uint8, the first of two elements in the upper half; table[code] *
-absmax[block], with the table in `x.weight.quant_map` and the rest in a JSON text stored as a
-tensor, `x.weight.quant_state.bitsandbytes__nf4`. With nested statistics absmax itself is uint8:
-nested_quant_map[absmax] * nested_absmax[block] + offset.
-8-bit: `x.weight` int8 (out, in) * `x.SCB` (out) / 127.
+4-bit: `x.weight` (n / 2, 1) uint8, the first of two elements in the upper nibble. A value is
+quant_map[code] * absmax[block]. The tensor `x.weight.quant_state.bitsandbytes__nf4` contains the
+bytes of a JSON text with shape and block size. With nested statistics absmax is uint8 and stands
+for nested_quant_map[absmax] * nested_absmax[nested block] + offset.
+8-bit: W = `x.weight` int8 (out, in) * `x.SCB` (out) / 127.
 """
 
 import json
@@ -50,13 +50,13 @@ def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
         nested_block = int(state.get("nested_blocksize") or 0)
         offset = float(state.get("nested_offset") or 0.0)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{packed.file}: '{state_name}' is not a quantisation state") from (
-            error
-        )
+        raise CheckpointError(
+            "it is not a quantisation state of bitsandbytes", file=packed.file, tensor=state_name
+        ) from error
     require(
         block > 0 and min(shape) > 0 and -(-prod(shape) // 2) == prod(packed.shape),
         packed,
-        f"does not fit the shape {list(shape)} that its state gives",
+        f"does not fit the shape {list(shape)} of its quantisation state",
     )
     nested = nested_block > 0 and stem + NESTED[0] in store.names
     ends = (".weight", ".weight.absmax", ".weight.quant_map", *(NESTED if nested else ()))
@@ -82,7 +82,12 @@ def _eight_bit(store: TensorStore, stem: str) -> Derived:
     require(scales.shape == weight.shape[:1], weight, "does not fit its scales")
     if stem + ".weight_format" in store.names:
         layout = store.read([stem + ".weight_format"])[stem + ".weight_format"]
-        require(not layout.any(), weight, "is laid out for a GPU's tensor cores; save it again")
+        require(
+            not layout.any(),
+            weight,
+            "is stored in the memory layout of GPU tensor cores",
+            advice="save the model again with a current bitsandbytes",
+        )
     return Derived(
         plain_info(stem + ".weight", weight, weight.shape),
         (stem + ".weight", stem + ".SCB"),

@@ -1,10 +1,12 @@
 """compressed-tensors: packed integers, 4-bit floats in small groups, and 8-bit matrices.
 
-pack-quantized: weight_packed (out, in * bits / 32) int32, each integer stored plus 2^(bits - 1);
-weight_scale (out, groups), weight_zero_point packed along the outputs, weight_g_idx (in).
-nvfp4: weight_packed (out, in / 2) uint8 of E2M1, the lower half first; weight_scale (out, in / 16)
-e4m3, divided by weight_global_scale. mxfp4: weight_scale (out, in / 32) are powers of two.
-The 8-bit formats are those of `scaled`.
+pack-quantized: weight_packed (out, in * bits / 32) int32, where 2^(bits - 1) has been added to each
+signed integer; weight_scale (out, groups), weight_zero_point packed along the outputs,
+weight_g_idx (in).
+nvfp4: weight_packed (out, in / 2) uint8, two E2M1 values per byte, lower nibble first;
+weight_scale (out, in / 16) e4m3, divided by weight_global_scale.
+mxfp4: as nvfp4, with weight_scale (out, in / 32) E8M0 and no global scale.
+The 8-bit formats are read by `scaled`.
 """
 
 from collections.abc import Mapping
@@ -48,12 +50,12 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 
 
 def _table(value: Any) -> dict[str, Any]:
-    """A part of the settings that should be a table; an empty one where it is none."""
+    """The value if it is a JSON object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def _block(weights: dict[str, Any]) -> Any:
-    """The block that shares a scale, by the settings of a group; None where they name none."""
+    """The (rows, columns) that share a scale in a config group; None where it is not given."""
     size = weights.get("group_size")
     grouped = (scaled.BLOCK[0], size) if isinstance(size, int) and size > 0 else None
     return weights.get("block_structure") or grouped
@@ -61,13 +63,13 @@ def _block(weights: dict[str, Any]) -> Any:
 
 def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
     info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
-    require(len(info.shape) == 2 == len(scale.shape), info, "is no matrix")
+    require(len(info.shape) == 2 == len(scale.shape), info, "is not a matrix")
     require(info.shape[0] == scale.shape[0], info, "does not fit its scales")
     if info.dtype == torch.uint8:
         return _float4(store, stem)
     require(bits in range(1, 9), info, f"has {bits} bits")
     columns = info.shape[1] * 32 // bits
-    if 32 % bits and stem + ".weight_shape" in store.names:  # the last word may be part empty
+    if 32 % bits and stem + ".weight_shape" in store.names:  # the last word may have unused bits
         columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"][1])
     names = [stem + PACKED, stem + ".weight_scale"]
     optional = [
@@ -96,7 +98,7 @@ def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
 
 
 def _signed(words: Tensor, bits: int) -> Tensor:
-    """Signed integers packed along the first axis, float32."""
+    """Unpack signed integers that are packed along the first axis, as float32."""
     return unpack_words(words.contiguous(), bits).float().sub_(2 ** (bits - 1))
 
 

@@ -1,6 +1,6 @@
 """GPTQ: integers packed along the inputs, with scales and zero points for groups of inputs.
 
-A layer holds qweight (in * bits / 32, out) int32, scales (groups, out), qzeros
+A linear layer consists of qweight (in * bits / 32, out) int32, scales (groups, out), qzeros
 (groups, out * bits / 32) int32 and, with act-order, g_idx (in): the group of each input.
 W[i, o] = scales[g, o] * (q[i, o] - zero[g, o]), with g = g_idx[i]. The first version of the
 format stores zero - 1; "gptq_v2" stores zero.
@@ -25,13 +25,13 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     """See `huref.loader.quantized.scheme.Scheme`."""
     bits = settings.get("bits", settings.get("w_bit"))
     if bits not in (2, 3, 4, 8):
-        raise CheckpointError(f"the quantisation config has bits = {bits!r}; GPTQ has 2, 3, 4, 8")
+        raise CheckpointError(f"the quantisation config has bits = {bits!r}; GPTQ has 2, 3, 4 or 8")
     offset = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1
     found = stems(store.names, ".qweight")
 
     def derive(stem: str) -> Derived:
         packed = store.entry(stem + ".qweight")
-        require(len(packed.shape) == 2, packed, "is no matrix")
+        require(len(packed.shape) == 2, packed, "is not a matrix")
         rows = packed.shape[0] * 32 // bits
         scales = store.entry(stem + ".scales")
         groups = scales.shape[0]

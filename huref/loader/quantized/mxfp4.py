@@ -1,8 +1,8 @@
-"""MXFP4 as gpt-oss is published: E2M1 in blocks of 32 inputs that share a power of two.
+"""MXFP4 as in gpt-oss: E2M1 values in blocks of 32 inputs that share a power of two.
 
-A stack of experts holds `x_blocks` (experts, out, in / 32, 16) uint8, the lower half of a byte
-first, and `x_scales` (experts, out, in / 32) uint8, exponents with a bias of 127. The published
-unquantised form is `x` (experts, in, out).
+The experts of a layer are stacked: `x_blocks` (experts, out, in / 32, 16) uint8, lower nibble
+first, and `x_scales` (experts, out, in / 32) uint8 in E8M0. The unquantised tensor is
+`x` (experts, in, out).
 """
 
 from collections.abc import Mapping

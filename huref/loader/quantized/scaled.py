@@ -1,8 +1,8 @@
-"""8-bit floats and integers with a scale for the tensor, each output, or blocks of both axes.
+"""8-bit floats and integers with one scale per tensor, per output or per block of both axes.
 
-`x.weight` (out, in) with `x.weight_scale` or, in DeepSeek's releases, `x.weight_scale_inv`; both
-are multiplied, and uint8 scales are exponents of two. Integers may have an `x.weight_zero_point`
-of the scale's shape.
+The weights are `x.weight` (out, in) times `x.weight_scale` or, in DeepSeek's releases,
+`x.weight_scale_inv`, which is multiplied as well despite its name. uint8 scales are E8M0.
+Integers may have an `x.weight_zero_point` of the scale's shape.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ BLOCK = (128, 128)
 
 
 def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
-    """A scale so that it multiplies a matrix of some shape: repeated for its blocks if need be.
+    """Expand a scale so that it broadcasts against a matrix.
 
     Args:
-        scale: of one number, (out), or with the axes of the matrix, each of length one, the
-            matrix's own, or its number of blocks.
-        shape: of the matrix.
-        block: elements of the matrix to one of the scale, by axis.
+        scale: one number; (out); or one axis per axis of the matrix, of which each has length 1,
+            the matrix's length or its number of blocks.
+        shape: shape of the matrix.
+        block: block size along each axis.
     """
     if scale.numel() == 1:
         return scale.reshape((1,) * len(shape))
@@ -50,7 +50,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         and len(block) >= 2
         and all(type(size) is int and size > 0 for size in block)
     ):
-        raise CheckpointError(f"the quantisation config has blocks of size {block!r}")
+        raise CheckpointError(f"the quantisation config has weight_block_size = {block!r}")
     derive: dict[str, Any] = {}
     parts: set[str] = set()
     for suffix in SCALES:
@@ -75,10 +75,10 @@ def derive_scaled(store: TensorStore, stem: str, suffix: str, block: Sequence[in
         fits = fits and scale.shape[0] in (1, weight.shape[0])
     require(fits, weight, f"does not fit its scale of shape {list(scale.shape)}")
     single = not scale.shape or set(scale.shape) == {1}
-    outputs = scale.shape[:1] == weight.shape[:1] and not single  # a scale for each output
+    outputs = scale.shape[:1] == weight.shape[:1] and not single  # one scale per output
 
     def spread_over(values: Tensor, scale: Tensor) -> Tensor:
-        if outputs:  # its rows were read together with those of the weight
+        if outputs:  # the same rows of scale and weight were read
             return spread(scale, values.shape, block)
         return spread(scale, weight.shape, block)[..., : len(values), :]
 

@@ -1,4 +1,4 @@
-"""What every scheme of quantised numbers gives: plain matrices in place of their parts."""
+"""The interface of a quantisation scheme, and what the schemes share."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,30 +12,45 @@ from huref.loader.tensors import Derived, TensorInfo, TensorStore
 
 @dataclass(frozen=True)
 class Plain:
-    """The matrices that a scheme recovers, and the stored tensors that they stand for."""
+    """The matrices that a scheme recovers, and the stored tensors that they replace.
+
+    Attributes:
+        derive: name of a matrix -> function that says how it is computed.
+        parts: names of the stored tensors that encode these matrices.
+    """
 
     derive: Mapping[str, Callable[[], Derived]]
     parts: frozenset[str]
 
 
-# Given a store and the config's `quantization_config`; a scheme that is not the store's finds
-# nothing. Raises CheckpointError where tensors and settings contradict it.
+# Takes a store and the model's `quantization_config`. A tensor that is not quantised by the scheme
+# is left alone. Raises CheckpointError where tensors or settings contradict the scheme.
 Scheme = Callable[[TensorStore, Mapping[str, Any]], Plain]
 
 
 def stems(names: Iterable[str], suffix: str) -> list[str]:
-    """What stands before a suffix, for the names that end in it."""
+    """The names that end in a suffix, without the suffix."""
     return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 
 def plain_info(name: str, like: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
-    """A dequantised matrix, float32, in the file of its main part."""
+    """Describe a dequantised matrix: float32, in the file of the stored tensor `like`."""
     return TensorInfo(name, like.file, torch.float32, shape)
 
 
-def require(condition: bool, info: TensorInfo, why: str) -> None:
-    """Raise CheckpointError unless the parts of a quantised tensor fit together."""
+def require(condition: bool, info: TensorInfo, why: str, advice: str | None = None) -> None:
+    """Raise CheckpointError about a quantised tensor unless a condition holds.
+
+    Args:
+        condition: what must hold.
+        info: the tensor.
+        why: what is wrong, as a predicate of the tensor ("does not fit its scales").
+        advice: what the user should do.
+    """
     if not condition:
         raise CheckpointError(
-            f"{info.file}: the quantised tensor '{info.name}' of shape {list(info.shape)} {why}"
+            f"the quantised tensor of shape {list(info.shape)} {why}",
+            file=info.file,
+            tensor=info.name,
+            advice=advice,
         )

@@ -1,1 +1,1 @@
-"""Forms in which models are published, each seen as one Hugging Face checkpoint."""
+"""The forms in which models are published, each presented as a Hugging Face checkpoint."""

@@ -1,6 +1,6 @@
-"""An adapter's tensors beside its base's, and which of them change which.
+"""Which tensors of an adapter change which tensors of its base.
 
-Names are PEFT's; "+" before one says that it is the adapter's.
+Names of an adapter's tensors are PEFT's, prefixed with "+" to tell them from the base's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,13 @@ MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 
 @dataclass(frozen=True)
 class Delta:
-    """The parts that change one tensor: one that takes its place, and A and B with a magnitude."""
+    """The adapter's tensors that change one tensor of the base; "" or None for those it lacks.
+
+    Attributes:
+        a, b: the LoRA factors.
+        magnitude: DoRA's magnitude vector.
+        replacement: a tensor that replaces the base's before a delta is added.
+    """
 
     a: str = ""
     b: str = ""
@@ -26,15 +32,14 @@ class Delta:
     replacement: str | None = None
 
 
-def find_deltas(names: Iterable[str], file: str) -> dict[str, Delta]:
-    """What an adapter changes: module -> parts; for a replacement, tensor -> part.
+def find_deltas(names: Iterable[str]) -> dict[str, Delta]:
+    """What an adapter changes: module name -> delta; for a mere replacement, tensor name -> delta.
 
     Args:
-        names: of the adapter's tensors, in PEFT's layout.
-        file: that holds them, for messages.
+        names: names of the adapter's tensors, in PEFT's layout.
 
     Raises:
-        CheckpointError: a factor lacks the other one.
+        CheckpointError: LoRA factor A is present without B.
     """
     names = set(names)
     found: dict[str, Delta] = {}
@@ -45,7 +50,9 @@ def find_deltas(names: Iterable[str], file: str) -> dict[str, Delta]:
             b = stem + end_b
             if b not in names:
                 raise CheckpointError(
-                    f"{file}: the adapter holds '{a}' but no '{b}'; download it again"
+                    f"the adapter lacks its other LoRA factor, '{b}'",
+                    tensor=a,
+                    advice="download the adapter again",
                 )
             magnitude = next((stem + m for m in MAGNITUDES if stem + m in names), None)
             found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
@@ -55,7 +62,7 @@ def find_deltas(names: Iterable[str], file: str) -> dict[str, Delta]:
         for wrapping in (".base_layer.", ".modules_to_save."):
             target = target.replace(wrapping, ".")
         module = target.removesuffix(".weight")
-        if module in found:  # an embedding that was resized, with a delta on top
+        if module in found:  # a resized embedding with a LoRA delta
             found[module] = replace(found[module], replacement=f"+{name}")
         else:
             found[target] = Delta(replacement=f"+{name}")
@@ -63,7 +70,7 @@ def find_deltas(names: Iterable[str], file: str) -> dict[str, Delta]:
 
 
 class SideBySide:
-    """A store of the base's tensors, and of the adapter's under names that begin with "+"."""
+    """A store of the base's tensors and of the adapter's, whose names are prefixed with "+"."""
 
     def __init__(self, base: TensorStore, adapter: TensorStore):
         self.base = base

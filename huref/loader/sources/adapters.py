@@ -1,8 +1,8 @@
-"""LoRA, rsLoRA and DoRA in PEFT's layout: the base's weights plus the adapter's delta.
+"""LoRA, rsLoRA and DoRA adapters in PEFT's layout, merged into their base.
 
 W' = W + s B A, with s = lora_alpha / r, or lora_alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
-DoRA (arXiv 2402.09353) then scales each output so that its norm is the learned magnitude:
-W'' = m W' / |W'|. Modules that were trained whole replace the base's.
+DoRA (arXiv 2402.09353) then scales each output to its learned magnitude m: W'' = m W' / |W'|.
+Modules listed in PEFT's modules_to_save replace those of the base.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from huref.errors import CheckpointError, HurefError, UnsupportedModelError
+from huref.errors import CheckpointError, HurefError, UnsupportedModelError, locating
 from huref.loader.contents import Contents
 from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.sources.adapter_tensors import Delta, SideBySide, find_deltas
@@ -23,10 +23,18 @@ from huref.loader.vocabulary import Token
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+GIVE_BASE = "give its base with --base"
+GIVE_RIGHT_BASE = "give the base that it was trained on with --base"
 
 
 class AdapterModel:
-    """A base model seen through an adapter."""
+    """A base model with an adapter merged into it.
+
+    Args:
+        repository: the adapter's files.
+        open_base: opens a model by name.
+        base: the base to use instead of the one that the adapter names; "" for that one.
+    """
 
     def __init__(self, repository: Repository, open_base: Callable[[str], Contents], base: str):
         self.repository = repository
@@ -35,7 +43,7 @@ class AdapterModel:
 
     @staticmethod
     def is_in(repository: Repository) -> bool:
-        """Whether a repository holds an adapter and no whole model."""
+        """Whether a repository holds an adapter and no complete model."""
         if CONFIG not in repository.files:
             return False
         if repository.chosen is not None:
@@ -51,79 +59,90 @@ class AdapterModel:
 
     @cached_property
     def base(self) -> Contents:
-        """The model that the adapter was trained on.
+        """The model that the adapter is merged into.
 
         Raises:
-            CheckpointError: the adapter names none, or one that is not to be followed.
-            HurefError: another subclass says why the base cannot be opened.
+            CheckpointError: the adapter names no base, or a path on the user's machine although
+                the adapter comes from the Hub.
+            HurefError: the base cannot be opened; the subclass says why.
         """
         name = self._base_name or declared_base(self.repository)
         if not isinstance(name, str) or not name:
             raise CheckpointError(
-                f"{self.repository.model}: {CONFIG} names no base model; give one with --base"
+                "the adapter names no base model",
+                model=self.repository.model,
+                file=CONFIG,
+                advice="give one with --base",
             )
         if not self._base_name and self.repository.revision and Path(name).expanduser().exists():
             raise CheckpointError(
-                f"{self.repository.model}: the adapter comes from the Hub and names '{name}', "
-                "which is a path on this machine; it is not followed; give its base with --base"
+                f"the adapter comes from the Hub and names as its base '{name}', a path on this "
+                "machine, which is not opened for it",
+                model=self.repository.model,
+                file=CONFIG,
+                advice=GIVE_BASE,
             )
         try:
             return self._open_base(name)
         except HurefError as error:
-            raise type(error)(
-                f"{self.repository.model} is an adapter of '{name}': {error}; "
-                "give its base with --base"
-            ) from error
+            error.model = f"{self.repository.model} (adapter of {error.model or name})"
+            if error.advice is None:
+                error.advice = GIVE_BASE
+            elif not error.advice.endswith(GIVE_BASE):  # as from the adapter of an adapter
+                error.advice += f"; {GIVE_BASE}"
+            raise
 
     @property
     def config(self) -> dict[str, Any]:
-        """The base's."""
+        """The base's configuration."""
         return self.base.config
 
     @property
     def vocabulary(self) -> list[Token]:
-        """The base's; an adapter's own tokenizer may only add to it."""
+        """The base's vocabulary; an adapter's own tokenizer can only add tokens to it."""
         return self.base.vocabulary
 
     @cached_property
     def tensors(self) -> TensorStore:
-        """The base's tensors with the delta added; those that it changes are float32.
+        """The base's tensors after merging; those that the adapter changes are float32.
 
         Raises:
-            UnsupportedModelError: an adapter of another type than LoRA.
-            CheckpointError: it does not fit its base.
+            UnsupportedModelError: the adapter is not of type LoRA.
+            CheckpointError: the adapter does not fit its base.
         """
         kind = self.settings.get("peft_type", "LORA")
         if kind != "LORA":
             raise UnsupportedModelError(
-                f"{self.repository.model}: adapters of type {kind!r} cannot be read, only LORA"
+                f"adapters of type {kind!r} cannot be read, only LORA",
+                model=self.repository.model,
+                file=CONFIG,
             )
         file = next(name for name in WEIGHTS if name in self.repository.files)
         stored = StoredTensors(self.repository, [file])
         both = SideBySide(self.base.tensors, stored)
-        deltas = {
-            self._target(module, delta): delta
-            for module, delta in find_deltas(stored.names, file).items()
-        }
+        with locating(model=self.repository.model, file=file):
+            deltas = {
+                self._target(module, delta): delta
+                for module, delta in find_deltas(stored.names).items()
+            }
         return DerivedTensors(
             both, self.base.tensors.names, lambda name: self._derive(both, name, deltas.get(name))
         )
 
     def _target(self, module: str, delta: Delta) -> str:
-        """The base's tensor that a module of the adapter changes."""
+        """Name of the base's tensor that a module of the adapter changes."""
         names = self.base.tensors.names
         wanted = module + ".weight" if delta.a else module
         if wanted in names:
             return wanted
-        # The base may have been published with a shorter or longer prefix.
-        near = [n for n in names if wanted.endswith("." + n) or n.endswith("." + wanted)]
-        if len(near) == 1:
-            return near[0]
-        if not delta.a:  # such as a classifier's head, which the base does not have
+        # The adapter may have been trained on the same model with another prefix of its names.
+        matches = [n for n in names if wanted.endswith("." + n) or n.endswith("." + wanted)]
+        if len(matches) == 1:
+            return matches[0]
+        if not delta.a:  # an additional tensor, such as a classification head
             return wanted
         raise CheckpointError(
-            f"{self.repository.model}: the adapter changes '{wanted}', which its base does not "
-            "have; give its real base with --base"
+            f"the adapter changes '{wanted}', which its base does not have", advice=GIVE_RIGHT_BASE
         )
 
     def _scale(self, module: str, rank: int) -> float:
@@ -133,7 +152,9 @@ class AdapterModel:
                 alpha = value
         if not isinstance(alpha, int | float) or rank <= 0:
             raise CheckpointError(
-                f"{self.repository.model}: {CONFIG} has lora_alpha = {alpha!r}, which is no number"
+                f"lora_alpha is {alpha!r} for '{module}' and the rank is {rank}",
+                model=self.repository.model,
+                file=CONFIG,
             )
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
@@ -147,35 +168,38 @@ class AdapterModel:
         a, b = both.entry(delta.a), both.entry(delta.b)
         shape = (b.shape[0], a.shape[-1]) if len(a.shape) == len(b.shape) == 2 else ()
         if shape == info.shape and b.shape[1] == a.shape[0] and "embedding" not in delta.a:
-            turned = bool(self.settings.get("fan_in_fan_out"))
+            transposed = bool(self.settings.get("fan_in_fan_out"))
         elif shape[::-1] == info.shape and b.shape[1] == a.shape[0]:
-            turned = True
+            transposed = True
         else:
             raise CheckpointError(
-                f"{a.file}: the delta of '{name}' ({list(b.shape)} times {list(a.shape)}) does "
-                f"not fit the base's {list(info.shape)}; give its real base with --base"
+                f"the delta of '{name}', of shape {list(b.shape)} times {list(a.shape)}, does not "
+                f"fit the base's shape {list(info.shape)}",
+                model=self.repository.model,
+                file=a.file,
+                advice=GIVE_RIGHT_BASE,
             )
         scale = self._scale(name.removesuffix(".weight"), a.shape[0])
 
         def combine(parts: list[Tensor]) -> Tensor:
             change = scale * (parts[1].float() @ parts[2].float())
-            weight = parts[0].float() + (change.T if turned else change)
+            weight = parts[0].float() + (change.T if transposed else change)
             if len(parts) == 4:
-                norm = weight.norm(dim=0 if turned else 1)
+                norm = weight.norm(dim=0 if transposed else 1)
                 factor = parts[3].float().flatten() / norm
-                weight = weight * (factor if turned else factor[:, None])
+                weight = weight * (factor if transposed else factor[:, None])
             return weight
 
         sources = (start, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
-        by_rows = None if turned else (True, True, False, True)[: len(sources)]
+        by_rows = None if transposed else (True, True, False, True)[: len(sources)]
         return Derived(info, sources, combine, by_rows=by_rows)
 
 
 def declared_base(repository: Repository) -> object:
-    """What an adapter says its base is; a relative path may be meant from its own folder."""
+    """The base that an adapter names, unchecked; a path relative to its folder is made absolute."""
     name = read_json(repository, CONFIG).get("base_model_name_or_path")
     if isinstance(name, str) and name and isinstance(repository, LocalFolder):
-        beside = repository.path / name
-        if not Path(name).exists() and beside.exists():
-            return str(beside)
+        relative = repository.path / name
+        if not Path(name).exists() and relative.exists():
+            return str(relative)
     return name

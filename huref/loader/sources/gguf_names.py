@@ -1,7 +1,7 @@
-"""GGUF's names for tensors and settings, and the published Hugging Face ones, as data.
+"""Tables from GGUF's names of tensors and settings to those of published checkpoints.
 
-A GGUF file calls its tensors the same in every architecture; the architecture decides what its
-published checkpoint calls them. {i} is the block, {e} the expert. `.weight` and `.bias` stay.
+GGUF uses the same tensor names for all architectures; the published names differ by architecture.
+{i} is the block and {e} the expert. The suffixes `.weight` and `.bias` are the same in both.
 """
 
 from collections.abc import Mapping
@@ -103,16 +103,16 @@ MPT = {
 
 
 @dataclass(frozen=True)
-class Dialect:
+class GgufArchitecture:
     """How one architecture's GGUF files differ from its published checkpoints.
 
     Attributes:
-        model_type: what config.json would say.
-        names: GGUF names -> published names.
-        rotary_pairs: q and k rows are stored in interleaved rotary pairs; published in halves.
-        norms_plus_one: RMSNorm gains are stored as 1 + w; published as w.
-        transposed: matrices that are published as (in, out).
-        fused_by_head: q, k, v are stored one after the other; published head by head.
+        model_type: the `model_type` of the published config.json.
+        names: GGUF name -> published name, without suffix.
+        rotary_pairs: GGUF interleaves the two halves of the rows of q and k (rotary pairs).
+        norms_plus_one: GGUF stores the RMSNorm gain 1 + w; published is w.
+        transposed: roles of the matrices that are published as (in, out).
+        fused_by_head: GGUF stores all of q, then k, then v; published is q, k, v head by head.
     """
 
     model_type: str
@@ -123,33 +123,33 @@ class Dialect:
     fused_by_head: bool = False
 
 
-_PERMUTED_LLAMA = Dialect("llama", rotary_pairs=True)
-DIALECTS: Mapping[str, Dialect] = {
+_PERMUTED_LLAMA = GgufArchitecture("llama", rotary_pairs=True)
+ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "llama": _PERMUTED_LLAMA,
-    "mistral3": Dialect("mistral", rotary_pairs=True),
-    # Their converters write what a Llama checkpoint would hold.
+    "mistral3": GgufArchitecture("mistral", rotary_pairs=True),
+    # The converters of these rename and reorder tensors as for a Llama checkpoint.
     "internlm2": _PERMUTED_LLAMA,
     "baichuan": _PERMUTED_LLAMA,
     "xverse": _PERMUTED_LLAMA,
     "deci": _PERMUTED_LLAMA,
-    "minicpm": Dialect("minicpm", rotary_pairs=True),
-    "granite": Dialect("granite", rotary_pairs=True),
-    "smollm3": Dialect("smollm3", rotary_pairs=True),
-    "arcee": Dialect("arcee", rotary_pairs=True),
-    "olmo": Dialect("olmo", rotary_pairs=True),
-    "olmo2": Dialect(
+    "minicpm": GgufArchitecture("minicpm", rotary_pairs=True),
+    "granite": GgufArchitecture("granite", rotary_pairs=True),
+    "smollm3": GgufArchitecture("smollm3", rotary_pairs=True),
+    "arcee": GgufArchitecture("arcee", rotary_pairs=True),
+    "olmo": GgufArchitecture("olmo", rotary_pairs=True),
+    "olmo2": GgufArchitecture(
         "olmo2",
         {**LLAMA, **{k: v for k, v in SANDWICH.items() if "ffn_norm" not in k}},
     ),
-    "olmoe": Dialect("olmoe"),
-    "qwen2": Dialect("qwen2"),
-    "qwen2moe": Dialect("qwen2_moe", {**LLAMA, **SHARED_EXPERT}),
-    "qwen3": Dialect("qwen3"),
-    "qwen3moe": Dialect("qwen3_moe"),
-    "gemma": Dialect("gemma", norms_plus_one=True),
-    "gemma2": Dialect("gemma2", {**LLAMA, **SANDWICH}, norms_plus_one=True),
-    "gemma3": Dialect("gemma3_text", {**LLAMA, **SANDWICH}, norms_plus_one=True),
-    "phi2": Dialect(
+    "olmoe": GgufArchitecture("olmoe"),
+    "qwen2": GgufArchitecture("qwen2"),
+    "qwen2moe": GgufArchitecture("qwen2_moe", {**LLAMA, **SHARED_EXPERT}),
+    "qwen3": GgufArchitecture("qwen3"),
+    "qwen3moe": GgufArchitecture("qwen3_moe"),
+    "gemma": GgufArchitecture("gemma", norms_plus_one=True),
+    "gemma2": GgufArchitecture("gemma2", {**LLAMA, **SANDWICH}, norms_plus_one=True),
+    "gemma3": GgufArchitecture("gemma3_text", {**LLAMA, **SANDWICH}, norms_plus_one=True),
+    "phi2": GgufArchitecture(
         "phi",
         {
             **LLAMA,
@@ -159,7 +159,7 @@ DIALECTS: Mapping[str, Dialect] = {
             "blk.{i}.ffn_down": "model.layers.{i}.mlp.fc2",
         },
     ),
-    "phi3": Dialect(
+    "phi3": GgufArchitecture(
         "phi3",
         {
             **LLAMA,
@@ -167,7 +167,7 @@ DIALECTS: Mapping[str, Dialect] = {
             "blk.{i}.ffn_up": "model.layers.{i}.mlp.gate_up_proj",
         },
     ),
-    "starcoder2": Dialect(
+    "starcoder2": GgufArchitecture(
         "starcoder2",
         {
             **LLAMA,
@@ -175,11 +175,11 @@ DIALECTS: Mapping[str, Dialect] = {
             "blk.{i}.ffn_down": "model.layers.{i}.mlp.c_proj",
         },
     ),
-    "command-r": Dialect("cohere"),
-    "cohere2": Dialect("cohere2"),
-    "stablelm": Dialect("stablelm"),
-    "nemotron": Dialect("nemotron", norms_plus_one=True),
-    "glm4": Dialect(
+    "command-r": GgufArchitecture("cohere"),
+    "cohere2": GgufArchitecture("cohere2"),
+    "stablelm": GgufArchitecture("stablelm"),
+    "nemotron": GgufArchitecture("nemotron", norms_plus_one=True),
+    "glm4": GgufArchitecture(
         "glm4",
         {
             **LLAMA,
@@ -188,21 +188,23 @@ DIALECTS: Mapping[str, Dialect] = {
             "blk.{i}.post_ffw_norm": "model.layers.{i}.post_mlp_layernorm",
         },
     ),
-    "deepseek": Dialect("deepseek", {**LLAMA, **DEEPSEEK}),
-    "deepseek2": Dialect("deepseek_v3", {**LLAMA, **DEEPSEEK}),
-    "gpt2": Dialect("gpt2", GPT2, transposed=("attn_qkv", "attn_output", "ffn_up", "ffn_down")),
-    "gptneox": Dialect("gpt_neox", NEOX, fused_by_head=True),
-    "bloom": Dialect("bloom", BLOOM, fused_by_head=True),
-    "falcon": Dialect("falcon", BLOOM, fused_by_head=True),
-    "mpt": Dialect("mpt", MPT),
+    "deepseek": GgufArchitecture("deepseek", {**LLAMA, **DEEPSEEK}),
+    "deepseek2": GgufArchitecture("deepseek_v3", {**LLAMA, **DEEPSEEK}),
+    "gpt2": GgufArchitecture(
+        "gpt2", GPT2, transposed=("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+    ),
+    "gptneox": GgufArchitecture("gpt_neox", NEOX, fused_by_head=True),
+    "bloom": GgufArchitecture("bloom", BLOOM, fused_by_head=True),
+    "falcon": GgufArchitecture("falcon", BLOOM, fused_by_head=True),
+    "mpt": GgufArchitecture("mpt", MPT),
 }
 FALCON_40B = {
     "blk.{i}.attn_norm": "transformer.h.{i}.ln_mlp",
     "blk.{i}.attn_norm_2": "transformer.h.{i}.ln_attn",
 }
-MIXTRAL_DIALECT = Dialect("mixtral", {**LLAMA, **MIXTRAL}, rotary_pairs=True)
+MIXTRAL_ARCHITECTURE = GgufArchitecture("mixtral", {**LLAMA, **MIXTRAL}, rotary_pairs=True)
 
-# GGUF settings, after "ARCHITECTURE.", and the config keys that say the same.
+# GGUF setting, without its prefix "ARCHITECTURE.", and the corresponding keys of config.json.
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "embedding_length": ("hidden_size", "n_embd", "d_model"),
     "feed_forward_length": ("intermediate_size", "n_inner"),

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Any
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, locating
 from huref.loader.quantized import dequantise
 from huref.loader.repository import Repository, read_json
 from huref.loader.sources.wrappers import is_wrapper, language_config, unwrap
@@ -12,7 +12,7 @@ from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
 from huref.loader.vocabulary.files import open_vocabulary
 
-# Where quantisers wrote their settings before config.json had a place for them.
+# Files in which quantisers stored their settings before config.json had a key for them.
 OLD_SETTINGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
@@ -26,8 +26,9 @@ class HuggingFaceModel:
     def _outer_config(self) -> dict[str, Any]:
         if "config.json" not in self.repository.files:
             raise CheckpointError(
-                f"{self.repository.model}: there is no config.json, so no architecture; put the "
-                "model's own beside the weights"
+                "there is no config.json, which names the architecture",
+                model=self.repository.model,
+                advice="put the model's own beside the weights",
             )
         return read_json(self.repository, "config.json")
 
@@ -47,7 +48,8 @@ class HuggingFaceModel:
         stored = open_stored(self.repository)
         if "config.json" not in self.repository.files:
             return stored
-        plain = dequantise(stored, self._quantisation(), self.repository.model)
+        with locating(model=self.repository.model):
+            plain = dequantise(stored, self._quantisation())
         return unwrap(plain) if is_wrapper(self._outer_config) else plain
 
     def _quantisation(self) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """Meta's own release format: params.json and tensor-parallel consolidated.NN.pth files.
 
-Each part holds a slice of every matrix; parts are put together along the axis that was cut. The
-names become those of the published Hugging Face conversion, and the rows of q and k, stored in
-interleaved rotary pairs, its order.
+Each file ("part") holds a slice of every matrix; the slices are concatenated along the axis that
+was split. Names, and the order of the rows of q and k, are converted to those of the Hugging Face
+checkpoint: Meta stores rotary pairs interleaved.
 """
 
 import fnmatch
@@ -30,9 +30,9 @@ from huref.loader.vocabulary.files import open_vocabulary
 
 FILES = ("consolidated.*.pth", "consolidated*.safetensors")
 WEIGHTS = (".pth", ".safetensors", ".bin", ".pt")
-# Published name, its name here, and the axis along which parts are cut (None: all hold it).
+# Published name, Meta's name, and the axis that was split (None: each part holds all of it).
 NAMES: tuple[tuple[str, str, int | None], ...] = (
-    ("model.embed_tokens", "tok_embeddings", -1),  # Llama 1, 2 cut columns; Llama 3 cuts rows
+    ("model.embed_tokens", "tok_embeddings", -1),  # columns in Llama 1 and 2, rows in Llama 3
     ("model.norm", "norm", None),
     ("lm_head", "output", 0),
     ("model.layers.{i}.input_layernorm", "layers.{i}.attention_norm", None),
@@ -58,7 +58,7 @@ class MetaModel:
 
     @staticmethod
     def is_in(repository: Repository) -> bool:
-        """Whether a repository holds such a checkpoint, and not the published form beside it."""
+        """Whether a repository holds such a checkpoint and no Hugging Face weights beside it."""
         if "params.json" not in repository.files:
             return False
         if repository.chosen is not None:
@@ -68,18 +68,20 @@ class MetaModel:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """params.json; Llama 4 and Pixtral nest nothing that is needed here."""
+        """The settings in params.json."""
         return read_json(self.repository, "params.json")
 
     def _number(self, key: str, default: Any = None) -> int:
         value = self.params.get(key, default)
         if type(value) is not int or value <= 0:
-            raise CheckpointError(f"{self.repository.model}: params.json has {key} = {value!r}")
+            raise CheckpointError(
+                f"it has {key} = {value!r}", model=self.repository.model, file="params.json"
+            )
         return value
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the published config.json would say."""
+        """The settings of params.json under the keys of config.json."""
         heads = self._number("n_heads")
         config = {
             "model_type": "llama",
@@ -97,32 +99,33 @@ class MetaModel:
 
     @cached_property
     def vocabulary(self) -> list[Token]:
-        """From tokenizer.model, which is SentencePiece's or, from Llama 3 on, tiktoken's."""
+        """See Contents. tokenizer.model is SentencePiece's or, from Llama 3 on, tiktoken's."""
         return open_vocabulary(self.repository)
 
     @cached_property
     def _stored(self) -> StoredTensors:
-        """All parts as one store; tensor NAME of a FILE is called FILE:NAME."""
+        """The tensors of all parts as one store; tensor NAME in FILE is called FILE:NAME."""
         numbers = [int(n) for file in self.files for n in re.findall(r"\.(\d+)\.pth$", file)]
         if numbers and numbers != list(range(len(numbers))):
             raise CheckpointError(
-                f"{self.repository.model}: of the consolidated files, only numbers {numbers} are "
-                "there; put all of them into one folder"
+                f"of the consolidated files, only numbers {numbers} were found",
+                model=self.repository.model,
+                advice="put all of them into one folder",
             )
         return StoredTensors(self.repository, self.files, read_index=_read_part)
 
     @cached_property
     def tensors(self) -> TensorStore:
-        """The whole matrices under their published names."""
-        held = {name.removeprefix(f"{self.files[0]}:") for name in self._stored.names}
-        blocks = {match[1] for name in held if (match := _BLOCK.match(name))}
+        """The complete matrices under their published names."""
+        stored = {name.removeprefix(f"{self.files[0]}:") for name in self._stored.names}
+        blocks = {match[1] for name in stored if (match := _BLOCK.match(name))}
         sources: dict[str, tuple[str, int | None]] = {}
         for published, name, axis in NAMES:
             for block in blocks if "{i}" in name else [""]:
-                for end in (".weight", ".bias"):
-                    source = name.format(i=block) + end
-                    if source in held:
-                        sources[published.format(i=block) + end] = (source, axis)
+                for suffix in (".weight", ".bias"):
+                    source = name.format(i=block) + suffix
+                    if source in stored:
+                        sources[published.format(i=block) + suffix] = (source, axis)
         return DerivedTensors(
             self._stored, sources, lambda name: self._derive(name, *sources[name])
         )
@@ -157,17 +160,19 @@ class MetaModel:
         heads = self._number(key, self.params.get("n_heads"))
         if info.shape[0] % (2 * heads):
             raise CheckpointError(
-                f"{info.file}: the rows of '{info.name}', {info.shape[0]}, do not divide into "
-                f"{heads} heads"
+                f"its {info.shape[0]} rows do not divide into {heads} heads",
+                model=self.repository.model,
+                file=info.file,
+                tensor=info.name,
             )
         return rotary_halves(info.shape[0], heads)
 
     def _repetition(self, pieces: list[StoredTensor]) -> int:
-        """How many parts in a row hold the same key-value heads: more parts than heads."""
+        """In how many consecutive parts each key-value head is stored."""
         heads = self._number("n_heads")
         head_dim = self.params.get("head_dim") or self._number("dim") // heads
-        wanted = self._number("n_kv_heads", heads) * head_dim
-        return max(sum(piece.shape[0] for piece in pieces) // wanted, 1)
+        rows = self._number("n_kv_heads", heads) * head_dim
+        return max(sum(piece.shape[0] for piece in pieces) // rows, 1)
 
 
 def _is_part(name: str) -> bool:
@@ -183,14 +188,22 @@ def _read_part(source: ByteSource) -> Index:
 
 
 def _joined_shape(pieces: list[StoredTensor], axis: int) -> tuple[int, ...]:
-    """The shape of pieces put together. Raises CheckpointError when they do not fit."""
+    """The shape of the concatenated pieces. Raises CheckpointError when they do not fit."""
     shape = list(pieces[0].shape)
     for piece in pieces[1:]:
         other = list(piece.shape)
         if len(other) != len(shape) or other[axis] != pieces[0].shape[axis]:
-            raise CheckpointError(f"{piece.file}: '{piece.name}' does not fit {pieces[0].file}")
+            raise _misfit(piece, pieces[0])
         other[axis] = shape[axis]
         if other != shape:
-            raise CheckpointError(f"{piece.file}: '{piece.name}' does not fit {pieces[0].file}")
+            raise _misfit(piece, pieces[0])
         shape[axis] += piece.shape[axis]
     return tuple(shape)
+
+
+def _misfit(piece: StoredTensor, first: StoredTensor) -> CheckpointError:
+    return CheckpointError(
+        f"its shape {list(piece.shape)} does not fit {list(first.shape)} in {first.file}",
+        file=piece.file,
+        tensor=piece.name.removeprefix(f"{piece.file}:"),
+    )

@@ -1,4 +1,4 @@
-"""The language model inside a multimodal wrapper, found from its config and its names."""
+"""The language model inside a multimodal model, found by the nested config and tensor names."""
 
 import re
 from collections import Counter
@@ -8,10 +8,10 @@ from typing import Any
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model")
-MOST_NESTED = 3
-CARRIED = ("quantization_config",)  # what the wrapper's config says for the whole
+MAX_NESTING = 3
+INHERITED = ("quantization_config",)  # keys of the outer config that apply to the inner model
 _INNER = re.compile(r"(?:.*?\.)?(?:language_model|language_backbone|llm|text_model|thinker)\.")
-# A nested config lists only what differs from its class's defaults; these are those defaults.
+# A nested config omits settings that equal the defaults of its class in transformers.
 DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "llama": {
         "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -49,30 +49,30 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
 
 
 def language_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the language model: the nested one, with its class's defaults filled in."""
+    """The config of the language model: the nested one, with the defaults of its class."""
     inner = dict(config)
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_NESTING):
         nested = next((inner[k] for k in TEXT_CONFIGS if isinstance(inner.get(k), dict)), None)
         if nested is None:
             break
-        carried = {key: inner[key] for key in CARRIED if key in inner}
+        inherited = {key: inner[key] for key in INHERITED if key in inner}
         model_type = nested.get("model_type")
         defaults = DEFAULTS.get(model_type, {}) if isinstance(model_type, str) else {}
-        inner = {**defaults, **carried, **nested}
+        inner = {**defaults, **inherited, **nested}
     return inner
 
 
 def is_wrapper(config: Mapping[str, Any]) -> bool:
-    """Whether a config describes a language model inside something larger."""
+    """Whether a config nests the config of a language model."""
     return any(isinstance(config.get(key), dict) for key in TEXT_CONFIGS)
 
 
 def unwrap(store: TensorStore) -> TensorStore:
-    """The language model's tensors under the names they have outside the wrapper."""
+    """The language model's tensors under the names of the language model alone."""
     prefixes = Counter(match[0] for name in store.names if (match := _INNER.match(name)))
     if not prefixes:
         return store
-    # A vision encoder may hold a text model of its own; the language model has more tensors.
+    # A vision encoder may contain a small text model; the language model has more tensors.
     prefix = prefixes.most_common(1)[0][0]
     inner = {name.removeprefix(prefix): name for name in store.names if name.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""Vocabularies as GPT-2 and BERT were published: vocab.json (with merges.txt) and vocab.txt."""
+"""The vocabulary files of GPT-2 and BERT: vocab.json (beside merges.txt) and vocab.txt."""
 
 import json
 from typing import Any
@@ -14,13 +14,12 @@ from huref.loader.vocabulary.spelling import (
 )
 
 
-def parse_vocab_json(data: bytes, added: dict[str, Kind], name: str) -> list[Token]:
-    """The vocabulary of a vocab.json, spelled in bytes' stand-ins or with ▁.
+def parse_vocab_json(data: bytes, added: dict[str, Kind]) -> list[Token]:
+    """The vocabulary of a vocab.json, whose pieces are byte-level or use ▁ for a space.
 
     Args:
-        data: the file.
-        added: tokens that other files of the tokenizer call added or special.
-        name: what to call the file in an error.
+        data: content of the file.
+        added: tokens that the tokenizer's other files mark as added or special.
 
     Raises:
         CheckpointError: the file is not a mapping of tokens to ids.
@@ -28,9 +27,7 @@ def parse_vocab_json(data: bytes, added: dict[str, Kind], name: str) -> list[Tok
     try:
         ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{name}: not a mapping of tokens to ids; download it again"
-        ) from error
+        raise CheckpointError("it is not a mapping of tokens to ids") from error
     is_metaspace = any(piece.startswith("▁") for piece in ids)
     tokens = []
     for piece, number in sorted(ids.items(), key=lambda item: item[1]):
@@ -44,16 +41,16 @@ def parse_vocab_json(data: bytes, added: dict[str, Kind], name: str) -> list[Tok
     return tokens
 
 
-def parse_vocab_txt(data: bytes, name: str) -> list[Token]:
-    """The vocabulary of BERT's vocab.txt: a piece a line, [NAMES] in brackets are special.
+def parse_vocab_txt(data: bytes) -> list[Token]:
+    """The vocabulary of BERT's vocab.txt: one piece per line; those in brackets are special.
 
     Raises:
-        CheckpointError: the file is not text.
+        CheckpointError: the file is not UTF-8 text.
     """
     try:
         pieces = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{name}: not UTF-8 text; download it again") from error
+        raise CheckpointError("it is not UTF-8 text") from error
     if pieces and not pieces[-1]:
         pieces.pop()
     tokens = []
@@ -67,11 +64,11 @@ def parse_vocab_txt(data: bytes, name: str) -> list[Token]:
 
 
 def added_tokens(files: dict[str, Any]) -> dict[str, Kind]:
-    """Tokens that the small files beside a vocabulary call added or special.
+    """Tokens that the files beside a vocab.json mark as added or special.
 
     Args:
-        files: parsed added_tokens.json, special_tokens_map.json and tokenizer_config.json, by
-            name; those that are there.
+        files: file name -> parsed JSON, for those of added_tokens.json, special_tokens_map.json
+            and tokenizer_config.json that exist.
     """
     found: dict[str, Kind] = {}
     for piece in files.get("added_tokens.json") or {}:

@@ -1,8 +1,10 @@
-"""Finds a model's vocabulary among its files."""
+"""Find and read the vocabulary file of a model."""
 
-from pathlib import PurePosixPath
+import fnmatch
+from collections.abc import Iterable
+from typing import Any
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, locating
 from huref.loader.repository import Repository, read_json, read_text
 from huref.loader.vocabulary.bpe_files import added_tokens, parse_vocab_json, parse_vocab_txt
 from huref.loader.vocabulary.sentencepiece import parse_sentencepiece
@@ -10,42 +12,60 @@ from huref.loader.vocabulary.spelling import Token
 from huref.loader.vocabulary.tiktoken import looks_like_tiktoken, parse_tekken, parse_tiktoken
 from huref.loader.vocabulary.tokenizer_json import parse_tokenizer_json
 
-SENTENCEPIECE = ("tokenizer.model", "spiece.model")
-ASIDES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+# In order of preference.
+FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "tekken.json", "vocab.json",
+    "vocab.txt",
+)  # fmt: skip
+# Files that say which tokens of a vocab.json are added or special.
+SIDE_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 
 
 def open_vocabulary(repository: Repository) -> list[Token]:
     """All tokens of a model, in order of their ids.
 
     Raises:
-        CheckpointError: there is no tokenizer among the files, or it cannot be read.
+        CheckpointError: the model has no tokenizer file, or it cannot be read.
     """
-    files = repository.files
-    if "tokenizer.json" in files:
-        name = "tokenizer.json"
-        return parse_tokenizer_json(read_text(repository, name), f"{repository.model}: {name}")
-    for name in SENTENCEPIECE:
-        if name in files:
-            return _parse_model(read_text(repository, name), f"{repository.model}: {name}")
-    tiktokens = [name for name in files if PurePosixPath(name).suffix == ".tiktoken"]
-    if tiktokens:
-        return parse_tiktoken(read_text(repository, tiktokens[0]), tiktokens[0])
-    if "tekken.json" in files:
-        return parse_tekken(read_text(repository, "tekken.json"), "tekken.json")
-    if "vocab.json" in files:
-        asides = {name: read_json(repository, name) for name in ASIDES if name in files}
-        data = read_text(repository, "vocab.json")
-        return parse_vocab_json(data, added_tokens(asides), f"{repository.model}: vocab.json")
-    if "vocab.txt" in files:
-        return parse_vocab_txt(read_text(repository, "vocab.txt"), "vocab.txt")
-    raise CheckpointError(
-        f"{repository.model}: there is no tokenizer (tokenizer.json, tokenizer.model, *.tiktoken, "
-        "tekken.json, vocab.json or vocab.txt); add the tokenizer's files of the model"
-    )
+    file = _find_file(repository.files)
+    if file is None:
+        raise CheckpointError(
+            f"there is no tokenizer ({', '.join(FILES[:-1])} or {FILES[-1]})",
+            model=repository.model,
+            advice="add the tokenizer's files of the model",
+        )
+    side_files = {}
+    if file == "vocab.json":
+        found = [name for name in SIDE_FILES if name in repository.files]
+        side_files = {name: read_json(repository, name) for name in found}
+    data = read_text(repository, file)
+    try:
+        with locating(model=repository.model, file=file):
+            return _parse(file, data, side_files)
+    except CheckpointError as error:
+        error.advice = "download it again"
+        raise
 
 
-def _parse_model(data: bytes, name: str) -> list[Token]:
-    """tokenizer.model: SentencePiece's for most, tiktoken's for Llama 3."""
-    if looks_like_tiktoken(data[:1024]):
-        return parse_tiktoken(data, name)
-    return parse_sentencepiece(data, name)
+def _find_file(files: Iterable[str]) -> str | None:
+    """The file to read the vocabulary from: the first match of the first pattern."""
+    for pattern in FILES:
+        if found := fnmatch.filter(files, pattern):
+            return found[0]
+    return None
+
+
+def _parse(file: str, data: bytes, side_files: dict[str, Any]) -> list[Token]:
+    match file:
+        case "tokenizer.json":
+            return parse_tokenizer_json(data)
+        case "tekken.json":
+            return parse_tekken(data)
+        case "vocab.json":
+            return parse_vocab_json(data, added_tokens(side_files))
+        case "vocab.txt":
+            return parse_vocab_txt(data)
+    # Llama 3 keeps a tiktoken vocabulary in a file named tokenizer.model.
+    if file.endswith(".tiktoken") or looks_like_tiktoken(data[:1024]):
+        return parse_tiktoken(data)
+    return parse_sentencepiece(data)

@@ -1,4 +1,4 @@
-"""The vocabulary inside a GGUF file's metadata."""
+"""The vocabulary in the metadata of a GGUF file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,25 +12,25 @@ from huref.loader.vocabulary.spelling import (
     decode_byte_level,
 )
 
-BYTE_LEVEL = "gpt2"  # what GGUF calls every byte-level BPE
-OTHERS = ("llama", "bert", "t5", "rwkv", "plamo2")  # llama.cpp's other kinds, spelled as text
+BYTE_LEVEL = "gpt2"  # GGUF's name for every byte-level BPE
+NOT_BYTE_LEVEL = ("llama", "bert", "t5", "rwkv", "plamo2")  # llama.cpp's other tokenizer models
 
 
-def parse_gguf_vocabulary(metadata: Mapping[str, Any], name: str) -> list[Token]:
-    """The vocabulary of a GGUF file; kinds are SentencePiece's numbers.
+def parse_gguf_vocabulary(metadata: Mapping[str, Any]) -> list[Token]:
+    """The vocabulary of a GGUF file; its token types are numbered as in SentencePiece.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the metadata has no vocabulary.
     """
     pieces = metadata.get("tokenizer.ggml.tokens")
     types = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise CheckpointError(f"{name}: there is no vocabulary in the GGUF file")
+        raise CheckpointError("there is no vocabulary in the GGUF file")
     if not isinstance(types, list) or len(types) != len(pieces):
         types = [1] * len(pieces)
-    kind_of_model = metadata.get("tokenizer.ggml.model")
-    byte_level = kind_of_model == BYTE_LEVEL
-    if not byte_level and kind_of_model not in OTHERS:
+    tokenizer_model = metadata.get("tokenizer.ggml.model")
+    byte_level = tokenizer_model == BYTE_LEVEL
+    if not byte_level and tokenizer_model not in NOT_BYTE_LEVEL:
         byte_level = _looks_byte_level(pieces)
     tokens = []
     for number, (piece, type_number) in enumerate(zip(pieces, types, strict=True)):
@@ -49,5 +49,5 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any], name: str) -> list[Token]
 
 
 def _looks_byte_level(pieces: list[str]) -> bool:
-    """Whether words begin with the byte-level alphabet's space rather than SentencePiece's."""
+    """Whether more pieces begin with the byte-level space Ġ than with SentencePiece's ▁."""
     return sum(p.startswith("Ġ") for p in pieces) > sum(p.startswith("▁") for p in pieces)

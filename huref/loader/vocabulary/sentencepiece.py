@@ -1,7 +1,7 @@
-"""SentencePiece's tokenizer.model, a protocol buffer of which the pieces are read.
+"""SentencePiece's tokenizer.model, a protocol buffer; only its pieces are read.
 
-The wire format: a field is a varint key (number << 3 | wire type) and a value. In ModelProto,
-field 1 is a SentencePiece: 1 = its spelling, 3 = its type.
+Wire format: a field is a varint key (number << 3 | wire type) followed by a value. Field 1 of a
+ModelProto is a piece, in which field 1 is the text and field 3 the type.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from huref.loader.vocabulary.spelling import (
 )
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-PIECES, SPELLING, TYPE = 1, 1, 3
-# NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE
+PIECE, TEXT, TYPE = 1, 1, 3  # field numbers
+# SentencePiece's types NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE.
 KINDS: dict[int, Kind] = {
     1: "normal", 2: "special", 3: "special", 4: "added", 5: "special", 6: "byte",
 }  # fmt: skip
@@ -30,11 +30,11 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ValueError("a number of more than ten bytes")
+    raise ValueError("a varint of more than ten bytes")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: (number, value)."""
+    """The fields of a message as (field number, value)."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -56,35 +56,33 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         yield key >> 3, value
 
 
-def parse_sentencepiece(data: bytes, name: str) -> list[Token]:
-    """The vocabulary of a SentencePiece model; a piece's id is its position.
+def parse_sentencepiece(data: bytes) -> list[Token]:
+    """The vocabulary of a SentencePiece model; the id of a piece is its position.
 
     Raises:
-        CheckpointError: the file is not such a model, named as `name`.
+        CheckpointError: the file is not a SentencePiece model.
     """
     tokens: list[Token] = []
     try:
         for number, value in _fields(memoryview(data)):
-            if number == PIECES and isinstance(value, memoryview):
+            if number == PIECE and isinstance(value, memoryview):
                 tokens.append(_token(len(tokens), value))
     except (ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{name}: not a SentencePiece model ({error}); download it again"
-        ) from error
+        raise CheckpointError(f"it is not a SentencePiece model ({error})") from error
     if not tokens:
-        raise CheckpointError(f"{name}: a SentencePiece model without pieces; download it again")
+        raise CheckpointError("the SentencePiece model has no pieces")
     return tokens
 
 
 def _token(number: int, message: memoryview) -> Token:
-    spelling, kind_number = "", 1
+    piece, type_number = "", 1
     for field, value in _fields(message):
-        if field == SPELLING and isinstance(value, memoryview):
-            spelling = bytes(value).decode("utf-8")
+        if field == TEXT and isinstance(value, memoryview):
+            piece = bytes(value).decode("utf-8")
         elif field == TYPE and isinstance(value, int):
-            kind_number = value
-    kind = KINDS.get(kind_number, "special")
-    byte = decode_byte_fallback(spelling) if kind == "byte" else None
+            type_number = value
+    kind = KINDS.get(type_number, "special")
+    byte = decode_byte_fallback(piece) if kind == "byte" else None
     if kind in ("special", "added"):
-        return Token(number, spelling.encode(), kind)
-    return Token(number, decode_metaspace(spelling) if byte is None else byte, kind)
+        return Token(number, piece.encode(), kind)
+    return Token(number, decode_metaspace(piece) if byte is None else byte, kind)

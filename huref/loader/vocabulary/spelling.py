@@ -1,7 +1,7 @@
-"""What text each token id stands for, whatever spelling its file uses.
+"""From the pieces of a vocabulary file to the bytes of its tokens.
 
-No tokenizer is run. Spellings differ between formats (▁ or Ġ for a space, GPT-2's alphabet of
-printable stand-ins for bytes), the bytes they stand for do not.
+Formats encode bytes differently (▁ or Ġ for a space, GPT-2's printable character for each byte);
+decoding makes vocabularies comparable. No tokenizer is run.
 """
 
 import re
@@ -14,7 +14,7 @@ _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 @dataclass(frozen=True)
 class Token:
-    """One vocabulary entry: its id, its text as bytes, and what kind of token it is."""
+    """One vocabulary entry: token id, text as bytes, and kind of token."""
 
     id: int
     text: bytes
@@ -22,9 +22,9 @@ class Token:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The stand-in characters of byte-level vocabularies (GPT-2), each with its byte.
+    """The characters of byte-level vocabularies (GPT-2), each with the byte it represents.
 
-    Printable bytes stand for themselves; the 68 others are given the code points from 256 on.
+    Printable bytes are represented by themselves; the 68 others by the code points from 256 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in printable}
@@ -36,22 +36,22 @@ _ALPHABET = byte_alphabet()
 
 
 def decode_byte_level(piece: str) -> bytes | None:
-    """The bytes of a byte-level piece, or None when it holds a character outside the alphabet."""
+    """The bytes of a byte-level piece; None if a character is outside the byte alphabet."""
     values = [_ALPHABET.get(character) for character in piece]
     return None if None in values else bytes(v for v in values if v is not None)
 
 
 def decode_byte_fallback(piece: str) -> bytes | None:
-    """The byte that a piece such as <0x0A> stands for, or None."""
+    """The byte that a piece such as <0x0A> represents; None for any other piece."""
     return bytes([int(piece[3:5], 16)]) if _BYTE_FALLBACK.fullmatch(piece) else None
 
 
 def decode_metaspace(piece: str) -> bytes:
-    """The bytes of a SentencePiece piece, in which ▁ stands for a space."""
+    """The bytes of a SentencePiece piece, in which ▁ represents a space."""
     return piece.replace("▁", " ").encode("utf-8", "surrogatepass")
 
 
 def decode_wordpiece(piece: str) -> bytes:
-    """The bytes of a WordPiece piece: ## continues a word, anything else begins one."""
+    """The bytes of a WordPiece piece: ## continues a word, any other piece begins one."""
     text = piece[2:] if piece.startswith("##") else " " + piece
     return text.encode("utf-8", "surrogatepass")

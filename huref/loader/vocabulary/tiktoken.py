@@ -1,4 +1,4 @@
-"""Vocabularies that list token bytes themselves, in base64: tiktoken's and Mistral's Tekken."""
+"""Vocabularies that list the bytes of each token in base64: tiktoken's and Mistral's Tekken."""
 
 import base64
 import binascii
@@ -10,18 +10,18 @@ from huref.loader.vocabulary.spelling import Token
 
 
 def looks_like_tiktoken(head: bytes) -> bool:
-    """Whether a file begins with a line "BASE64 RANK"."""
+    """Whether the first line of a file has the form "BASE64 RANK"."""
     parts = head.partition(b"\n")[0].split(b" ")
     return len(parts) == 2 and parts[1].strip().isdigit() and bool(parts[0])
 
 
-def parse_tiktoken(data: bytes, name: str) -> list[Token]:
-    """The vocabulary of a tiktoken file: a line holds a token in base64 and its id.
+def parse_tiktoken(data: bytes) -> list[Token]:
+    """The vocabulary of a tiktoken file, which has a token in base64 and its id on each line.
 
-    Special tokens are not in such files.
+    A tiktoken file does not list the special tokens.
 
     Raises:
-        CheckpointError: the file is not of that form, named as `name`.
+        CheckpointError: the file is not a tiktoken file, or it is empty.
     """
     tokens = []
     try:
@@ -30,17 +30,17 @@ def parse_tiktoken(data: bytes, name: str) -> list[Token]:
                 text, number = line.split()
                 tokens.append(Token(int(number), base64.b64decode(text, validate=True), "normal"))
     except (ValueError, binascii.Error) as error:
-        raise CheckpointError(f"{name}: not a tiktoken file; download it again") from error
+        raise CheckpointError("it is not a tiktoken file") from error
     if not tokens:
-        raise CheckpointError(f"{name}: a tiktoken file without tokens; download it again")
+        raise CheckpointError("the tiktoken file has no tokens")
     return sorted(tokens, key=lambda token: token.id)
 
 
-def parse_tekken(data: bytes, name: str) -> list[Token]:
-    """The vocabulary of a tekken.json: special tokens come first, then the others by rank.
+def parse_tekken(data: bytes) -> list[Token]:
+    """The vocabulary of a tekken.json, without its special tokens, which have the first ids.
 
     Raises:
-        CheckpointError: the file is not of that form, named as `name`.
+        CheckpointError: the file is not a Tekken vocabulary.
     """
     try:
         content: Any = json.loads(data)
@@ -52,6 +52,4 @@ def parse_tekken(data: bytes, name: str) -> list[Token]:
             for entry in content["vocab"][: size - specials]
         ]
     except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
-        raise CheckpointError(
-            f"{name}: not a tekken.json that huref can read; download it again"
-        ) from error
+        raise CheckpointError(f"it is not a Tekken vocabulary ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""tokenizer.json: BPE, Unigram or WordPiece, as the tokenizers library saves them."""
+"""tokenizer.json of the tokenizers library, with a BPE, Unigram or WordPiece model."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from huref.loader.vocabulary.spelling import (
 
 
 def _mentions(node: object, kind: str) -> bool:
-    """Whether a tokenizer.json component, or one inside a Sequence, has a type."""
+    """Whether a component of tokenizer.json, or one inside a Sequence, has a given type."""
     if isinstance(node, list):
         return any(_mentions(child, kind) for child in node)
     if not isinstance(node, dict):
@@ -34,11 +34,11 @@ def _decode(piece: str, model_type: str, byte_level: bool) -> tuple[bytes, Kind]
     return decode_metaspace(piece), "normal"
 
 
-def parse_tokenizer_json(text: bytes, name: str) -> list[Token]:
-    """The vocabulary of a Hugging Face tokenizer.json (BPE, Unigram or WordPiece).
+def parse_tokenizer_json(text: bytes) -> list[Token]:
+    """The vocabulary of a tokenizer.json.
 
     Raises:
-        CheckpointError: the file is not such a tokenizer, named as `name`.
+        CheckpointError: the file is not a tokenizer of a known kind.
     """
     try:
         data: Any = json.loads(text)
@@ -51,11 +51,10 @@ def parse_tokenizer_json(text: bytes, name: str) -> list[Token]:
         added = {int(entry["id"]): entry for entry in data.get("added_tokens") or []}
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CheckpointError(
-            f"{name}: not a tokenizer.json that huref can read ({type(error).__name__}); download "
-            "it again"
+            f"it is not a tokenizer.json that huref can read ({type(error).__name__})"
         ) from error
     byte_level = any(_mentions(data.get(k), "ByteLevel") for k in ("pre_tokenizer", "decoder"))
-    # Files from before 2020 leave the model's type out; all of those are BPE.
+    # Files from before 2020 do not give the model's type; it is always BPE.
     model_type = str(model.get("type") or "BPE")
     tokens = []
     for number, piece in sorted(pieces.items()):

@@ -1,1 +1,1 @@
-"""Many models measured into a registry: engines, workers, the journal."""
+"""Fleets: many models measured into a registry, by workers of several kinds."""

@@ -1,4 +1,4 @@
-"""Models that a user names, measured or taken from another registry's export, into a registry."""
+"""Adds single models, or another registry's export, to a registry."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,16 +7,18 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from huref.errors import HurefError, RecipeError, RegistryError, one_line
-from huref.registry.entry import Entry
+from huref.errors import HurefError, RecipeError
 from huref.registry.exchange import read_jsonl
-from huref.registry.fleet.work import Task, measure_task
+from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
 from huref.registry.store import Store
 
 
 @dataclass
 class Additions:
-    """What became of each model: names, and for failures {"model": name, "why": reason}."""
+    """What became of each model: its name, and for failures {"model": name, "why": reason}.
+
+    A reason does not repeat the model's name.
+    """
 
     added: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
@@ -30,14 +32,14 @@ def add_models(
     base: str | None = None,
     measured_by: str | None = None,
 ) -> Additions:
-    """Add models to a registry, one after the other; one that fails does not stop the others.
+    """Add models to a registry, one after the other; a failure does not stop the others.
 
     Args:
         store: the registry.
         models: folders, Hub ids, records, or .jsonl files that `exchange.export` wrote.
-        recipe: name or file of the recipe to measure them by; its digest must be the registry's.
-        base: their base; what each declares when None.
-        measured_by: who measures; the login name when None.
+        recipe: name or file of the recipe; its digest must be the registry's.
+        base: their base; when None, the base that each model declares.
+        measured_by: see `Entry`; the login name when None.
     """
     done = Additions()
     for model in tqdm(models, unit="model", delay=2, disable=None):
@@ -45,12 +47,16 @@ def add_models(
             if model.endswith(".jsonl"):
                 done.added.append(f"{model} (models: {_add_exported(store, Path(model))})")
                 continue
-            entry = _measure(store, model, recipe, measured_by)
+            outcome = _measure(store, model, recipe, measured_by)
+            if outcome.entry is None:
+                done.failed.append({"model": model, "why": outcome.reason})
+                continue
+            entry = outcome.entry
             if base is not None:
                 entry = dataclasses.replace(entry, base=base)
             (done.added if store.add([entry]) else done.known).append(entry.model)
         except HurefError as error:
-            done.failed.append({"model": model, "why": one_line(error)})
+            done.failed.append({"model": model, "why": reason_without_model(error, model)})
     return done
 
 
@@ -58,14 +64,12 @@ def _add_exported(store: Store, path: Path) -> int:
     recipe, entries = read_jsonl(path)
     if recipe.digest != store.recipe.digest:
         raise RecipeError(
-            f"{path}: made by the recipe {recipe.digest}, but {store.uri} holds "
-            f"{store.recipe.digest}"
+            f"made by the recipe {recipe.digest}, but the registry {store.uri} has "
+            f"{store.recipe.digest}",
+            file=path,
         )
     return store.add(entries)
 
 
-def _measure(store: Store, model: str, recipe: str, measured_by: str | None) -> Entry:
-    outcome = measure_task(Task(model, recipe, store.recipe.digest, measured_by=measured_by))
-    if outcome.entry is None:
-        raise RegistryError(outcome.reason)
-    return outcome.entry
+def _measure(store: Store, model: str, recipe: str, measured_by: str | None) -> Outcome:
+    return measure_task(Task(model, recipe, store.recipe.digest, measured_by=measured_by))

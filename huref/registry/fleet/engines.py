@@ -1,7 +1,8 @@
-"""Where a fleet's work is done: threads or processes of this machine, or a Ray cluster."""
+"""Engines that run a fleet's tasks: threads or processes of this machine, or a Ray cluster."""
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -11,20 +12,21 @@ from huref.errors import FleetError
 
 Engine = Callable[[], Executor]
 MOST_THREADS = 16
-RAY_TOKEN = Path(".ray") / "auth_token"  # where Ray keeps it, in the user's home
-UNKNOWN_WINDOW = 64  # somebody else's executor has any number of workers; a queue costs nothing
+RAY_TOKEN = Path(".ray") / "auth_token"  # in the user's home, where Ray stores it
+UNKNOWN_WINDOW = 64  # tasks submitted ahead to an executor whose number of workers is unknown
 
 
 def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
-    """What starts the workers, and how many there will be.
+    """A function that starts an executor, and the executor's number of workers.
 
     Args:
-        name: "threads", "processes", "ray" for a cluster of this machine alone, "ray:auto" or
-            "ray:host:6379" for one that this machine is part of, "ray://host:10001" for another.
-        workers: models measured at a time; None for twice the cores, or one a core for processes.
+        name: "threads"; "processes"; "ray" for a cluster of this machine alone; "ray:auto" or
+            "ray:host:6379" for a cluster that this machine is part of; "ray://host:10001" for
+            another cluster.
+        workers: models measured at a time. None for two threads or one process per core.
 
     Raises:
-        FleetError: an engine of another name, or Ray is not installed or not reached.
+        FleetError: there is no engine of that name, or Ray is not installed or does not answer.
     """
     cores = os.cpu_count() or 1
     if name == "threads":
@@ -40,23 +42,28 @@ def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
 
         return connect(name, workers)
     raise FleetError(
-        f"there is no engine '{name}'; known: threads, processes, ray, ray://HOST:PORT"
+        f"there is no engine '{name}'", advice="use threads, processes, ray or ray://HOST:PORT"
     )
 
 
 def _let_ray_authenticate() -> None:
-    """Have Ray's client send the cluster's token where there is one.
+    """Have Ray's client send the cluster's token if there is one.
 
-    Ray does so by itself for every other kind of address; a client that does not is refused
-    without a word, and waits until it times out. It is read when ray is imported.
+    Ray does so by default for every other kind of address. A client that sends no token is refused
+    without a message and waits until it times out.
+
+    Ray reads the mode once, when it is imported. Set after that, it would reach the servers of a
+    cluster that this process starts, but not this process: they would refuse it for sending no
+    token.
     """
-    stated = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if "RAY_AUTH_MODE" not in os.environ and (stated or (Path.home() / RAY_TOKEN).is_file()):
+    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    has_token = bool(token) or (Path.home() / RAY_TOKEN).is_file()
+    if has_token and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _start_processes(count: int, threads: int) -> Executor:
-    # A fork of a process with threads, as torch has, may hang.
+    # Torch has threads, and a process forked from one with threads may hang.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, context, initializer=_limit_threads, initargs=(threads,))
 
@@ -67,12 +74,12 @@ def _limit_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-class Crew:
-    """The workers of a fleet, replaced when they break.
+class Workers:
+    """The executor of a fleet, replaced when it breaks.
 
     Attributes:
-        executor: what work is submitted to.
-        window: models to submit ahead of their results.
+        executor: to which tasks are submitted.
+        window: the number of tasks to submit ahead of their results.
     """
 
     def __init__(self, engine: str, executor: Executor | None, workers: int | None):
@@ -84,16 +91,24 @@ class Crew:
         self.window = 2 * workers if workers else UNKNOWN_WINDOW
 
     def replace(self, error: BaseException) -> None:
-        """Start new workers. Raises FleetError when they are somebody else's."""
+        """Start a new executor.
+
+        Raises:
+            FleetError: the broken executor is the caller's, not one that huref started.
+        """
         self.executor.shutdown(wait=False, cancel_futures=True)
         if self._start is None:
             raise FleetError(
-                f"the executor is broken ({error}); what was measured so far is in the registry; "
-                "start another one and call again"
+                f"the executor is broken ({error}); finished models are in the registry",
+                advice="start another executor and call again",
             ) from error
         self.executor = self._start()
 
-    def dismiss(self, wait: bool) -> None:
-        """End the workers, unless they are somebody else's; `wait` for what they are at."""
+    def shutdown(self, wait: bool) -> None:
+        """Shut the executor down, unless it is the caller's.
+
+        Args:
+            wait: for running tasks.
+        """
         if self._start is not None:
             self.executor.shutdown(wait=wait, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What became of each model of a fleet: one JSON line each, kept beside the registry."""
+"""The journal of a fleet: a JSON line for each measured or failed model, beside the registry."""
 
 import datetime as dt
 import json
@@ -6,28 +6,29 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from huref.errors import FleetError
+from huref.errors import FleetError, NetworkError
 
 DONE, KNOWN, FAILED = "done", "known", "failed"
-# What may be gone the next time: such models are tried again without being asked to.
-PASSING = ("NetworkError", "WorkerDied", "MemoryError")
+NETWORK_ERROR, WORKER_DIED = NetworkError.__name__, "WorkerDied"
+# Kinds of temporary failures. Such models are tried again in the same run and in the next.
+TEMPORARY = (NETWORK_ERROR, WORKER_DIED, "MemoryError")
 
 
 @dataclass(frozen=True)
-class Line:
-    """What became of a model.
+class JournalLine:
+    """The result for one model.
 
     Attributes:
-        listed: the name under which it was asked for.
+        listed: its name in the list.
         model: its name in the registry.
         revision: the commit, or None.
-        recipe: digest of the recipe that was asked for.
-        status: "done"; "known" when the registry had it at this commit; or "failed".
-        kind: class of the error, or "".
-        reason: what went wrong, in words, or "".
-        seconds: from beginning to end.
+        recipe: digest of the registry's recipe.
+        status: "done"; "known" if the registry has it at this commit; or "failed".
+        kind: class name of the error, or "".
+        reason: the error's message without the model, or "".
+        seconds: from start to finish.
         bytes_read: from disk or network.
-        attempts: how often it was tried in this run.
+        attempts: in this run.
     """
 
     listed: str
@@ -43,23 +44,23 @@ class Line:
 
     @property
     def may_pass(self) -> bool:
-        """Whether it failed for a reason that may be gone the next time."""
-        return self.status == FAILED and self.kind in PASSING
+        """Whether it failed for a reason that may be gone at the next attempt."""
+        return self.status == FAILED and self.kind in TEMPORARY
 
 
 class Journal:
-    """A file that only grows; of several lines on one model the last counts."""
+    """An append-only file; the last line of a model counts."""
 
     def __init__(self, path: Path):
         self.path = path
         self.lines = _read(path)
 
-    def find(self, listed: str, recipe: str) -> Line | None:
-        """The last line on a model by one recipe."""
+    def find(self, listed: str, recipe: str) -> JournalLine | None:
+        """The last line of a model (its name in the list) and a recipe (its digest)."""
         return self.lines.get((listed, recipe))
 
-    def write(self, lines: Iterable[Line]) -> None:
-        """Append lines, all of them on disk when this returns.
+    def write(self, lines: Iterable[JournalLine]) -> None:
+        """Append lines.
 
         Raises:
             FleetError: the file cannot be written.
@@ -74,26 +75,27 @@ class Journal:
                 file.write(text)
         except OSError as error:
             raise FleetError(
-                f"{self.path}: cannot be written ({error.strerror}); what was measured so far is "
-                "in the registry; make room and run the same command again"
+                f"cannot be written ({error.strerror}); finished models are in the registry",
+                file=self.path,
+                advice="free some space and run the same command again",
             ) from error
         self.lines |= {(line.listed, line.recipe): line for line in lines}
 
 
-def _read(path: Path) -> dict[tuple[str, str], Line]:
+def _read(path: Path) -> dict[tuple[str, str], JournalLine]:
     if not path.exists():
         return {}
-    found: dict[tuple[str, str], Line] = {}
+    found: dict[tuple[str, str], JournalLine] = {}
     text = path.read_bytes()
     if text and not text.endswith(b"\n"):
         with path.open("ab") as file:
-            file.write(b"\n")  # a line that a crash cut short must not swallow the next one
+            file.write(b"\n")  # so that the next line is not appended to one that a crash cut short
     for raw in text.splitlines():
         try:
             data = json.loads(raw)
             del data["at"]
-            line = Line(**data)
+            line = JournalLine(**data)
         except (ValueError, TypeError, KeyError):
-            continue  # cut short: its model is measured again, and the registry tells a double
+            continue  # cut short by a crash; its model is measured again and added only once
         found[line.listed, line.recipe] = line
     return found

@@ -1,4 +1,4 @@
-"""Which models a fleet is to measure: lists that people write, and listings of the Hub."""
+"""Lists of models for a fleet: from text files, and from the Hub's search."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from huref.errors import FleetError
 
+ONE_PER_LINE = "give one model per line"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?")
 FILTERS = (
@@ -16,12 +17,12 @@ FILTERS = (
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A model as it was asked for.
+class ListedModel:
+    """A model in a list.
 
     Attributes:
-        name: a Hub id (with `/file` or `@revision` where one is meant), a folder or a file.
-        commit: its commit, where it is known without asking.
+        name: a Hub id (optionally with `/file` or `@revision`), a folder or a file.
+        commit: its commit if the list has it.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Listed:
 
     @property
     def identity(self) -> str:
-        """Equal for two names of one model: the Hub does not tell upper from lower case."""
+        """Equal for two names of one model: Hub ids are case-insensitive."""
         path = Path(self.name).expanduser()
         if path.exists():
             return str(path.resolve())
@@ -39,38 +40,38 @@ class Listed:
 
 @dataclass(frozen=True)
 class ModelList:
-    """The models to measure, each once, and how many lines named one that was there already."""
+    """The models to measure, each once, and the number of repeated names that were dropped."""
 
-    models: tuple[Listed, ...]
+    models: tuple[ListedModel, ...]
     duplicates: int = 0
 
 
 def parse_list(lines: Iterable[str]) -> ModelList:
-    """Models from lines of text: one a line, # begins a comment, page addresses are understood."""
+    """Models from text: one per line, comments after #; URLs of Hub pages are accepted."""
     names = (_PAGE.sub("", re.sub(r"(^|\s)#.*", "", line).strip()).rstrip("/") for line in lines)
-    return collect(Listed(name, _pinned(name)) for name in names if name)
+    return collect(ListedModel(name, _pinned(name)) for name in names if name)
 
 
 def read_list(path: Path) -> ModelList:
     """Models from a UTF-8 file, see `parse_list`.
 
     Raises:
-        FleetError: there is no such file, it is no text, or it names no model.
+        FleetError: the file does not exist, is no text, or lists no model.
     """
     try:
         models = parse_list(path.read_text("utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
-        raise FleetError(f"{path}: not a UTF-8 text; give one model a line") from error
+        raise FleetError("it is not UTF-8 text", file=path, advice=ONE_PER_LINE) from error
     except OSError as error:
-        raise FleetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise FleetError(f"cannot be read ({error.strerror})", file=path) from error
     if not models.models:
-        raise FleetError(f"{path}: names no model; give one a line")
+        raise FleetError("it lists no model", file=path, advice=ONE_PER_LINE)
     return models
 
 
-def collect(models: Iterable[Listed]) -> ModelList:
-    """Every model once, in the order in which they are named."""
-    kept: dict[str, Listed] = {}
+def collect(models: Iterable[ListedModel]) -> ModelList:
+    """Every model once, in order of first appearance."""
+    kept: dict[str, ListedModel] = {}
     count = 0
     for model in models:
         count += 1
@@ -79,14 +80,14 @@ def collect(models: Iterable[Listed]) -> ModelList:
 
 
 def list_hub(filters: Mapping[str, Sequence[str]]) -> ModelList:
-    """Models that the Hub lists, with their commits: a thousand of them cost one request.
+    """Models that the Hub lists, with their commits; one request for a thousand models.
 
     Args:
-        filters: values by name, out of `FILTERS`; they mean what `HfApi.list_models` says.
+        filters: values by name, of `FILTERS`; see `HfApi.list_models` for their meaning.
 
     Raises:
-        FleetError: an unknown filter, or nothing fits.
-        NetworkError: the Hub cannot be asked.
+        FleetError: a filter is unknown, or no model matches.
+        NetworkError: the Hub does not answer.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -99,23 +100,25 @@ def list_hub(filters: Mapping[str, Sequence[str]]) -> ModelList:
     limited_session()
     try:
         found = [
-            Listed(model.id, model.sha)
+            ListedModel(model.id, model.sha)
             for model in HfApi().list_models(expand=["sha"], **arguments)
         ]
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError) as error:
         raise explain(error, "the list of models") from error
     if not found:
-        raise FleetError("no model on the Hub fits the filters; loosen them")
+        raise FleetError("no model on the Hub matches the filters", advice="loosen them")
     return collect(found)
 
 
 def _argument(name: str, values: Sequence[str]) -> Any:
     if name not in FILTERS:
-        raise FleetError(f"there is no Hub filter '{name}'; known: {', '.join(FILTERS)}")
+        raise FleetError(f"there is no Hub filter '{name}'", advice=f"use {', '.join(FILTERS)}")
     if name == "filter":
         return list(values)
     if len(values) > 1:
-        raise FleetError(f"the Hub filter '{name}' is given {len(values)} times; give it once")
+        raise FleetError(
+            f"the Hub filter '{name}' is given {len(values)} times", advice="give it once"
+        )
     [value] = values
     if name == "limit":
         if not value.isdigit() or int(value) < 1:

@@ -1,7 +1,7 @@
-"""Fleets on Ray: one task a model, a limiter that all machines share, and results to the driver.
+"""Fleets on Ray: one task per model, and one rate limiter for the workers of all machines.
 
-Ray runs a task again whose worker died, on another one. A task has no effect but its answer, and
-only the driver writes to the registry, so whatever dies, a model is counted once.
+If a worker dies, Ray runs its task again in another one. A task has no side effects and only the
+driver writes to the registry, so a model is never added twice.
 """
 
 import logging
@@ -21,25 +21,25 @@ try:
     import ray
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
-    raise FleetError("this engine needs Ray: pip install 'huref[ray]'") from error
+    raise FleetError("this engine needs Ray", advice="pip install 'huref[ray]'") from error
 
 RETRIES = 3  # of a task whose worker died
 PATIENCE = 15.0  # seconds for a machine to answer
-ATTEMPTS = 3  # to have a client server started
-PAUSE = 2.0  # seconds between them
-STATED = ("ratelimit", "ratelimit-policy", "retry-after")  # headers that the limiter reads
+ATTEMPTS = 3  # to connect through Ray's client
+PAUSE = 2.0  # seconds between attempts
+LIMIT_HEADERS = ("ratelimit", "ratelimit-policy", "retry-after")
 
 
 def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int]:
     """Join a cluster, or start one on this machine; see `engines.make_engine`.
 
     Raises:
-        FleetError: there is no cluster at that address.
+        FleetError: no cluster answers at that address, or Ray does not start.
     """
     is_own = False
     if not ray.is_initialized():
         is_local = name == "ray"
-        # Without "local" Ray would join whatever cluster was started on this machine before.
+        # Without "local" Ray would join a cluster that was started on this machine before.
         address = "local" if is_local else name
         if name.startswith("ray:") and not name.startswith("ray://"):
             address = name.removeprefix("ray:")
@@ -59,30 +59,33 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
 
 
 def _join(name: str, **arguments: Any) -> None:
-    """Call ray.init. A client server that dies while it starts is asked for again.
+    """Call ray.init, again if the server for Ray's client dies at its start.
 
-    Ray forks such a server for every client that comes by ray://, which it may not survive while
-    other threads are in gRPC; the client that was refused has to be disconnected before the next
-    try.
+    Ray forks such a server for every client that connects by ray://, and the fork may die if other
+    threads are inside gRPC. The refused client has to be disconnected before the next attempt.
     """
-    for left in reversed(range(ATTEMPTS)):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             ray.init(**arguments)
             return
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            if left and any("client server failed" in line for line in lines):
+            if attempt < ATTEMPTS and any("client server failed" in line for line in lines):
                 ray.shutdown()
                 time.sleep(PAUSE)
                 continue
+            reason = lines[-1] if lines else type(error).__name__
+            if name == "ray":
+                raise FleetError(f"Ray does not start on this machine ({reason})") from error
             raise FleetError(
-                f"no Ray cluster answers at {name} ({lines[-1] if lines else type(error).__name__}"
-                "); it may want a token that is not here (RAY_AUTH_TOKEN, or ~/.ray/auth_token)"
+                f"no Ray cluster answers at {name} ({reason})",
+                advice="if the cluster needs a token, set RAY_AUTH_TOKEN or write it to "
+                "~/.ray/auth_token",
             ) from error
 
 
 def _require_listener(name: str, address: str) -> None:
-    """Raise FleetError where nobody listens; Ray itself would try for minutes and then abort."""
+    """Raise FleetError if the port is closed; Ray would retry for minutes and then abort."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():  # local, or auto
         return
@@ -96,13 +99,13 @@ class RayExecutor(Executor):
     """Runs functions as Ray tasks.
 
     Args:
-        is_own: whether to leave the cluster when this executor is shut down.
+        is_own: whether `connect` called ray.init, so that shutdown disconnects.
     """
 
     def __init__(self, is_own: bool = False):
         self._is_own = is_own
-        # One place counts for all machines. Should it die, its next life learns from the first
-        # answer what was used up.
+        # One limiter for all machines. If it dies and is restarted, the headers of the next
+        # response tell it what is left of the limits.
         counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(RateLimiter)
         self._limiter = counter.remote()
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
@@ -116,7 +119,7 @@ class RayExecutor(Executor):
         return outer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """See Executor. What runs on a cluster of our own ends with it."""
+        """See Executor. A cluster that huref started ends, with the tasks that still run."""
         if self._is_own:
             ray.shutdown()
         else:
@@ -124,7 +127,7 @@ class RayExecutor(Executor):
 
 
 class RemoteLimiter(RateLimiter):
-    """A worker's view of the limiter that all workers share."""
+    """A worker's proxy of the limiter that all workers share."""
 
     def __init__(self, counter: Any):
         super().__init__()
@@ -136,11 +139,11 @@ class RemoteLimiter(RateLimiter):
 
     def learn(self, kind: str, status: int, headers: Mapping[str, str]) -> None:
         """See RateLimiter."""
-        stated = {name: value for name, value in headers.items() if name.lower() in STATED}
-        self._counter.learn.remote(kind, status, stated)
+        limits = {name: value for name, value in headers.items() if name.lower() in LIMIT_HEADERS}
+        self._counter.learn.remote(kind, status, limits)
 
 
-_counter: Any = None  # whose view this worker process has
+_counter: Any = None  # the limiter that this worker process uses
 
 
 def _run(counter: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

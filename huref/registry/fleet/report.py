@@ -1,4 +1,4 @@
-"""What became of a fleet: figures, a table of failures, a picture."""
+"""The report of a fleet: figures, failures, and a picture of the models' dogs."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -12,43 +12,43 @@ from numpy.typing import NDArray
 from huref.decoder.picture import contact_sheet, write_png
 from huref.decoder.render import load_decoder
 from huref.recipe import load_recipe
-from huref.registry.fleet.journal import DONE, FAILED, KNOWN, Line
+from huref.registry.fleet.journal import DONE, FAILED, KNOWN, JournalLine
 from huref.registry.store import Store
 
-MOST_CAPTIONED = 48  # dogs with their names; more of them are shown as a mosaic
-MOST_SHOWN = 600  # dogs of a mosaic; of more models every so-manieth is shown
+MOST_CAPTIONED = 48  # dogs up to which each has its name; more are drawn as a mosaic
+MOST_SHOWN = 600  # dogs in a mosaic; of more models an even sample is drawn
 
 
 @dataclass(frozen=True)
 class FleetReport:
-    """What became of the models of one run.
+    """The results of one run.
 
     Attributes:
         lines: one for each model, in the order in which they were finished.
-        duplicates: names left out because they named a model a second time.
+        duplicates: repeated names that were dropped.
         seconds: of the whole run.
-        requests: sent to the Hub by this process.
-        seconds_waited: for the Hub's limits, over all workers of this process.
+        requests: to the Hub, by this process.
+        seconds_waited: for the Hub's rate limits, the sum over all workers of this process.
     """
 
-    lines: list[Line]
+    lines: list[JournalLine]
     duplicates: int
     seconds: float
     requests: int
     seconds_waited: float
 
     def count(self, status: str) -> int:
-        """How many models ended with a status."""
+        """The number of models with a status."""
         return sum(line.status == status for line in self.lines)
 
     @property
-    def failures(self) -> list[Line]:
-        """Models that could not be measured, by kind of failure."""
+    def failures(self) -> list[JournalLine]:
+        """The lines of failed models, sorted by the kind of failure."""
         failed = (line for line in self.lines if line.status == FAILED)
         return sorted(failed, key=lambda line: (line.kind, line.listed))
 
     def to_json(self) -> dict[str, Any]:
-        """Figures and every model."""
+        """The figures and a line for every model, for `huref fleet --json`."""
         return {
             "done": self.count(DONE),
             "known": self.count(KNOWN),
@@ -64,7 +64,7 @@ class FleetReport:
 
 
 def draw_fleet(store: Store, report: FleetReport, path: Path, recipe: str = "default") -> int:
-    """Write a PNG of the dogs of a fleet's models and return how many it shows.
+    """Write a PNG with the dogs of a fleet's models; return how many it shows.
 
     Raises:
         OSError: the file cannot be written.
@@ -85,7 +85,7 @@ def draw_fleet(store: Store, report: FleetReport, path: Path, recipe: str = "def
 
 
 def _latents_of(store: Store, wanted: set[str]) -> tuple[list[str], NDArray[np.float32]]:
-    """Names and latents of some models of a registry, evenly spread over them."""
+    """Names and latents of the wanted models, or of an even sample of MOST_SHOWN of them."""
     names, rows = [], []
     step = -(-len(wanted) // MOST_SHOWN) or 1
     seen = 0

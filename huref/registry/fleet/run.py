@@ -1,14 +1,13 @@
-"""Thousands of models into a registry: any engine measures, this process alone writes.
+"""Measures thousands of models into a registry: workers measure, only this process writes.
 
-What is done is in the registry within half a minute, and what became of every model is in a
-journal beside it, so that the same command goes on where it stopped.
+Results are in the registry within half a minute, and a journal beside it has a line for each model.
+So the same command continues where it stopped.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,24 @@ from tqdm.auto import tqdm
 from huref.errors import FleetError, one_line
 from huref.loader.hub.rate import RateLimiter, share
 from huref.registry.fleet import work
-from huref.registry.fleet.engines import Crew
-from huref.registry.fleet.journal import FAILED, KNOWN, Journal, Line
-from huref.registry.fleet.model_list import Listed, ModelList, collect
+from huref.registry.fleet.engines import Workers
+from huref.registry.fleet.journal import (
+    FAILED,
+    NETWORK_ERROR,
+    WORKER_DIED,
+    Journal,
+    JournalLine,
+)
+from huref.registry.fleet.model_list import ListedModel, ModelList, collect
+from huref.registry.fleet.plan import Job, make_plan
 from huref.registry.fleet.report import FleetReport
 from huref.registry.fleet.saver import Saver
-from huref.registry.fleet.work import Outcome, Task, WorkerDiedError, measure_task
+from huref.registry.fleet.work import Outcome, WorkerDiedError, measure_task
 from huref.registry.store import Store
 
-ATTEMPTS = 3  # for one model, beyond those for each request
-UNREACHABLE = 30  # models in a row that cannot be read: the network is gone, not they
-TICK = 1.0  # seconds between looks at what is due
-
-
-@dataclass
-class _Job:
-    listed: Listed
-    task: Task
-    attempts: int = 0
+ATTEMPTS = 3  # per model; each request has retries of its own
+UNREACHABLE = 30  # models in a row with network errors, after which the fleet stops
+TICK = 1.0  # seconds between checks whether results are to be saved
 
 
 def fleet(
@@ -53,30 +52,39 @@ def fleet(
     """Measure models and add them to a registry.
 
     Args:
-        models: names, or what `read_list` and `list_hub` return.
-        store: where they go; models it holds at the same commit are not read again.
-        executor: runs the work; it must reach workers that have huref installed.
-        engine: what to start where no executor is given: see `make_engine`.
-        workers: models at a time.
+        models: names, or the result of `read_list` or `list_hub`.
+        store: the registry. Models that it has at the same commit are not read again.
+        executor: runs the tasks; its workers need huref.
+        engine: started if no executor is given; see `make_engine`.
+        workers: the number of models measured at a time.
         recipe: name or file of the registry's recipe.
-        journal: what became of each model; beside a registry that is a folder when None.
-        refresh: ask the Hub whether models that were measured have a new commit.
-        retry_failed: try models again that failed for good, too.
-        measured_by: goes into the entries; the login name when None.
+        journal: its file; see `journal_path` for the default.
+        refresh: check the Hub for new commits of measured models.
+        retry_failed: also try models again that failed for permanent reasons.
+        measured_by: see `Entry`; the login name when None.
 
     Raises:
-        FleetError: the network is gone, or the executor is broken.
-        RegistryError: the registry cannot be written. What was saved before stays.
+        FleetError: the network is down, the executor is broken, or the registry cannot be written.
+            What was saved before stays.
     """
-    listed = models if isinstance(models, ModelList) else collect(Listed(str(m)) for m in models)
-    path = Path(journal) if journal else journal_path(store.uri)
-    crew = Crew(engine, executor, workers)
-    run = _Run(store, Journal(path), crew, recipe, measured_by)
-    return run.work(listed, refresh, retry_failed)
+    if not isinstance(models, ModelList):
+        models = collect(ListedModel(str(model)) for model in models)
+    history = Journal(Path(journal) if journal else journal_path(store.uri))
+    plan = make_plan(
+        models.models,
+        store,
+        history,
+        recipe=recipe,
+        refresh=refresh,
+        retry_failed=retry_failed,
+        measured_by=measured_by,
+    )
+    run = _Run(store, history, Workers(engine, executor, workers), plan.finished)
+    return run.work(plan.jobs, models.duplicates)
 
 
 def journal_path(uri: str) -> Path:
-    """Where a registry's journal is kept: beside it, or here when the registry is not on disk."""
+    """The default journal: beside the registry, or in the current folder if it is not on disk."""
     if "://" in uri:
         return Path("fleet.jsonl")
     path = Path(uri).expanduser()
@@ -87,27 +95,23 @@ class _Run:
     """One call of `fleet`."""
 
     def __init__(
-        self, store: Store, journal: Journal, crew: Crew, recipe: str, measured_by: str | None
+        self, store: Store, journal: Journal, workers: Workers, finished: list[JournalLine]
     ):
-        self.store = store
         self.digest = store.recipe.digest
-        self.crew = crew
-        self.recipe = recipe
-        self.measured_by = measured_by
-        self.journal = journal
+        self.workers = workers
         self.saver = Saver(store, journal)
-        self.lines: list[Line] = []
+        self.lines = finished
         self._failed = 0
         self._unreachable = 0
-        self._in_flight: dict[Future[Outcome], _Job] = {}
+        self._in_flight: dict[Future[Outcome], Job] = {}
 
-    def work(self, models: ModelList, refresh: bool, retry_failed: bool) -> FleetReport:
+    def work(self, jobs: list[Job], duplicates: int) -> FleetReport:
+        """Run jobs. On an exception, too, it saves finished results and shuts the workers down."""
         began = time.perf_counter()
         limiter = RateLimiter()
         before = share(limiter)
         whole = False
         try:
-            jobs = self._sort_out(models.models, refresh, retry_failed)
             with tqdm(
                 desc="models", total=len(jobs), unit="model", smoothing=0.02, disable=None
             ) as bar:
@@ -119,55 +123,20 @@ class _Run:
                 limiter.close()
                 for future in self._in_flight:
                     future.cancel()
-            self.crew.dismiss(wait=whole)
+            self.workers.shutdown(wait=whole)
             share(before)
             self.saver.close()
         seconds = time.perf_counter() - began
         return FleetReport(
-            self.lines, models.duplicates, seconds, limiter.requests, limiter.seconds_waited
+            self.lines, duplicates, seconds, limiter.requests, limiter.seconds_waited
         )
 
-    def _sort_out(self, models: Sequence[Listed], refresh: bool, retry_failed: bool) -> list[_Job]:
-        """What is left to do, without asking the Hub."""
-        commits: dict[str, set[str]] = {}
-        for chunk in self.store.chunks():
-            for labels in chunk.labels:
-                # The Hub does not tell upper from lower case; folders on a disk may.
-                name = labels.model.lower() if labels.revision else labels.model
-                commits.setdefault(name, set()).add(labels.revision or "")
-        jobs = []
-        for listed in models:
-            name = listed.name.partition("@")[0]
-            known = commits.get(name.lower(), set()) | commits.get(name, set())
-            before = self.journal.find(listed.name, self.digest)
-            if before is not None and listed.commit not in (None, before.revision):
-                before = None  # that was about another commit
-            is_known = (listed.commit or "") in known
-            if before is not None and before.status != FAILED and not refresh:
-                is_known |= self.store.has(before.model, before.revision, self.digest)
-                name = before.model
-            if is_known:
-                self.lines.append(Line(listed.name, name, listed.commit, self.digest, KNOWN))
-            elif (
-                before is not None
-                and before.status == FAILED
-                and not (before.may_pass or retry_failed)
-            ):
-                self.lines.append(before)
-            else:
-                pinned = listed.name
-                if listed.commit and "@" not in pinned:
-                    pinned = f"{pinned}@{listed.commit}"
-                task = Task(pinned, self.recipe, self.digest, frozenset(known), self.measured_by)
-                jobs.append(_Job(listed, task))
-        return jobs
-
-    def _measure(self, jobs: list[_Job], bar: "tqdm[Any]") -> None:
-        queue, died, failed = deque(jobs), deque[_Job](), deque[_Job]()
+    def _measure(self, jobs: list[Job], bar: "tqdm[Any]") -> None:
+        queue, died, failed = deque(jobs), deque[Job](), deque[Job]()
         while queue or died or failed:
             if queue:
-                self._drain(queue, self.crew.window, died, failed, bar)
-            elif died:  # one at a time, so that whoever kills its worker takes nobody along
+                self._drain(queue, self.workers.window, died, failed, bar)
+            elif died:  # one at a time, so that a model that kills its worker ends no other task
                 queue, died = died, deque()
                 self._drain(queue, 1, died, failed, bar)
             else:
@@ -175,10 +144,10 @@ class _Run:
 
     def _drain(
         self,
-        queue: deque[_Job],
+        queue: deque[Job],
         window: int,
-        died: deque[_Job],
-        failed: deque[_Job],
+        died: deque[Job],
+        failed: deque[Job],
         bar: "tqdm[Any]",
     ) -> None:
         while queue or self._in_flight:
@@ -191,23 +160,23 @@ class _Run:
                 line = self._line(job, outcome)
                 self._give_up_when_unreachable(line)
                 if line.may_pass and job.attempts < ATTEMPTS:
-                    (died if line.kind == "WorkerDied" else failed).append(job)
+                    (died if line.kind == WORKER_DIED else failed).append(job)
                 else:
                     self._finish(line, outcome, bar)
             self.saver.save_if_due()
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: Job) -> None:
         job.attempts += 1
         try:
-            future = self.crew.executor.submit(measure_task, job.task)
+            future = self.workers.executor.submit(measure_task, job.task)
         except BrokenExecutor as error:
-            # What was in flight is broken, too, and comes back by itself.
-            self.crew.replace(error)
-            future = self.crew.executor.submit(measure_task, job.task)
+            # The futures in flight fail as well, and their jobs are tried again.
+            self.workers.replace(error)
+            future = self.workers.executor.submit(measure_task, job.task)
         self._in_flight[future] = job
 
-    def _line(self, job: _Job, outcome: Outcome) -> Line:
-        return Line(
+    def _line(self, job: Job, outcome: Outcome) -> JournalLine:
+        return JournalLine(
             listed=job.listed.name,
             model=outcome.model,
             revision=outcome.revision,
@@ -220,30 +189,31 @@ class _Run:
             attempts=job.attempts,
         )
 
-    def _finish(self, line: Line, outcome: Outcome, bar: "tqdm[Any]") -> None:
+    def _finish(self, line: JournalLine, outcome: Outcome, bar: "tqdm[Any]") -> None:
         self.lines.append(line)
         self.saver.put(line, outcome.entry)
         self._failed += line.status == FAILED
         bar.update()
         bar.set_postfix(failed=self._failed)
 
-    def _give_up_when_unreachable(self, line: Line) -> None:
-        self._unreachable = self._unreachable + 1 if line.kind == "NetworkError" else 0
+    def _give_up_when_unreachable(self, line: JournalLine) -> None:
+        self._unreachable = self._unreachable + 1 if line.kind == NETWORK_ERROR else 0
         if self._unreachable >= UNREACHABLE:
             raise FleetError(
-                f"{UNREACHABLE} models in a row could not be reached, last: {line.reason}; what "
-                "was measured is in the registry; run the same command again later"
+                f"{UNREACHABLE} models in a row could not be reached, the last one was "
+                f"{line.listed}: {line.reason}; finished models are in the registry",
+                advice="run the same command again later",
             )
 
 
-def _outcome_of(future: "Future[Outcome]", job: _Job) -> Outcome:
-    """The answer of a worker, or what its end without one means."""
+def _outcome_of(future: "Future[Outcome]", job: Job) -> Outcome:
+    """The outcome that a worker returned, or the failure that its exception stands for."""
     error = None if future.cancelled() else future.exception()
     if error is None and not future.cancelled():
         return future.result()
     lost = future.cancelled() or isinstance(error, BrokenExecutor | WorkerDiedError)
-    kind = "WorkerDied" if lost else type(error).__name__
-    reason = f"the worker died {job.attempts} times, perhaps for want of memory"
+    kind = WORKER_DIED if lost else type(error).__name__
+    reason = f"the worker died {job.attempts} times, perhaps out of memory"
     if not lost:
         reason = f"an error in huref, please report it: {one_line(error)[:300]}"
     return Outcome(job.task.name.partition("@")[0], None, FAILED, kind=kind, reason=reason)

@@ -1,37 +1,37 @@
-"""Results on their way to the registry: many at a time, none for long."""
+"""Saves a fleet's results in batches, at least every half minute."""
 
 import time
 
 from huref.errors import FleetError, HurefError
 from huref.registry.entry import Entry
-from huref.registry.fleet.journal import Journal, Line
+from huref.registry.fleet.journal import Journal, JournalLine
 from huref.registry.store import Store
 
 MOST_PENDING = 256  # entries of 9 kB
 LONGEST_PENDING = 30.0  # seconds
-LARGEST_SHARE = 0.05  # of the time may go into saving
+LARGEST_SHARE = 0.05  # of the time spent in saving
 
 
 class Saver:
-    """Adds entries to the registry, then says so in the journal; never the other way round."""
+    """Adds entries to the registry and then lines to the journal, always in this order."""
 
     def __init__(self, store: Store, journal: Journal):
         self._store = store
         self._journal = journal
-        self._lines: list[Line] = []
+        self._lines: list[JournalLine] = []
         self._entries: list[Entry] = []
         self._saved_at = time.monotonic()
         self._took = 0.0
         self._broken = False
 
-    def put(self, line: Line, entry: Entry | None) -> None:
-        """Take in a result."""
+    def put(self, line: JournalLine, entry: Entry | None) -> None:
+        """Queue a result."""
         self._lines.append(line)
         if entry is not None:
             self._entries.append(entry)
 
     def save_if_due(self) -> None:
-        """Save when enough has gathered, or has waited long enough."""
+        """Save if many results are queued, or one has been for long."""
         age = time.monotonic() - self._saved_at
         if age < self._took / LARGEST_SHARE:
             return
@@ -39,7 +39,7 @@ class Saver:
             self.save()
 
     def save(self) -> None:
-        """Save everything.
+        """Save all queued results.
 
         Raises:
             FleetError: the registry or the journal cannot be written.
@@ -52,14 +52,14 @@ class Saver:
         except (HurefError, OSError) as error:
             self._broken = True
             raise FleetError(
-                f"{error}; what was measured in the last seconds (models: {len(self._entries)}) "
-                "could not be saved and will be measured again when you run the same command"
+                f"{error}; the last models (number: {len(self._entries)}) could not be saved",
+                advice="run the same command again to have them measured again",
             ) from error
         self._lines, self._entries = [], []
         self._saved_at = time.monotonic()
         self._took = self._saved_at - began
 
     def close(self) -> None:
-        """Save what is left, unless saving failed already."""
+        """Save what is queued, unless saving failed before."""
         if not self._broken and self._lines:
             self.save()

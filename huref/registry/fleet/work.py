@@ -1,5 +1,6 @@
-"""What one worker of a fleet does with one model, in a thread, a process or on another machine."""
+"""Measures one model, in a thread, a process or on another machine."""
 
+import copy
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from huref.registry.fleet.journal import DONE, FAILED, KNOWN
 
 
 class WorkerDiedError(Exception):
-    """A worker ended without an answer; its model was not measured."""
+    """A worker died before it returned a result; its model was not measured."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Task:
     """A model to measure.
 
     Attributes:
-        name: as it was listed, pinned to its commit where that is known.
-        recipe: name or file of the recipe; the worker must have it.
-        digest: what the recipe's digest must be.
-        known: commits of it that the registry holds already.
-        measured_by: goes into the entry; the worker's login name when None.
+        name: as listed, with its commit if that is known.
+        recipe: name or file of the recipe on the worker's machine.
+        digest: the expected digest of the recipe.
+        known: commits of the model that the registry has.
+        measured_by: see `Entry`; the worker's login name when None.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task; see `journal.Line`. An entry comes with the status "done" alone."""
+    """The result of a task; see `JournalLine`. The entry is None unless the status is "done"."""
 
     model: str
     revision: str | None
@@ -57,11 +58,11 @@ class Outcome:
     bytes_read: int = 0
 
 
-_generation = 0  # of the work in this process's threads; what is older is not wanted any more
+_generation = 0  # of the tasks in this process's threads; older ones are to stop
 
 
 def stop_threads() -> None:
-    """Let this process's threads give up what they are reading at the next bytes that arrive."""
+    """Stop the tasks in this process's threads when they read the next bytes."""
     global _generation
     _generation += 1
 
@@ -74,11 +75,11 @@ class _StoppableMeter(Meter):
     def count(self, length: int, requests: int = 0) -> None:
         super().count(length, requests)
         if self._generation != _generation:
-            raise NetworkError("stopped while it was being read")
+            raise NetworkError("the fleet was stopped while the model was being read")
 
 
 def measure_task(task: Task) -> Outcome:
-    """Measure one model. Failures that a user can understand become a reason, others raise."""
+    """Measure one model. A HurefError, OSError or MemoryError becomes the outcome's reason."""
     began = time.perf_counter()
     meter = _StoppableMeter()
     model, revision, entry = task.name.partition("@")[0], None, None
@@ -98,22 +99,32 @@ def measure_task(task: Task) -> Outcome:
         entry = _entry(record, base, task)
     except (HurefError, OSError, MemoryError) as error:
         status, kind = FAILED, type(error).__name__
-        reason = one_line(error) or "out of memory; use fewer workers"
+        reason = reason_without_model(error, task.name) or "out of memory; use fewer workers"
     seconds = time.perf_counter() - began
     return Outcome(model, revision, status, entry, kind, reason, seconds, meter.bytes_read)
 
 
+def reason_without_model(error: Exception, model: str) -> str:
+    """An error's message in one line, without the model that the reader sees beside it."""
+    if isinstance(error, HurefError):
+        error = copy.copy(error)
+        error.model = None
+        if error.file is not None and Path(error.file) == Path(model):
+            error.file = None
+    return one_line(error)
+
+
 def _names(repository: Repository) -> tuple[str, str | None]:
-    """What the registry calls a model, and the base that it declares."""
+    """The model's name in the registry, and the base that it declares."""
     # The Hub's client takes half a second to import; a local model does not need it.
     from huref.loader.hub.repository import HubRepository
 
     if not isinstance(repository, HubRepository):
         firm = [one.model or one.base for one in read_declarations(repository)[0] if one.firm]
         return repository.model, firm[0] if firm else None
-    # Headers of a hundred thousand models would fill a disk, and each is read once.
-    repository.remembers = False
-    base: object = repository.declared_base  # the Hub has read the card already
+    # Each model is read once, and cached headers of a hundred thousand models would fill a disk.
+    repository.caches_headers = False
+    base: object = repository.declared_base  # from the Hub, which parses the card
     if base is None and ADAPTER_CONFIG in repository.files:
         base = declared_base(repository)
     parts = (repository.canonical, repository.chosen)
@@ -123,7 +134,7 @@ def _names(repository: Repository) -> tuple[str, str | None]:
 def _read(repository: Repository, model: str, task: Task) -> Record:
     recipe, encoder = _recipe(task)
     checkpoint = Checkpoint(repository)
-    # A registry keeps no units; `identify` reads those of the few that it compares in full.
+    # A registry stores no units; `identify` reads those of the few candidates it compares.
     record = make_record(checkpoint, extract_terms(checkpoint, recipe, "terms"), encoder)
     return replace(record, model=model)
 
@@ -132,9 +143,10 @@ def _recipe(task: Task) -> tuple[Recipe, Path]:
     recipe, encoder, _ = load_recipe(task.recipe)
     if recipe.digest != task.digest:
         raise RecipeError(
-            f"the recipe '{task.recipe}' is {recipe.digest} here, the registry holds "
-            f"{task.digest}; name the registry's own with --recipe, or use the version of huref "
-            "that made it"
+            f"the recipe '{task.recipe}' is {recipe.digest} here, but the registry has "
+            f"{task.digest}",
+            advice="give the registry's recipe with --recipe, or use the version of huref that "
+            "made the registry",
         )
     return recipe, encoder
 
@@ -142,7 +154,8 @@ def _recipe(task: Task) -> tuple[Recipe, Path]:
 def _entry(record: Record, base: str | None, task: Task) -> Entry:
     if record.recipe.digest != task.digest:
         raise RecipeError(
-            f"{record.model}: measured as '{record.recipe.name}' {record.recipe.digest}, which "
-            f"cannot be compared with the registry's {task.digest}"
+            f"measured by the recipe '{record.recipe.name}' {record.recipe.digest}, but the "
+            f"registry has {task.digest}",
+            model=record.model,
         )
     return make_entry(record, base, task.measured_by)

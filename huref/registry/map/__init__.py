@@ -1,1 +1,1 @@
-"""A registry drawn as a map of lineages."""
+"""Maps of a registry: its families of related models, as a page or a picture."""

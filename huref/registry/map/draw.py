@@ -1,4 +1,4 @@
-"""A registry as a map: where its models stand on a plane, and their dogs."""
+"""A registry as a map: positions of its models on a plane, and their dogs."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,16 +17,16 @@ from huref.registry.map.layout import lay_out
 from huref.registry.store import Store
 from huref.report.lettering import printable
 
-MOST_DOGS = 1000  # others are dots: each dog takes 2 kB and some 30 ms
-CELL = 48.0  # units of the drawing to a dog's width
-MARGIN = 1.2  # dogs around the map
-ALL_NAMED = 40  # models up to which each has its name on the map from the beginning
-CAPTIONED = 3  # members from which a family has its name on a larger map
+MOST_DOGS = 1000  # further models are dots: each dog takes 2 kB and some 30 ms
+CELL = 48.0  # width of a dog in units of the drawing
+MARGIN = 1.2  # around the map, in widths of a dog
+ALL_NAMED = 40  # models up to which each has its name on the map
+CAPTIONED = 3  # members from which on a family has its name on a larger map
 
 
 @dataclass(frozen=True)
 class Island:
-    """A family's caption: the middle and the lower end of where it stands, its root, its size."""
+    """The caption of a family: the middle of its lower edge, its root's name, its size."""
 
     x: float
     y: float
@@ -36,13 +36,13 @@ class Island:
 
 @dataclass(frozen=True)
 class RegistryMap:
-    """A registry laid out.
+    """A registry laid out on a plane.
 
     Attributes:
-        kinship: who is kin.
+        kinship: which models are related.
         recipe: of the registry.
-        points: (n, 2), in the drawing's units from its upper left corner.
-        images: the dogs, (h, w, 3) uint8; None for models shown as dots.
+        points: (n, 2), in units of the drawing from its upper left corner.
+        images: the dogs, (h, w, 3) uint8; None for models drawn as dots.
     """
 
     kinship: Kinship
@@ -58,20 +58,20 @@ class RegistryMap:
 
     @cached_property
     def islands(self) -> list[Island]:
-        """Names of the larger families, where not every model has its own on the map."""
+        """Captions of the larger families; empty if every model has its name on the map."""
         if len(self.points) <= ALL_NAMED:
             return []
         found = []
         for family in self.kinship.families:
             if len(family) >= CAPTIONED:
-                shore = self.points[list(family)]
-                x = float(shore[:, 0].min() + shore[:, 0].max()) / 2
-                y = float(shore[:, 1].max())
+                members = self.points[list(family)]
+                x = float(members[:, 0].min() + members[:, 0].max()) / 2
+                y = float(members[:, 1].max())
                 found.append(Island(x, y, self.name(family[0]), len(family)))
         return found
 
     def name(self, model: int) -> str:
-        """The model's own part of its name."""
+        """The last part of a model's name."""
         return printable(Path(self.kinship.labels[model].model).name)
 
 
@@ -79,27 +79,27 @@ def draw_map(store: Store, decoder: str | None = None) -> RegistryMap:
     """Lay a registry out and draw its dogs.
 
     Args:
-        store: what to show.
-        decoder: another decoder than the recipe's, which draws other dogs. A registry that was
-            begun with a decoder that is not here is drawn with the one that is.
+        store: the registry.
+        decoder: name or file of a decoder. The default is the decoder of the registry's recipe if
+            it is installed, else that of the default recipe.
 
     Raises:
-        RegistryError: it is empty or damaged.
+        RegistryError: the registry is empty or damaged.
     """
     kinship = find_kin(store)
     points = lay_out(kinship.ics, kinship.families) * CELL
     points += MARGIN * CELL - points.min(axis=0)
     images: list[Picture | None] = [None] * len(points)
-    artist = load_decoder(_decoder_of(store.recipe, decoder))
+    loaded = load_decoder(_decoder_path(store.recipe, decoder))
     first = [model for family in kinship.families for model in family[:1]]
     rest = [model for family in kinship.families for model in family[1:]]
     chosen = (first + rest)[:MOST_DOGS]
     for model in tqdm(chosen, desc="dogs", delay=2, disable=None):
-        images[model] = artist.render(torch.from_numpy(kinship.latents[model])[None])[0]
+        images[model] = loaded.render(torch.from_numpy(kinship.latents[model])[None])[0]
     return RegistryMap(kinship, store.recipe, points, tuple(images))
 
 
-def _decoder_of(recipe: Recipe, decoder: str | None) -> Path:
+def _decoder_path(recipe: Recipe, decoder: str | None) -> Path:
     current, _, path = load_recipe(decoder=decoder)
     if decoder is None and current.decoder != recipe.decoder:
         return imported_with(recipe.decoder) or path

@@ -1,4 +1,4 @@
-"""A registry's map written out, as a page or as a picture."""
+"""Writes a registry's map as a page or as a picture."""
 
 from pathlib import Path
 
@@ -17,19 +17,23 @@ PAGES = (".html", ".htm")
 
 
 def require_writable(path: Path) -> None:
-    """Refuse, before anything is drawn, what `save_map` could not write.
+    """Check, before anything is drawn, that `save_map` can write a file.
 
     Raises:
-        RegistryError: neither a page nor a picture.
-        HurefError: there is no such folder.
+        RegistryError: its suffix is neither that of a page nor of a picture.
+        HurefError: its folder does not exist.
     """
     if path.suffix.lower() not in (*PAGES, ".png"):
-        raise RegistryError(f"{path}: a map is an .html page or a .png picture")
+        raise RegistryError(
+            f"a map cannot be a '{path.suffix}' file",
+            file=path,
+            advice="give an .html page or a .png picture",
+        )
     require_folder(path)
 
 
 def save_map(drawn: RegistryMap, path: Path) -> None:
-    """Write a map as .html or .png; the file appears whole or not at all.
+    """Write a map as .html or .png, atomically.
 
     Raises:
         RegistryError: see `require_writable`.

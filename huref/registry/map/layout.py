@@ -1,8 +1,8 @@
-"""Where on a map the models of a registry stand: each family an island, kin close together.
+"""Positions of a registry's models on a map: each family is an island.
 
-Strangers have nothing in common, so no distance between islands would mean anything: they are
-packed close, the largest in the middle. Within an island t-SNE (van der Maaten and Hinton, 2008)
-on 1 - ICS puts models near those they are like.
+Within an island, t-SNE (van der Maaten and Hinton, 2008) on 1 - ICS places similar models close
+together. Islands are packed tightly, the largest in the middle; models of different families are
+unrelated, so the distance between islands has no meaning.
 """
 
 import math
@@ -18,24 +18,25 @@ try:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 except ImportError as error:
-    raise RegistryError("a map needs scikit-learn: pip install 'huref[map]'") from error
+    raise RegistryError("a map needs scikit-learn", advice="pip install 'huref[map]'") from error
 
 Points = NDArray[np.float64]
-LEAST_GAP = 1.4  # between the middles of two dogs, in dogs: names stand between them
-ROUNDS = 400  # of pushing apart those that overlap
-PERPLEXITY = 12.0  # about as many neighbours count as close kin are many
-DENSE = 0.6  # root mean square radius of an island, in gaps and roots of its number of dogs
-SHORE = 0.3  # dogs between islands, beyond the gaps around them
-WIDER = 1.5  # width of a map to its height
-STEP = 0.35  # dogs between points that are tried for an island
+# Lengths are in widths of a dog.
+LEAST_GAP = 1.4  # between the centres of two dogs, with room for a name
+ROUNDS = 400  # of pushing overlapping dogs apart
+PERPLEXITY = 12.0  # of t-SNE, about the number of neighbours
+RADIUS = 0.6  # root mean square radius of an island of n dogs, times LEAST_GAP sqrt(n)
+ISLAND_GAP = 0.3  # between islands, besides LEAST_GAP
+ASPECT = 1.5  # width of a map over its height
+STEP = 0.35  # between positions tried for an island
 
 
 def lay_out(ics: NDArray[np.float32], families: Sequence[Sequence[int]]) -> Points:
-    """Positions of n models, (n, 2), in units of a dog's width, none overlapping.
+    """Positions of n models, (n, 2), in widths of a dog; no two dogs overlap.
 
     Args:
         ics: (n, n), symmetric.
-        families: every model in one of them, the largest first.
+        families: a partition of the models, the largest family first.
     """
     points = np.zeros((len(ics), 2))
     radii = []
@@ -44,8 +45,8 @@ def lay_out(ics: NDArray[np.float32], families: Sequence[Sequence[int]]) -> Poin
         island = _island(ics[np.ix_(members, members)])
         island -= (island.max(axis=0) + island.min(axis=0)) / 2
         points[members] = island
-        radii.append(float(np.linalg.norm(island, axis=1).max()) + (LEAST_GAP + SHORE) / 2)
-    # A family may have fewer members than the one after it and still be wider.
+        radii.append(float(np.linalg.norm(island, axis=1).max()) + (LEAST_GAP + ISLAND_GAP) / 2)
+    # A smaller family may have a larger radius.
     order = np.argsort(-np.array(radii), kind="stable")
     middles = _pack(np.array(radii)[order])
     for place, number in enumerate(order):
@@ -63,15 +64,15 @@ def _island(ics: NDArray[np.float32]) -> Points:
     np.fill_diagonal(distances, 0)
     perplexity = max(min(PERPLEXITY, (count - 1) / 3), 1.0)
     model = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=0)
-    with threadpool_limits(1):  # what threads cost to start is more than small islands take
+    with threadpool_limits(1):  # starting threads takes longer than a small island
         points = np.asarray(model.fit_transform(distances), np.float64)
     points = _draw_in(points - np.median(points, axis=0))
     size = float(np.sqrt(np.square(points).sum(axis=1).mean()))
-    return _spread(points * (DENSE * LEAST_GAP * math.sqrt(count) / max(size, 1e-9)))
+    return _spread(points * (RADIUS * LEAST_GAP * math.sqrt(count) / max(size, 1e-9)))
 
 
 def _draw_in(points: Points) -> Points:
-    """Leave the middle as it is and bring those far out nearer: an island is no archipelago."""
+    """Compress the distances beyond the median logarithmically, so that an island is compact."""
     distance = np.linalg.norm(points, axis=1, keepdims=True)
     typical = max(float(np.median(distance)), 1e-9)
     drawn: Points = (
@@ -85,7 +86,7 @@ def _draw_in(points: Points) -> Points:
 
 
 def _spread(points: Points) -> Points:
-    """Push apart what overlaps, a little at a time."""
+    """Push overlapping dogs apart in small steps."""
     points = points + np.random.default_rng(0).normal(0, 1e-3, points.shape)
     for _ in range(ROUNDS):
         pairs = cKDTree(points).query_pairs(LEAST_GAP, output_type="ndarray")
@@ -100,19 +101,19 @@ def _spread(points: Points) -> Points:
 
 
 def _pack(radii: Points) -> Points:
-    """Middles of circles, the largest first, each as near to the middle as there is room.
+    """Centres of circles without overlap, the largest first, each as central as possible.
 
-    Tried along a spiral; a circle no larger than the one before finds no room where that found
-    none, so the search goes on from there.
+    Positions are tried along a spiral. Where a circle did not fit, one that is about as large does
+    not fit either, so the search continues where the last one ended.
     """
     middles = np.zeros((len(radii), 2))
     along, last = 0.0, math.inf
     for i, radius in enumerate(radii):
-        if radius < 0.7 * last:  # there may be gaps that were too narrow so far
+        if radius < 0.7 * last:  # it may fit into gaps that were too narrow before
             along, last = 0.0, float(radius)
         while True:
-            turn = math.sqrt(2 * along / STEP)  # a spiral whose turns are 2 pi STEP apart
-            spot = STEP * turn * np.array([WIDER * math.cos(turn), math.sin(turn)])
+            turn = math.sqrt(2 * along / STEP)  # the turns of the spiral are 2 pi STEP apart
+            spot = STEP * turn * np.array([ASPECT * math.cos(turn), math.sin(turn)])
             apart = np.linalg.norm(middles[:i] - spot, axis=1)
             if (apart >= radii[:i] + radius).all():
                 break

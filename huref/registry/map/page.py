@@ -1,4 +1,4 @@
-"""A registry's map as one page that can be searched and needs nothing else."""
+"""A registry's map as a self-contained page with a search."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ from huref.registry.map.kinship import Kinship
 from huref.report.html import render_html
 from huref.report.lettering import printable
 
-SIDE = 72  # pixels of a dog on the page
+SIDE = 72  # of a dog on the page, pixels
 QUALITY = 80  # of its WebP
-KIN_SHOWN = 8  # of a model, nearest first
+KIN_SHOWN = 8  # related models listed for a model
 
 
 def render_page(drawn: RegistryMap) -> str:
-    """The map as HTML. Every name in it is escaped, and its policy forbids all requests."""
+    """The map as HTML. Names are escaped, and its content security policy forbids requests."""
     kinship = drawn.kinship
     return render_html(
         "map",
@@ -64,19 +64,19 @@ def _describe(drawn: RegistryMap, model: int) -> dict[str, Any]:
 
 
 def _tree(kinship: Kinship, family: tuple[int, ...]) -> list[tuple[int, int, float | None]]:
-    """A family as (model, depth, ICS with the model above), each followed by those below it."""
+    """A family's tree in depth-first order as (model, depth, ICS with its parent)."""
     members = set(family)
-    below: dict[int, list[tuple[int, float]]] = {model: [] for model in family}
+    children: dict[int, list[tuple[int, float]]] = {model: [] for model in family}
     for link in kinship.links:
         if link.parent in members:
-            below[link.parent].append((link.child, link.ics))
+            children[link.parent].append((link.child, link.ics))
     rows: list[tuple[int, int, float | None]] = []
-    left: list[tuple[int, int, float | None]] = [(family[0], 0, None)]
-    while left:
-        model, depth, ics = left.pop()
+    stack: list[tuple[int, int, float | None]] = [(family[0], 0, None)]
+    while stack:
+        model, depth, ics = stack.pop()
         rows.append((model, depth, ics))
-        # The most alike is taken from the stack, and so shown, first.
-        left += [(child, depth + 1, own) for child, own in sorted(below[model], key=_by_ics)]
+        # The most similar child is on top of the stack, and so is shown first.
+        stack += [(child, depth + 1, own) for child, own in sorted(children[model], key=_by_ics)]
     return rows
 
 

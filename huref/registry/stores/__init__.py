@@ -1,4 +1,4 @@
-"""The engines that keep a registry: a folder, or LanceDB; the URI says which."""
+"""Backends that store a registry: a folder, or LanceDB; the URI decides which."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ def create_store(uri: str, recipe: Recipe) -> Store:
 
     Args:
         uri: a folder that does not exist or is empty; or, with huref[lance], a folder or an
-            address in an object store that ends in ".lance", or "lance://folder".
+            object store's URI whose name ends in ".lance", or "lance://folder".
         recipe: of all its entries.
 
     Raises:
-        RegistryError: something is there already, or it cannot be written.
+        RegistryError: there is something at that URI already, or it cannot be written.
     """
     if address := _lance_address(uri):
         from huref.registry.stores.lance import LanceStore
@@ -31,7 +31,7 @@ def open_store(uri: str) -> Store:
     """Open a registry that `create_store` made.
 
     Raises:
-        RegistryError: there is none, or it is damaged.
+        RegistryError: there is no registry at that URI, or it is damaged.
     """
     if address := _lance_address(uri):
         from huref.registry.stores.lance import LanceStore
@@ -43,13 +43,15 @@ def open_store(uri: str) -> Store:
 
 
 def _lance_address(uri: str) -> str | None:
-    """Where a LanceDB lies, or None for a folder of huref's own."""
+    """The address of a LanceDB, or None for a folder registry."""
     if uri.startswith("lance://"):
         return uri.removeprefix("lance://")
     if uri.rstrip("/").endswith(".lance"):
         return uri
     if "://" in uri:
         raise RegistryError(
-            f"{uri}: a registry is a folder, or a LanceDB whose name ends in .lance"
+            "it is no registry",
+            file=uri,
+            advice="give a folder, or a LanceDB whose name ends in .lance",
         )
     return None

@@ -1,4 +1,4 @@
-"""The table of a folder registry: an SQLite file, its transactions, and its errors in words."""
+"""The catalogue of a folder registry: an SQLite file, its transactions and its errors."""
 
 import errno
 import sqlite3
@@ -11,6 +11,10 @@ from huref.files import FULL
 
 NAME = "registry.sqlite"
 PATIENCE = 60.0  # seconds to wait for another writer
+NO_REGISTRY = "there is no registry"
+MAKE_ONE = "make one with 'huref registry init'"
+RESTORE = "restore the registry from a copy, or make it again"
+FREE_SPACE = "free some space and try again"
 SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE segments (name TEXT PRIMARY KEY, size INTEGER NOT NULL)",
@@ -24,22 +28,23 @@ SCHEMA = (
 
 
 def connect(folder: Path, mode: str) -> sqlite3.Connection:
-    """Open the table, "rw", or "rwc" to create it.
+    """Open the catalogue with mode "rw", or "rwc" to create it.
 
-    Readers too, so that one can undo what a writer that died left half-done.
+    Readers use "rw" as well, because the first one to open it after a writer died rolls back the
+    unfinished transaction.
     """
     uri = f"{(folder / NAME).resolve().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
 
 
 def read_format(db: sqlite3.Connection) -> int:
-    """The version of the table's layout; 0 when nothing was committed to it."""
+    """The version of the schema; 0 if nothing was committed yet."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """What is done in it commits whole or not at all; IMMEDIATE waits for other writers."""
+    """A transaction, rolled back on an exception; IMMEDIATE waits for other writers."""
     db.execute(f"BEGIN {kind}")
     try:
         yield
@@ -51,30 +56,32 @@ def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[Non
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """SQLite's and the disk's errors inside the block become RegistryErrors to act on."""
+    """Turn errors of SQLite and of the disk inside the block into RegistryErrors."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        reason = {
-            sqlite3.SQLITE_BUSY: "another process has been writing to it; try again later",
-            sqlite3.SQLITE_LOCKED: "another process has been writing to it; try again later",
-            sqlite3.SQLITE_FULL: "no space left on the disk; nothing was changed",
-            sqlite3.SQLITE_READONLY: "it cannot be written to; nothing was changed",
-            sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-            sqlite3.SQLITE_IOERR: "the disk failed; nothing was changed",
-        }.get(code, "damaged; restore the registry from a copy, or make it again")
-        raise RegistryError(f"{folder}: {reason} ({error})") from error
+        what, advice = {
+            sqlite3.SQLITE_BUSY: ("another process has been writing to it", "try again later"),
+            sqlite3.SQLITE_LOCKED: ("another process has been writing to it", "try again later"),
+            sqlite3.SQLITE_FULL: ("no space left on the disk; nothing was changed", FREE_SPACE),
+            sqlite3.SQLITE_READONLY: ("it cannot be written to; nothing was changed", None),
+            sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", None),
+            sqlite3.SQLITE_IOERR: ("the disk failed; nothing was changed", None),
+        }.get(code, ("it is damaged", RESTORE))
+        raise RegistryError(f"{what} ({error})", file=folder, advice=advice) from error
     except DiskError as error:
-        broke = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
-        reason = "the disk failed" if broke else "no space left on the disk"
-        raise RegistryError(f"{folder}: {reason}; nothing was changed ({error})") from error
+        failed = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
+        what = "the disk failed" if failed else "no space left on the disk"
+        advice = None if failed else FREE_SPACE
+        what = f"{what}; nothing was changed ({error})"
+        raise RegistryError(what, file=folder, advice=advice) from error
     except OSError as error:
         if error.errno in FULL:
-            raise RegistryError(
-                f"{folder}: no space left on the disk; nothing was changed"
-            ) from error
+            what = "no space left on the disk; nothing was changed"
+            raise RegistryError(what, file=folder, advice=FREE_SPACE) from error
         raise RegistryError(
-            f"{error.filename or folder}: {error.strerror or error}; if it was lost, restore the "
-            "registry from a copy, or make it again"
+            str(error.strerror or error),
+            file=error.filename or folder,
+            advice=f"if the file was lost, {RESTORE}",
         ) from error

@@ -1,8 +1,8 @@
-"""A registry in LanceDB: a local folder or an object store, with the same verbs.
+"""A registry in LanceDB, in a local folder or an object store.
 
 LanceDB commits each write as a new version of its table, so a writer that dies leaves the last
-version as it was. Unlike the folder's, its versions keep removed models until LanceDB's own
-clean-up of old versions, and a large `add` is committed a few thousand models at a time.
+version intact. Unlike in a folder registry, removed models stay in old versions until LanceDB
+cleans these up, and `add` commits a few thousand models at a time.
 """
 
 import os
@@ -20,22 +20,23 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.matrices import from_columns
 from huref.registry.sketch import VERSION, kept_of
-from huref.registry.store import Chunk, Labels, Store, refuse_unfit
+from huref.registry.store import Chunk, Label, Store, refuse_unfit, require_version
+from huref.registry.stores.catalogue import MAKE_ONE, NO_REGISTRY, RESTORE
 
-os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it creates
+os.environ.setdefault("LANCE_LOG", "error")  # it logs a warning for every table it creates
 
 try:
     import lancedb
     import pyarrow as pa
 except ImportError as missing:
     raise RegistryError(
-        "a registry in LanceDB needs two more packages: pip install 'huref[lance]'"
+        "a registry in LanceDB needs two more packages", advice="pip install 'huref[lance]'"
     ) from missing
 
 TABLE = "models"
-BATCH = 2048  # models of one commit
-AT_ONCE = 512  # models read at a time
-FRAGMENTS = 64  # small files after which the table is compacted
+BATCH = 2048  # models per commit
+CHUNK = 512  # models read at a time
+FRAGMENTS = 64  # small files from which on the table is compacted
 LABELS = ("model", "revision", "base", "measured_at", "measured_by")
 
 
@@ -53,9 +54,9 @@ class LanceStore(Store):
         with _explained(uri):
             database = lancedb.connect(uri)
             if TABLE in database.list_tables().tables:
-                raise RegistryError(f"{uri}: there is a registry already")
+                raise RegistryError("there is a registry already", file=uri)
             table: Any = database.create_table(TABLE, schema=_schema(recipe))
-            # Two writers adding one key at the same time are then told apart, and one tries again.
+            # So that of two writers that add one key at the same time, one fails and tries again.
             table.set_unenforced_primary_key("key")
             return cls(uri, recipe, table)
 
@@ -63,20 +64,19 @@ class LanceStore(Store):
     def open(cls, uri: str) -> "LanceStore":
         """See `open_store`."""
         if "://" not in uri and not Path(uri).is_dir():
-            raise RegistryError(f"{uri}: no registry; make one with 'huref registry init'")
+            raise RegistryError(NO_REGISTRY, file=uri, advice=MAKE_ONE)
         with _explained(uri):
             database = lancedb.connect(uri)
             if TABLE not in database.list_tables().tables:
-                raise RegistryError(f"{uri}: no registry; make one with 'huref registry init'")
+                raise RegistryError(NO_REGISTRY, file=uri, advice=MAKE_ONE)
             table = database.open_table(TABLE)
             about: Mapping[bytes, bytes] = table.schema.metadata or {}
         try:
             recipe = parse_recipe(loads(about[b"recipe"]), uri)
             version = about[b"sketch"].decode()
         except (KeyError, ValueError) as error:
-            raise RegistryError(f"{uri}: its table '{TABLE}' is no registry of huref's") from error
-        if version != VERSION:
-            raise RegistryError(f"{uri}: its sketches are '{version}', not '{VERSION}'")
+            raise RegistryError(f"its table '{TABLE}' is no registry of huref", file=uri) from error
+        require_version(version, uri)
         return cls(uri, recipe, table)
 
     def has(self, model: str, revision: str | None, recipe: str) -> bool:
@@ -87,9 +87,9 @@ class LanceStore(Store):
             return recipe == self.recipe.digest and self._table.count_rows(where) > 0
 
     def add(self, entries: Iterable[Entry]) -> int:
-        """See Store; but committed a few thousand at a time."""
-        added, left = 0, iter(entries)
-        while batch := list(islice(left, BATCH)):
+        """See Store. Commits a few thousand entries at a time."""
+        added, remaining = 0, iter(entries)
+        while batch := list(islice(remaining, BATCH)):
             refuse_unfit(batch, self.recipe, self.uri)
             fresh = {_key(entry.model, entry.revision): entry for entry in reversed(batch)}
             with _explained(self.uri):
@@ -114,7 +114,7 @@ class LanceStore(Store):
         with _explained(self.uri):
             self._table.checkout_latest()
             columns = [*LABELS, "latent", "anchors", *(["sketch"] if sketches else [])]
-            for batch in self._table.search().select(columns).to_batches(AT_ONCE):
+            for batch in self._table.search().select(columns).to_batches(CHUNK):
                 yield self._chunk(batch)
 
     def __len__(self) -> int:
@@ -139,8 +139,8 @@ class LanceStore(Store):
         terms = len(self.recipe.layers) * 3
         sketches = columns["sketch"].reshape(count, terms, -1) if "sketch" in columns else empty
         m = from_columns([(columns["latent"], sketches, columns["anchors"])])
-        words = zip(*(batch.column(name).to_pylist() for name in LABELS), strict=True)
-        labels = [Labels(model, revision or None, *rest) for model, revision, *rest in words]
+        texts = zip(*(batch.column(name).to_pylist() for name in LABELS), strict=True)
+        labels = [Label(model, revision or None, *rest) for model, revision, *rest in texts]
         return Chunk(m.latents, m.sketches, m.vocabularies, m.vocabulary, labels)
 
     def _rows(self, entries: list[Entry]) -> Any:
@@ -178,12 +178,11 @@ def _quote(text: str) -> str:
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """LanceDB's errors in one line."""
+    """Turn LanceDB's errors inside the block into RegistryErrors of one line."""
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(", /")[0]  # without its sources
+        reason = str(error).strip().partition("\n")[0].partition(", /")[0]  # without source paths
         raise RegistryError(
-            f"{uri}: damaged, or cannot be reached ({reason}); restore the registry from a copy, "
-            "or make it again"
+            f"it is damaged, or cannot be reached ({reason})", file=uri, advice=RESTORE
         ) from error

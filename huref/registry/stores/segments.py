@@ -1,4 +1,4 @@
-"""Segments: the matrices of a folder registry, at most a few thousand models a file."""
+"""Segments: files with the matrices of a folder registry, at most 4096 models each."""
 
 import os
 from pathlib import Path
@@ -11,17 +11,18 @@ from safetensors.numpy import save
 from huref.errors import RegistryError
 from huref.files import replacing
 from huref.registry.matrices import Matrices
+from huref.registry.stores.catalogue import RESTORE
 
 PER_ROW = ("latents", "sketches", "vocabulary")
 NAMES = (*PER_ROW, "vocabularies")
 
 
 class MissingSegmentError(RegistryError):
-    """A segment that the table names is not there."""
+    """A segment that the catalogue lists does not exist."""
 
 
 def write_segment(path: Path, matrices: Matrices) -> None:
-    """Write a segment so that it is there after a power cut once this returns."""
+    """Write a segment. It survives a power failure once this returns."""
     data = save({name: np.ascontiguousarray(getattr(matrices, name)) for name in NAMES})
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(data)
@@ -31,7 +32,7 @@ def write_segment(path: Path, matrices: Matrices) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut, where the system has a way to."""
+    """Make new names in a folder survive a power failure, on systems that support it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -41,30 +42,36 @@ def sync_folder(folder: Path) -> None:
 
 
 class Segment:
-    """An open segment of so many rows; it can be read even after its file was removed.
+    """An open segment; it can be read even after its file was removed.
+
+    Args:
+        path: its file.
+        rows: how many the catalogue says it has.
 
     Raises:
-        MissingSegmentError: there is none.
-        RegistryError: it is damaged (then, or when it is read).
+        MissingSegmentError: there is no such file.
+        RegistryError: it is damaged.
     """
 
     def __init__(self, path: Path, rows: int):
-        self._damaged = f"{path}: damaged; restore the registry from a copy, or make it again"
+        self._path = path
         try:
-            opened: Any = safe_open  # its methods carry no types
-            self._file = opened(path, framework="np")  # closed when it is let go
+            opened: Any = safe_open  # its methods have no annotations
+            self._file = opened(path, framework="np")  # closed when it is garbage-collected
             lengths = {self._file.get_slice(name).get_shape()[0] for name in PER_ROW}
         except FileNotFoundError as error:
-            missing = f"{path}: missing; restore the registry from a copy, or make it again"
-            raise MissingSegmentError(missing) from error
+            raise MissingSegmentError("the file is missing", file=path, advice=RESTORE) from error
         except SafetensorError as error:
-            raise RegistryError(f"{self._damaged} ({error})") from error
+            raise self._damage(str(error)) from error
         if lengths != {rows}:
-            raise RegistryError(f"{self._damaged} (it should have {rows} rows)")
+            raise self._damage(f"it should have {rows} rows")
         self.rows = rows
 
+    def _damage(self, reason: str) -> RegistryError:
+        return RegistryError(f"the file is damaged ({reason})", file=self._path, advice=RESTORE)
+
     def read(self, start: int = 0, stop: int | None = None, *, sketches: bool = True) -> Matrices:
-        """The rows from `start` to `stop`; without `sketches` these are (n, 0, 0).
+        """The rows from `start` to `stop`; with `sketches` False those are (n, 0, 0).
 
         Raises:
             RegistryError: the file is damaged.
@@ -75,11 +82,11 @@ class Segment:
             tensors = {name: self._file.get_slice(name)[start:stop] for name in wanted}
             tensors["vocabularies"] = self._file.get_tensor("vocabularies")
         except SafetensorError as error:
-            raise RegistryError(f"{self._damaged} ({error})") from error
+            raise self._damage(str(error)) from error
         tensors.setdefault("sketches", np.zeros((stop - start, 0, 0), np.uint8))
         matrices = Matrices(**tensors)
         if not np.isfinite(matrices.latents).all() or (
             matrices.vocabulary.max() >= len(matrices.vocabularies)
         ):
-            raise RegistryError(f"{self._damaged} (its numbers do not fit together)")
+            raise self._damage("its numbers do not fit together")
         return matrices

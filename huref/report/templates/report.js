@@ -1,5 +1,5 @@
 "use strict";
-// Everything can be read without this: it only sorts and filters the tables.
+// The page is complete without this script, which only sorts and filters the tables.
 for (const table of document.querySelectorAll("table.pairs")) {
   const body = table.tBodies[0];
   table.querySelectorAll("th[data-sort]").forEach((head) => {

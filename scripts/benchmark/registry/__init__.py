@@ -1,1 +1,1 @@
-"""Sketches, stores and identify at sizes from a thousand to a hundred thousand."""
+"""Sketches, stores and `huref identify` in registries of 1,000 to 100,000 entries."""

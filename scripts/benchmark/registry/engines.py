@@ -1,7 +1,7 @@
-"""Build, memory and query time of registries, beside exact search by other libraries.
+"""Build time, memory and query time of registries and of exact search by other libraries.
 
-Each measurement is a process of its own, so that its peak memory is its own. Times are CPU
-seconds of that process, which do not depend on what else the machine does.
+Each measurement runs in a process of its own, so that its peak memory can be measured. Times are
+CPU seconds of that process, which depend little on the load of the machine.
 """
 
 import json
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from huref.registry.correlation import BITS
 from huref.registry.entry import Query
-from huref.registry.sketch import KEPT, PLANES, project
+from huref.registry.sketch import KEPT, project
 from huref.registry.stores import create_store, open_store
 from scripts.benchmark.registry.random_entries import (
     RECIPE,
@@ -35,16 +36,16 @@ from scripts.benchmark.registry.random_entries import (
 )
 
 NEIGHBOURS = 10
-BLOCK = 100  # entries turned into numbers at a time
-PART = 5_000  # sketches that scikit-learn is given at a time: 1 GB of float32
+BLOCK = 100  # entries unpacked at a time
+PART = 5_000  # sketches searched by scikit-learn at a time: 1 GB of float32
 ENGINES = ("huref folder", "huref LanceDB", "scikit-learn", "FAISS", "LanceDB")
-KINDS = ("sketches", "terms", "latents")  # what is searched by
+KINDS = ("sketches", "terms", "latents")  # kinds of queries
 Scores = NDArray[np.float64]
 Search = Callable[[Query], list[int]]
 
 
 def build(engine: str, what: str, count: int, place: Path) -> Search:
-    """Put entries into an engine (or open what was put there) and return its search."""
+    """Fill an engine with entries, or open it if it is filled, and return its search."""
     if engine.startswith("huref"):
         uri = str(place / "registry") + (".lance" if engine.endswith("LanceDB") else "")
         if Path(uri).exists():
@@ -54,8 +55,8 @@ def build(engine: str, what: str, count: int, place: Path) -> Search:
             store.add(entries(count))
 
         def search(query: Query) -> list[int]:
-            asked = Query(query.latent) if what == "latents" else query
-            return [int(match.entry.model) for match in store.search(asked, NEIGHBOURS)]
+            reduced = Query(query.latent) if what == "latents" else query
+            return [int(match.entry.model) for match in store.search(reduced, NEIGHBOURS)]
 
         return search
     if engine == "LanceDB":
@@ -76,7 +77,7 @@ def _build_faiss(what: str, count: int) -> Search:
 
 
 def _build_scikit(what: str, count: int) -> Search:
-    """Brute force over floats; over sketches part by part, as 20 GB of them would not fit."""
+    """Brute force over floats; sketches in parts, because as floats they take 20 GB."""
     from sklearn.neighbors import NearestNeighbors
 
     def fit(vectors: Vectors) -> Any:
@@ -99,7 +100,7 @@ def _build_scikit(what: str, count: int) -> Search:
 
 
 def _build_lance(what: str, count: int, place: Path) -> Search:
-    """A table of vectors alone, searched by LanceDB's own exact search."""
+    """A table of vectors with LanceDB's exact search."""
     import lancedb
     import pyarrow as pa
 
@@ -122,7 +123,7 @@ def _build_lance(what: str, count: int, place: Path) -> Search:
 
 
 def true_neighbours(what: str, count: int, queries: list[Query]) -> list[list[int]]:
-    """The exact answer, by float64 sums over all entries; `what` is one of KINDS, or "hamming"."""
+    """The exact neighbours by float64 sums; `what` is one of KINDS or "hamming"."""
     wanted = np.stack([_wanted(what, query) for query in queries])  # (queries, 6 or 1, d)
     scores = []
     for start in range(0, count, BLOCK):
@@ -141,21 +142,21 @@ def true_neighbours(what: str, count: int, queries: list[Query]) -> list[list[in
 
 
 def _wanted(what: str, query: Query) -> Scores:
-    """What a query's products are taken with, (terms, d)."""
+    """The query as the vectors (terms, d) that entries are multiplied by."""
     if what == "latents":
         return query.latent[None].astype(np.float64)
     if what != "terms":
         return signs(flat(query)).reshape(6, KEPT).astype(np.float64)
     assert query.terms is not None
     own = project(query.terms, np.ones(M, bool)).astype(np.float64)
-    # The registry rounds a model's coefficients, which is part of the score's definition.
-    step = 2 * np.abs(own).max(axis=1, keepdims=True) / (2**PLANES - 1)
+    # The definition of the score includes rounding of the model's coefficients.
+    step = 2 * np.abs(own).max(axis=1, keepdims=True) / (2**BITS - 1)
     rounded: Scores = (np.rint(own / step - 0.5) + 0.5) * step
     return rounded
 
 
 def measure_here(engine: str, what: str, count: int, place: Path) -> dict[str, object]:
-    """Build or open, then search, in this process."""
+    """Build or open an engine and search, in this process."""
     queries = make_queries(what, count)
     began = time.process_time()
     search = build(engine, what, count, place)
@@ -175,7 +176,7 @@ def measure_here(engine: str, what: str, count: int, place: Path) -> dict[str, o
 
 
 def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, object]:
-    """Build in one process and, where it is on disk, search in another; results are kept."""
+    """Build in one process and, if the engine is on disk, search in another; cached in folder."""
     place = folder / f"{engine}-{what if engine == 'LanceDB' else 'all'}-{count}".replace(" ", "-")
     kept = folder / f"result-{engine}-{what}-{count}.json".replace(" ", "-")
     if kept.exists():
@@ -186,13 +187,13 @@ def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, objec
     first = _in_process(engine, what, count, place)
     on_disk = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
     second = _in_process(engine, what, count, place) if on_disk else first
-    # The others count bits that differ, the registry takes the mean of the terms' correlations.
+    # Other engines count differing bits; the registry averages correlations of the terms.
     kind = "hamming" if what == "sketches" and not engine.startswith("huref") else what
     truth = folder / f"truth-{kind}-{count}.json"
     if not truth.exists():
         truth.write_text(json.dumps(true_neighbours(kind, count, make_queries(what, count))))
     pairs = zip(second["answers"], json.loads(truth.read_text()), strict=True)
-    found = [len(set(mine) & set(true)) for mine, true in pairs]
+    found = [len(set(answer) & set(true)) for answer, true in pairs]
     result = {
         "build": None if was_there else first["build"],
         "disk": on_disk or None,
@@ -207,17 +208,19 @@ def measure(engine: str, what: str, count: int, folder: Path) -> dict[str, objec
 
 
 def _in_process(engine: str, what: str, count: int, place: Path) -> dict[str, list[list[int]]]:
-    command = [sys.executable, sys.argv[0], "one", engine, what, str(count), "--work", str(place)]
+    command = [sys.executable, "-m", "scripts.benchmark", "registry", "one", engine, what]
+    command += [str(count), "--work", str(place)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, list[list[int]]] = json.loads(output.splitlines()[-1])
     return result
 
 
 def report(folder: Path, counts: list[int], kinds: list[str]) -> str:
-    """All measurements as Markdown tables, one for sketches and one for latents."""
+    """All measurements as Markdown tables, one for each kind of query."""
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     lines = [
-        f"CPU time, OMP_NUM_THREADS={threads}; {NEIGHBOURS} neighbours; entries made on the way."
+        f"CPU time, OMP_NUM_THREADS={threads}; {NEIGHBOURS} neighbours; build times include making "
+        "the entries."
     ]
     for what in kinds:
         head = [what, "models", "build", "disk", "peak building", "peak searching", "first query",
@@ -226,7 +229,7 @@ def report(folder: Path, counts: list[int], kinds: list[str]) -> str:
         for engine in ENGINES:
             for count in counts:
                 if what == "terms" and not engine.startswith("huref"):
-                    continue  # the others have no such search
+                    continue  # other engines cannot search by terms
                 result = measure(engine, what, count, folder)
                 cells = [engine, f"{count:,}", *_cells(result)]
                 lines.append("| " + " | ".join(cells) + " |")

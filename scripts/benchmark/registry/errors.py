@@ -1,4 +1,4 @@
-"""How far a sketch's ICS lies from that of the full terms, by its size."""
+"""Error of the ICS by a sketch against that of the full terms, by size of the sketch."""
 
 import math
 from collections.abc import Sequence
@@ -13,34 +13,41 @@ from torch import Tensor
 
 from huref.api.open import open_record
 from huref.lineage.similarity import compare_records
+from huref.registry.correlation import (
+    anchor_ratio,
+    correlate_sketches,
+    correlate_terms,
+    ics_deviation,
+    norm_ratio,
+)
 from huref.registry.entry import make_entry, make_query
 from huref.registry.matrices import from_entries
 from huref.registry.ranking import Ranking
-from huref.registry.sketch import (
-    KEPT,
-    correlate_sketches,
-    correlate_terms,
-    pack,
-    project,
-    reach,
-    spread,
-    strengthen,
-)
+from huref.registry.sketch import KEPT, pack, project
 from scripts.benchmark.registry.families import RHOS, M, draw_families, load_family, reorder
 
 SIZES = (1024, 2048, 4096, 8192, 16384)  # projections of each term
-ORDERS = 3  # of the anchors: as many samples of the projections for each pair
-EVEN = 0.3  # by how much the strengths of a term's rows differ at most; the zoo's models stay below
-LIMIT = 0.02  # what a sketch is to keep within
-PARTLY = 342  # shared anchors where not all are: two in three, as of tokenizers trained apart
+ORDERS = 3  # orders of the anchors for each pair, as samples of the projections
+EVEN = 0.3  # bound on `unevenness`; all models of the zoo are below it
+LIMIT = 0.02  # required accuracy
+PARTLY = 342  # two thirds of the anchors, as independently trained tokenizers share
 SHARED = (M, PARTLY)
 METHODS = ("model against sketch", "two sketches", "float32 in the same bytes")
-STRANGERS = 0.0  # stands for pairs of different families
+STRANGERS = 0.0  # nominal ICS of pairs of different families
 
 
 @dataclass(frozen=True)
 class Error:
-    """One estimate's error, and what it was an estimate of."""
+    """The error of one estimate.
+
+    Attributes:
+        even: whether `unevenness` is at most `EVEN`.
+        shared: number of shared anchors.
+        rho: nominal ICS.
+        kept: projections of each term.
+        method: one of `METHODS`.
+        error: estimate less exact ICS.
+    """
 
     even: bool
     shared: int
@@ -51,42 +58,45 @@ class Error:
 
 
 def unevenness(terms: Tensor) -> float:
-    """How much the strengths of a term's rows differ: deviation over mean, the largest of all."""
+    """Standard deviation over mean of the norms of a term's rows; the maximum over terms."""
     strengths = terms.norm(dim=-1)
     return float((strengths.std(dim=-1) / strengths.mean(dim=-1)).max())
 
 
 def exact_ics(a: Tensor, b: Tensor, used: NDArray[np.bool_]) -> float:
-    """The ICS of terms (2, 3, m, m) over some anchors, in float64."""
+    """ICS of terms (2, 3, m, m) over the used anchors, in float64."""
     flat = [t[:, :, used][:, :, :, used].reshape(6, -1).double() for t in (a, b)]
     x, y = (t - t.mean(dim=1, keepdim=True) for t in flat)
     return float(((x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1))).mean())
 
 
 def estimate(a: Tensor, b: Tensor, used: NDArray[np.bool_]) -> dict[tuple[int, str], float]:
-    """ICS of two models (2, 3, m, m) that share the used anchors, by size and method."""
+    """Estimated ICS of two models' terms (2, 3, m, m), by (kept, method)."""
     everything = np.ones(M, bool)
     count, largest = int(used.sum()), SIZES[-1]
-    own, mine, theirs = (
+    own, all_a, all_b = (
         project(t, anchors, largest) for t, anchors in ((a, used), (a, everything), (b, everything))
     )
-    factor, found = strengthen(a, used, everything), {}
+    factor, found = norm_ratio(a, used, everything), {}
     for kept in SIZES:
         part = own[:, :kept] / np.linalg.norm(own[:, :kept], axis=1, keepdims=True)
-        signs = pack(theirs[:, :kept])
+        signs = pack(all_b[:, :kept])
         by_terms = (factor * correlate_terms(part, signs[None])).mean()
-        by_signs = reach(count, M, M) * correlate_sketches(pack(mine[:, :kept]), signs[None]).mean()
+        by_signs = (
+            anchor_ratio(count, M, M)
+            * correlate_sketches(pack(all_a[:, :kept]), signs[None]).mean()
+        )
         few = kept // 32
-        x, y = mine[:, :few], theirs[:, :few]
+        x, y = all_a[:, :few], all_b[:, :few]
         products = (x * y).sum(axis=1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
-        by_floats = reach(count, M, M) * products.mean()
+        by_floats = anchor_ratio(count, M, M) * products.mean()
         for method, value in zip(METHODS, (by_terms, by_signs, by_floats), strict=True):
             found[kept, method] = float(np.clip(value, -1, 1))
     return found
 
 
 def measure_synthetic(folder: Path, families: int) -> list[Error]:
-    """Errors over synthetic families, each base with its relatives and with another family's."""
+    """Errors for synthetic bases with their relatives and with another family's base."""
     errors = []
     before: dict[bool, Tensor] = {}
     generator = torch.Generator().manual_seed(1)
@@ -106,7 +116,7 @@ def measure_synthetic(folder: Path, families: int) -> list[Error]:
 
 
 def _errors(a: Tensor, b: Tensor, shared: int, even: bool, rho: float) -> list[Error]:
-    """Errors of a pair; where the anchors are not shared, b has others of its tokens than a."""
+    """Errors of a pair of which only the first `shared` anchors have the same tokens."""
     used = np.arange(M) < shared
     place = torch.arange(M)
     place[shared:] = place[shared:].roll(1)
@@ -119,7 +129,7 @@ def _errors(a: Tensor, b: Tensor, shared: int, even: bool, rho: float) -> list[E
 
 
 def measure_zoo(zoo: Path) -> list[tuple[str, str, int, float, float]]:
-    """Names, shared anchors, ICS and sketch's ICS of every pair of the zoo's models, both ways."""
+    """Names, shared anchors, ICS and sketch's ICS of every ordered pair of the zoo's models."""
     folders = [p.parent for p in sorted(zoo.glob("*/*config.json")) if p.name != "manifest.json"]
     records = [open_record(str(folder)) for folder in dict.fromkeys(folders)]
     entries, rows = [make_entry(record) for record in records], []
@@ -133,14 +143,14 @@ def measure_zoo(zoo: Path) -> list[tuple[str, str, int, float, float]]:
 
 
 def theory(kept: int, method: str) -> float:
-    """Standard deviation of a stranger's ICS over so many projections of each term."""
+    """Theoretical standard deviation of a stranger's ICS by `kept` projections of each term."""
     if method == METHODS[2]:
         return 1 / math.sqrt(6 * kept // 32)
-    return spread(6 * kept, measured=method == METHODS[0])
+    return ics_deviation(6 * kept, measured=method == METHODS[0])
 
 
 def tabulate(errors: list[Error], shared: int, sizes: Sequence[int]) -> list[str]:
-    """The error curve as Markdown."""
+    """The errors by size as a Markdown table."""
     head = ["bytes", "projections", "compared", "rows", "theory, rho 0"]
     head += [f"rho {rho:g}" for rho in (STRANGERS, *RHOS)]
     head += ["95 %", "99 %", "largest", f"above {LIMIT}"]
@@ -171,8 +181,8 @@ def tabulate(errors: list[Error], shared: int, sizes: Sequence[int]) -> list[str
     return lines
 
 
-def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
-    """Both measurements as Markdown; the curve also as a picture."""
+def report(folder: Path, families: int, zoo: Path) -> str:
+    """Both measurements as Markdown."""
     errors = measure_synthetic(folder, families)
     lines = []
     for shared in SHARED:
@@ -180,10 +190,6 @@ def report(folder: Path, families: int, zoo: Path, picture: Path | None) -> str:
         sizes = SIZES if shared == M else (KEPT,)
         lines += [f"{shared} of {M} anchors shared, {pairs} pairs, root mean square error by the "
                   "nominal ICS:", "", *tabulate(errors, shared, sizes), ""]  # fmt: skip
-    if picture is not None:
-        from scripts.benchmark.registry.error_curve import draw
-
-        draw(errors, picture)
     rows = measure_zoo(zoo)
     away = np.array([found - exact for *_, exact, found in rows])
     lines += [

@@ -1,4 +1,4 @@
-"""Synthetic models for the registry's measurements, kept on disk so that a run can go on."""
+"""Synthetic families for the registry's measurements, kept on disk."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ M = 512
 
 
 def draw_families(folder: Path, count: int, relatives: bool) -> list[Path]:
-    """Files of synthetic families, each drawn from its own number; what is there is kept.
+    """Draw synthetic families, each seeded by its number, and return their files.
 
-    A file holds the base's terms (2, 3, m, m) and, with `relatives`, one relative's for each of
-    `RHOS`, stacked behind it.
+    Existing files are reused. A file holds stacked terms (n, 2, 3, m, m): the base's and, with
+    `relatives`, those of one relative for each of `RHOS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kind = "relatives" if relatives else "base"
@@ -39,17 +39,16 @@ def draw_families(folder: Path, count: int, relatives: bool) -> list[Path]:
 
 
 def load_family(path: Path) -> Tensor:
-    """Terms (1 or 1 + relatives, 2, 3, m, m) of a family."""
+    """Terms (n, 2, 3, m, m) of a family, the base first."""
     terms: Tensor = torch.load(path, weights_only=True)
     return terms
 
 
 def reorder(terms: Tensor, generator: torch.Generator) -> Tensor:
-    """The same terms with their anchors in another order.
+    """The terms with their anchors in a random order.
 
-    Whitening and flattening commute with a permutation, so this is what the same weights would
-    give with their tokens in other buckets: another model as far as any entry is concerned, and
-    another sample of entries for its sketch.
+    Whitening and flattening commute with a permutation. The result is that of the same weights with
+    tokens in other buckets: to a registry another model, and another sample for the sketch.
     """
     order = torch.randperm(terms.shape[-1], generator=generator)
     return terms[..., order[:, None], order]

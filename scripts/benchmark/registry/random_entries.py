@@ -1,4 +1,4 @@
-"""Random entries of a registry by number, and queries that resemble some of them."""
+"""Random entries of a registry, seeded by number, and queries that resemble some of them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,16 +12,16 @@ from huref.registry.entry import Entry, Query
 from huref.registry.sketch import KEPT, Codes
 
 QUERIES = 3
-FLIPPED = 0.35  # of a query's bits: the ICS to its entry is 0.45
+FLIPPED = 0.35  # share of a query's bits that differ from its entry: an ICS of 0.45
 M = 512
-# Its own, so that a newer encoder or decoder does not spoil what a run has kept.
+# A fixed recipe, so that intermediate results stay valid with a new encoder or decoder.
 RECIPE = replace(load_recipe()[0], name="benchmark", encoder="-", decoder="-")
 ANCHORS = np.arange(1, M + 1, dtype=np.uint32)
 Vectors = NDArray[np.float32]
 
 
 def make_entry(number: int) -> Entry:
-    """A random entry; all have one vocabulary, so that none can be skipped."""
+    """A random entry. All have the same vocabulary, so that a search reads each of them."""
     g = np.random.default_rng(number)
     return Entry(
         model=str(number),
@@ -37,7 +37,7 @@ def make_entry(number: int) -> Entry:
 
 
 def make_queries(what: str, count: int) -> list[Query]:
-    """A few of the entries under much noise; for "terms", models that resemble none."""
+    """Some of the entries with noise; for "terms", with terms that resemble no entry."""
     queries = []
     for number in np.linspace(0, count - 1, QUERIES).astype(int).tolist():
         entry, g = make_entry(number), np.random.default_rng(10**9 + number)
@@ -62,12 +62,12 @@ def signs(sketches: Codes) -> Vectors:
 
 
 def entries(count: int) -> Iterator[Entry]:
-    """So many of them."""
+    """The first `count` entries."""
     return map(make_entry, range(count))
 
 
 def packed(count: int) -> Codes:
-    """The sketches of all entries, (n, 6144) uint8."""
+    """The sketches of the first entries, (count, 6144) uint8."""
     codes = np.empty((count, 6 * KEPT // 8), np.uint8)
     for number, entry in enumerate(entries(count)):
         codes[number] = entry.sketch.reshape(-1)
@@ -75,7 +75,7 @@ def packed(count: int) -> Codes:
 
 
 def latents_of(count: int) -> Vectors:
-    """The latents of all entries as unit vectors, (n, 512)."""
+    """The latents of the first entries as unit vectors, (count, 512)."""
     return normalised(np.stack([entry.latent for entry in entries(count)]))
 
 

@@ -1,4 +1,4 @@
-"""How often `identify` finds a base for a model that has none."""
+"""How often `huref identify` finds a base for a model that descends from none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,40 +14,33 @@ from huref.invariants.anchors import Anchors
 from huref.invariants.record import Record
 from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import judge
+from huref.registry.anchor_codes import encode_anchors
 from huref.registry.chance import is_worth_reading, log10_stranger
+from huref.registry.correlation import anchor_ratio, correlate_terms, ics_deviation, norm_ratio
 from huref.registry.entry import make_entry
-from huref.registry.identify import ANSWERS, LEVEL, identify_record
-from huref.registry.sketch import (
-    KEPT,
-    Codes,
-    correlate_terms,
-    encode_anchors,
-    make_sketch,
-    project,
-    reach,
-    spread,
-    strengthen,
-)
+from huref.registry.identification import ANSWERS
+from huref.registry.identify import LEVEL, identify_record
+from huref.registry.sketch import KEPT, Codes, make_sketch, project
 from huref.registry.store import Store
 from huref.registry.stores import create_store
 from scripts.benchmark.registry.families import M, draw_families, load_family, reorder
 from scripts.benchmark.registry.random_entries import RECIPE
 
-KNOWN = 40  # families of the bases, as many of the strangers
-SHARED = (512, 300, 90)  # anchors that a stranger has in common with the bases
-PARTLY = 10  # of so many strangers one is also scored on fewer anchors
-CHECKED = 20  # strangers that go through `identify` itself, and bases of their registry
+KNOWN = 40  # families of bases; as many of strangers
+SHARED = (512, 300, 90)  # anchors shared by a stranger and the bases
+PARTLY = 10  # one in so many strangers is also scored on fewer anchors
+CHECKED = 20  # strangers also scored by `identify` itself, in a registry of as many bases
 
 
 def anchors_sharing(count: int) -> Anchors:
-    """Made-up anchors, of which the first so many are everybody's."""
+    """Invented anchors; the first `count` are the same in every model."""
     tokens = [b"everybody's %d" % i for i in range(count)]
     tokens += [b"of %d alone %d" % (count, i) for i in range(M - count)]
     return Anchors(tuple(tokens), tuple(range(M)))
 
 
 def draw(families: list[Path], orders: int, name: str, shared: int) -> Iterator[Record]:
-    """Models of some families, each in several orders of its anchors."""
+    """Records of the families' bases, each in several orders of its anchors."""
     for family in families:
         terms = load_family(family)[0]
         generator = torch.Generator().manual_seed(int(family.stem.rpartition("-")[2]))
@@ -64,19 +57,19 @@ def draw(families: list[Path], orders: int, name: str, shared: int) -> Iterator[
 
 
 def sketches_of(family: Path, orders: int) -> Codes:
-    """Sketches (orders, 6, 1024) of a family's base in new orders of its anchors."""
+    """Sketches (orders, 6, 1024) of a family's base in random orders of its anchors."""
     anchors = encode_anchors(anchors_sharing(M))
     drawn = draw([family], orders, "", M)
     return np.stack([make_sketch(r.terms, anchors) for r in drawn if r.terms is not None])
 
 
 def deviation_of(shared: int) -> float:
-    """Of a stranger's score on so many shared anchors."""
-    return reach(shared, M) * spread(6 * KEPT, measured=True)
+    """Standard deviation of a stranger's score on so many shared anchors."""
+    return anchor_ratio(shared, M) * ics_deviation(6 * KEPT, measured=True)
 
 
 def check(families: list[Path]) -> float:
-    """Largest difference between a score found here and the one that `identify` finds."""
+    """Largest difference between the scores computed here and those of `identify`."""
     with TemporaryDirectory() as folder:
         return _check(create_store(f"{folder}/registry", RECIPE), families)
 
@@ -96,17 +89,17 @@ def _check(store: Store, families: list[Path]) -> float:
 
 
 def score(terms: Tensor, sketches: Codes, shared: int) -> NDArray[np.float64]:
-    """The ICS of a stranger with all bases, (n,), on the anchors that it shares with them."""
-    held, used = np.ones(M, bool), np.arange(M) < shared
-    found = strengthen(terms, used, held) * correlate_terms(project(terms, used), sketches)
+    """ICS (n,) of a stranger with each base, on the anchors that they share."""
+    filled, used = np.ones(M, bool), np.arange(M) < shared
+    found = norm_ratio(terms, used, filled) * correlate_terms(project(terms, used), sketches)
     return np.asarray(found.mean(axis=1))
 
 
 def measure(folder: Path, bases: int, strangers: int) -> dict[int, list[float]]:
-    """By shared anchors, the best score of each stranger among the bases.
+    """By number of shared anchors, the best score of each stranger among the bases.
 
-    Bases and strangers come from different families; a family gives many models by new orders of
-    its anchors.
+    Bases and strangers are from different families. Each family gives many models by random orders
+    of its anchors.
     """
     families = draw_families(folder, 2 * KNOWN, relatives=False)
     sketches = np.concatenate([sketches_of(path, bases // KNOWN) for path in families[:KNOWN]])

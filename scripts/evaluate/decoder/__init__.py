@@ -1,1 +1,1 @@
-"""What a decoder is judged by: a regressor that knows the drawings, distances, sheets."""
+"""Evaluation of the decoder: a regressor of traits, measures, and contact sheets."""

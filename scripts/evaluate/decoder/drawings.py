@@ -1,7 +1,7 @@
-"""Drawings to judge by, kept in a folder of their own; none was ever trained on.
+"""Drawings for the evaluation, cached in a folder; none of them is used in training.
 
-Latents come from seeds that the training's shards do not use, so that a decoder cannot have seen
-them. Images are kept as uint8 of the side asked for, reduced from drawings of 128 px or more.
+Latents have seeds that the training's shards do not use. Images are uint8 of the requested size,
+reduced from drawings of 128 px or more.
 """
 
 from pathlib import Path
@@ -14,22 +14,22 @@ from tqdm import tqdm
 from huref.recipe import LATENT_SIZE
 from scripts.dogs.draw import draw, latent_basis
 
-SIDE = 64  # pixels on a side, of what the regressor sees
-FIRST_SEED = 1 << 40  # the training's shards are numbered from 0, its held-out one is 2^30
-CHUNK = 512  # drawings in a file
+SIDE = 64  # pixels on a side of the regressor's input
+FIRST_SEED = 1 << 40  # training shards are numbered from 0; the held-out shard is 2^30
+CHUNK = 512  # drawings per file
 
 Latents = NDArray[np.float64]
 Images = NDArray[np.uint8]
 
 
 def latents_of(seed: int, count: int) -> Latents:
-    """Latents (count, 512) of norm sqrt(512), of a seed that no training uses."""
+    """Latents (count, 512) of norm sqrt(512); no training uses these seeds."""
     z = np.random.default_rng(FIRST_SEED + seed).standard_normal((count, LATENT_SIZE))
     return np.asarray(z * np.sqrt(LATENT_SIZE) / np.linalg.norm(z, axis=1, keepdims=True))
 
 
 def relative_of(z: Latents, other: Latents, cosine: float) -> Latents:
-    """Latents (n, 512) at the given cosine from each of z, turned towards other (n, 512)."""
+    """Latents (n, 512) at the given cosine to z, in the plane of z and other (n, 512)."""
     across = other - z * (other * z).sum(1, keepdims=True) / np.square(z).sum(1, keepdims=True)
     across *= np.linalg.norm(z, axis=1, keepdims=True) / np.linalg.norm(
         across, axis=1, keepdims=True
@@ -38,7 +38,7 @@ def relative_of(z: Latents, other: Latents, cosine: float) -> Latents:
 
 
 def reduced(images: Images, side: int = SIDE) -> Images:
-    """Images (n, r, r, 3) as (n, side, side, 3), each pixel the mean of those it covers."""
+    """Reduce images (n, r, r, 3) to (n, side, side, 3) by averaging."""
     if images.shape[1] == side:
         return images
     resized = [Image.fromarray(i).resize((side, side), Image.Resampling.BOX) for i in images]
@@ -46,9 +46,9 @@ def reduced(images: Images, side: int = SIDE) -> Images:
 
 
 def drawings(folder: Path, name: str, z: Latents, side: int, basis_seed: int) -> Images:
-    """Drawings of latents (n, 512), (n, side, side, 3), drawn where they are not yet there.
+    """Drawings (n, side, side, 3) of latents (n, 512), cached by name.
 
-    A name stands for one sequence of latents; more of them later go on from what is there.
+    A name must always be used with the same sequence of latents; a longer sequence extends it.
     """
     basis = latent_basis(basis_seed)
     folder.mkdir(parents=True, exist_ok=True)

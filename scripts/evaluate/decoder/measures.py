@@ -1,8 +1,9 @@
-"""Figures of a decoder: fidelity, traits, Fréchet distance, smoothness, identification."""
+"""Measures of a decoder: fidelity, traits, Fréchet distance, smoothness, identification."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +16,21 @@ from scripts.evaluate.decoder.drawings import Images, Latents, latents_of, relat
 from scripts.evaluate.decoder.regressor import TRAITS, Array
 
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, finest scale first
-STEP = 3.0  # degrees between neighbours on a path
-SUBSTEPS = 6  # into which the steepest one is divided
+STEP = 3.0  # degrees between neighbouring latents on a path
+SUBSTEPS = 6  # parts of the steepest step
 Render = Callable[[str, Latents], Images]
 
 
 def to_colours(images: Images) -> Tensor:
-    """Images (n, r, r, 3) uint8 as colours (n, 3, r, r) in [-1, 1]."""
+    """Convert images (n, r, r, 3) uint8 to colours (n, 3, r, r) in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def fidelity(output: Images, target: Images) -> dict[str, float]:
     """PSNR in dB and multi-scale SSIM of pictures against the drawings of the same latents.
 
-    Under 160 px, where five scales do not fit an 11-pixel window, the four finest are used, with
-    their published weights scaled to the same sum.
+    Up to 160 px five scales do not fit the 11-pixel window; the four finest are used, with their
+    published weights scaled to the same sum.
     """
     made, drawn = to_colours(output), to_colours(target)
     weights = SSIM_WEIGHTS if output.shape[1] > 160 else SSIM_WEIGHTS[:4]
@@ -41,40 +42,40 @@ def fidelity(output: Images, target: Images) -> dict[str, float]:
 
 
 def explained(seen: Array, truth: Array) -> dict[str, float]:
-    """R^2 of each trait: how much of it the regressor sees in pictures (n, traits)."""
+    """R^2 of each trait, from predicted and true traits (n, traits)."""
     error, spread = np.square(seen - truth).mean(0), truth.var(0)
     return {name: float(1 - e / s) for name, e, s in zip(TRAITS, error, spread, strict=True)}
 
 
-def frechet(a: Array, b: Array) -> float:
-    """Fréchet distance of two sets of features (n, d), each taken as a Gaussian."""
+def frechet(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    """Fréchet distance of Gaussians fitted to two sets of features (n, d)."""
     first, second = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    # The trace of sqrt(cov_a cov_b) is that of the root of a symmetric matrix alike to it.
+    # cov_a cov_b is similar to root @ cov_b @ root, so their square roots have the same trace.
     mixed = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)).sum()
     shift = np.square(first.mean(0) - second.mean(0)).sum()
     return float(shift + np.trace(cov_a) + np.trace(cov_b) - 2 * mixed)
 
 
 def distances(a: NDArray[np.generic], b: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Root mean square difference of every a (n, ...) and every b (m, ...), (n, m)."""
+    """Root mean square differences (n, m) of every a (n, ...) and every b (m, ...)."""
     x, y = (np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in (a, b))
     squares = np.square(x).mean(1)[:, None] + np.square(y).mean(1)[None, :]
     return np.asarray(np.sqrt((squares - 2 * (x @ y.T) / x.shape[1]).clip(min=0)))
 
 
 def smoothness(render: Render, paths: int) -> dict[str, float | list[float]]:
-    """How far a picture (64 px) moves as its latent turns from 0 to 90 degrees.
+    """How far a picture (64 px) changes as its latent is rotated from 0 to 90 degrees.
 
     Returns:
-        curve: mean pixel distance to the start at 0, 15, ... 90 degrees, as a share of that of a
-            random pair.
-        monotone: share of steps of 3 degrees on the mean curve that lead further away.
-        steepest: largest step between neighbours, relative to its path's mean step; worst path.
-        abrupt: that step again in six of half a degree: the share that the largest of them has
-            of their sum. One sixth is even, one a jump.
+        curve: mean pixel distance to the start at 0, 15, ... 90 degrees, divided by that of random
+            pairs.
+        monotone: share of steps of 3 degrees that increase the mean distance to the start.
+        steepest: largest step divided by its path's mean step; maximum over paths.
+        abrupt: that step in six parts of half a degree: the largest part divided by their sum, 1/6
+            for equal parts and 1 for a jump.
     """
     starts, ends = latents_of(10, paths), latents_of(11, paths)
     angles = np.arange(0, 90 + STEP / 2, STEP)
@@ -100,23 +101,23 @@ def smoothness(render: Render, paths: int) -> dict[str, float | list[float]]:
 
 @dataclass(frozen=True)
 class Families:
-    """Bases (n), and for each cosine relatives in the order of their bases."""
+    """Bases (n, ...), and for each cosine their relatives in the same order, repeatedly."""
 
     base: NDArray[np.generic]
     relatives: Mapping[float, NDArray[np.generic]]
 
 
 def identification(families: Families, strangers: NDArray[np.generic]) -> dict[str, float]:
-    """Nearest base of each relative; and random pairs as near as relatives are.
+    """How often a relative's nearest base is its own, and how many random pairs are as near.
 
     Args:
-        families: pictures, or traits as read off them.
-        strangers: pictures or traits of unrelated latents, (m, ...).
+        families: pictures or predicted traits.
+        strangers: pictures or predicted traits (m, ...) of independent latents.
 
     Returns:
         For each cosine: `found`, the share of relatives whose nearest base is their own; `within`,
-        the distance below which 95 % of relatives lie, as a share of the median stranger's; and
-        `look_alikes`, the share of 10,000 random pairs at or under that distance.
+        the 95 % quantile of relatives' distances to their base, divided by the median distance of
+        random pairs; and `look_alikes`, the share of 10,000 random pairs up to that quantile.
     """
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, len(strangers), (2, 12_000))

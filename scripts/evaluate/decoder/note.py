@@ -1,10 +1,13 @@
-"""The figures of a decoder as a note in Markdown."""
+"""The report on a decoder in Markdown."""
 
 from pathlib import Path
 from typing import Any
 
-SHOWN_LOST = 0.1  # R^2 under which a trait is called lost, where the drawing shows it
-VISIBLE = 0.2  # R^2 from which the regressor counts as seeing a trait in drawings
+from scripts.dogs.digest import SOURCE_DIGESTS
+
+SHOWN_LOST = 0.1  # R^2 below which a trait that drawings show is reported as lost
+SOURCES = ", ".join(f"{old} for {new}" for old, new in SOURCE_DIGESTS.items())
+VISIBLE = 0.2  # R^2 from which a trait counts as visible in drawings
 
 
 def _share(value: float) -> str:
@@ -12,7 +15,7 @@ def _share(value: float) -> str:
 
 
 def _rate(value: float, pairs: float) -> str:
-    """A share of pairs that may be too small for a percentage."""
+    """A share of pairs as a count, since it may be too small for a percentage."""
     return f"{round(value * pairs):,} of {int(pairs):,}"
 
 
@@ -22,8 +25,8 @@ def _mean(values: dict[str, float], names: list[str]) -> float:
 
 def _reader(figures: dict[str, Any]) -> str:
     epochs = figures["epochs"]
-    network = f" and a small network, {epochs} epochs of it," if epochs else ""
-    return f"A linear read-out{network}"
+    network = f" and a small network ({epochs} epochs) predict" if epochs else " predicts"
+    return f"Ridge regression{network}"
 
 
 def _traits(figures: dict[str, Any]) -> list[str]:
@@ -33,11 +36,11 @@ def _traits(figures: dict[str, Any]) -> list[str]:
     lines = [
         "## Traits",
         "",
-        f"{_reader(figures)} learned to read the traits off drawings of 64 px. In drawings it was "
-        f"not trained on it sees {len(visible)} of {len(drawn)} traits (R² of {VISIBLE} or more); "
-        f"on those, mean R² is {_mean(drawn, visible):.2f} for drawings and "
-        f"{_mean(made, visible):.2f} for the decoder's pictures of the same latents. A negative R² "
-        "says that what the reader takes for the trait is something else.",
+        f"{_reader(figures)} the traits from drawings of 64 px. In held-out drawings "
+        f"{len(visible)} of {len(drawn)} traits are visible (R² of {VISIBLE} or more); their mean "
+        f"R² is {_mean(drawn, visible):.2f} for drawings and {_mean(made, visible):.2f} for the "
+        "decoder's pictures of the same latents. A negative R² means that the prediction responds "
+        "to something else in the pictures.",
         "",
         f"Lost (R² under {SHOWN_LOST}): {', '.join(lost) or 'none'}.",
         "",
@@ -47,7 +50,7 @@ def _traits(figures: dict[str, Any]) -> list[str]:
     for name in sorted(visible, key=lambda n: -drawn[n]):
         lines.append(f"| {name} | {drawn[name]:.2f} | {made[name] + 0:.2f} |")
     hidden = [name for name in drawn if name not in visible]
-    lines += ["", f"Not seen by the regressor even in drawings: {', '.join(hidden) or 'none'}."]
+    lines += ["", f"Not visible to the regressor in drawings: {', '.join(hidden) or 'none'}."]
     return lines
 
 
@@ -55,10 +58,10 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
     lines = [
         "## Telling families apart",
         "",
-        f"{figures['families']} bases; the nearest of them to each relative, by pixels at 64 px "
-        "and by the traits read off them (below). Look-alikes are random pairs no "
-        "further apart than 95 % of relatives at that cos z are from their base. The drawings' own "
-        "figures are what a perfect decoder would have.",
+        f"The nearest of {figures['families']} bases to each relative, by pixels at 64 px and by "
+        "predicted traits (below). Look-alikes are random pairs whose distance is at most the 95 % "
+        "quantile of the distances of relatives to their base at that cos z. A perfect decoder "
+        "would have the figures of the drawings.",
         "",
         "| pictures | compared by | 0.95: own base nearest | look-alikes "
         "| 0.8: own base nearest | look-alikes |",
@@ -71,21 +74,21 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
             cells += [_share(measured[f"found {cosine}"]), look_alikes]
         lines.append(f"| {' | '.join(cells)} |")
     blind = figures["blind"]
-    said = f"{blind['right']} of {blind['of']}" if blind else "not done yet for this decoder"
+    result = f"{blind['right']} of {blind['of']}" if blind else "not done for this decoder"
     return [
         *lines,
         "",
         "By eye: 20 relatives at cos z 0.8 (decoder-blind-relatives.png), shuffled, matched to 20 "
-        f"bases (decoder-blind-bases.png) by looking alone: **{said}**.",
+        f"bases (decoder-blind-bases.png) by a person: **{result}**.",
     ]
 
 
 def write_note(path: Path, figures: dict[str, Any]) -> None:
-    """Write the note; see `python -m scripts.evaluate decoder` for the figures."""
+    """Write the report from the figures of `scripts.evaluate.decoder.run.Measurement`."""
     smooth = figures["smoothness"]
     curve = ", ".join(f"{value:.2f}" for value in smooth["curve"])
     drawn_by = "" if figures["drawing"] == figures["trained_on"] else (
-        f" It was trained on an older drawing ({figures['trained_on']}), so everything below that "
+        f" It was trained on other drawings ({figures['trained_on']}), so everything below that "
         "refers to drawings is understated."
     )  # fmt: skip
     lines = [
@@ -94,7 +97,9 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         f"`checkpoints/decoder.safetensors`, {figures['resolution']} px, digest "
         f"{figures['decoder']}, trained on {figures['images']:,} drawings; by "
         f"`python -m scripts.evaluate decoder --epochs {figures['epochs']}`, against drawings "
-        f"{figures['drawing']}.{drawn_by} "
+        f"{figures['drawing']}.{drawn_by} The name of the drawings is a digest of their pixels. "
+        f"Decoders exported before carry a digest of source text instead: {SOURCES}, which drew "
+        "the same pixels. "
         "Sheets: decoder-random.png (36 dogs), decoder-families.png (12 families at cos z 0.95 to "
         "0.7), decoder-held-out.png (drawings above, the decoder below).",
         "",
@@ -102,13 +107,14 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         "| --- | ---: |",
         f"| PSNR against {figures['held_out']} held-out drawings | {figures['psnr']:.2f} dB |",
         f"| multi-scale SSIM | {figures['ms_ssim']:.3f} |",
-        f"| Fréchet distance to {figures['random']:,} drawings, in traits as read "
+        f"| Fréchet distance to {figures['random']:,} drawings, in predicted traits "
         f"| {figures['frechet']:.2f} |",
-        f"| the same between drawings and other drawings | {figures['frechet_floor']:.2f} |",
+        f"| the same between two sets of drawings | {figures['frechet_floor']:.2f} |",
         f"| pixel distance at 0, 15, ... 90 degrees between latents, random pair = 1 | {curve} |",
-        f"| steps of 3 degrees that lead away from the start | {_share(smooth['monotone'])} |",
-        f"| largest step, path's mean step = 1 | {smooth['steepest']:.2f} |",
-        "| that step in six: share of the largest (1/6: even, 1: a jump) "
+        "| steps of 3 degrees that increase the distance to the start "
+        f"| {_share(smooth['monotone'])} |",
+        f"| largest step, mean step of its path = 1 | {smooth['steepest']:.2f} |",
+        "| that step in six parts: share of the largest (1/6: equal, 1: a jump) "
         f"| {smooth['abrupt']:.2f} |",
         "",
         *_kinship(figures),

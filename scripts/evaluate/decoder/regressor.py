@@ -1,9 +1,9 @@
-"""A small network that reads a dog's traits off a picture of 64 px, trained on drawings alone.
+"""A small network that predicts a dog's traits from a picture of 64 px, trained on drawings.
 
-Applied to generated pictures it tells which traits the decoder shows, by name. What it reads is
-also a measure of likeness that knows what matters in these pictures. Two parts are added up: a
-linear read-out of the picture at 32 px, solved by ridge regression in seconds, which already sees
-most of what can be seen; and a convolutional network trained on what that leaves unexplained.
+Applied to generated pictures it measures which traits the decoder shows. Distances of predicted
+traits also measure the similarity of pictures. The prediction is the sum of two parts: ridge
+regression on the picture at 32 px, which explains most of the variance, and a convolutional network
+trained on the residual.
 """
 
 import math
@@ -22,7 +22,7 @@ from scripts.evaluate.decoder.drawings import SIDE, Images, Latents, drawings, l
 
 TRAITS = (*GROUPS, *SINGLES)
 FEATURES = 128
-COARSE = 32  # pixels on a side, of what the linear part sees
+COARSE = 32  # pixels on a side of the linear part's input
 RIDGE = 4e-3  # in squared colours; about 1 % of a pixel's variance
 TRAINING_SEED = 1
 BATCH = 64
@@ -33,7 +33,7 @@ Array = NDArray[np.float32]
 
 
 class Regressor(nn.Module):
-    """From pictures (n, 3, 64, 64) in [-1, 1] to traits (n, traits), about -1 to 1."""
+    """Maps pictures (n, 3, 64, 64) in [-1, 1] to traits (n, traits), about -1 to 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class Regressor(nn.Module):
                 nn.ReLU(),
             ]
             inputs = outputs
-        # Where something is matters as much as that it is there, so nothing is pooled.
+        # No pooling: positions matter.
         self.trunk = nn.Sequential(
             *layers,
             nn.Flatten(),
             nn.Linear(256 * 16, FEATURES, bias=False),
-            nn.BatchNorm1d(FEATURES),  # without it most features die early and never return
+            nn.BatchNorm1d(FEATURES),  # without it most features become zero early and stay so
             nn.GELU(),
         )
         self.head = nn.Linear(FEATURES, len(TRAITS))
@@ -78,7 +78,7 @@ class Regressor(nn.Module):
 
 
 def coarse(x: Tensor) -> Tensor:
-    """Pictures (n, 3, 64, 64) at 32 px, flat, (n, 3072) float32."""
+    """Reduce pictures (n, 3, 64, 64) to 32 px and flatten them, (n, 3072) float32."""
     return functional.avg_pool2d(x.float(), x.shape[-1] // COARSE).flatten(1)
 
 
@@ -89,13 +89,13 @@ def traits(z: Latents, basis_seed: int) -> Array:
 
 
 def to_input(images: Images) -> Tensor:
-    """Images (n, 64, 64, 3) uint8 as the regressor takes them."""
+    """Convert images (n, 64, 64, 3) uint8 to pictures (n, 3, 64, 64) in [-1, 1]."""
     colours = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     return (colours / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def load_regressor(folder: Path, basis_seed: int, images: int, epochs: int) -> Regressor:
-    """The regressor of a folder, trained first when it is not there; resumes where it stopped."""
+    """Load the regressor of a folder; train it first, or continue its training, if necessary."""
     path = folder / f"regressor-{basis_seed}-{images}-{epochs}.pt"
     torch.manual_seed(0)
     model = Regressor()
@@ -158,6 +158,6 @@ def _save(model: Regressor, optimiser: torch.optim.Optimizer, step: int, path: P
 
 @torch.inference_mode()
 def read_traits(model: Regressor, images: Images) -> Array:
-    """Traits (n, traits) that the regressor sees in images (n, 64, 64, 3)."""
+    """Predict traits (n, traits) from images (n, 64, 64, 3)."""
     starts = range(0, len(images), 256)
     return torch.cat([model(to_input(images[i : i + 256])) for i in starts]).numpy()

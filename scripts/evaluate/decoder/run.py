@@ -1,17 +1,16 @@
-"""Measures the decoder and draws sheets of it; writes docs/measured/decoder.md and its pictures.
+"""Measures the decoder and draws sheets; writes docs/measured/decoder.md and its pictures.
 
-    python -m scripts.evaluate decoder            # ten to fifteen minutes of one core, resumable
-    python -m scripts.evaluate decoder --epochs 0    # five: traits by the linear read-out alone
-    python -m scripts.evaluate decoder --quick    # one minute, for a look; writes no docs
-    python -m scripts.evaluate decoder --guesses "C A T ..."    # scores the blind test
+    python -m scripts.evaluate decoder               # 10 to 15 minutes of one core, resumable
+    python -m scripts.evaluate decoder --epochs 0    # 5 minutes: traits by ridge regression alone
+    python -m scripts.evaluate decoder --quick       # 1 minute: less of everything; writes no docs
+    python -m scripts.evaluate decoder --guesses "C A T ..."    # score the blind test
 
-Everything that takes long is kept in runs/evaluate-decoder and found again: drawings and the
-regressor by the drawing's digest, pictures by the decoder's. The blind test is for people: look at
-blind-bases.png and blind-relatives.png in that folder, match them, and pass the letters of
-relatives 1 to 20 with --guesses before opening blind-answers.json.
+Intermediate results are cached in runs/evaluate-decoder: drawings and regressor by the digest of
+the drawings, pictures by that of the decoder. For the blind test, look at blind-bases.png and
+blind-relatives.png in that folder, match them by eye, and pass the letters of relatives 1 to 20
+with --guesses. The solution is in blind-answers.json.
 """
 
-import argparse
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,8 @@ import torch
 from tqdm import tqdm
 
 from huref.decoder.render import Decoder, load_decoder
-from scripts import ROOT
-from scripts.decoder.shards import drawing_digest
+from scripts import ROOT, make_parser
+from scripts.dogs.digest import drawing_digest, drawing_of
 from scripts.evaluate.decoder import measures, sheets
 from scripts.evaluate.decoder.drawings import (
     SIDE,
@@ -37,14 +36,14 @@ from scripts.evaluate.decoder.drawings import (
 from scripts.evaluate.decoder.note import write_note
 from scripts.evaluate.decoder.regressor import Array, load_regressor, read_traits, traits
 
-CHUNK = 64  # pictures rendered between two saves
+CHUNK = 64  # pictures rendered between saves
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Sample sizes of the measurement."""
 
-    training: int  # drawings that the regressor learns from
+    training: int  # drawings to train the regressor on
     epochs: int
     held_out: int
     random: int
@@ -58,15 +57,15 @@ QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
 COSINES = (0.95, 0.8)
 
 
-class Gallery:
-    """Pictures of a decoder at 64 px, rendered once and kept."""
+class PictureCache:
+    """Pictures of a decoder at 64 px, cached in a folder."""
 
     def __init__(self, decoder: Decoder, folder: Path) -> None:
         self.decoder, self.folder = decoder, folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def render(self, name: str, z: Latents) -> Images:
-        """Pictures (n, 64, 64, 3) of latents (n, 512); a name stands for one set of latents."""
+        """Pictures (n, 64, 64, 3) of latents (n, 512); each name is for one sequence of latents."""
         path = self.folder / f"{name}-{len(z)}.npy"
         done = np.load(path) if path.exists() else np.empty((0, 64, 64, 3), np.uint8)
         starts = range(len(done), len(z), CHUNK)
@@ -84,26 +83,26 @@ class Gallery:
 
 
 class Measurement:
-    """One decoder against the drawings it was distilled from."""
+    """The measurement of one decoder against drawings."""
 
     def __init__(self, decoder: Decoder, runs: Path, size: Size) -> None:
         self.decoder, self.size = decoder, size
         self.training = decoder.metadata.get("training", {})
         self.basis_seed = self.training.get("config", {}).get("basis_seed", 0)
         self.drawn = runs / drawing_digest()
-        self.gallery = Gallery(decoder, runs / decoder.digest[:12])
+        self.gallery = PictureCache(decoder, runs / decoder.digest[:12])
 
     def drawings(self, name: str, z: Latents, side: int = SIDE) -> Images:
-        """Drawings (n, side, side, 3) of latents (n, 512), kept under a name."""
+        """Drawings (n, side, side, 3) of latents (n, 512), cached by name."""
         return drawings(self.drawn, name, z, side, self.basis_seed)
 
     def run(self) -> dict[str, Any]:
-        """All figures, as a JSON object; see `decoder_evaluation.measures`."""
+        """All figures as a JSON object; see `scripts.evaluate.decoder.measures`."""
         figures: dict[str, Any] = {
             "decoder": self.decoder.digest[:12],
             "resolution": self.decoder.resolution,
             "drawing": drawing_digest(),
-            "trained_on": self.training.get("drawing"),
+            "trained_on": drawing_of(self.training.get("drawing")),
             "images": self.training.get("images", 0),
             "held_out": self.size.held_out,
             "random": self.size.random,
@@ -117,7 +116,7 @@ class Measurement:
         return figures | self.traits() | self.kinship()
 
     def fidelity(self) -> dict[str, float]:
-        """Figures at the decoder's own resolution, and a sheet of both."""
+        """Fidelity at the decoder's resolution; also writes the sheet of held-out drawings."""
         z = latents_of(2, self.size.held_out)
         target = self.drawings("2", z, self.decoder.resolution)
         made = self.gallery.draw(z)
@@ -126,11 +125,11 @@ class Measurement:
         return measures.fidelity(made, target)
 
     def seen(self, images: Images) -> Array:
-        """Traits (n, traits) that the regressor sees."""
+        """Predicted traits (n, traits) of images."""
         return read_traits(self.regressor, images)
 
     def traits(self) -> dict[str, Any]:
-        """R^2 by trait, and the Fréchet distance; for the drawings themselves too."""
+        """R^2 by trait and Fréchet distance, for pictures and for drawings."""
         z, other = latents_of(3, self.size.random), latents_of(4, self.size.random)
         truth = traits(z, self.basis_seed)
         made = self.seen(self.gallery.render("random", z))
@@ -144,7 +143,7 @@ class Measurement:
         }
 
     def kinship(self) -> dict[str, Any]:
-        """Identification of relatives and look-alikes, for pictures and for drawings."""
+        """Identification of relatives, for pictures and for drawings."""
         bases, count = latents_of(5, self.size.families), self.size.per_family
         latents = {"bases": bases}
         for i, cosine in enumerate(COSINES):
@@ -154,7 +153,7 @@ class Measurement:
         figures = {}
         for kind, show in (("decoder", self.gallery.render), ("drawings", self.drawings)):
             images = {name: show(name, z) for name, z in latents.items()}
-            # The drawings of the random latents are already there, under the name of their seed.
+            # Drawings of these latents are cached under the name of their seed.
             apart = show("random" if kind == "decoder" else "3", strangers)
             for measure, change in (("pixels", np.asarray), ("traits", self.seen)):
                 relatives = {c: change(images[f"relatives-{c}"]) for c in COSINES}
@@ -165,15 +164,17 @@ class Measurement:
 
 
 def main() -> None:
-    """Measure and write, as the command line asks."""
-    parser = argparse.ArgumentParser(description="Measure the decoder and draw sheets of it.")
+    """Measure and write the report and the sheets."""
+    parser = make_parser(__doc__)
     parser.add_argument("--decoder", type=Path, default=ROOT / "checkpoints/decoder.safetensors")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/evaluate-decoder")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "measured")
-    parser.add_argument("--quick", action="store_true", help="little of everything; no docs")
-    parser.add_argument("--epochs", type=int, help="of the regressor's network; 0: linear only")
-    parser.add_argument("--guesses", help="letters of the blind test's relatives 1 to 20")
-    parser.add_argument("--blind-seed", type=int, default=0, help="another seed, other dogs")
+    parser.add_argument("--quick", action="store_true", help="small samples; writes no docs")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of the regressor's network; 0: ridge regression only"
+    )
+    parser.add_argument("--guesses", help="letters for relatives 1 to 20 of the blind test")
+    parser.add_argument("--blind-seed", type=int, default=0, help="seed of the blind test's dogs")
     options = parser.parse_args()
     decoder = load_decoder(options.decoder)
     folder = options.runs / decoder.digest[:12]
@@ -183,7 +184,7 @@ def main() -> None:
         right, of = sheets.score_blind_test(blind, options.guesses)
         score.write_text(json.dumps({"right": right, "of": of, "guesses": options.guesses}))
         print(f"{right} of {of} relatives were matched to their own base")
-    gallery = Gallery(decoder, folder)
+    gallery = PictureCache(decoder, folder)
     if not (blind / "blind-answers.json").exists():
         sheets.draw_blind_test(gallery.draw, blind, options.blind_seed)
     size = QUICK if options.quick else FULL

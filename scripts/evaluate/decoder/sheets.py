@@ -1,4 +1,4 @@
-"""Sheets to look at: random dogs, families, drawings beside pictures, and a blind test."""
+"""Contact sheets: random dogs, families, drawings and pictures, and a blind test."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def draw_sheets(draw: Draw, folder: Path) -> None:
 
 
 def draw_comparison(path: Path, drawn: Images, made: Images) -> None:
-    """Drawings, and below each the picture of the same latent: 3 x 8 of them."""
+    """Write 3 x 8 drawings, and below each the decoder's picture of the same latent."""
     rows: list[NDArray[np.uint8]] = []
     for start in (0, 8, 16):
         rows += [*drawn[start : start + 8], *made[start : start + 8]]
@@ -42,9 +42,9 @@ def draw_comparison(path: Path, drawn: Images, made: Images) -> None:
 
 
 def draw_blind_test(draw: Draw, folder: Path, seed: int) -> None:
-    """Write blind-bases.png, blind-relatives.png and, not to be opened yet, blind-answers.json.
+    """Write blind-bases.png, blind-relatives.png and the solution, blind-answers.json.
 
-    Relatives have cos z 0.8. The answers map each relative's number to its base's letter.
+    Relatives have cos z 0.8. The solution maps each relative's number to its base's letter.
     """
     base = latents_of(30 + 2 * seed, BLIND)
     relatives = relative_of(base, latents_of(31 + 2 * seed, BLIND), BLIND_KINSHIP)
@@ -58,10 +58,10 @@ def draw_blind_test(draw: Draw, folder: Path, seed: int) -> None:
 
 
 def score_blind_test(folder: Path, guesses: str) -> tuple[int, int]:
-    """Right guesses and their number; `guesses` are letters for relatives 1, 2, ... in order."""
+    """Numbers of right guesses and of guesses; `guesses` has the letter of each relative."""
     answers = json.loads((folder / "blind-answers.json").read_text())
     letters = [letter for letter in guesses.upper() if letter in LETTERS]
     if len(letters) != BLIND:
-        raise SystemExit(f"{len(letters)} guesses; give {BLIND} letters, one for each relative")
+        raise SystemExit(f"{len(letters)} guesses; give {BLIND} letters, one per relative")
     right = sum(answers[str(i + 1)] == letter for i, letter in enumerate(letters))
     return right, BLIND

@@ -1,1 +1,1 @@
-"""How the encoder is measured: codes to compare, pieces of work, figures and tables."""
+"""Evaluation of the encoder: codes that are compared, pieces of work, figures and tables."""

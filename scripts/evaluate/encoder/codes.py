@@ -1,7 +1,7 @@
-"""The codes that are measured: the encoder, and what it is compared with.
+"""The codes that are compared: the encoder and other maps from terms to latents.
 
-A code works in two steps. `prepare` commutes with an order of the anchors and is done once for
-a model; `finish` is done for each of its orders.
+A code has two steps. `prepare` commutes with permutations of the anchors and is computed once per
+model; `finish` is computed for each order of the anchors.
 """
 
 import math
@@ -19,18 +19,21 @@ from huref.encoder.network import FingerprintCNN, build_network
 from huref.invariants.terms import standardise
 from huref.recipe import LATENT_SIZE
 
-FEW = 4  # orders of a family's anchors for a code that costs much or differs little
+FEW = 4  # orders of the anchors for codes that are expensive or less important
 
 
 @dataclass(frozen=True)
 class Code:
-    """From terms to latents, and how much of the data it is measured on.
+    """A map from terms to latents, and the amount of data that it is measured on.
 
-    prepare: terms (n, 2, 3, m, m) to (n, channels, m, m). finish: these to latents (n, 512).
-    orders: of a family's anchors, on the grid and elsewhere. strangers: orders in which it is
-    given the unrelated models; 0 for not at all. mixtures: orders in which it is given inputs of
-    exact correlation. linear: the latent of a sum is the sum of the latents, so these need not be
-    encoded one by one. reorder: what was prepared, put into an order of the anchors.
+    Attributes:
+        prepare: maps terms (n, 2, 3, m, m) to (n, channels, m, m).
+        finish: maps these to latents (n, 512).
+        orders: numbers of orders of a family's anchors, at correlated weights and elsewhere.
+        strangers: orders of the anchors of unrelated models; 0: they are not encoded.
+        mixtures: orders of the anchors of inputs of exact correlation.
+        linear: the latent of a sum is the sum of latents, so sums need not be encoded.
+        reorder: permutes the anchors of a prepared model.
     """
 
     prepare: Callable[[Tensor], Tensor]
@@ -42,16 +45,16 @@ class Code:
     reorder: Callable[[Tensor, Tensor], Tensor] = permute_anchors
 
     def __call__(self, terms: Tensor) -> Tensor:
-        """Terms (n, 2, 3, m, m) to latents (n, 512)."""
+        """Map terms (n, 2, 3, m, m) to latents (n, 512)."""
         return self.finish(self.prepare(terms))
 
 
 class OrthogonalProjection:
-    """A random projection with orthonormal rows, of `channels` planes (m, m).
+    """A random projection with orthonormal rows of `channels` planes (m, m) to 512 numbers.
 
-    Each entry's sign is flipped at random; then every latent is a random row of a Hadamard matrix
-    on the left times another on the right, no pair twice, summed over the planes. (A dense matrix
-    of this size would hold 805 million numbers.) m is a power of two and 128 at least.
+    The sign of each entry is flipped at random. Every latent number is a bilinear form with a
+    random row of a Hadamard matrix on each side, summed over the planes; no pair of rows is used
+    twice. (A dense matrix would hold 805 million numbers.) m is a power of two, at least 128.
     """
 
     def __init__(self, channels: int, anchors: int = 512, seed: int = 0) -> None:
@@ -62,7 +65,7 @@ class OrthogonalProjection:
         hadamard /= math.sqrt(anchors)
         size = (channels, anchors, anchors)
         self._signs = torch.randint(0, 2, size, generator=generator) * 2.0 - 1
-        # Each row on the left serves four latents, which saves three quarters of the work.
+        # Each left row is used for four numbers, which saves three quarters of the work.
         left, right = (
             torch.stack([torch.randperm(anchors, generator=generator) for _ in range(channels)])
             for _ in range(2)
@@ -72,29 +75,30 @@ class OrthogonalProjection:
         self._right = hadamard[right].view(channels, LATENT_SIZE // 4, 4, anchors)
 
     def __call__(self, planes: Tensor) -> Tensor:
-        """Planes (n, channels, m, m) of unit variance to latents (n, 512)."""
+        """Map planes (n, channels, m, m) of unit variance to latents (n, 512)."""
         rows = self._left @ (planes * self._signs)
         latents = torch.einsum("nclm,clkm->nlk", rows, self._right).flatten(1)
         return latents / math.sqrt(planes.shape[1])
 
 
 def row_means(terms: Tensor) -> Tensor:
-    """The mean of every row, (n, 6, m, 1), of terms (n, 2, 3, m, m)."""
+    """Means (n, 6, m, 1) of the rows of terms (n, 2, 3, m, m)."""
     return terms.flatten(1, 2).mean(dim=-1, keepdim=True)
 
 
 def reorder_rows(means: Tensor, order: Tensor) -> Tensor:
-    """Rows (..., m, any) of a model whose anchors stand in another order."""
+    """Permute the anchors of rows (..., m, any)."""
     return means[..., order, :]
 
 
 def mean_pooling(means: Tensor) -> Tensor:
-    """HuRef's other feature: the flattened terms in 512 equal parts, each part's mean.
+    """HuRef's other feature: the means of 512 equal parts of the flattened terms.
 
-    Not linear in practice: rows of whitened terms sum to zero, so that their means are rounding.
+    It is not linear in practice: rows of whitened terms sum to zero, so their means are rounding
+    errors.
 
     Args:
-        means: of the rows, (n, 6, m, 1); a part is some of the rows.
+        means: means of the rows, (n, 6, m, 1); a part consists of whole rows.
 
     Returns:
         (n, 512), standardised.
@@ -106,12 +110,12 @@ def mean_pooling(means: Tensor) -> Tensor:
 
 
 def stacked(terms: Tensor) -> Tensor:
-    """Terms (n, 2, 3, m, m), standardised, as planes (n, 6, m, m)."""
+    """Standardise terms (n, 2, 3, m, m) and return them as planes (n, 6, m, m)."""
     return standardise(terms).flatten(1, 2)
 
 
 def _added(terms: Tensor) -> Tensor:
-    """The blocks added, of unit variance: (n, 3, m, m)."""
+    """The sum of both blocks, scaled to unit variance: (n, 3, m, m)."""
     added = standardise(terms).sum(dim=1)
     power = added.square().mean(dim=(1, 2, 3), keepdim=True)
     planes: Tensor = added * power.rsqrt()
@@ -119,10 +123,10 @@ def _added(terms: Tensor) -> Tensor:
 
 
 def _without(path: Path, part: str) -> FingerprintCNN:
-    """An encoder with a kind of its layers taken out."""
+    """The encoder without its layers of one kind."""
     network = load_encoder(path).network
     if not isinstance(network, FingerprintCNN):
-        raise SystemExit(f"{path}: not the network that huref ships")
+        raise SystemExit(f"{path}: not the architecture of the shipped encoder")
     for name, module in list(network.named_modules()):
         if type(module).__name__.lower() == part:
             parent, _, leaf = name.rpartition(".")
@@ -131,7 +135,7 @@ def _without(path: Path, part: str) -> FingerprintCNN:
 
 
 def _paper(path: Path, **amount: Any) -> Code:
-    """The published CNN; it reads the first anchors, which orders of all of them put there."""
+    """The published CNN, which reads the first anchors of each order."""
     made = load_encoder(path)
     read, network = made.anchors, made.network
     return Code(stacked, lambda planes: network.finish(planes[..., :read, :read]), **amount)
@@ -140,15 +144,15 @@ def _paper(path: Path, **amount: Any) -> Code:
 def make_codes(
     path: Path, paper: Path | None, orders: tuple[int, int], strangers: int, mixtures: int
 ) -> dict[str, Code]:
-    """The encoder and by name what it is compared with.
+    """The encoder and the codes that it is compared with, by name.
 
     Args:
-        path: the encoder.
-        paper: an encoder of the published architecture, if there is one.
-        orders: of a family's anchors, for the encoder on the grid and for what takes most of
-            them elsewhere.
-        strangers: orders of the unrelated models' anchors.
-        mixtures: orders of the anchors in inputs of exact correlation.
+        path: file of the encoder.
+        paper: file of an encoder of the published architecture, or None.
+        orders: orders of a family's anchors: for the encoder at correlated weights, and for the
+            other points and codes.
+        strangers: orders of the anchors of unrelated models.
+        mixtures: orders of the anchors of inputs of exact correlation.
     """
     made = load_encoder(path)
     torch.manual_seed(made.metadata["seed"])

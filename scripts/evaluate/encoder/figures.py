@@ -1,4 +1,4 @@
-"""Figures of merit from latents."""
+"""Figures computed from latents."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ def kolmogorov(distribution: Tensor) -> Tensor:
     """Asymptotic p-values of the Kolmogorov-Smirnov test.
 
     Args:
-        distribution: (n, k), the assumed distribution function at the values.
+        distribution: (n, k), the values of the assumed distribution function at the samples.
 
     Returns:
         (k,) p-values.
@@ -28,12 +28,12 @@ def kolmogorov(distribution: Tensor) -> Tensor:
     k = torch.arange(1, 101, dtype=torch.float64)[:, None]
     signs = torch.where(k % 2 == 1, 2.0, -2.0)
     series: Tensor = (signs * torch.exp(-2 * k.square() * scaled.square())).sum(dim=0)
-    # Where the series has not converged the distance is tiny and the p-value 1.
+    # At tiny distances the series does not converge; the p-value is 1.
     return torch.where(scaled < 0.2, 1.0, series.clamp(0, 1))
 
 
 def gaussianity(latents: Tensor) -> dict[str, float]:
-    """How far latents (n, 512) over n models are from N(0, I)."""
+    """Tests of latents (n, 512) of n models against N(0, I)."""
     n, dimensions = latents.shape
     z = latents.double()
     per_dimension = kolmogorov(torch.special.ndtr(z))
@@ -55,13 +55,12 @@ def gaussianity(latents: Tensor) -> dict[str, float]:
 
 
 def strangers(latents: Tensor, least: int) -> dict[str, float]:
-    """Cosines between models of different draws.
+    """Cosines between independently drawn models.
 
     Args:
         latents: (draws, orders, 512).
-        least: pairs wanted; as many orders of each draw are taken as that needs. An order makes
-            another model to a code, but no independent one, so pairs within a draw are left out
-            and reported by themselves.
+        least: required number of pairs; it determines how many orders of each draw are used.
+            Orders of one draw are not independent, so their pairs are reported separately.
     """
     draws, orders, _ = latents.shape
     taken = min(orders, math.ceil((1 + math.sqrt(1 + 8 * least)) / 2 / draws))
@@ -84,22 +83,22 @@ def strangers(latents: Tensor, least: int) -> dict[str, float]:
 
 
 def expected_share(pairs: int) -> str:
-    """What independent Gaussian codes would have above `LOOK_ALIKE`."""
+    """Share and number of pairs above `LOOK_ALIKE` for independent Gaussian latents."""
     share = math.erfc(LOOK_ALIKE * math.sqrt(512) / math.sqrt(2))
     return f"{share:.1e}, {share * pairs:.0f} pairs"
 
 
 def cosines_at(family: dict[str, Any], code: str, origin: str, point: str) -> Tensor:
-    """Cos z (orders,) of a family's models at two points, in the orders that both have."""
+    """Cos z (orders,) of a family's models at two points, over their common orders."""
     a, b = (family["latents"][code][name] for name in (origin, point))
     count = min(len(a), len(b))
     return torch.cosine_similarity(a[:count], b[:count])
 
 
 def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, float]]:
-    """Cos z at every point: mean, its standard error between families, spread, least, ICS.
+    """Statistics of cos z at every point: mean, standard error, spread, minimum, ICS.
 
-    Orders of one family are not independent models, so errors are taken between families.
+    Orders of one family are not independent, so standard errors are computed between families.
     """
     found = {}
     for point in (*map(str, GRID), *AFTER, FREQUENT[1]):
@@ -107,7 +106,7 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
         origin = FREQUENT[0] if point == FREQUENT[1] else "base"
         cosines = [cosines_at(f, code, origin, point) for f in seen]
         rho = torch.tensor([f["ics"][point] for f in seen])
-        off = [seen_here - one for seen_here, one in zip(cosines, rho, strict=True)]
+        off = [cosine - ics for cosine, ics in zip(cosines, rho, strict=True)]
         every = torch.cat(cosines)
         means = torch.stack([o.mean() for o in off])
         found[point] = {
@@ -123,7 +122,7 @@ def at_points(families: list[dict[str, Any]], code: str) -> dict[str, dict[str, 
 
 
 def at_mixtures(mixtures: list[dict[str, Any]], code: str) -> dict[float, dict[str, float]]:
-    """Cos z of inputs of exact correlation: mean, its error between families, spread, pairs."""
+    """Statistics of cos z by exact correlation: mean, standard error, spread, pairs."""
     seen = [one[code] for one in mixtures if code in one]
     found = {}
     for rho in GRID:
@@ -139,7 +138,7 @@ def at_mixtures(mixtures: list[dict[str, Any]], code: str) -> dict[float, dict[s
 
 
 def by_habit(families: list[dict[str, Any]], code: str, point: str) -> dict[str, list[float]]:
-    """For each habit: families, their mean ICS at a point and their mean cos z."""
+    """For each habit: number of families, their mean ICS and mean cos z at a point."""
     found: dict[str, list[list[float]]] = {}
     for family in (f for f in families if code in f["latents"]):
         cosine = float(cosines_at(family, code, "base", point).mean())
@@ -152,7 +151,7 @@ def by_habit(families: list[dict[str, Any]], code: str, point: str) -> dict[str,
 
 
 def gain(families: list[dict[str, Any]], code: str, other: str, point: str) -> tuple[float, float]:
-    """Mean of cos z by one code less that by another, on the same pairs, and its error."""
+    """Mean difference of cos z between two codes on the same pairs, and its standard error."""
     differences = []
     for family in families:
         if all(point in family["latents"].get(name, {}) for name in (code, other)):

@@ -1,6 +1,6 @@
-"""The work in pieces, each a file that is made once: families, strangers, real models.
+"""The work, cut into pieces that are saved as files: mixtures, families, strangers, real models.
 
-Latents are kept, not only figures, so that the tables can be made anew without the work.
+Latents are saved, so that tables can be recomputed.
 """
 
 import math
@@ -19,51 +19,51 @@ from huref.invariants.terms import flatten, standardise
 from scripts.evaluate.encoder.codes import Code
 
 GRID = tuple(round(0.1 * i, 1) for i in range(11))
-AFTER = (*ACCIDENTS, "swapped")  # what happens to a base
-FREQUENT = ("frequent a", "frequent b")  # two unrelated models with directions in common
+AFTER = (*ACCIDENTS, "swapped")  # changes of a base
+FREQUENT = ("frequent a", "frequent b")  # two unrelated models with common directions
 WIDTHS = [64, 96, 192, 384, 768, 1024, 2048, 4096]  # the encoder trains on three of them
 SEED = 20_240_601
-CHUNK = 12  # strangers a piece; they share one set of embeddings, each in an order of its own
+CHUNK = 12  # strangers per piece; they share embeddings, in different orders
 Latents = dict[str, Tensor]  # point -> (orders, 512)
 UNEVEN = 0.5  # coefficient of variation of the rows' energy
 
 
 @dataclass(frozen=True)
 class Work:
-    """One piece: where it goes, and what makes it."""
+    """One piece: its file and the function that computes it."""
 
     path: Path
     make: Callable[[], Any]
 
     def run(self) -> None:
-        """Make the piece; the file appears whole or not at all."""
+        """Compute the piece and write it atomically."""
         value = self.make()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
             torch.save(value, temporary)
 
 
-def asked(rho: float) -> float:
-    """What to ask of the factors so that about `rho` is left when spectra were flattened."""
+def nominal(rho: float) -> float:
+    """Correlation of factors that gives an ICS of about `rho` after flattening."""
     return rho + 0.15 * rho * (1 - rho)
 
 
 def habits(family: Family, base: Tensor) -> list[str]:
-    """What is not ideal about a family, from its shape and its base's terms (2, 3, m, m)."""
+    """Names of a family's deviations from the ideal, from its shape and base terms (2, 3, m, m)."""
     energy = standardise(base).square().mean(dim=-1)
     variation = float((energy.std(dim=-1) / energy.mean(dim=-1)).mean())
-    said = {
+    present = {
         "heavy-tailed weights": family.shape.heavy,
         "steep spectrum": family.shape.decay > 0.3,
         "narrow (64 or 96)": family.shape.width <= 96,
         "uneven rows": variation > UNEVEN,
         "empty buckets": float((energy[0, 0] < 1e-6).double().mean()) > 0.05,
     }
-    return [name for name, is_so in said.items() if is_so] or ["none of these"]
+    return [name for name, is_present in present.items() if is_present] or ["none of these"]
 
 
 def encode(code: Code, terms: Tensor, orders: list[Tensor]) -> Tensor:
-    """Latents (orders, 512) of a model (2, 3, m, m) with its anchors in each of the orders."""
+    """Latents (orders, 512) of terms (2, 3, m, m) with the anchors in each of the orders."""
     prepared = code.prepare(terms[None])[0]
     return torch.cat(
         [
@@ -76,19 +76,20 @@ def encode(code: Code, terms: Tensor, orders: list[Tensor]) -> Tensor:
 def with_common_directions(
     a: Tensor, b: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Terms of two models after both gained eight directions in common, four times their energy.
+    """Add eight common directions, of four times their energy, to the terms of two models.
 
-    Token frequency does that to trained models. Spectra are flattened again, as in every model.
+    In trained models token frequency has this effect. Spectra are flattened afterwards, as in every
+    model.
     """
     m = a.shape[-1]
     left, right = (torch.randn(2, 3, m, 8, generator=generator) for _ in range(2))
     common = 2 * standardise(left @ right.mT)
-    there = [flatten(common.masked_fill(t == 0, 0.0) + standardise(t)) for t in (a, b)]
-    return there[0], there[1]
+    changed = [flatten(common.masked_fill(t == 0, 0.0) + standardise(t)) for t in (a, b)]
+    return changed[0], changed[1]
 
 
 def orders_at(point: str, code: Code) -> int:
-    """In how many orders a code is given a point; the base is compared with all of them."""
+    """Number of orders of the anchors in which a code encodes a point."""
     if point == "base":
         return max(code.orders)
     return code.orders[point not in map(str, GRID)]
@@ -96,7 +97,7 @@ def orders_at(point: str, code: Code) -> int:
 
 @torch.no_grad()
 def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
-    """One family at every point, by every code.
+    """Encode one family at every point by every code.
 
     Returns:
         "habits"; "ics": point -> measured ICS with the base; "latents": code -> point ->
@@ -105,7 +106,7 @@ def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED + index)
     family = Family(EmbeddingPool(1, 512, WIDTHS, seed=SEED + index), generator)
     base = family.base()
-    points = {"base": base, **{f"{rho}": family.relative(asked(rho)) for rho in GRID}}
+    points = {"base": base, **{f"{rho}": family.relative(nominal(rho)) for rho in GRID}}
     points |= {kind: family.accident(kind) for kind in ACCIDENTS}
     points["swapped"] = base.flip(0)
     measured = {point: float(ics(base, terms)) for point, terms in points.items()}
@@ -126,23 +127,23 @@ def measure_family(index: int, codes: dict[str, Code]) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure_strangers(chunk: int, codes: dict[str, Code]) -> dict[str, Tensor]:
-    """Latents (models, orders, 512) of independent draws, by the codes that take part."""
-    taking = {name: code for name, code in codes.items() if code.strangers}
-    found: dict[str, list[Tensor]] = {name: [] for name in taking}
+    """By code, latents (models, orders, 512) of independent models."""
+    encoding = {name: code for name, code in codes.items() if code.strangers}
+    found: dict[str, list[Tensor]] = {name: [] for name in encoding}
     seed = SEED + 1_000_000 + chunk
     pool = EmbeddingPool(1, 512, WIDTHS, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    most = max(code.strangers for code in taking.values())
+    most = max(code.strangers for code in encoding.values())
     for _ in range(CHUNK):
         base = Family(pool, generator).base()
         orders = [torch.randperm(512, generator=generator) for _ in range(most)]
-        for name, code in taking.items():
+        for name, code in encoding.items():
             found[name].append(encode(code, base, orders[: code.strangers]))
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
 def encode_mixtures(code: Code, base: Tensor, other: Tensor, orders: list[Tensor]) -> Latents:
-    """Latents by point of inputs that correlate by rho with `base`, and of that itself."""
+    """By point, latents of `base` and of inputs with correlation rho to it."""
     shares = {f"{rho}": (rho, math.sqrt(1 - rho * rho)) for rho in GRID}
     if code.linear:
         a, b = (encode(code, terms, orders) for terms in (base, other))
@@ -154,7 +155,7 @@ def encode_mixtures(code: Code, base: Tensor, other: Tensor, orders: list[Tensor
 
 @torch.no_grad()
 def measure_mixtures(index: int, codes: dict[str, Code]) -> dict[str, Latents]:
-    """One family's inputs of exact correlation, by every code.
+    """Encode one family's inputs of exact correlation by every code.
 
     An input of correlation rho is rho times the base's standardised terms and sqrt(1 - rho^2)
     times those of a model of the same sizes and habits whose weights are independent.

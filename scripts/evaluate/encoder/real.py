@@ -1,4 +1,4 @@
-"""The zoo through every code: pairs of models, and accidents made to happen to its bases."""
+"""Real models: pairs of the zoo, and its bases with changed anchors, by every code."""
 
 from itertools import combinations
 from pathlib import Path
@@ -17,13 +17,13 @@ from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.recipe import Recipe, load_recipe
 from scripts.evaluate.encoder.codes import Code
 
-DRAWS = 3  # of the anchors that change
+DRAWS = 3  # random choices of the changed anchors
 
 
 def _with_anchors_changed(
     checkpoint: Checkpoint, anchors: Anchors, layers: tuple[int, ...], recipe: Recipe, seed: int
 ) -> Tensor:
-    """Terms (2, 3, m, m) after a fifth of the buckets were given other tokens of the model."""
+    """Terms (2, 3, m, m) after other tokens were put into a fifth of the buckets."""
     generator = torch.Generator().manual_seed(seed)
     taken = set(anchors.ids)
     others = [
@@ -52,13 +52,13 @@ def _cosines(codes: dict[str, Code], a: Tensor, b: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def measure_zoo(folder: Path, codes: dict[str, Code]) -> list[dict[str, Any]]:
-    """Cos z by every code, and ICS, for pairs of models of the default recipe.
+    """ICS, and cos z by every code, for pairs of models of the default recipe.
 
-    ICS here is position by position, as the encoder reads terms; `huref compare` takes only the
-    anchors that two models share.
+    ICS is computed over all positions, as the encoder reads terms; `huref compare` uses only shared
+    anchors.
 
     Returns:
-        Rows with "a", "b", "ics" and "cos"; "b" may be "a" after an accident.
+        Rows with "a", "b", "ics" and "cos"; "b" may describe a change of "a".
     """
     recipe = load_recipe()[0]
     terms: dict[str, Tensor] = {}
@@ -67,10 +67,10 @@ def measure_zoo(folder: Path, codes: dict[str, Code]) -> list[dict[str, Any]]:
         checkpoint = open_checkpoint(str(path))
         extract = extract_terms(checkpoint, recipe)
         if extract.recipe != recipe:
-            continue  # another recipe is not compared
+            continue  # a model of another recipe
         base = terms[path.name] = extract.terms
         if "-a-" in path.name:
-            continue  # a relative of llama-a; accidents happen to bases
+            continue  # not a base
         for seed in range(DRAWS):
             after = _with_anchors_changed(checkpoint, extract.anchors, extract.layers, recipe, seed)
             row = {"a": path.name, "b": "a fifth of its anchors changed"}

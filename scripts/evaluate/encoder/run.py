@@ -1,11 +1,11 @@
-"""Measures the encoder and what it is compared with; writes a table beside the checkpoint.
+"""Measures the encoder and other codes; writes docs/measured/encoder-evaluation.md.
 
     huref train-encoder --config configs/encoder-paper.yaml --out /tmp/encoder-paper.safetensors
     python -m scripts.evaluate encoder --paper /tmp/encoder-paper.safetensors --work /tmp/evaluation
 
-The work is cut into pieces, kept in the folder `--work`; those that are there are not made
-again, so a command that was interrupted, or stopped by `--minutes`, is repeated until the table
-appears. A folder belongs to one set of networks and orders.
+The work is cut into pieces, which are saved in the folder `--work` and reused. Repeat a command
+that was interrupted or stopped by `--minutes` until it writes the report. A folder can be used for
+one set of networks and numbers of orders only.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from huref.encoder import load_encoder
+from scripts import make_parser
 from scripts.evaluate.encoder.codes import Code, make_codes
 from scripts.evaluate.encoder.pieces import (
     CHUNK,
@@ -31,14 +32,14 @@ from scripts.evaluate.encoder.real import measure_zoo
 from scripts.evaluate.encoder.table import to_markdown
 
 KINDS = ("mixtures", "families", "strangers", "zoo")
-COUNTS = {  # what a table is made of, with the numbers that the committed one has
+COUNTS = {  # sample sizes, with those of the committed report as defaults
     "mixtures": (20, "families of exact correlation"),
-    "mixture-orders": (100, "of each one's anchors"),
-    "families": (16, "other families, at correlated weights and accidents"),
-    "orders": (160, "of each one's anchors, for the encoder at correlated weights"),
-    "other-orders": (10, "after accidents, and for codes that cost little"),
+    "mixture-orders": (100, "orders of each one's anchors"),
+    "families": (16, "other families, at correlated weights and after changes"),
+    "orders": (160, "orders of each one's anchors, for the encoder at correlated weights"),
+    "other-orders": (10, "orders after changes, and for inexpensive codes"),
     "strangers": (360, "independent models"),
-    "stranger-orders": (14, "of each one's anchors"),
+    "stranger-orders": (14, "orders of each one's anchors"),
 }
 
 
@@ -63,30 +64,30 @@ def plan(options: argparse.Namespace, codes: dict[str, Code]) -> dict[str, list[
 
 
 def claim(folder: Path, owner: dict[str, Any]) -> None:
-    """Say what the pieces in a folder are made of; others are not mixed in."""
+    """Record the owner of a folder's pieces. Raises SystemExit if it has another owner."""
     folder.mkdir(parents=True, exist_ok=True)
-    said, text = folder / "owner.json", json.dumps(owner, indent=1)
-    if said.exists() and said.read_text() != text:
-        raise SystemExit(f"{folder}: holds pieces of other networks or orders; name an empty one")
-    said.write_text(text)
+    record, text = folder / "owner.json", json.dumps(owner, indent=1)
+    if record.exists() and record.read_text() != text:
+        raise SystemExit(f"{folder} has pieces of other networks or orders; give an empty folder")
+    record.write_text(text)
 
 
 def complete_command(options: argparse.Namespace) -> str:
-    """The command that makes the table from nothing, with every number in it."""
+    """The complete command, with every sample size."""
     counts = " ".join(f"--{name} {vars(options)[name.replace('-', '_')]}" for name in COUNTS)
     paper = "--paper PAPER " if options.paper else ""
     return f"python -m scripts.evaluate encoder {paper}{counts} --work FOLDER"
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Compute missing pieces; when all exist, write the report."""
+    parser = make_parser(__doc__)
     parser.add_argument("--encoder", type=Path, default=Path("checkpoints/encoder.safetensors"))
     parser.add_argument("--paper", type=Path, help="an encoder trained by encoder-paper.yaml")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the pieces")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the pieces")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="start no piece after so many minutes"
+    )
     parser.add_argument("--only", choices=KINDS)
     for name, (default, meaning) in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} [{default}]")

@@ -59,7 +59,7 @@ def _means(mixtures: list[dict[str, Any]]) -> list[str]:
 
 def _grid(points: dict[str, dict[str, float]], projected: dict[str, dict[str, float]]) -> list[str]:
     lines = _head(
-        "rho aimed at", "measured ICS", "mean cos z", "± between families", "cos z - rho",
+        "nominal rho", "measured ICS", "mean cos z", "± between families", "cos z - rho",
         "cos z - ICS", "spread of cos z - ICS", "(1 - ICS²)/√512", "pairs",
         "projection: cos z - ICS", "its pairs",
     )  # fmt: skip
@@ -78,7 +78,7 @@ def _grid(points: dict[str, dict[str, float]], projected: dict[str, dict[str, fl
 
 def _every_code(families: list[dict[str, Any]], names: list[str]) -> list[str]:
     lines = _head(
-        "code", "pairs", "gap", "strangers", "pairs after accidents", *AFTER, "common directions"
+        "code", "pairs", "gap", "strangers", "pairs after changes", *AFTER, "common directions"
     )
     for name in names:
         points = at_points(families, name)
@@ -180,31 +180,31 @@ def to_markdown(
         "",
         f"{len(mixtures)} families. An input of correlation rho is rho times the base's terms and "
         "sqrt(1 - rho²) times those of a model of the same sizes and habits, drawn independently. "
-        "Each family is read with its anchors in many random orders, which a convolution reads as "
-        "so many models; they are not independent ones, so errors are taken between families. "
+        "Each family is encoded with its anchors in many random orders, which to a convolution "
+        "are different models; they are not independent, so errors are computed between families. "
         "(1 - rho²)/√512 is the least possible spread.",
         *_mixtures(*(at_mixtures(mixtures, name) for name in ("encoder", "projection"))),
         "",
-        "The same for every code: mean cos z at each rho. Of few pairs the largest gap is mostly "
-        "chance, about 0.1 / sqrt(pairs). Projections are linear: latents are summed. "
-        "Mean pooling only seems to follow: it reads the rounding of the base's terms, which a sum "
-        "inherits but a relative with weights of its own does not (Every code).",
+        "The same for every code: mean cos z at each rho. With few pairs the largest gap is mostly "
+        "chance, about 0.1 / sqrt(pairs). Projections are linear: their latents are summed. "
+        "Mean pooling responds to rounding errors of the base's terms, which a sum inherits and a "
+        "real relative does not, so its agreement here is spurious (see Every code).",
         *_means(mixtures),
         "",
         "## Weights of correlation rho",
         "",
         f"{len(families)} other families in {turns} orders each. Here noise is added to the "
-        "weights and embeddings, aiming at rho; whitening noisy embeddings and flattening take "
-        "some of the correlation before any code reads the terms. What is left is the measured "
-        "ICS. So cos z - rho holds two losses: ICS - rho is the terms', cos z - ICS the encoder's.",
+        "weights and embeddings, for a nominal correlation rho; whitening of noisy embeddings "
+        "and flattening reduce the correlation of the terms, which is the measured ICS. Thus cos z "
+        "- rho has two parts: ICS - rho, due to the terms, and cos z - ICS, due to the encoder.",
         *_grid(*(at_points(families, name) for name in ("encoder", "projection"))),
         "",
         "## Every code",
         "",
-        "gap: the largest |mean cos z - mean ICS| on the grid; of few pairs most of it is chance, "
-        "about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z with the base "
-        "after an accident, in brackets the worst family's. Last: two strangers that were given "
-        "eight strong directions in common. All codes meet the same families and accidents.",
+        "gap: the largest |mean cos z - mean ICS| on the grid; with few pairs most of it is "
+        "chance, about 0.1 / sqrt(pairs). strangers: cos z at rho 0. Then the mean cos z to the "
+        "base after a change, in brackets that of the worst family. Last: two strangers with eight "
+        "strong common directions added. All codes encode the same families and changes.",
         *_every_code(families, names),
         "",
         "The encoder less another code, on the same pairs, ± its standard error:",
@@ -218,10 +218,10 @@ def to_markdown(
         "## Normality and look-alikes",
         "",
         f"Normality over all latents: {draws} independent draws, each in {orders} orders of the "
-        "anchors. Mean pooling and the published CNN divide a latent by its own spread, so all "
-        "their norms are equal. Pairs: every model with every other of another draw; a model "
-        "takes part in many pairs and a draw in several models, so pairs are not independent. (The "
-        "last line but one says how alike two orders of one draw are.)",
+        "anchors. Mean pooling and the published CNN divide a latent by its own standard "
+        "deviation, so all their norms are equal. Pairs: all models of different draws; a model "
+        "is in many pairs and a draw in several models, so pairs are not independent. (The last "
+        "line but one has the similarity of two orders of one draw.)",
         *_normality(unrelated),
     ]
     if zoo:
@@ -229,8 +229,8 @@ def to_markdown(
             "",
             "## Real models",
             "",
-            "Pairs of the zoo, and its bases against themselves with other anchors. ICS is taken "
-            "position by position here, as a code reads terms.",
+            "Pairs of the zoo, and its bases compared with themselves under other anchors. Here "
+            "ICS is computed over all positions, as a code reads terms.",
             *_zoo(zoo),
         ]
     return "\n".join(lines) + "\n"

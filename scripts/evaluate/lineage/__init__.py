@@ -1,1 +1,1 @@
-"""Verdicts on a zoo of known lineage: the truth, the measurements, their statistics."""
+"""Measures lineage verdicts on a zoo of known lineage."""

@@ -1,9 +1,9 @@
 """Thresholds chosen on some base families and measured on others.
 
-What tells descent from a shared initialisation is one figure, the larger retention of a pair (see
-`huref.lineage.retention`), and two thresholds: the quartiles of the gap between twins and
-relatives, the outermost hundredth of each left aside. A family is an untrained draw and all that
-goes back to it, so that no model, and no draw, stands on both sides.
+The larger retention of a pair (see `huref.lineage.retention`) decides between descent and a shared
+initialisation, by two thresholds: the quartiles of the gap between twins and relatives, after the
+outermost 1 % of each is left out. A family is all models from one initialisation, so no model and
+no initialisation is on both sides of a split.
 """
 
 import math
@@ -16,18 +16,18 @@ from scripts.evaluate.lineage.statistics import Rate
 from scripts.evaluate.lineage.truth import Truth
 from scripts.zoo.manifest import Models, ancestors
 
-TAIL = 0.01  # of the pairs of a kind, that may lie on the wrong side
+TAIL = 0.01  # share of twins, and of relatives, that is left out
 KIN = ("descends", "siblings", "shared initialisation")
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A retention of at most `twin` is a shared initialisation, one of at least `descent` descent.
+    """A retention up to `twin` is a shared initialisation, from `descent` on it is descent.
 
     Attributes:
         twin: lower quartile of the gap.
         descent: upper quartile.
-        gap: what one in a hundred twins exceeds, and one in a hundred relatives falls below.
+        gap: what 1 % of twins exceed, and what 1 % of relatives fall below.
     """
 
     twin: float
@@ -46,18 +46,18 @@ class Fold:
     """Pairs of some families, judged by thresholds from the others.
 
     Attributes:
-        families: those that were measured.
+        families: the judged families.
         thresholds: from all other families.
-        said: verdicts by kinship, as (pair, verdict).
+        verdicts: by kinship, (pair, verdict).
     """
 
     families: tuple[str, ...]
     thresholds: Thresholds
-    said: Mapping[str, Sequence[tuple[Truth, str]]]
+    verdicts: Mapping[str, Sequence[tuple[Truth, str]]]
 
 
 def family_of(models: Models, pair: Truth) -> str:
-    """The draw that both models of a pair go back to; of a splice, the one that they share."""
+    """The initialisation that both models of a pair come from."""
     roots = [
         {models[n]["initialisation"] for n in ancestors(models, name) if not models[n]["parents"]}
         for name in (pair.a, pair.b)
@@ -82,21 +82,20 @@ def choose_thresholds(figures: Sequence[tuple[Truth, float]]) -> Thresholds:
 
 
 def retentions(pairs: Sequence[Truth], found: Rows) -> list[tuple[Truth, float]]:
-    """The pairs of kin whose units correspond, with their larger retention."""
+    """Related pairs whose units correspond, with their larger retention."""
     return [
-        (pair, max(said["retained"]))
+        (pair, max(result["retained"]))
         for pair in pairs
-        if pair.kinship in KIN and (said := found[key_of(pair)])["retained"] is not None
+        if pair.kinship in KIN and (result := found[key_of(pair)])["retained"] is not None
     ]
 
 
 def hold_out(
     models: Models, pairs: Sequence[Truth], found: Rows, groups: Sequence[Sequence[str]]
 ) -> list[Fold]:
-    """Each group of families judged by what all others show.
+    """Judge each group of families by thresholds from all others.
 
-    A pair whose units have no retention keeps the verdict that it has: nothing that was chosen on
-    related models decided it.
+    A pair without a retention keeps its verdict, which depends on no threshold of the retention.
     """
     figures = retentions(pairs, found)
     folds = []
@@ -106,30 +105,30 @@ def hold_out(
         if len(kinds) < 2:
             continue
         thresholds = choose_thresholds(others)
-        said: dict[str, list[tuple[Truth, str]]] = {kin: [] for kin in KIN}
+        verdicts: dict[str, list[tuple[Truth, str]]] = {kin: [] for kin in KIN}
         for pair in pairs:
             if pair.kinship in KIN and family_of(models, pair) in group:
                 row: dict[str, Any] = found[key_of(pair)]
                 retained = row["retained"]
                 verdict = row["verdict"] if retained is None else thresholds.judge(max(retained))
-                said[pair.kinship].append((pair, verdict))
-        folds.append(Fold(tuple(group), thresholds, said))
+                verdicts[pair.kinship].append((pair, verdict))
+        folds.append(Fold(tuple(group), thresholds, verdicts))
     return folds
 
 
 def families_of(models: Models, pairs: Sequence[Truth]) -> list[str]:
-    """All families with a pair of kin, those with most pairs first."""
+    """All families with a related pair, those with most pairs first."""
     names = [family_of(models, pair) for pair in pairs if pair.kinship in KIN]
     return sorted(dict.fromkeys(names), key=lambda name: (-names.count(name), name))
 
 
 def halves(families: Sequence[str]) -> list[list[str]]:
-    """Two halves, the families dealt out in turn."""
+    """Two halves of the families, assigned alternately."""
     return [list(families[start::2]) for start in (0, 1)]
 
 
 def rate_of(folds: Sequence[Fold], kin: str) -> tuple[Rate, list[tuple[Truth, str]]]:
-    """How many pairs of a kinship were judged right in all folds together, and the others."""
-    said = [one for fold in folds for one in fold.said[kin]]
-    wrong = [(pair, verdict) for pair, verdict in said if verdict != pair.expected]
-    return Rate(len(said) - len(wrong), len(said)), wrong
+    """Rate of right verdicts on a kinship in all folds together, and the pairs judged otherwise."""
+    verdicts = [one for fold in folds for one in fold.verdicts[kin]]
+    wrong = [(pair, verdict) for pair, verdict in verdicts if verdict != pair.expected]
+    return Rate(len(verdicts) - len(wrong), len(verdicts)), wrong

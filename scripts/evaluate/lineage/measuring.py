@@ -1,7 +1,7 @@
-"""Measurements of all pairs of a zoo, kept on disk so that a second run goes on.
+"""Measurements of all pairs of a zoo, saved so that an interrupted run can be resumed.
 
-Records and the rivals' scores are made again where the zoo made a model again. Evidence is made
-again whenever huref's lineage code or a record changed: it is what is being evaluated.
+Records and the rivals' scores are measured again for models that changed. Evidence, which is what
+is being evaluated, is measured again whenever huref's lineage code or a record changed.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ RIVALS: dict[str, Callable[[Weights, Weights], float]] = {
     "AWM": awm_score,
     "intrinsic": intrinsic_score,
 }
-MANY_MODELS = ("tree", "newick", "joining", "growing", "mixing", "screening")
+MANY_MODELS = ("tree", "newick", "neighbour_joining", "build_forest", "mixing", "screening")
 Rows = dict[str, Any]
 
 
 def model_path(zoo: Path, name: str) -> Path:
-    """What huref is given: the folder, or the one file in it."""
+    """The path that huref opens: the model's folder, or its GGUF file."""
     file = zoo / name / "model.gguf"
     return file if file.exists() else zoo / name
 
@@ -53,14 +53,14 @@ def read_json(path: Path) -> Rows:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON atomically."""
     partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(content, indent=0) + "\n", "utf-8")
     partial.replace(path)
 
 
 def digest_of_code(package: str) -> str:
-    """Digest of the source of one of huref's packages, without what looks at more than pairs."""
+    """Digest of the source of one of huref's packages, without modules on more than two models."""
     modules = (Path(huref.__file__).parent / package).glob("*.py")
     digest = hashlib.sha256()
     for path in sorted(modules):
@@ -70,7 +70,7 @@ def digest_of_code(package: str) -> str:
 
 
 def make_records(zoo: Path, models: Rows, out: Path) -> dict[str, Path]:
-    """A record of every model with the units of all blocks, by the default recipe."""
+    """A record of every model by the default recipe, with the units of all blocks."""
     folder, state = out / "records", out / "records.json"
     folder.mkdir(parents=True, exist_ok=True)
     code = f"{digest_of_code('invariants')} {load_recipe()[0].digest}"
@@ -108,26 +108,26 @@ def rival_scores(
 
 
 def key_of(pair: Truth) -> str:
-    """The pair's name in the files here."""
+    """The key of a pair in the saved files."""
     return " ".join(sorted((pair.a, pair.b)))
 
 
 def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline: float) -> Rows:
-    """What huref says of every pair, {"a b": ...}; stops with SystemExit after the deadline."""
+    """Results of huref on every pair, {"a b": ...}; stops with SystemExit after the deadline."""
     path = out / "evidence.json"
     made, code = read_json(out / "records.json"), digest_of_code("lineage")
     known = read_json(path)
     stamps = {key_of(p): f"{code} {made[p.a]} {made[p.b]}" for p in pairs}
     missing = [p for p in pairs if known.get(key_of(p), {}).get("stamp") != stamps[key_of(p)]]
-    missing.sort(key=lambda pair: pair.kinship == "unrelated")  # strangers, who are many, come last
+    missing.sort(key=lambda pair: pair.kinship == "unrelated")  # the many unrelated pairs come last
     records = {n: load_record(paths[n]) for n in {n for p in missing for n in (p.a, p.b)}}
     for done, pair in enumerate(tqdm(missing, desc="evidence", disable=None), start=1):
         [found] = build_table([records[pair.a], records[pair.b]]).pairs
-        said = found.evidence.direction
+        direction = found.evidence.direction
         known[key_of(pair)] = found.to_json() | {
             "a": pair.a,
             "b": pair.b,
-            "parent": None if said is None else {"a": pair.a, "b": pair.b}[said.older],
+            "parent": None if direction is None else {"a": pair.a, "b": pair.b}[direction.older],
             "stamp": stamps[key_of(pair)],
         }
         late = time.monotonic() > deadline
@@ -139,7 +139,7 @@ def evidence(pairs: Sequence[Truth], paths: dict[str, Path], out: Path, deadline
 
 
 def mixings(models: Rows, paths: dict[str, Path]) -> list[Rows]:
-    """Mixing shares as huref estimates them, where all that a base led to is in one table."""
+    """Mixing shares that huref estimates in tables of a base with all its descendants."""
     found: list[Rows] = []
     merged = [name for name in models if "shares" in models[name]]
     for base in (name for name in models if not models[name]["parents"]):

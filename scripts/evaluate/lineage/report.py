@@ -1,4 +1,4 @@
-"""docs/measured/lineage.md: the tables, and by name all that falls short."""
+"""docs/measured/lineage.md: the tables, and every pair that was judged wrongly, by name."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from scripts.zoo.manifest import Models
 VERDICTS = ("descends", "shared initialisation", "unrelated", "inconclusive", None)
 LOWEST = -1e9  # score of a pair that a method cannot compare
 FPR = 0.01
-COPY = 1e-3  # retention this close to 1 both ways: nothing was learned in between
+COPY = 1e-3  # both retentions as close to 1: nothing was learned in between
 COMMAND = "python -m scripts.evaluate lineage"
 
 
@@ -29,15 +29,15 @@ class Evaluation:
 
     Attributes:
         models: the zoo's manifest.
-        pairs: the truth.
-        sample: one in how many siblings and unrelated descendants is among them.
-        found: what huref says of each pair, by `key_of`.
+        pairs: the pairs of the sample, with the truth.
+        sample: one in this many pairs of siblings and of unrelated descendants is in the sample.
+        found: huref's result of each pair, by `key_of`.
         rivals: the rivals' scores, likewise.
-        missing: models of the config that were not made.
-        others: pairs outside the sample that were seen to fall short, and were measured as well.
-        code: digest of huref's lineage code, which all evidence is of.
         mixings: mixing shares that huref estimated.
-        null: of independent pairs.
+        null: figures of independent pairs.
+        missing: models of the config that were not made.
+        others: pairs outside the sample that are known to be judged wrongly; measured as well.
+        code: digest of huref's lineage code at the time of the measurement.
     """
 
     models: Models
@@ -52,12 +52,12 @@ class Evaluation:
     code: str = ""
 
     def of(self, pair: Truth) -> Rows:
-        """What huref says of a pair."""
-        said: Rows = self.found[key_of(pair)]
-        return said
+        """The result of huref on a pair."""
+        result: Rows = self.found[key_of(pair)]
+        return result
 
     def kin(self, *kinds: str) -> list[Truth]:
-        """Pairs of some kinships."""
+        """Pairs of the given kinships."""
         return [pair for pair in self.pairs if pair.kinship in kinds]
 
     def scores(self, method: str, pairs: Sequence[Truth]) -> list[float]:
@@ -72,13 +72,13 @@ class Evaluation:
         return LOWEST if value is None else float(value)
 
 
-def _surprise(said: Rows) -> float | None:
-    return None if said["log10_p"] is None else -said["log10_p"]
+def _minus_log10_p(result: Rows) -> float | None:
+    return None if result["log10_p"] is None else -result["log10_p"]
 
 
 OURS: dict[str, Callable[[Rows], float | None]] = {
-    "huref: ICS": lambda said: said["ics"],
-    "huref: units, -log10 p": _surprise,
+    "huref: ICS": lambda result: result["ics"],
+    "huref: units, -log10 p": _minus_log10_p,
 }
 METHODS = (*OURS, *RIVALS)
 
@@ -120,7 +120,7 @@ def confusion(e: Evaluation) -> str:
 
 
 def by_class(e: Evaluation) -> str:
-    """Recall of `descends` and the lowest figures, by what lies between the two."""
+    """Recall of `descends` and the lowest scores, by the steps between ancestor and descendant."""
     classes: dict[str, list[Truth]] = defaultdict(list)
     for pair in e.kin("descends"):
         classes[pair.how].append(pair)
@@ -148,17 +148,17 @@ def _figure(value: float) -> str:
 def shortfalls(e: Evaluation, pairs: Sequence[Truth]) -> str:
     """Every pair with a wrong verdict, by name."""
     head = ["a", "b", "truth", "should be", "is", "why"]
-    said = ((pair, e.of(pair)) for pair in pairs)
+    results = ((pair, e.of(pair)) for pair in pairs)
     rows = [
         [p.a, p.b, p.how, p.expected, found["verdict"] or "none", found["why"]]
-        for p, found in said
+        for p, found in results
         if found["verdict"] != p.expected
     ]
     return table(head, rows) if rows else "None."
 
 
 def direction(e: Evaluation) -> str:
-    """How often the parent was named, and named wrongly."""
+    """How often the parent was named, and how often wrongly."""
     everyone = e.kin("descends")
     merged = [pair for pair in everyone if "merge" in pair.how]
     pairs = [pair for pair in everyone if pair not in merged]
@@ -171,20 +171,21 @@ def direction(e: Evaluation) -> str:
     lines = [
         f"Of {len(pairs)} pairs of ancestor and descendant, merges aside, a parent is named in "
         f"{len(named)}, wrongly in {len(wrong)} ({Rate(len(wrong), len(named))}). {len(copies)} "
-        "are copies that compute the same function, or nearly (retention within 0.001 of 1 both "
-        "ways): nothing was learned in between, and only surgery could say which came first. A "
-        f"merge is a mean and lies nearer to the root than its parents: of {len(merged)} pairs "
-        f"with one, {len(mixed)} are named, the merge as the older one in {len(younger)}; in a "
-        "table with all its parents the mixture is found and they come first. One is also named "
-        f"in {len(others)} pairs where neither descends from the other ({elsewhere or 'none'}), "
-        "where it can only mean the one nearer to their common origin; that is not checked here."
+        "are copies with the same function, or nearly the same (both retentions within 0.001 of "
+        "1): nothing was learned in between, and only structural changes could show which came "
+        f"first. A merge is a mean and nearer to the root than its parents: of {len(merged)} pairs "
+        f"with a merge, one model is named in {len(mixed)}, the merge as the older one in "
+        f"{len(younger)}; in a table with all its parents the mixture is found and they come "
+        f"first. A model is also named in {len(others)} pairs where neither descends from the "
+        f"other ({elsewhere or 'none'}); there it can only mean the model nearer to the common "
+        "origin, which is not checked here."
     ]
     lines += [f"- wrong: {p.b} is named as the parent of {p.a} ({p.how})" for p in wrong]
     return "\n".join(lines)
 
 
 def _named(e: Evaluation, pairs: Sequence[Truth]) -> tuple[list[Truth], list[Truth]]:
-    """Pairs of which one model is said to be older, and those where it is the descendant."""
+    """Pairs with an older model, and those where the descendant is named as older."""
     named = [pair for pair in pairs if e.of(pair)["parent"] is not None]
     return named, [pair for pair in named if e.of(pair)["parent"] != pair.a]
 
@@ -195,7 +196,7 @@ def _is_copy(e: Evaluation, pair: Truth) -> bool:
 
 
 def mixing(e: Evaluation) -> str:
-    """Estimated shares of merges beside the true ones."""
+    """Estimated and true shares of merges."""
     rows = []
     estimates = {(m["child"], frozenset(m["parents"])): m for m in e.mixings}
     for name, entry in e.models.items():
@@ -228,7 +229,7 @@ def mixing(e: Evaluation) -> str:
 
 
 def calibration(e: Evaluation) -> str:
-    """The null, in figures."""
+    """Figures of independent pairs."""
     null = e.null
     unrelated = e.kin("unrelated", "distilled")
     related = sum(e.of(p)["verdict"] in ("descends", "shared initialisation") for p in unrelated)
@@ -248,7 +249,10 @@ def calibration(e: Evaluation) -> str:
             "reported p, no smaller than uniform (KS, one-sided)",
             f"p = {null.reported_not_too_small:.2f}; smallest {null.reported.min():.2g}",
         ],
-        ["units found twice, as a share: mean, spread, highest", _spread(null.agreements)],
+        [
+            "units on which two matchings agree, as a share: mean, spread, highest",
+            _spread(null.agreements),
+        ],
     ]
     return table(["figure", "value"], rows)
 
@@ -258,7 +262,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
-    """Headings and texts."""
+    """Headings and texts of the sections."""
     bases = [n for n, m in e.models.items() if not m["parents"]]
     strangers = [n for n in bases if e.models[n].get("role") == "stranger"]
     descendants = [n for n, m in e.models.items() if m["parents"]]
@@ -270,10 +274,10 @@ def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
         f"distilled students), {len(descendants)} descendants, and {len(strangers)} "
         f"strangers that serve the calibration alone. {len(e.pairs):,} pairs: all of an ancestor "
         f"and a descendant, all of two bases, and one in {e.sample} of the others. `{COMMAND}` "
-        "measures and writes this file; nothing in it is edited by hand, and all of it is of one "
-        f"state of `huref/lineage` (digest `{e.code}`). The models are tiny and "
-        "trained for a minute or less. The p-values of the order test are exact and need no "
-        "calibration. What tells descent from a shared initialisation has two thresholds, chosen "
+        "measures and writes this file; nothing in it is edited by hand, and all figures come from "
+        f"one state of `huref/lineage` (digest `{e.code}`). The models are tiny and were trained "
+        "for a minute or less. The p-values of the order test are exact and need no calibration. "
+        "The retention separates descent from a shared initialisation by two thresholds, chosen "
         "on all of these models; *Held out* judges every pair by thresholds from other families."
         "\n\n"
         f"In the config but not made for this table: {', '.join(e.missing) or 'nothing'}.",
@@ -282,31 +286,30 @@ def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
         "Detection",
         "Positives are all pairs of an ancestor and a descendant; negatives all unrelated pairs, "
         "distilled students included. Siblings descend from one trained model. Twins were trained "
-        "apart from one initialisation. A pair that a method cannot compare scores lowest. The "
-        "rivals are written from their papers in `scripts/rivals`; raw ICS takes 512 shared tokens "
-        "in place of 4,096.\n\n" + detection(e),
+        "independently from one initialisation. A pair that a method cannot compare scores lowest. "
+        "The rivals are implemented from their papers in `scripts/rivals`; raw ICS uses 512 shared "
+        "tokens instead of 4,096.\n\n" + detection(e),
     )
     yield (
         "Verdicts",
         confusion(e)
         + "\n\nThat `gemma2` and `qwen3` bases of one seed share an initialisation was "
-        "not planned: the verdict said so, and the shapes of the config confirm it (one seed draws "
-        "the same numbers for both).",
+        "not planned: the verdict showed it, and the shapes in the config confirm it (the same "
+        "seed gives both the same initial weights).",
     )
     yield (
-        "What falls short",
-        f"{shortfalls(e, e.pairs)}\n\nOutside the sample, known and measured as well; these are "
-        f"not in the figures above:\n\n{shortfalls(e, e.others)}\n\n"
+        "Wrong verdicts",
+        f"{shortfalls(e, e.pairs)}\n\nKnown wrong verdicts on pairs outside the sample, which "
+        f"are not in the figures above:\n\n{shortfalls(e, e.others)}\n\n"
         + noisy_twins(e.pairs, e.found),
     )
     yield "Held out", held_out(e.models, e.pairs, e.found)
     yield "By what was done", by_class(e)
     yield (
         "Calibration",
-        "Independent pairs are untouched bases (strangers and students among them) with weights "
-        "of their own; two of one seed are not counted, whatever their shapes. Intervals "
-        "are Clopper and Pearson's, here and above; pairs of one family depend on each other, so "
-        "those of related pairs are too narrow.\n\n" + calibration(e),
+        "Independent pairs are pairs of bases (strangers and students among them) with different "
+        "seeds. Intervals are Clopper and Pearson's, here and above; pairs of one family depend on "
+        "each other, so the intervals of related pairs are too narrow.\n\n" + calibration(e),
     )
     yield "Which of two is the parent", direction(e)
     yield "Shares of merges", mixing(e)

@@ -20,7 +20,7 @@ from scripts.zoo.manifest import Models
 
 
 def held_out(models: Models, pairs: Sequence[Truth], found: Rows) -> str:
-    """Thresholds of each fold, verdicts of all folds together, and by name what falls short."""
+    """Thresholds of each fold, rates over all folds, and every pair that was not judged right."""
     families = families_of(models, pairs)
     everything = choose_thresholds(retentions(pairs, found))
     splits = {
@@ -31,9 +31,9 @@ def held_out(models: Models, pairs: Sequence[Truth], found: Rows) -> str:
     parts = [
         f"{len(families)} families: {', '.join(families)}. Over all of them 99 % of twins have a "
         f"larger retention of at most {twin:.3f}, 99 % of relatives one of at least "
-        f"{relative:.3f}; the quartiles of that gap, {everything.twin:.3f} and "
-        f"{everything.descent:.3f}, are what ships. What follows takes the same rule's thresholds "
-        "from other families than those it judges."
+        f"{relative:.3f}; huref uses the quartiles of that gap, {everything.twin:.3f} and "
+        f"{everything.descent:.3f}. The tables below take thresholds by the same rule from other "
+        "families than those they judge."
     ]
     for name, groups in splits.items():
         folds = hold_out(models, pairs, found, groups)
@@ -45,17 +45,17 @@ def held_out(models: Models, pairs: Sequence[Truth], found: Rows) -> str:
 
 
 def noisy_twins(pairs: Sequence[Truth], found: Rows) -> str:
-    """The known limit of the retentions, and what a rule against it would cost."""
+    """A known limit of the retention, and the cost of a rule against it."""
     relatives = [p for p in pairs if p.kinship in ("descends", "siblings")]
-    held = [retained for p in relatives if (retained := found[key_of(p)]["retained"]) is not None]
-    alike = [r for r in held if max(r) >= DESCENT_RETENTION and min(r) <= TWIN_RETENTION]
+    both = [retained for p in relatives if (retained := found[key_of(p)]["retained"]) is not None]
+    alike = [r for r in both if max(r) >= DESCENT_RETENTION and min(r) <= TWIN_RETENTION]
     return (
-        "A known limit: noise as large as a twin's own weights raises one of the pair's two "
-        f"retentions, and can lift it above {DESCENT_RETENTION}, where descent begins; the other "
-        f"one stays below {TWIN_RETENTION}. So do those of {len(alike)} of {len(relatives)} "
-        "relatives here, long continuations among them: a rule on these figures that doubted the "
-        "noisy twin would doubt them too, and there is none. What noise there is cannot be told "
-        "from a fresh draw."
+        "A known limit: noise as large as a twin's weights raises one of the pair's two "
+        f"retentions, and can raise it above {DESCENT_RETENTION}, the threshold of descent; the "
+        f"other one stays below {TWIN_RETENTION}. {len(alike)} of {len(relatives)} relatives here "
+        "have two such retentions, long continuations among them, so a rule on these figures "
+        "that rejects the noisy twin would reject them too, and there is none. Noise acts on "
+        "these figures as another initialisation does."
     )
 
 
@@ -65,7 +65,7 @@ def _thresholds(folds: Sequence[Fold]) -> str:
             ", ".join(fold.families),
             f"{fold.thresholds.twin:.3f}",
             f"{fold.thresholds.descent:.3f}",
-            sum(len(said) for said in fold.said.values()),
+            sum(len(verdicts) for verdicts in fold.verdicts.values()),
         ]
         for fold in folds
     ]

@@ -1,10 +1,10 @@
-"""Measures the lineage verdicts on a zoo of known truth, beside rival fingerprints.
+"""Measures lineage verdicts and rival fingerprints on a zoo of known lineage.
 
     python -m scripts.zoo make --config configs/lineage-zoo.yaml --out runs/lineage-zoo
     python -m scripts.evaluate lineage [runs/lineage-zoo] [--out FOLDER] [--minutes N] [--sample N]
 
-Writes docs/measured/lineage.md and configs/lineage.json. What was measured is kept under
---out, so that an interrupted run goes on; evidence is measured again whenever huref changed.
+Writes docs/measured/lineage.md and configs/lineage.json. Measurements are saved under --out, so
+that an interrupted run can be resumed; evidence is measured again whenever huref changed.
 """
 
 import argparse
@@ -39,12 +39,12 @@ CONFIG = ROOT / "configs" / "lineage-zoo.yaml"
 
 
 def evaluate(zoo: Path, out: Path, minutes: float, sample: int) -> Evaluation:
-    """Measure what is not measured yet, for so many minutes."""
+    """Measure what is not saved yet, for at most `minutes`."""
     deadline = time.monotonic() + 60 * minutes
     models = read_manifest(zoo)["models"]
     if not models:
         raise SystemExit(
-            f"evaluate_lineage: no zoo in {zoo}; `python -m scripts.zoo make` makes one"
+            f"evaluate lineage: no zoo in {zoo}; `python -m scripts.zoo make` makes one"
         )
     pairs = all_pairs(models, sample)
     records = make_records(zoo, models, out)
@@ -67,15 +67,20 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=ROOT / "docs" / "measured" / "lineage.md")
     parser.add_argument("--calibration", type=Path, default=ROOT / "configs" / "lineage.json")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop after these; run again"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="stop after so many minutes; run again to resume",
     )
-    parser.add_argument("--sample", type=int, default=8, help="one in so many of the other pairs")
+    parser.add_argument(
+        "--sample", type=int, default=8, help="measure one in so many of the other pairs"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
         evaluation = evaluate(options.zoo, options.out, options.minutes, options.sample)
     except HurefError as error:
-        raise SystemExit(f"evaluate_lineage: {error}") from error
+        raise SystemExit(f"evaluate lineage: {error}") from error
     with replacing(options.table) as temporary:
         temporary.write_text(render(evaluation), "utf-8")
     with replacing(options.calibration) as temporary:

@@ -1,4 +1,4 @@
-"""Rates with their intervals, curves without their drawings, and the null of the order test."""
+"""Rates with intervals, AUC, TPR at an FPR, and the exact tail of the order test."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Rate:
 
 
 def auc(positives: Sequence[float], negatives: Sequence[float]) -> float:
-    """Chance that a positive scores above a negative, ties counting half; NaN without either."""
+    """Probability that a positive scores above a negative, ties count half; NaN without either."""
     if not positives or not negatives:
         return math.nan
     ranks = rankdata([*positives, *negatives])[: len(positives)]
@@ -46,9 +46,9 @@ def kept_tail(matched: int, size: int, kept: int) -> float:
     """P(at least `kept` of `matched` chosen indices are fixed points of a random permutation).
 
     Args:
-        matched: how many indices are looked at.
-        size: n, of the permutation.
-        kept: t.
+        matched: k, the number of chosen indices.
+        size: n, the size of the permutation.
+        kept: t, the number of fixed points.
 
     By the factorial moments E[C(X, j)] = C(k, j) (n-j)!/n! and Jordan's formula
     P(X >= t) = sum over j >= t of (-1)^(j-t) C(j-1, t-1) E[C(X, j)].
@@ -67,10 +67,10 @@ def kept_tail(matched: int, size: int, kept: int) -> float:
 
 
 def uniformity(values: Sequence[float] | np.ndarray, *, one_sided: bool) -> float:
-    """P of a Kolmogorov-Smirnov test that p-values are uniform.
+    """p-value of a Kolmogorov-Smirnov test that p-values are uniform.
 
-    One-sided: against p-values that are too small; those of a discrete or cautious test may be too
-    large.
+    One-sided: only p-values that are too small count against uniformity; those of a discrete or
+    conservative test may be too large.
     """
     alternative = "greater" if one_sided else "two-sided"
     return float(kstest(values, "uniform", alternative=alternative).pvalue)

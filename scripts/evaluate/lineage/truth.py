@@ -30,8 +30,8 @@ NOUNS = {
 }
 
 
-# The hottest continuation keeps too little of its units to be found where the other side has
-# another vocabulary, or another order of units, as well; beside a pruned one it looks damaged.
+# In the continuation with the highest learning rate too few units correspond where the other model
+# also has another vocabulary or permuted units; beside a pruned model its weights look damaged.
 MISSES = (
     ("llama-1-cpt-5", "llama-1-metaspace"),
     ("llama-1-cpt-5", "llama-1-sft-attacked"),
@@ -41,14 +41,14 @@ MISSES = (
 
 @dataclass(frozen=True)
 class Truth:
-    """Two models and what they are to each other.
+    """Two models and their true relation.
 
     Attributes:
         a: a model; the ancestor where one of the two is.
         b: the other.
-        kinship: as `zoo.manifest.kinship` has it.
-        how: what lies between an ancestor and its descendant, the kinship elsewhere.
-        independent: both are untouched bases, drawn from different seeds.
+        kinship: see `zoo.manifest.kinship`.
+        how: the steps between an ancestor and its descendant; elsewhere the kinship.
+        independent: both are bases with different seeds.
     """
 
     a: str
@@ -64,16 +64,16 @@ class Truth:
 
 
 def groups(models: Models) -> list[list[str]]:
-    """Models to be compared with each other: all but strangers, and all bases."""
+    """Groups of models that are compared with each other: all but strangers, and all bases."""
     known = [name for name, entry in models.items() if entry.get("role") != "stranger"]
     return [known, [name for name, entry in models.items() if not entry["parents"]]]
 
 
 def all_pairs(models: Models, sample: int = 1) -> list[Truth]:
-    """Pairs inside a group, once each.
+    """The pairs of models to be measured, once each.
 
-    All of ancestors and descendants and of two bases; of the others one in `sample`, by the hash
-    of their names: there are very many, of few families.
+    All pairs of ancestor and descendant and of two bases; of the others one in `sample`, chosen by
+    a hash of their names, since they are very many pairs of few families.
     """
     named = (pair for group in groups(models) for pair in combinations(group, 2))
     pairs = [_truth(models, a, b) for a, b in dict.fromkeys(named)]
@@ -86,7 +86,7 @@ def all_pairs(models: Models, sample: int = 1) -> list[Truth]:
 
 
 def known_misses(models: Models, pairs: Sequence[Truth]) -> list[Truth]:
-    """Pairs outside a sample that were seen to be judged wrongly: they are measured every time."""
+    """Pairs outside the sample that are known to be judged wrongly; always measured."""
     wanted = {frozenset(names) for names in MISSES} - {frozenset((p.a, p.b)) for p in pairs}
     return [
         _truth(models, *names) for names in sorted(map(sorted, wanted)) if {*names} <= {*models}
@@ -104,13 +104,13 @@ def _truth(models: Models, a: str, b: str) -> Truth:
         a, b = b, a
     how = " after ".join(_steps(models, a, b)) if kin == "descends" else kin
     bases = not models[a]["parents"] and not models[b]["parents"]
-    # One seed may draw some of the same numbers for models of different shapes.
-    own_draws = models[a].get("seed") != models[b].get("seed")
-    return Truth(a, b, kin, how, bases and own_draws and kin in ("unrelated", "distilled"))
+    # The same seed can give models of different shapes some of the same initial weights.
+    different_seeds = models[a].get("seed") != models[b].get("seed")
+    return Truth(a, b, kin, how, bases and different_seeds and kin in ("unrelated", "distilled"))
 
 
 def _steps(models: Models, ancestor: str, name: str) -> list[str]:
-    """What was done on the way down, the last step first."""
+    """The steps from an ancestor to a descendant, the last step first."""
     if name == ancestor:
         return []
     parent = next(p for p in models[name]["parents"] if ancestor in ancestors(models, p))
@@ -118,7 +118,7 @@ def _steps(models: Models, ancestor: str, name: str) -> list[str]:
 
 
 def step_of(models: Models, name: str) -> str:
-    """What made a model of its parents, in a few words."""
+    """The step that made a model from its parents, in a few words."""
     entry = models[name]
     if entry["relation"] == "attacked":
         kinds = entry["kinds"]

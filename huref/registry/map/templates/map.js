@@ -1,13 +1,13 @@
 "use strict";
-// The families below the map can be read without this: it moves, zooms, finds and chooses.
+// Moves, zooms, searches and selects. The list of families works without it.
 const models = JSON.parse(document.getElementById("data").textContent);
 const map = document.getElementById("map");
 const nodes = [...map.querySelectorAll(".model")];
 const whole = map.viewBox.baseVal;
 const [width, height] = [whole.width, whole.height];
 const cell = Number(map.dataset.cell);
-const CLOSEST = cell * 4; // units across when zoomed in all the way
-const NEAR = cell * 14; // from here on every dog has its name
+const CLOSEST = cell * 4; // width of the view at the largest zoom
+const NEAR = cell * 14; // width of the view below which every dog has its name
 let view = { x: 0, y: 0, width, height };
 
 function show(next) {
@@ -17,11 +17,11 @@ function show(next) {
   const y = Math.min(Math.max(next.y, -high / 3), height - (high * 2) / 3);
   view = { x, y, width: wide, height: high };
   map.setAttribute("viewBox", `${x} ${y} ${wide} ${high}`);
-  // Dogs grow more slowly than the distances between them, so that zooming parts a crowd.
+  // Zooming enlarges dogs less than the distances between them, which separates crowded dogs.
   map.style.setProperty("--shrink", Math.pow(wide / width, 0.35).toFixed(3));
   map.classList.toggle("near", wide <= NEAR);
   const scale = Math.max(wide / map.clientWidth, high / map.clientHeight);
-  map.style.setProperty("--px", scale.toFixed(4)); // names keep their size on the screen
+  map.style.setProperty("--px", scale.toFixed(4)); // the size of names on the screen is constant
 }
 
 function zoom(factor, x = view.x + view.width / 2, y = view.y + view.height / 2) {
@@ -69,7 +69,7 @@ function portrait(model) {
 function choose(model, move = true) {
   const one = models[model];
   nodes.forEach((node, i) => node.classList.toggle("chosen", i === model));
-  nodes[model].parentElement.append(nodes[model]); // on top of its neighbours
+  nodes[model].parentElement.append(nodes[model]); // draw it over its neighbours
   const facts = document.createElement("dl");
   const state = (name, value) => {
     const cellOf = document.createElement("dd");
@@ -94,19 +94,19 @@ function choose(model, move = true) {
     const words = `ICS with the declared base: ${one.base_ics.toFixed(2)}`;
     card.append(make("p", words, one.base_ics < 0.1 ? "alarm" : "quiet"));
   }
-  card.append(make("p", one.kin.length ? "Most like it (ICS):" : "Nothing here is kin to it.", "quiet"), kin);
+  card.append(make("p", one.kin.length ? "Most similar (ICS):" : "No related models here.", "quiet"), kin);
   if (move) centre(model);
 }
 
 function search() {
-  const asked = document.getElementById("search").value.trim().toLowerCase();
-  const found = asked
-    ? models.map((_, i) => i).filter((i) => `${models[i].model} ${models[i].base}`.toLowerCase().includes(asked))
+  const text = document.getElementById("search").value.trim().toLowerCase();
+  const found = text
+    ? models.map((_, i) => i).filter((i) => `${models[i].model} ${models[i].base}`.toLowerCase().includes(text))
     : [];
   const set = new Set(found);
   nodes.forEach((node) => node.classList.toggle("found", set.has(Number(node.dataset.model))));
-  map.classList.toggle("filtered", asked !== "");
-  document.getElementById("count").textContent = asked ? `${found.length} found` : "";
+  map.classList.toggle("filtered", text !== "");
+  document.getElementById("count").textContent = text ? `${found.length} found` : "";
   const rows = found.slice(0, 50).map((i) => {
     const row = document.createElement("li");
     const button = link(i);
@@ -121,23 +121,23 @@ function search() {
 show(view);
 window.addEventListener("resize", () => show(view));
 
-let held = null;
+let dragStart = null;
 let moved = false;
 map.addEventListener("pointerdown", (event) => {
-  held = unitsAt(event);
+  dragStart = unitsAt(event);
   moved = false;
 });
 window.addEventListener("pointermove", (event) => {
-  if (!held) return;
+  if (!dragStart) return;
   const now = unitsAt(event);
-  if (!moved && Math.hypot(now.x - held.x, now.y - held.y) < view.width / 200) return;
+  if (!moved && Math.hypot(now.x - dragStart.x, now.y - dragStart.y) < view.width / 200) return;
   moved = true;
-  map.classList.add("held");
-  show({ ...view, x: view.x + held.x - now.x, y: view.y + held.y - now.y });
+  map.classList.add("dragged");
+  show({ ...view, x: view.x + dragStart.x - now.x, y: view.y + dragStart.y - now.y });
 });
 window.addEventListener("pointerup", () => {
-  held = null;
-  map.classList.remove("held");
+  dragStart = null;
+  map.classList.remove("dragged");
 });
 map.addEventListener(
   "wheel",

@@ -1,0 +1,129 @@
+"""The unit tests by barcodes, which need no tokens: for vocabularies with too little in common.
+
+Barcodes (see `huref.invariants.barcodes`) identify hidden units, so the order test on them is as
+exact as on token features. Where all units have a barcode, two matchings by disjoint numbers, those
+of attention and those of the feed-forward network, give an agreement test (docs/maths.md,
+Statistics).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+from torch import Tensor
+
+from huref.invariants.barcodes import FLIPS, Barcodes, sampled_units
+from huref.invariants.record import Record
+from huref.lineage.correspondence import SIGNIFICANT, TESTS, Correspondence, summarise
+from huref.lineage.evidence import UnitCount
+from huref.lineage.order import (
+    agreement_log10_p,
+    increase_log10_p,
+    longest_increase,
+    order_log10_p,
+)
+from huref.lineage.retention import measure_retention
+from huref.lineage.unit_matching import UnitMatching, agreement, match_signed
+
+ATTENTION_NUMBERS = range(3, 21)  # the numbers of a barcode that come from attention
+
+
+def compare_barcodes(
+    a: Record, b: Record, mapped: Sequence[tuple[int, int]] = ()
+) -> Correspondence | None:
+    """Test whether units of two models correspond, each of the recipe's blocks with every other.
+
+    Args:
+        a: record of one model.
+        b: record of the other.
+        mapped: corresponding blocks (of a, of b) of a layer map, to be tested as well.
+
+    Returns:
+        The best test, corrected for all that were possible, or None where a record has no
+        barcodes, or networks differ in size and only some of their units have barcodes.
+    """
+    x, y = a.barcodes, b.barcodes
+    if x is None or y is None:
+        return None
+    possible = list(comparable_networks(x, y))
+    blocks = {*product(a.layers or (), b.layers or ()), *mapped}
+    pairs = [(i, j) for i, j in possible if (x.key(i)[0], y.key(j)[0]) in blocks]
+    if not pairs:
+        return None
+    tests = []
+    for i, j in pairs:
+        test, matching = compare_networks(x, y, i, j)
+        if test.log10_p <= SIGNIFICANT and a.relations is not None and b.relations is not None:
+            networks = (x.key(i), y.key(j))
+            retention = measure_retention(a.relations, b.relations, networks, matching)
+            test = replace(test, retention=retention)
+        tests.append(test)
+    return summarise(tests, math.log10(TESTS * len(possible)))
+
+
+def comparable_networks(a: Barcodes, b: Barcodes) -> Iterator[tuple[int, int]]:
+    """Pairs of networks that are of one size, or have barcodes of all their units."""
+    for i, j in product(range(len(a.networks)), range(len(b.networks))):
+        if a.networks[i, 2] == b.networks[j, 2] or (_is_complete(a, i) and _is_complete(b, j)):
+            yield i, j
+
+
+def _is_complete(barcodes: Barcodes, network: int) -> bool:
+    """Whether all units of a network have a barcode."""
+    return bool(barcodes.networks[network, 2] == barcodes.networks[network, 3])
+
+
+def compare_networks(
+    a: Barcodes, b: Barcodes, i: int, j: int
+) -> tuple[Correspondence, UnitMatching]:
+    """The better test of network i of A and network j of B, not yet corrected, and the matching."""
+    x, y, a_units, b_units = _select_units(a, b, i, j)
+    layer, of = int(a.networks[i, 0]), min(len(x), len(y))
+    by_row = _match(x, y, range(x.shape[1]))
+    matching = UnitMatching(a_units[by_row.a], b_units[by_row.b], of, int(b.networks[j, 2]))
+    same_size = bool(a.networks[i, 2] == b.networks[j, 2])
+    if same_size:
+        count, log10_p, how = by_row.same_index, order_log10_p(by_row), "keep their index"
+    else:
+        count, how = longest_increase(by_row.b), "keep their order"
+        log10_p = increase_log10_p(count, len(by_row.b))
+    units = UnitCount(count, of, layer)
+    test = Correspondence(units, log10_p, "order", f"{how} when matched by barcodes")
+    if log10_p <= SIGNIFICANT and same_size:
+        return test, UnitMatching.identity(a_units, of, matching.b_size)
+    if log10_p <= SIGNIFICANT or not (_is_complete(a, i) and _is_complete(b, j)):
+        return test, matching
+    other_numbers = [n for n in range(x.shape[1]) if n not in ATTENTION_NUMBERS]
+    agreements = agreement(_match(x, y, ATTENTION_NUMBERS), _match(x, y, other_numbers))
+    test = Correspondence(
+        UnitCount(agreements, of, layer),
+        agreement_log10_p(agreements, of),
+        "agreement",
+        "agree in two matchings by barcodes",
+    )
+    return test, matching
+
+
+def _select_units(
+    a: Barcodes, b: Barcodes, i: int, j: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Barcodes of two networks, (n, NUMBERS) each, and the indices of their units, (n,) each.
+
+    All that are known, or those of `sampled_units` where one of two networks of the same size has
+    no more.
+    """
+    x, y = a.of_network(i).float(), b.of_network(j).float()
+    a_units, b_units = a.units_of(i), b.units_of(j)
+    if len(x) != len(y) and a.networks[i, 2] == b.networks[j, 2]:
+        sample = sampled_units(int(a.networks[i, 2]))
+        x, y = (codes if len(codes) == len(sample) else codes[sample] for codes in (x, y))
+        a_units = b_units = sample
+    return x, y, a_units, b_units
+
+
+def _match(x: Tensor, y: Tensor, numbers: Sequence[int]) -> UnitMatching:
+    """Match by some of a barcode's numbers; those that flip have one arbitrary sign in common."""
+    fixed = [n for n in numbers if not FLIPS[n]]
+    signed = [n for n in numbers if FLIPS[n]]
+    return match_signed((x[:, fixed], y[:, fixed]), (x[:, signed], y[:, signed]))

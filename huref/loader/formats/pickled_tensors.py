@@ -1,0 +1,148 @@
+"""Descriptions of the objects in a state dict's pickle: names, storages, tensors.
+
+Unpickling builds only these descriptions. A `Name` is never imported, and a `TensorView` is a
+position in a storage whose bytes are not read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from huref.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Name:
+    """A global that the pickle refers to, such as torch._utils._rebuild_tensor_v2."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A storage, which tensors are views of; `count` is in elements."""
+
+    key: str
+    dtype: torch.dtype | None  # None: untyped bytes
+    count: int
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor as a view of a storage; offset and stride are in elements."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+Builders = Mapping[Name, Callable[..., Any]]
+
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+MAX_AXES = 16  # of a tensor; no weight has more than five
+
+
+def refusal(why: str) -> CheckpointError:
+    """The error for a pickle that is refused; `why` is a clause with the pickle as its subject."""
+    return CheckpointError(
+        f"its pickle {why}; nothing was executed",
+        advice="save the state dict alone, or as safetensors",
+    )
+
+
+def is_dtype(name: Name) -> bool:
+    """Whether a name is one of torch's dtypes."""
+    # Not getattr: torch imports some of its submodules when they are first accessed.
+    return name.module == "torch" and isinstance(vars(torch).get(name.name), torch.dtype)
+
+
+def _tensor_dtype(name: Any) -> torch.dtype:
+    if isinstance(name, Name) and is_dtype(name):
+        dtype = getattr(torch, name.name)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    raise refusal("has a tensor with an unknown dtype")
+
+
+def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None) -> TensorView:
+    if not isinstance(storage, Storage):
+        raise refusal("has a tensor without a storage")
+    sizes = (offset, *shape, *stride) if len(shape) == len(stride) <= MAX_AXES else (-1,)
+    if not all(type(n) is int and 0 <= n < 2**62 for n in sizes):
+        raise refusal("has a tensor whose shape, stride or offset is not valid")
+    of_type = storage.dtype if dtype is None else _tensor_dtype(dtype)
+    if of_type is None:
+        raise refusal("has a tensor without a dtype")
+    return TensorView(storage, of_type, offset, tuple(shape), tuple(stride))
+
+
+# What the instruction REDUCE may call; no function of torch is among them.
+BUILDERS: Builders = {
+    Name("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
+    Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
+    Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(
+        s, o, shape, stride
+    ),
+    Name("torch._utils", "_rebuild_tensor_v3"): lambda s, o, shape, stride, _g, _h, dtype, *_: (
+        _view(s, o, shape, stride, dtype)
+    ),
+    Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    Name("torch", "Size"): tuple,
+    Name("torch", "device"): lambda *_: None,
+}
+
+
+def describe_storage(persistent: Any) -> Storage:
+    """A storage from its persistent id: "storage", type, key, location and number of elements.
+
+    Raises:
+        CheckpointError: the persistent id has another form, or the type is unknown.
+    """
+    if not (isinstance(persistent, tuple) and len(persistent) >= 5 and persistent[0] == "storage"):
+        raise refusal("describes a storage in an unknown way")
+    kind, key, _location, count = persistent[1:5]
+    is_part_of_another = len(persistent) > 5 and persistent[5] is not None
+    if not isinstance(kind, Name) or type(count) is not int or is_part_of_another:
+        raise refusal("describes a storage in an unknown way")
+    dtype = DTYPES.get(kind.name)
+    if dtype is None and kind.name != "UntypedStorage":
+        raise refusal(f"has a storage of the unknown type {kind.name[:200]}")
+    if not 0 <= count < 2**62 or not isinstance(key, str | int):
+        raise refusal("has a storage whose size or key is not valid")
+    return Storage(str(key), dtype, count)
+
+
+def state_dict(value: Any, file: str) -> dict[str, TensorView]:
+    """The tensors of an unpickled state dict, which may be under a usual key of a checkpoint.
+
+    Raises:
+        CheckpointError: there are no tensors.
+    """
+    for candidate in (value, *(_child(value, key) for key in ("state_dict", "model", "module"))):
+        if isinstance(candidate, dict):
+            tensors = {str(k): v for k, v in candidate.items() if isinstance(v, TensorView)}
+            if tensors:
+                return tensors
+    raise CheckpointError(
+        "it has no tensors by name", file=file, advice="save the model's state dict"
+    )
+
+
+def _child(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""What `huref probe` recovers from served models, against the models' weights."""

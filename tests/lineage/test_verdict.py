@@ -1,0 +1,87 @@
+"""What decides a verdict, and what is inconclusive, on figures made by hand."""
+
+import pytest
+
+from huref.lineage.correspondence import Correspondence
+from huref.lineage.evidence import UnitCount
+from huref.lineage.retention import Retention
+from huref.lineage.similarity import Similarity
+from huref.lineage.verdict import DESCENT_ICS, UNRELATED_ICS, judge
+
+
+def similar(ics: float | None) -> Similarity:
+    why = "" if ics is not None else "too few shared anchors: 10, at least 64 are needed"
+    return Similarity(ics, None, 512, None, why)
+
+
+def matched(larger: float | None, smaller: float = 0.9) -> Correspondence:
+    """Units that correspond, with these retentions."""
+    retention = None if larger is None else Retention(larger, smaller, 0.9)
+    return Correspondence(UnitCount(512, 512, 1), -900.0, "order", "keep their index", retention)
+
+
+UNMATCHED = Correspondence(UnitCount(1, 512, 1), -0.1, "order", "keep their index")
+
+
+@pytest.mark.parametrize(
+    ("larger", "verdict", "reason"),
+    [
+        (1.0, "descends", "both come from one training run: 512 of 512 hidden units of block 1"),
+        (0.98, "descends", "98.0 % of what one model learned is retained by the other"),
+        (0.965, "inconclusive", "between 95.5 % (shared initialisation) and 97.5 % (descent)"),
+        (0.9, "shared initialisation", "same initialisation, trained independently: "),
+    ],
+)
+@pytest.mark.parametrize("ics", [0.01, 0.99, None])
+def test_the_retention_decides_whatever_the_ics(
+    larger: float, verdict: str, reason: str, ics: float | None
+) -> None:
+    evidence = judge(similar(ics), matched(larger))
+    assert evidence.verdict == verdict
+    assert reason in evidence.why
+    assert "keep their index, p < 1e-99" in evidence.why
+
+
+@pytest.mark.parametrize("ics", [0.01, 0.6, 0.99, None])
+def test_units_without_a_retention_are_inconclusive(ics: float | None) -> None:
+    evidence = judge(similar(ics), matched(None))
+    assert evidence.verdict == "inconclusive"
+    assert "the retention needs 48 corresponding units" in evidence.why
+
+
+def test_a_retention_that_noise_raised_is_inconclusive() -> None:
+    evidence = judge(similar(0.5), matched(1.4, 0.9))
+    assert evidence.verdict == "inconclusive"
+    assert "a retention of 1.40 is larger than training gives" in evidence.why
+    assert judge(similar(0.5), matched(1.4, 1.2)).verdict == "descends"
+
+
+@pytest.mark.parametrize(
+    ("ics", "verdict"),
+    [(0.0, "unrelated"), (UNRELATED_ICS, "inconclusive"), (0.99, "inconclusive"), (None, None)],
+)
+def test_units_that_do_not_correspond_leave_no_descent(
+    ics: float | None, verdict: str | None
+) -> None:
+    evidence = judge(similar(ics), UNMATCHED)
+    assert evidence.verdict == verdict
+    assert evidence.retention is None
+    assert "hidden units do not correspond (1 of 512" in evidence.why
+
+
+@pytest.mark.parametrize(
+    ("ics", "verdict"),
+    [
+        (0.0, "unrelated"),
+        (UNRELATED_ICS, "inconclusive"),
+        (0.62, "inconclusive"),  # as similar as the most similar twins that were measured
+        (DESCENT_ICS, "descends"),
+        (None, None),
+    ],
+)
+def test_terms_alone_decide_beyond_their_measured_thresholds(
+    ics: float | None, verdict: str | None
+) -> None:
+    evidence = judge(similar(ics), None, "by the sketches alone")
+    assert evidence.verdict == verdict
+    assert evidence.why.endswith("by the sketches alone")
