@@ -9,8 +9,8 @@ from huref.cli.options import as_file, no_cache_option, recipe_option
 from huref.errors import EvidenceError
 
 SPDX = (
-    "SPDX 3 is not written: spdx-tools 0.8.5, the only writer of its AI profile, writes a draft that "
-    "SPDX 3.0.1 does not accept; leave out --spdx for CycloneDX"
+    "SPDX 3 is not written: spdx-tools 0.8.5, which has a writer of its AI profile, writes a draft "
+    "that SPDX 3.0.1 does not accept; leave out --spdx for CycloneDX"
 )
 
 

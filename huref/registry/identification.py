@@ -11,6 +11,7 @@ from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
 from huref.registry.entry import Entry
+from huref.registry.signing import signer_id
 from huref.registry.store import SearchResult
 
 Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
@@ -46,6 +47,8 @@ class Candidate:
         return {
             "model": self.model,
             "revision": self.match.entry.revision,
+            "measured_at": self.match.entry.measured_at,
+            "signer": signer_id(self.match.entry),
             "sketch_ics": self.match.ics,
             "latent_cosine": self.match.latent_cosine,
             "log10_stranger": self.log10_stranger,

@@ -34,7 +34,7 @@ class Task:
         recipe: name or file of the recipe on the worker's machine.
         digest: the expected digest of the recipe.
         known: commits of the model that the registry has.
-        measured_by: see `Entry`; the worker's login name when None.
+        measured_by: see `Entry`; empty when None.
     """
 
     name: str

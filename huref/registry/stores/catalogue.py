@@ -15,6 +15,10 @@ NO_REGISTRY = "there is no registry"
 MAKE_ONE = "make one with 'huref registry init'"
 RESTORE = "restore the registry from a copy, or make it again"
 FREE_SPACE = "free some space and try again"
+SIGNATURE_TABLE = """CREATE TABLE IF NOT EXISTS signatures (
+    model TEXT NOT NULL, revision TEXT NOT NULL, signer TEXT NOT NULL, signature TEXT NOT NULL,
+    PRIMARY KEY (model, revision)
+)"""
 SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE segments (name TEXT PRIMARY KEY, size INTEGER NOT NULL)",
@@ -24,6 +28,7 @@ SCHEMA = (
         segment TEXT NOT NULL REFERENCES segments, place INTEGER NOT NULL,
         PRIMARY KEY (model, revision), UNIQUE (segment, place)
     )""",
+    SIGNATURE_TABLE,
 )
 
 
