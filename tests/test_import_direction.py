@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What is on top of these rooms inside the same folder: they know neither engines, fleets nor maps.
 REGISTRY_CORE = [
-    "anchor_codes", "chance", "correlation", "entry", "matrices", "ranking", "sketch", "store",
+    "anchor_codes", "chance", "correlation", "entry", "matrices", "places", "ranking", "signing",
+    "sketch", "store",
 ]  # fmt: skip
 # The command line and the names of `import huref` stand on everything, and nothing but they on it.
 TOP = {"__init__", "__main__", "cli"}

@@ -24,17 +24,15 @@ def registry() -> None:
 
 @registry.command()
 @click.argument("uri")
-@click.option(
-    "--require", type=click.Choice(["signed"]), default="", help="Take signed entries alone."
-)
+@click.option("--require", type=click.Choice(["signed"]), help="Take signed entries alone.")
 @recipe_option
 @json_option
-def init(uri: str, require: str, recipe: str, as_json: bool) -> None:
+def init(uri: str, require: str | None, recipe: str, as_json: bool) -> None:
     """Create an empty registry at URI."""
     from huref.recipe import load_recipe
     from huref.registry.stores import create_store
 
-    store = create_store(uri, load_recipe(recipe)[0], require)
+    store = create_store(uri, load_recipe(recipe)[0], require or "")
     if as_json:
         print_json({"uri": store.uri, "recipe": store.recipe.digest})
     else:

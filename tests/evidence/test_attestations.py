@@ -242,7 +242,7 @@ def test_no_bit_of_a_signature_or_token_can_be_flipped(
 def test_a_statement_that_contradicts_itself_is_refused_though_signed(
     attested: Attested, tmp_path: Path
 ) -> None:
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"recipe_digest": "0" * 12},
         {"picture_digest": "0" * 12},
         {"latent": "AAAA"},
@@ -250,7 +250,8 @@ def test_a_statement_that_contradicts_itself_is_refused_though_signed(
         {"made_at": "yesterday"},
         {"lineage": [{"base": "x"}]},
         {"recipe": {}},
-    ):
+    )
+    for change in changes:
         statement = attested.statement
         statement["predicate"] |= change
         path = attested.sign_again(statement, tmp_path / "s.json")
