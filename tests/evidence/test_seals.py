@@ -69,6 +69,15 @@ def write(path: Path, text: dict[str, str], pixels: np.ndarray, **options: objec
     return path
 
 
+def is_refused(path: Path) -> bool:
+    """Whether a picture is refused, with an error that names it."""
+    try:
+        open_record(str(path))
+    except HurefError as error:
+        return path.name in str(error)
+    return False
+
+
 @pytest.mark.parametrize("name", ["plain", "signed", "caption"])
 def test_no_edit_of_a_picture_is_accepted(folder: Path, tmp_path: Path, name: str) -> None:
     text, pixels = read_png(folder / f"{name}.png")
@@ -95,12 +104,7 @@ def test_no_edit_of_a_picture_is_accepted(folder: Path, tmp_path: Path, name: st
     edits.append(("cropped", text, pixels[:-1]))
     for what, edited, image in edits:
         write(path, edited, image)
-        try:
-            open_record(str(path))
-        except HurefError as error:
-            assert "edited.png" in str(error)
-        else:
-            raise AssertionError(f"accepted: {what}")
+        assert is_refused(path), f"accepted: {what}"
     result = run("compare", write(path, text, pixels[:, ::-1]), folder / "plain.png")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
     assert "was edited" in result.stderr

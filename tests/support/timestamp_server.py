@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 CONFIG = """
 [tsa]
@@ -76,7 +77,7 @@ class TimestampAuthority:
         if expired:
             start, end = now - timedelta(days=60), now - timedelta(days=30)
         usage = x509.KeyUsage(True, *[False] * 8)
-        purpose = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.TIME_STAMPING])
+        purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING])
         leaf = (
             x509.CertificateBuilder()
             .subject_name(x509.Name.from_rfc4514_string("CN=Test authority"))
