@@ -74,6 +74,7 @@ class Fingerprint:
             "recipe": self.record.recipe.digest,
             "image": str(self.path) if self.path else None,
             "latent": [float(x) for x in self.latent],
+            "code": list(self.code),
             "anchors": len(anchors.filled) if anchors else None,
             "bytes_read": self.costs.bytes_read,
             "bytes_total": self.costs.bytes_total,

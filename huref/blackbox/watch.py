@@ -18,6 +18,7 @@ from huref.blackbox.prompts import make_prompts
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Source
+from huref.bounded_json import loads
 from huref.errors import SignatureError
 from huref.files import replacing
 
@@ -54,7 +55,7 @@ class Baseline:
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises SignatureError when the file is not a baseline."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = loads(path.read_text("utf-8"), constants=True)
         if data["format"] != FORMAT:
             raise SignatureError(NOT_A_BASELINE, file=path)
         return Baseline(str(data["source"]), data["answers"])

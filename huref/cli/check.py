@@ -2,7 +2,7 @@
 
 import click
 
-from huref.cli.options import json_option, no_cache_option, print_json, recipe_option
+from huref.cli.options import echo, json_option, no_cache_option, print_json, recipe_option
 
 MISMATCH = 3  # exit code
 
@@ -48,9 +48,9 @@ def check(
         added = {"suggested": suggestion.to_json()} if suggestion else {}
         print_json(result.to_json() | added)
     else:
-        click.echo(result)
+        echo(result)
         if suggestion:
-            click.echo(f"\n{suggestion}")
+            echo(f"\n{suggestion}")
     if result.answer == "contradicted":
         context.exit(MISMATCH)
     if result.answer == "unreachable":

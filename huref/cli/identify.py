@@ -8,6 +8,7 @@ import click
 
 from huref.cli.options import (
     as_file,
+    echo,
     json_option,
     print_json,
     recipe_option,
@@ -15,6 +16,7 @@ from huref.cli.options import (
     say_seals,
 )
 from huref.errors import RegistryError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.registry.identification import Identification
@@ -55,16 +57,16 @@ def identify(
         )
     require_kind(out, (".png",))
     found = find(model, open_store(uri or default_uri()), recipe=recipe, read=read, every=every)
-    say_seals([found.record], [model])
+    say_seals([found.record])
     if out is not None:
         from huref.decoder.picture import write_png
 
         write_png(out, found.draw(recipe), {"Software": f"huref {__version__}"})
-        click.echo(f"wrote {out}", err=True)
+        echo(f"wrote {out}", err=True)
     if as_json:
         print_json(found.to_json())
         return
-    click.echo(as_text(found))
+    echo(as_text(found))
 
 
 def as_text(found: "Identification") -> str:
@@ -72,12 +74,12 @@ def as_text(found: "Identification") -> str:
     from huref.cli.tables import align
     from huref.registry.signing import signer_id
 
-    lines = [f"{found.record.model}: {found.sentence}"]
+    lines = [terminal(f"{found.record.model}: {found.sentence}")]
     chosen = found.chosen
     if chosen is not None:
         chance = _probability(chosen.log10_stranger)
         lines += [
-            chosen.evidence.why,
+            terminal(chosen.evidence.why),
             f"a stranger scores as high against {found.of} bases with probability {chance}",
             "",
         ]

@@ -15,6 +15,7 @@ import click
 from huref.cli.attack import attack
 from huref.cli.attest import attest
 from huref.cli.bom import bom
+from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
 from huref.cli.decoder import decoder
@@ -76,6 +77,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, attest, verify, bom,
+    train_encoder, layouts, cache, attest, verify, bom,
 ):  # fmt: skip
     main.add_command(command)

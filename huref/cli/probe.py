@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file, print_json
+from huref.cli.options import as_file, echo, print_json
 from huref.cli.probe_options import (
     Options,
     is_endpoint,
@@ -14,6 +14,7 @@ from huref.cli.probe_options import (
     probe_options,
 )
 from huref.errors import HurefError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.signature import Signature
@@ -44,11 +45,11 @@ def size(source: str, options: Options) -> None:
         print_json(found.to_json() | {"requests": before + found.requests})
         return
     interval = f"{found.low} to {found.high or 'unknown'}"
-    click.echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
-    click.echo(f"final norm   {found.norm or 'cannot tell'}")
-    click.echo(f"precision    {found.precision}")
-    click.echo(f"requests     {opened.requests:,}")
-    click.echo(f"why          {found.why}")
+    echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
+    echo(f"final norm   {terminal(found.norm or 'cannot tell')}")
+    echo(f"precision    {found.precision}")
+    echo(f"requests     {opened.requests:,}")
+    echo(f"why          {terminal(found.why)}")
 
 
 @probe.command()
@@ -144,7 +145,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
         print_json({"candidates": found, "requests": requests})
         return
     for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
-        click.echo(f"{one.model}\t{one.verdict}\t{one.why}")
+        echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
 
 
 @probe.command()
@@ -182,4 +183,4 @@ def _report(options: Options, figures: dict[str, Any]) -> None:
         return
     width = max(map(len, figures))
     for name, value in figures.items():
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+        echo(f"{name:<{width}}  {'-' if value is None else terminal(value)}")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file, json_option
+from huref.cli.options import as_file, echo, json_option
 from huref.errors import BudgetError, EndpointError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.endpoint import Endpoint
@@ -117,7 +118,7 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
         click.confirm(question, abort=True, err=True)
     limits = Limits(options.budget, tokens, options.concurrency, options.rate)
     store = AnswerStore(options.answers or answers_path(url, options.model))
-    click.echo(f"answers are kept in {store.path}", err=True)
+    echo(f"answers are kept in {store.path}", err=True)
     endpoint = Endpoint(Client(url, key, limits, store), options.model)
-    click.echo(f"{url}: {endpoint.capabilities.summary}", err=True)
+    echo(terminal(f"{url}: {endpoint.capabilities.summary}"), err=True)
     return endpoint

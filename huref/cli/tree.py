@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, no_cache_option, recipe_option, require_kind, say_seals
+from huref.cli.options import (
+    as_file,
+    echo,
+    no_cache_option,
+    recipe_option,
+    require_kind,
+    say_seals,
+)
 
 TREES = (".png", ".svg", ".nwk", ".json")
 
@@ -32,7 +39,7 @@ def tree(models: tuple[str, ...], out: Path, paths: bool, no_cache: bool, recipe
     from huref.report.files import write_forest
 
     table = compare(models, recipe=recipe, cache=not no_cache)
-    say_seals(table.records, models)
+    say_seals(table.records)
     table = table if paths else public_table(table)
     write_forest(build_forest(table), out, recipe=recipe)
-    click.echo(f"wrote {out}", err=True)
+    echo(f"wrote {out}", err=True)

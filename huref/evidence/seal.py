@@ -75,7 +75,7 @@ def check_seal(text: dict[str, str], image: NDArray[np.uint8]) -> Seal:
     try:
         key = parse_public_key(signer)
     except EvidenceError:
-        return Seal(name, signature_checked=False)
+        return Seal(signer=name, signature_checked=False)
     if key is None or not key.verifies(value, SIGNED + bytes.fromhex(stated)):
         raise EditedError(f"the picture was edited: {name[:16]} did not sign it as it is")
-    return Seal(name)
+    return Seal(signer=name)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.bounded_json import loads
 from huref.errors import EditedError, RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
@@ -38,11 +39,13 @@ class Seal:
     """What the signature and the pixels of a picture say.
 
     Attributes:
+        file: the picture, as the user named it.
         signer: key id of who signed it, or "" for an unsigned picture.
         signature_checked: False where the package that checks signatures is missing.
         pixels_checked: False where the decoder that drew it is not installed.
     """
 
+    file: str = ""
     signer: str = ""
     signature_checked: bool = True
     pixels_checked: bool = True
@@ -132,7 +135,7 @@ class Record:
             RecordError: the record lacks anchors, terms or a latent.
         """
         tensors, metadata = self.contents()
-        with replacing(path) as temporary:
+        with replacing(path, private=True) as temporary:
             save_file(tensors, temporary, metadata)
 
 
@@ -160,7 +163,7 @@ def load_record(path: Path) -> Record:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
+            recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             optional = {*UNITS, *BARCODES, *RELATIONS}
             expected = {
@@ -183,13 +186,11 @@ def load_record(path: Path) -> Record:
             barcodes = Barcodes(*map(tensors.__getitem__, BARCODES))
         if set(RELATIONS) & set(shapes):
             relations = Relations(*map(tensors.__getitem__, RELATIONS))
-        rows = [
-            (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
-        ]
-        layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
+        rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
+        layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
-        traits = parse_traits(json.loads(metadata["traits"])) if "traits" in metadata else None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        traits = parse_traits(loads(metadata["traits"])) if "traits" in metadata else None
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
             f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
             file=path,

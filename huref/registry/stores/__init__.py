@@ -1,8 +1,7 @@
 """Backends that store a registry: a folder, or LanceDB; the URI decides which."""
 
-from pathlib import Path
-
 from huref.errors import RegistryError
+from huref.files import as_path
 from huref.recipe import Recipe
 from huref.registry.store import Store
 
@@ -25,7 +24,7 @@ def create_store(uri: str, recipe: Recipe, require: str = "") -> Store:
         return LanceStore.create(address, recipe, require)
     from huref.registry.stores.folder import FolderStore
 
-    return FolderStore.create(Path(uri).expanduser(), recipe, require)
+    return FolderStore.create(as_path(uri), recipe, require)
 
 
 def open_store(uri: str) -> Store:
@@ -40,7 +39,7 @@ def open_store(uri: str) -> Store:
         return LanceStore.open(address)
     from huref.registry.stores.folder import FolderStore
 
-    return FolderStore.open(Path(uri).expanduser())
+    return FolderStore.open(as_path(uri))
 
 
 def _lance_address(uri: str) -> str | None:

@@ -12,19 +12,26 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
-from json import loads
 from pathlib import Path
-from typing import Any
 
-from huref.errors import RegistryError
+from huref.bounded_json import loads
+from huref.errors import RecipeError, RegistryError
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
-from huref.registry.store import Chunk, Label, Store, refuse_unfit, require_version
+from huref.registry.store import (
+    Chunk,
+    Label,
+    Store,
+    parse_label,
+    refuse_unfit,
+    require_version,
+)
 from huref.registry.stores.catalogue import (
     MAKE_ONE,
     NAME,
     NO_REGISTRY,
+    OURS,
     RESTORE,
     SCHEMA,
     SIGNATURE_TABLE,
@@ -40,6 +47,14 @@ FORMAT = 1
 CHUNK = 512  # models read at a time: 10 MB
 LABELS = "model, revision, base, measured_at, measured_by"
 SIGNATURES = "LEFT JOIN signatures USING (model, revision)"
+
+
+def _label(row: Sequence[object], folder: Path) -> Label:
+    """The label in a row of the catalogue. Raises RegistryError for anything but texts."""
+    try:
+        return parse_label(*row)
+    except ValueError as error:
+        raise RegistryError(str(error), file=folder, advice=RESTORE) from error
 
 
 class FolderStore(Store):
@@ -94,7 +109,7 @@ class FolderStore(Store):
         try:
             recipe = parse_recipe(loads(about["recipe"]), str(folder))
             version = about["sketch"]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecipeError) as error:
             what = "it is damaged (the catalogue has no recipe)"
             raise RegistryError(what, file=folder, advice=RESTORE) from error
         require_version(version, folder)
@@ -163,7 +178,7 @@ class FolderStore(Store):
         with self._reading() as db:
             rows = db.execute(_query(db, LABELS)).fetchall()
         for row in rows:
-            yield _label(row)
+            yield _label(row, self._folder)
 
     def count_bases(self) -> int:
         """See Store."""
@@ -179,7 +194,12 @@ class FolderStore(Store):
                 labels: dict[str, list[Label]] = {}
                 query = f"{_query(db, f'segment, {LABELS}')} ORDER BY segment, place"
                 for segment, *row in db.execute(query):
-                    labels.setdefault(segment, []).append(_label(row))
+                    label = _label(row, self._folder)
+                    if not isinstance(segment, str) or not OURS.fullmatch(segment):
+                        raise RegistryError(
+                            "its catalogue is damaged", file=self._folder, advice=RESTORE
+                        )
+                    labels.setdefault(segment, []).append(label)
             try:
                 return [
                     (of_rows, Segment(segment_path(self._segments, name), len(of_rows)))
@@ -219,8 +239,3 @@ def _query(db: sqlite3.Connection, columns: str) -> str:
     if db.execute(tables).fetchone() is None:  # made by an older huref
         return f"SELECT {columns}, '', '' FROM entries"
     return f"SELECT {columns}, signer, signature FROM entries {SIGNATURES}"
-
-
-def _label(row: Sequence[Any]) -> Label:
-    model, revision, base, at, by, signer, signature = row
-    return Label(model, revision or None, base, at, by, signer or "", signature or "")
