@@ -6,6 +6,7 @@ import click
 
 from huref.cli.options import (
     as_file,
+    echo,
     json_option,
     key_option,
     no_cache_option,
@@ -75,18 +76,18 @@ def attest(
         print_json({"out": str(out), "record": saved, **made.to_json()})
         return
     stated = made.statement
-    click.echo(f"statement   {out}")
-    click.echo(f"signed by   {made.signer}")
-    click.echo(f"files       {len(stated.subjects)}")
-    click.echo(f"commitment  {stated.commitment}")
+    echo(f"statement   {out}")
+    echo(f"signed by   {made.signer}")
+    echo(f"files       {len(stated.subjects)}")
+    echo(f"commitment  {stated.commitment}")
     if stated.timestamp_authority:
-        click.echo(f"timestamp   {stated.timestamp_authority}")
+        echo(f"timestamp   {stated.timestamp_authority}")
     for pair in stated.lineage:
-        click.echo(f"verdict     {pair['verdict'] or 'none'} beside {pair['base']}")
+        echo(f"verdict     {pair['verdict'] or 'none'} beside {pair['base']}")
     if record:
-        click.echo(f"record      {record}  (private: it opens the commitment and leaks weights)")
+        echo(f"record      {record}  (private: it opens the commitment and leaks weights)")
     else:
-        click.echo("without --record nobody can open the commitment later", err=True)
+        echo("without --record nobody can open the commitment later", err=True)
 
 
 def _default_name(model: str) -> Path:

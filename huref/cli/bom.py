@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, no_cache_option, recipe_option
+from huref.cli.options import as_file, echo, no_cache_option, recipe_option
 from huref.errors import EvidenceError
 
 SPDX = (
@@ -46,8 +46,8 @@ def bom(
         make(model, bases, recipe=recipe, cache=not no_cache), indent=2, ensure_ascii=False
     )
     if out is None:
-        click.echo(text)
+        echo(text)
         return
     with replacing(out) as temporary:
         temporary.write_text(text + "\n", "utf-8")
-    click.echo(f"wrote {out}", err=True)
+    echo(f"wrote {out}", err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json, recipe_option
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option
 from huref.errors import one_line
 
 FAILED = 3  # exit code
@@ -59,11 +59,11 @@ def verify(
     else:
         width = max(len(one.name) for one in result.checks)
         for one in result.checks:
-            click.echo(f"{one.name:{width}}  {one.status:9}  {one_line(one.why)}")
+            echo(f"{one.name:{width}}  {one.status:9}  {one_line(one.why)}")
     if result.answer == "fails":
         failed = next(one for one in result.checks if one.status == "fails")
-        click.echo(f"huref: {one_line(file)}: {failed.name}: {one_line(failed.why)}", err=True)
+        echo(f"huref: {one_line(file)}: {failed.name}: {one_line(failed.why)}", err=True)
         context.exit(FAILED)
     if result.answer == "unchecked":
-        click.echo(f"huref: {one_line(file)}: nothing could be checked; give --key", err=True)
+        echo(f"huref: {one_line(file)}: nothing could be checked; give --key", err=True)
         context.exit(1)

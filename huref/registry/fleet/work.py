@@ -98,6 +98,7 @@ def measure_task(task: Task) -> Outcome:
                 return Outcome(model, revision, KNOWN, seconds=time.perf_counter() - began)
             record = _read(repository, model, task)
         entry = _entry(record, base, task)
+        model = entry.model
     except (HurefError, OSError, MemoryError) as error:
         status, kind = FAILED, type(error).__name__
         reason = reason_without_model(error, task.name) or "out of memory; use fewer workers"
