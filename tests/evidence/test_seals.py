@@ -103,6 +103,8 @@ def test_no_edit_of_a_picture_is_accepted(folder: Path, tmp_path: Path, name: st
     edits.append(("mirrored", text, np.ascontiguousarray(pixels[:, ::-1])))
     edits.append(("cropped", text, pixels[:-1]))
     for what, edited, image in edits:
+        if edited == text and image is pixels:
+            continue  # an empty text made empty
         write(path, edited, image)
         assert is_refused(path), f"accepted: {what}"
     result = run("compare", write(path, text, pixels[:, ::-1]), folder / "plain.png")
