@@ -3,20 +3,23 @@
 import base64
 import binascii
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
+from huref.api.picture import check_pixels
+from huref.api.public import public_name
 from huref.bounded_json import loads
-from huref.decoder.picture import read_png_text
+from huref.decoder.picture import read_png
 from huref.encoder.checkpoint import Encoder, load_encoder
-from huref.errors import NetworkError, RecordError
+from huref.errors import NetworkError, RecordError, locating
 from huref.escape import terminal
+from huref.evidence.seal import check_seal
 from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
@@ -102,7 +105,9 @@ def _measure(
     path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
-        return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
+        is_picture = kind == "picture"
+        opened = read_picture(path, recipe, decoder) if is_picture else load_record(path)
+        return opened, Costs(size, size)
     loaded, encoder_path, _ = load_recipe(recipe, decoder)
     checkpoint = open_checkpoint(model, base)
     kept = cache_path(checkpoint, loaded, depth) if cache else None
@@ -233,23 +238,17 @@ def picture_text(record: Record) -> dict[str, str]:
     }
 
 
-def public_name(record: Record) -> str:
-    """A Hub id unchanged; for a path of this or another machine, the last part of it."""
-    place = Path(record.model)
-    if place.exists() and not record.revision:
-        return place.resolve().name
-    windows = PureWindowsPath(record.model)
-    is_path = place.is_absolute() or bool(windows.drive) or record.model[:1] in ("~", ".")
-    return windows.name if is_path else record.model
-
-
-def read_picture(path: Path) -> Record:
+def read_picture(path: Path, recipe_name: str = "default", decoder: str | None = None) -> Record:
     """The public part of a record, from a fingerprint PNG.
 
+    The digest is held against texts and pixels, the signature against the digest, and the pixels
+    against what the recipe draws from the latent, where its decoder is installed. Arguments but
+    the first say where else to look for the decoder, as in `open_record`.
+
     Raises:
-        RecordError: the PNG is not a fingerprint, or its text is damaged.
+        RecordError: the PNG is not a fingerprint, its text is damaged, or it was edited.
     """
-    text = read_png_text(path)
+    text, pixels = read_png(path)
     try:
         recipe = parse_recipe(loads(text["huref:recipe.json"]), str(path))
         raw = base64.b64decode(text["huref:latent"], validate=True)
@@ -264,4 +263,8 @@ def read_picture(path: Path) -> Record:
         raise RecordError(
             "the picture's latent or recipe is damaged", file=path, advice="make it again"
         )
-    return Record(model, revision or None, recipe, None, None, None, latent)
+    with locating(file=path):
+        seal = check_seal(text, pixels)
+        checked = check_pixels(pixels, latent, recipe, recipe_name, decoder)
+    seal = replace(seal, file=str(path), pixels_checked=checked)
+    return Record(model, revision or None, recipe, None, None, None, latent, seal=seal)

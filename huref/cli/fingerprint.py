@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    echo,
+    json_option,
+    key_option,
+    print_json,
+    recipe_option,
+    require_kind,
+)
 from huref.errors import one_line
 from huref.escape import terminal
 from huref.files import as_path, require_folder
@@ -22,6 +30,7 @@ from huref.files import as_path, require_folder
 @click.option(
     "--caption", is_flag=True, help="Write name, four-word code and colours below the dog."
 )
+@key_option
 @json_option
 def fingerprint(
     model: str,
@@ -31,6 +40,7 @@ def fingerprint(
     record: Path | None,
     base: str | None,
     caption: bool,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Draw the picture of a model: models of one lineage get the same dog."""
@@ -40,7 +50,14 @@ def fingerprint(
     from huref.api.fingerprint import fingerprint as make
 
     result = make(
-        model, out, recipe=recipe, decoder=decoder, record=record, base=base, caption=caption
+        model,
+        out,
+        recipe=recipe,
+        decoder=decoder,
+        record=record,
+        base=base,
+        caption=caption,
+        key=key,
     )
     if as_json:
         print_json(result.to_json())

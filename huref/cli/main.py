@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 import click
 
 from huref.cli.attack import attack
+from huref.cli.attest import attest
 from huref.cli.bench import bench
+from huref.cli.bom import bom
 from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
@@ -26,6 +28,7 @@ from huref.cli.probe import probe
 from huref.cli.registry import registry
 from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
+from huref.cli.verify import verify
 from huref.errors import HurefError, one_line
 from huref.version import __version__
 
@@ -76,6 +79,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, cache, bench,
+    train_encoder, layouts, cache, bench, attest, verify, bom,
 ):  # fmt: skip
     main.add_command(command)

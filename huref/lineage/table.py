@@ -125,6 +125,11 @@ class LineageTable:
         """What `compare --json` prints (docs/json.md)."""
         return {
             "models": self.models,
+            "pictures": [
+                {"model": record.model} | asdict(record.seal)
+                for record in self.records
+                if record.seal is not None
+            ],
             "recipe": self.records[0].recipe.digest,
             "files": [record.files for record in self.records],
             "pairs": [pair.to_json() for pair in self.pairs],

@@ -79,14 +79,22 @@ def _join(first: Declaration, second: Declaration) -> Declaration:
     )
 
 
-def _from_card(repository: Repository) -> Iterator[Declaration]:
+def read_card(repository: Repository) -> dict[str, Any]:
+    """The YAML at the head of the model card; empty where there is none.
+
+    Raises:
+        CheckpointError: the card is too long, or is not UTF-8 text.
+    """
     if CARD not in repository.files:
-        return
+        return {}
     text = _short_text(repository, CARD).lstrip("\ufeff")
     match = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     data = _yaml(match[1], CARD) if match else None
-    if not isinstance(data, dict):
-        return
+    return data if isinstance(data, dict) else {}
+
+
+def _from_card(repository: Repository) -> Iterator[Declaration]:
+    data = read_card(repository)
     relation = data.get("base_model_relation")
     for name in _names(data.get("base_model")):
         yield _declare(

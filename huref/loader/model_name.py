@@ -225,3 +225,8 @@ def _open_snapshot(path: Path, model: str, meter: Meter) -> Repository:
 def _open_manifest(manifest: Path, model: str, meter: Meter) -> Repository:
     blob = model_of_manifest(manifest, model)
     return LocalFolder(blob.parent, model, meter, chosen=blob.name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a Hub id, `org/name` or a bare name."""
+    return _HUB_ID.fullmatch(name) is not None and "@" not in name

@@ -13,6 +13,7 @@ from referencing import Registry, Resource
 from huref.api.open import open_record
 from huref.cli import main
 from tests.support.endpoint_server import LoopbackEndpoint, Stub
+from tests.support.timestamp_server import openssl
 from tests.support.zoo import ROOT, ZOO
 
 pytest_plugins = ["tests.support.served_models"]
@@ -226,6 +227,26 @@ def test_layouts(records: dict[str, Path]) -> None:
     )
     assert "block" not in run("layouts-show", "layouts", "show", "llama")
     assert run("layouts-show", "layouts", "show", ZOO / "llama-b")["block"]
+
+
+def test_evidence(records: dict[str, Path], tmp_path: Path) -> None:
+    key, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    openssl("genpkey", "-algorithm", "ed25519", "-out", key)
+    openssl("pkey", "-in", key, "-pubout", "-out", public)
+    out = tmp_path / "a.json"
+    arguments = ("--key", key, "-o", out, "--base", records["llama-a"])
+    data = run("attest", "attest", ZOO / "llama-a-finetune", *arguments)
+    assert data["lineage"] == [{"base": "llama-a", "verdict": "descends"}]
+    assert run("verify", "verify", out, "--key", public)["statement"]["model"] == data["model"]
+    assert run("verify", "verify", records["picture"])["kind"] == "picture"
+
+
+def test_check_suggests(records: dict[str, Path]) -> None:
+    arguments = ("--base", records["llama-a"], "--base", records["llama-b"], "--suggest")
+    data = run("check", "check", ZOO / "llama-a-finetune", *arguments, exit_code=3)
+    assert data["suggested"]["base_model"] == ["llama-a.safetensors"]
+    assert data["suggested"]["base_model_relation"] == "finetune"
+    assert "contradicted" in data["suggested"]["notes"][0]
 
 
 def test_every_schema_is_held_against_output() -> None:
