@@ -90,7 +90,7 @@ class Score:
     def of(cls, pairs: Iterable[BenchPair]) -> "Score":
         """The results of these rows."""
         pairs = list(pairs)
-        directions = Counter(pair.direction for pair in pairs if pair.direction)
+        directions: Counter[str] = Counter(pair.direction for pair in pairs if pair.direction)
         return cls(Counter(pair.status for pair in pairs), directions)
 
     @property

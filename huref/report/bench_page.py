@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from huref.api.bench import Bench
+from huref.escape import printable
 from huref.report import wording
 from huref.report.html import render_html
-from huref.report.lettering import printable
 from huref.report.palette import VERDICT_PAINTS
 
 STATUS_WORDS = {

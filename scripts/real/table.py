@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huref.api.bench import Bench, Score, bench
 from huref.api.pairs_file import ListedPair, PairList
@@ -70,7 +70,7 @@ def _pair(
     measured: Mapping[str, Path], a: str, b: str, relation: str, expected: str, parent: bool = False
 ) -> ListedPair:
     others = {"a": a, "b": b}
-    older = "a" if parent else None
+    older: Literal["a", "b"] | None = "a" if parent else None
     return ListedPair(0, str(measured[a]), str(measured[b]), relation, expected, older, {}, others)
 
 
@@ -131,7 +131,9 @@ def cost_rows(cache: Cache, names: Iterable[str]) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name in names:
         path = cache.records / f"{name}.json"
-        costs = json.loads(path.read_text("utf-8")) if path.exists() else {"error": "not measured"}
+        costs: dict[str, Any] = {"error": "not measured"}
+        if path.exists():
+            costs = json.loads(path.read_text("utf-8"))
         if "error" in costs:
             yield f"| {name} | {costs['error']} | | | |"
             continue

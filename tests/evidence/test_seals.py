@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_verify_checks_a_pictures_key(folder: Path, keys: dict[str, Keys]) -> No
         assert (result.exit_code, result.stderr.count("\n")) == (3, 1), result.output
 
 
-def write(path: Path, text: dict[str, str], pixels: np.ndarray, **options: object) -> Path:
+def write(path: Path, text: dict[str, str], pixels: np.ndarray, **options: Any) -> Path:
     """A PNG by Pillow, not by huref."""
     chunks = PngImagePlugin.PngInfo()
     for key, value in text.items():
