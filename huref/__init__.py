@@ -17,6 +17,7 @@ from huref.version import __version__
 
 if TYPE_CHECKING:
     from huref.api.attest import Attestation, attest
+    from huref.api.bench import bench
     from huref.api.bom import bom
     from huref.api.check import check
     from huref.api.compare import compare
@@ -37,6 +38,7 @@ __all__ = [
     "Verification",
     "__version__",
     "attest",
+    "bench",
     "bom",
     "check",
     "compare",
@@ -56,6 +58,7 @@ _HOMES = {
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
+    "bench": "huref.api.bench",
     "check": "huref.api.check",
     "compare": "huref.api.compare",
     "fingerprint": "huref.api.fingerprint",

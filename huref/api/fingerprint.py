@@ -76,6 +76,7 @@ class Fingerprint:
             "latent": [float(x) for x in self.latent],
             "code": list(self.code),
             "anchors": len(anchors.filled) if anchors else None,
+            "files": self.record.files,
             "bytes_read": self.costs.bytes_read,
             "bytes_total": self.costs.bytes_total,
             "seconds": self.costs.seconds,
@@ -137,8 +138,8 @@ def fingerprint(
     """Fingerprint a model.
 
     Args:
-        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), a LoRA
-            adapter, a saved record or a fingerprint PNG.
+        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), an address
+            of the Hub, `ollama:NAME`, a LoRA adapter, a saved record or a fingerprint PNG.
         out: where to write the PNG; None writes none.
         recipe: name of a recipe, or a YAML file.
         decoder: a decoder to use instead of the recipe's: a file, or the name of an imported one.

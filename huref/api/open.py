@@ -24,8 +24,9 @@ from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
-from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
+from huref.loader.ollama import is_manifest
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 from huref.threads import fixed_threads
 
@@ -36,11 +37,15 @@ RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 
 @dataclass
 class Costs:
-    """Bytes that were read, and seconds by stage."""
+    """Bytes that were read, and seconds by stage.
+
+    `renamed_to` is the model's name on the Hub where it is no longer the one that was given.
+    """
 
     bytes_read: int = 0
     bytes_total: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    renamed_to: str | None = None
 
 
 @lru_cache(maxsize=2)
@@ -107,12 +112,40 @@ def _measure(
     checkpoint = open_checkpoint(model, base)
     kept = cache_path(checkpoint, loaded, depth) if cache else None
     if kept is not None and (record := recall(kept, model, loaded.decoder)):
-        return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs = Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs.renamed_to = _new_name(checkpoint)
+        return record, costs
     with fixed_threads():
         record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
+    costs.renamed_to = _new_name(checkpoint)
     return record, costs
+
+
+def read_on(record: Record, model: str, recipe: str = "default", cache: bool = False) -> Record:
+    """The record with all blocks read, where it shows a sign of disguise and lies on this machine.
+
+    Args:
+        record: of the model, at the default depth.
+        model: as `open_record` takes it.
+        recipe: name or file of a recipe.
+        cache: as for `open_record`.
+    """
+    path = Path(model).expanduser()
+    disguised = record.function is not None and bool(record.function.signs)
+    if not disguised or not path.exists():
+        return record
+    if path.is_file() and kind_of_file(path) != "weights":
+        return record
+    return open_record(model, recipe, depth="full", cache=cache)
+
+
+def _new_name(checkpoint: Checkpoint) -> str | None:
+    """The repository's present name on the Hub if it was renamed; names differ not by case."""
+    given = checkpoint.repository.model
+    current = str(getattr(checkpoint.repository, "canonical", given))
+    return None if current.lower() == given.lower() else current
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
@@ -130,7 +163,8 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
     is_record = path.suffix == ".safetensors" and b'"recipe"' in head
-    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+    is_weights = path.suffix in WEIGHTS or head.startswith(WEIGHT_MAGICS) or is_manifest(path)
+    return "weights" if is_weights and not is_record else "record"
 
 
 def _measure_weights(
@@ -179,6 +213,8 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         barcodes=extract.barcodes,
         traits=extract.traits,
         relations=extract.relations,
+        files=checkpoint.describe_files(),
+        function=extract.function,
     )
 
 

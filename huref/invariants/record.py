@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from huref.errors import EditedError, RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.function_use import TENSORS, FunctionUse, parse_function_use
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
@@ -28,6 +30,7 @@ from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
+FUNCTION = tuple(f"function.{name}" for name in TENSORS)
 AGAIN = "make the record again"
 DIGEST = "digest"  # metadata key
 SALT = "salt"
@@ -82,6 +85,8 @@ class Record:
         salt: 64 random hex digits of an attested record, or "".
         digest: of a record read from a file, see `digest_of`; "" otherwise.
         seal: of a record read from a picture, or None.
+        files: what was read: names, format, quantisation, an adapter's base (docs/json.md).
+        function: what the blocks do on a text, and signs of disguise.
     """
 
     model: str
@@ -95,6 +100,8 @@ class Record:
     barcodes: Barcodes | None = None
     traits: Traits | None = None
     relations: Relations | None = None
+    files: dict[str, Any] | None = None
+    function: FunctionUse | None = None
     salt: str = ""
     digest: str = ""
     seal: Seal | None = None
@@ -116,6 +123,8 @@ class Record:
                 [[t.hex(), i] for t, i in zip(self.anchors.tokens, self.anchors.ids, strict=True)]
             ),
         }
+        if self.files is not None:
+            metadata["files"] = json.dumps(self.files)
         if self.traits is not None:
             metadata["traits"] = json.dumps(self.traits.to_json())
         if self.salt:
@@ -125,6 +134,9 @@ class Record:
         for name, part in parts.items():
             if part is not None:
                 tensors |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)}
+        if self.function is not None:
+            metadata |= self.function.metadata()
+            tensors |= {f"function.{n}": t for n, t in self.function.tensors().items()}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         return tensors, metadata | {DIGEST: digest_of(tensors, metadata)}
 
@@ -165,7 +177,7 @@ def load_record(path: Path) -> Record:
             metadata = file.metadata() or {}
             recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            optional = {*UNITS, *BARCODES, *RELATIONS}
+            optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION}
             expected = {
                 "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
                 "latent": (LATENT_SIZE,),
@@ -186,10 +198,15 @@ def load_record(path: Path) -> Record:
             barcodes = Barcodes(*map(tensors.__getitem__, BARCODES))
         if set(RELATIONS) & set(shapes):
             relations = Relations(*map(tensors.__getitem__, RELATIONS))
+        function = None
+        if set(FUNCTION) & set(shapes):
+            parts = {name: tensors[f"function.{name}"] for name in TENSORS}
+            function = parse_function_use(parts, metadata)
         rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
         layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
         traits = parse_traits(loads(metadata["traits"])) if "traits" in metadata else None
+        read = parse_files(loads(metadata["files"])) if "files" in metadata else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
             f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
@@ -198,20 +215,22 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(part is None or part.fits() for part in (units, barcodes, relations)):
+    if not all(part is None or part.fits() for part in (units, barcodes, relations, function)):
         raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
-        model,
-        revision,
-        recipe,
-        layers,
-        anchors,
-        terms,
-        latent,
-        units,
-        barcodes,
-        traits,
-        relations,
+        model=model,
+        revision=revision,
+        recipe=recipe,
+        layers=layers,
+        anchors=anchors,
+        terms=terms,
+        latent=latent,
+        units=units,
+        barcodes=barcodes,
+        traits=traits,
+        relations=relations,
+        function=function,
+        files=read,
         salt=metadata.get(SALT, ""),
         digest=metadata[DIGEST],
     )
@@ -233,3 +252,31 @@ def _require_untouched(
             file=path,
             advice=AGAIN,
         )
+
+
+LONGEST_CHAIN = 10  # of bases of adapters
+
+
+def parse_files(value: Any, depth: int = 0) -> dict[str, Any]:
+    """The description of a model's files in a record's metadata, checked.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if depth > LONGEST_CHAIN or not isinstance(value, dict):
+        raise ValueError("the description of the files has another form")
+    lists = [value[key] for key in ("names", "unused")]
+    texts = [value["format"], value["quantisation"] or "", value.get("model", "")]
+    texts += [name for found in lists for name in found]
+    if not all(isinstance(text, str) for text in texts) or type(value["count"]) is not int:
+        raise ValueError("the description of the files has another form")
+    base = value["base"]
+    parsed: dict[str, Any] = {"model": value["model"]} if "model" in value else {}
+    return parsed | {
+        "names": [*lists[0]],
+        "count": value["count"],
+        "format": value["format"],
+        "quantisation": value["quantisation"],
+        "unused": [*lists[1]],
+        "base": None if base is None else parse_files(base, depth + 1),
+    }

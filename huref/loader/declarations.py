@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from huref.errors import CheckpointError
-from huref.loader.checkpoint import WEIGHTS
 from huref.loader.formats.gguf import read_header
 from huref.loader.repository import LocalFolder, Repository, read_json, read_text
 from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
@@ -142,11 +141,8 @@ def _merge_input(value: Any) -> str | None:
 
 def _from_gguf(repository: Repository) -> Iterator[Declaration]:
     file = find_gguf(repository)
-    other_weights = WEIGHTS[:-1]
-    if file is None or (
-        repository.chosen is None and any(name.endswith(other_weights) for name in repository.files)
-    ):
-        return  # the other weights are read instead of the GGUF file
+    if file is None:
+        return
     metadata = read_header(repository.open(file, cache=True)).metadata
     count = metadata.get("general.base_model.count", 0)
     for i in range(min(count, MAX_BASES) if type(count) is int else 0):

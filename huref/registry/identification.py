@@ -14,10 +14,15 @@ from huref.registry.entry import Entry
 from huref.registry.signing import signer_id
 from huref.registry.store import SearchResult
 
-Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
+Answer = Literal["descends", "contains parts", "shared initialisation", "inconclusive", "none"]
 SHOWN = 3  # candidates in a picture, however low they score
 # Verdicts that are an answer, the strongest first.
-ANSWERS: tuple[Answer, ...] = ("descends", "shared initialisation", "inconclusive")
+ANSWERS: tuple[Answer, ...] = (
+    "descends",
+    "contains parts",
+    "shared initialisation",
+    "inconclusive",
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Identification:
             return f"comes from the same training run as {self.base}, from an earlier state of it"
         sentences = {
             "descends": f"descends from {self.base}",
+            "contains parts": f"contains parts of {self.base}, or {self.base} of it",
             "shared initialisation": f"shares an initialisation with {self.base}",
             "inconclusive": f"is related to {self.base}, but it is not clear how",
         }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from huref.api.open import open_record
+from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
@@ -45,7 +45,7 @@ def identify(
         HurefError: the model or the registry cannot be read; see the subclass.
     """
     store = registry if isinstance(registry, Store) else open_store(str(registry))
-    record = open_record(str(model), recipe)
+    record = read_on(open_record(str(model), recipe), str(model), recipe)
     if record.recipe.digest != store.recipe.digest:
         fields = ", ".join(record.recipe.differences(store.recipe))
         raise RecipeError(

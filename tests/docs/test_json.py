@@ -112,6 +112,15 @@ def test_compare_full(tmp_path: Path) -> None:
     assert data["pairs"][0]["blocks"]
 
 
+def test_bench(records: dict[str, Path], tmp_path: Path) -> None:
+    a, child, b = (records[name] for name in ("llama-a", "llama-a-finetune", "llama-b"))
+    rows = ("id_a\tid_b\trelation\texpected\trivals\tmore", f"{a}\t{child}\tx\tdescends\tA=1\tb")
+    listed = tmp_path / "pairs.tsv"
+    listed.write_text("\n".join([*rows, f"{a}\t{b}\ty\tdisputed", f"{a}\t\tz\tdescends"]), "utf-8")
+    data = run("bench", "bench", listed, exit_code=1)
+    assert [data[key] for key in ("right", "of", "disputed", "not_measured")] == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("model", "bases", "answer", "exit_code"),
     [
