@@ -15,7 +15,6 @@ GROUND = {
     "bounded_json",
     "escape",
     "files",
-    "threads",
     "assets",
     "recipe",
 }  # what everything may stand on
@@ -29,7 +28,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "budget": {"errors"},
     "bounded_json": {"budget"},
     "escape": set(),
-    "threads": set(),
     "files": {"errors"},
     "assets": {"errors"},
     "recipe": {"errors", "assets", "bounded_json"},

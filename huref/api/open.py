@@ -28,7 +28,6 @@ from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_che
 from huref.loader.model_name import require_name
 from huref.loader.ollama import is_manifest
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
-from huref.threads import fixed_threads
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ALL_BLOCKS = 100_000  # larger than the number of blocks of any model
@@ -115,8 +114,7 @@ def _measure(
         costs = Costs(checkpoint.bytes_read, checkpoint.bytes_total)
         costs.renamed_to = _new_name(checkpoint)
         return record, costs
-    with fixed_threads():
-        record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
+    record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
     costs.renamed_to = _new_name(checkpoint)
