@@ -16,7 +16,9 @@ from huref.cli.probe_options import (
 from huref.errors import HurefError
 
 if TYPE_CHECKING:
+    from huref.blackbox.endpoint import Endpoint
     from huref.blackbox.signature import Signature
+    from huref.blackbox.watch import Mode
 
 
 @click.group()
@@ -25,9 +27,30 @@ def probe() -> None:
 
     For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
     (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
-    --budget limits the requests; it is shown, and confirmed by you, before the first one. The terms
-    of many providers forbid probing: ask them first.
+    --budget limits the requests; it is shown, and confirmed by you, before the first one, with the
+    tokens and, given --price, the money. The terms of many providers forbid probing: ask them first.
     """
+
+
+@probe.command()
+@click.argument("source")
+@probe_options
+def capabilities(source: str, options: Options) -> None:
+    """Show what the endpoint SOURCE offers, in at most 12 requests."""
+    endpoint = _open_only_endpoint(source, options)
+    found = endpoint.capabilities
+    kinds = [each.to_json() for each in (found, *found.others)]
+    if options.as_json:
+        names = ("model", "access", "summary", "detected")
+        figures = {name: getattr(found, name) for name in names}
+        counts = {"requests": endpoint.requests, "detection_requests": found.requests}
+        print_json({**figures, "kinds": kinds, "findings": endpoint.findings, **counts})
+        return
+    for kind in kinds:
+        click.echo(f"{kind.pop('api')}:")
+        for name, value in kind.items():
+            click.echo(f"  {name:<14} {'not tried' if value is None else value}")
+    click.echo(f"detected {found.detected} in {found.requests} requests")
 
 
 @probe.command()
@@ -151,21 +174,47 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 @click.argument("source")
 @click.argument("models", nargs=-1, metavar="[SIGNATURE]...")
 @click.option("--baseline", type=as_file, required=True, help="File written by the first call.")
+@click.option(
+    "--mode",
+    type=click.Choice(["logprobs", "scores", "tokens"]),
+    help="What to compare.  [default: the baseline's; at first what sees most]",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0.001, 0.2),
+    default=0.01,
+    show_default=True,
+    help="Probability of a false alarm at one visit.",
+)
 @probe_options
-def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
+def watch(
+    source: str,
+    models: tuple[str, ...],
+    baseline: Path,
+    mode: "Mode | None",
+    level: float,
+    options: Options,
+) -> None:
     """Detect whether the model behind SOURCE has changed.
 
     The first call writes the baseline; later calls compare with it, and with any SIGNATURE of the
-    same endpoint that is named.
+    same endpoint that is named. It compares log-probabilities, the scores of fixed texts, or, where
+    an endpoint gives nothing but text, the generated tokens.
     """
     from huref.blackbox.watch import revisit
 
+    endpoint = _open_only_endpoint(source, options)
+    _report(
+        options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level)
+    )
+
+
+def _open_only_endpoint(source: str, options: Options) -> "Endpoint":
     if not is_endpoint(source):
         raise HurefError(
-            "only an endpoint can be watched", model=source, advice="give its base URL"
+            "only an endpoint can be probed in this way", model=source, advice="give its base URL"
         )
-    endpoint = open_endpoint(source, options)
-    _report(options, revisit(endpoint, baseline, [Path(model) for model in models]))
+    return open_endpoint(source, options)
 
 
 def _signature_of(source: str, rank: int | None, options: Options) -> "Signature":
