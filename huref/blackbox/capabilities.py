@@ -165,7 +165,9 @@ def _key(url: str, model: str | None) -> str:
     return AnswerStore.key("capabilities", url, model)
 
 
-async def detect(client: Client, model: str | None = None) -> Capabilities:
+async def detect(
+    client: Client, model: str | None = None, visit: str = ""
+) -> Capabilities:
     """Detect what an endpoint offers, in at most MOST requests.
 
     Raises:
@@ -177,6 +179,7 @@ async def detect(client: Client, model: str | None = None) -> Capabilities:
     found: list[Capabilities] = []
     for api in APIS:
         detection = _Detection(client, api, name, purse, found[0] if found else None)
+        detection.visit = visit
         try:
             await detection.find_top()
         except (RefusedError, UnreadableError) as error:
@@ -248,6 +251,7 @@ class _Detection:
         first: Capabilities | None,
     ):
         self.found = Capabilities(api, model)
+        self.visit = ""  # distinguishes this detection from others in the store
         self._client = client
         self._purse = purse
         self._first = first  # what the other API offers
@@ -262,6 +266,7 @@ class _Detection:
     async def ask(self, **options: Any) -> TokenAnswer:
         """The answer to a query; after status 500 once more, unless that proved to be a refusal."""
         found = self.found
+        options["repeat"] = options.get("repeat", "") + self.visit
         query = TokenQuery(self._prompt, **options)
         repeatable = not self._fails_when_refusing and self._left > 2
         try:

@@ -1,6 +1,7 @@
 """A served model as a source of outputs."""
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,8 +56,9 @@ class Endpoint:
         self._model = model
         self.findings: list[str] = []
         known = recall(client.store, client.url, model)
+        visit = secrets.token_hex(8) if ask_again else ""
         if known is None or ask_again:
-            found = asyncio.run(self._connected(lambda: detect(client, model)))
+            found = asyncio.run(self._connected(lambda: detect(client, model, visit)))
             self.findings = lost_fields(known, found) if known else []
             remember(client.store, client.url, model, found)
         else:
