@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
+from huref.escape import terminal
+
 # Advice where a file may have been damaged in transfer.
 DOWNLOAD_AGAIN = "download the file again"
+LONGEST_LINE = 2000  # characters of a message
 
 
 class HurefError(Exception):
@@ -96,14 +99,12 @@ def locating(
 
 
 def one_line(message: object) -> str:
-    """A message as one line without control characters.
+    """A message as one line of at most LONGEST_LINE characters, without control characters.
 
     Names in a damaged file may hold terminal escape sequences.
     """
-    words = " ".join(str(message).split())
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words
-    )
+    words = terminal(" ".join(str(message)[: 4 * LONGEST_LINE].split()))
+    return words if len(words) <= LONGEST_LINE else words[: LONGEST_LINE - 3] + "..."
 
 
 class ModelNotFoundError(HurefError):
@@ -120,6 +121,10 @@ class NetworkError(HurefError):
 
 class CheckpointError(HurefError):
     """A file of the model is missing, truncated or inconsistent."""
+
+
+class BudgetExceededError(CheckpointError):
+    """Reading a file would cost more memory or time than its size justifies."""
 
 
 class UnsupportedModelError(HurefError):

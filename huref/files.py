@@ -1,8 +1,9 @@
-"""Atomic writes of files, and errors for disks and folders that cannot be written."""
+"""Atomic writes of files, private files, and errors for disks that cannot be written."""
 
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from huref.errors import DiskError, HurefError
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # full disk, file size limit, quota
 DISK = (*FULL, errno.EIO)
+PRIVATE = 0o600  # permissions of files that leak weights or answers
 
 
 @contextmanager
@@ -29,31 +31,74 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` that replaces it when the block ends without an error.
 
     It is removed when the block raises. Each process that writes `path` has its own temporary
-    file.
+    file. A link at `path` is replaced, not followed.
+
+    Args:
+        path: the file.
+        private: whether only the owner may read it; otherwise the process's umask decides.
 
     Raises:
         HurefError: no file can be created in the folder.
         DiskError: the disk is full or broken.
     """
+    # Some file systems limit a name to 255 bytes.
+    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(create_new(temporary, PRIVATE if private else 0o666))
     except OSError as error:  # its own message has the temporary file's name
         raise HurefError(f"it cannot be written ({error.strerror})", file=path) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         with writing(path):
             yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes the file readable by its owner only
+        # A library may have replaced the file by one of its own.
+        if private and stat.S_IMODE(temporary.stat().st_mode) != PRIVATE:
+            temporary.chmod(PRIVATE)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_new(path: Path, mode: int = 0o666) -> int:
+    """Create a file that does not exist, and return its descriptor; links are not followed.
+
+    The kernel takes the umask off `mode`, so that it need not be read, which would change it for
+    other threads for a moment.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags, mode)
+
+
+def make_private(path: Path) -> None:
+    """Create a file that only its owner may read, or take others' permissions off an own one."""
+    try:
+        os.close(create_new(path, PRIVATE))
+    except FileExistsError:
+        refuse_link(path)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(PRIVATE)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise HurefError for a symbolic link: writing through it would change another file."""
+    if path.is_symlink():
+        raise HurefError(
+            "it is a symbolic link, which is not followed",
+            file=path,
+            advice="remove it if you did not make it",
+        )
+
+
+def as_path(name: str | os.PathLike[str]) -> Path:
+    """A path with `~` and `~user` expanded; unchanged where there is no such user."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except (RuntimeError, ValueError):  # such as "~nobody/x" and "~a\0"
+        return path
 
 
 def require_folder(*paths: Path | None) -> None:

@@ -6,6 +6,8 @@ by a digest without the decoder, and stay valid when a new decoder draws other p
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,8 +16,12 @@ from typing import Any
 import yaml
 
 from huref.assets import imported_decoder, locate, read_metadata
+from huref.bounded_json import loads
 from huref.errors import CheckpointDigestError, RecipeError
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+LARGEST_M = 8192
+MOST_LAYERS = 256
 DIGEST_LENGTH = 12  # hex digits
 LATENT_SIZE = 512  # numbers of a latent, whichever encoder and decoder a recipe names
 
@@ -88,6 +94,7 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
         keys = sorted(set(data) ^ expected) if isinstance(data, Mapping) else data
         raise RecipeError(f"recipe fields missing or unknown: {keys}", file=where)
     try:
+        _require_usual(data)
         return Recipe(
             name=str(data["name"]),
             anchors=str(data["anchors"]),
@@ -98,8 +105,20 @@ def parse_recipe(data: Mapping[str, Any], where: str) -> Recipe:
             encoder=str(data["encoder"]),
             decoder=str(data["decoder"]),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecipeError(f"a recipe field has the wrong type ({error})", file=where) from error
+
+
+def _require_usual(data: Mapping[str, Any]) -> None:
+    """Raise ValueError for numbers with which memory or time would have no bound."""
+    if not 0 < int(data["m"]) <= LARGEST_M:
+        raise ValueError(f"m is not within 1 to {LARGEST_M}")
+    if not 0 < len(data["layers"]) <= MOST_LAYERS:
+        raise ValueError(f"layers are not 1 to {MOST_LAYERS} numbers")
+    if not math.isfinite(float(data["damping"])):
+        raise ValueError("damping is not finite")
+    if any(len(str(data[field])) > 4096 for field in ("name", "anchors", "terms", "encoder")):
+        raise ValueError("a text is longer than any")
 
 
 def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:
@@ -121,15 +140,45 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError("not a YAML file", file=path) from error
+    expected = _expected(data, path)
     recipe = parse_recipe(data, str(path))
     if decoder is not None and Path(decoder).is_file():
         drawn_by = Path(decoder)
     else:
         drawn_by = _find_decoder(decoder or recipe.decoder, path)
     paths = [_find(recipe.encoder, path), drawn_by]
-    digests = [_digest_of(asset) for asset in paths]
+    stated = [_digest_of(asset) for asset in paths]
+    digests = [digest[:DIGEST_LENGTH] for digest in stated]
+    _require_expected("encoder", stated[0], expected, paths[0])
+    if decoder is None:
+        _require_expected("decoder", stated[1], expected, paths[1])
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
+
+
+def _expected(data: Any, path: Path) -> dict[str, str]:
+    """The digests of networks that a recipe file expects, which are taken out of `data`."""
+    expected = data.pop("expected", None) if isinstance(data, dict) else None
+    if expected is None:
+        return {}
+    if not isinstance(expected, dict) or not all(
+        key in ("encoder", "decoder") and isinstance(text, str) and _SHA256.fullmatch(text)
+        for key, text in expected.items()
+    ):
+        raise RecipeError("its 'expected' is not a mapping of networks to sha256", file=path)
+    return expected
+
+
+def _require_expected(network: str, digest: str, expected: dict[str, str], path: Path) -> None:
+    """Raise CheckpointDigestError for another network than the one that a recipe expects."""
+    if network in expected and expected[network] != digest:
+        raise CheckpointDigestError(
+            f"its digest is {digest[:DIGEST_LENGTH]}, but the recipe expects the {network} "
+            f"{expected[network][:DIGEST_LENGTH]}",
+            file=path,
+            advice="restore the file from the release, or use a recipe of your own without "
+            "'expected'",
+        )
 
 
 def _find(asset: str, recipe_file: Path) -> Path:
@@ -167,8 +216,8 @@ def _digest_of(path: Path) -> str:
     metadata = read_metadata(path)
     try:
         # An encoder has its metadata in one JSON string, a decoder in several strings.
-        stated = json.loads(metadata["encoder"]) if "encoder" in metadata else metadata
-        return str(stated["digest"])[:DIGEST_LENGTH]
+        stated = loads(metadata["encoder"], constants=True) if "encoder" in metadata else metadata
+        return str(stated["digest"])
     except (KeyError, ValueError, TypeError) as error:
         raise RecipeError(
             "the checkpoint has no digest; it was not made by huref", file=path

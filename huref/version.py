@@ -1,3 +1,4 @@
-"""The version of huref, in one place."""
+"""The versions of huref and of its JSON documents."""
 
 __version__ = "0.1.0"
+SCHEMA = 1  # of all JSON documents; docs/json.md describes them

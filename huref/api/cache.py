@@ -10,11 +10,13 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from huref.assets import user_cache
-from huref.errors import HurefError, RecordError
+from huref.errors import HurefError
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import Checkpoint
@@ -65,7 +67,7 @@ def recall(path: Path, model: str, decoder: str) -> Record | None:
     """
     try:
         record = load_record(path)
-    except (RecordError, OSError):
+    except (HurefError, OSError):
         return None
     return replace(record, model=model, recipe=replace(record.recipe, decoder=decoder))
 
@@ -77,3 +79,66 @@ def keep(path: Path, record: Record) -> None:
     with contextlib.suppress(OSError, HurefError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         record.save(path)
+
+
+_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")  # of the files that this module writes
+
+
+@dataclass(frozen=True)
+class CachedRecord:
+    """A file of the cache.
+
+    Attributes:
+        model: as the user called it when it was measured; "?" if the file is damaged.
+        revision: commit of a Hub model, or None.
+        recipe: digest of its recipe.
+        size: bytes.
+        written: date and time, UTC.
+        file: name of the file in the cache.
+    """
+
+    model: str
+    revision: str | None
+    recipe: str
+    size: int
+    written: str
+    file: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of `records` in `cache list --json`."""
+        return asdict(self)
+
+
+def _cached_files() -> list[Path]:
+    folder = cache_folder()
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(f for f in files if _NAME.fullmatch(f.name) and not f.is_symlink())
+
+
+def list_cached() -> list[CachedRecord]:
+    """The records in the cache, by model."""
+    found = []
+    for path in _cached_files():
+        state = path.stat()
+        try:
+            record = load_record(path)
+            named = (record.model, record.revision, record.recipe.digest)
+        except (HurefError, OSError):
+            named = ("?", None, "?")
+        written = datetime.fromtimestamp(state.st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
+        found.append(CachedRecord(*named, state.st_size, written, path.name))
+    return sorted(found, key=lambda record: (record.model, record.written))
+
+
+def purge_cache() -> tuple[int, int]:
+    """Remove all records from the cache, and no other file.
+
+    Returns:
+        Their number and their bytes.
+    """
+    count = size = 0
+    for path in _cached_files():
+        size += path.stat().st_size
+        path.unlink()
+        count += 1
+    return count, size

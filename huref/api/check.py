@@ -9,6 +9,8 @@ from tqdm.auto import tqdm
 
 from huref.api.open import kind_of_file, open_record
 from huref.errors import HurefError, one_line
+from huref.escape import terminal
+from huref.files import as_path
 from huref.lineage.table import Pair, build_table
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.declarations import Declaration, read_declarations
@@ -87,7 +89,7 @@ class Check:
         }
 
     def __str__(self) -> str:
-        lines = [self.model]
+        lines = [_plain(self.model)]
         for finding in self.findings:
             one = finding.declaration
             kind = one.relation or ("base" if one.firm else "a hint")
@@ -109,8 +111,8 @@ def _measured(finding: Finding) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without control characters, which a terminal could obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Text as one line without control characters, which a terminal could obey."""
+    return terminal(text)
 
 
 def check(
@@ -152,7 +154,7 @@ def check(
 
 def _declarations(model: str) -> tuple[list[Declaration], list[str], bool]:
     """Declarations, notes, and whether the model is an adapter."""
-    path = Path(model).expanduser()
+    path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         note = f"a {kind} declares nothing; give the model itself, or a base with {GIVEN}"
         return [], [note], False

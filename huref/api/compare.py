@@ -1,15 +1,16 @@
 """`huref.compare`: the table of all pairs of some models, records and pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from huref.api.open import open_record
-from huref.errors import locating
+from huref.errors import HurefError, locating, one_line
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record
-from huref.lineage.table import LineageTable, build_table
+from huref.lineage.table import Failure, LineageTable, build_table
 
 
 def compare(
@@ -18,6 +19,7 @@ def compare(
     recipe: str = "default",
     depth: Depth = "recipe",
     cache: bool = True,
+    skip_failed: bool = False,
 ) -> LineageTable:
     """Measure each model once and compare every pair.
 
@@ -27,13 +29,25 @@ def compare(
         recipe: name or YAML file of a recipe, for the models whose weights are read.
         depth: "full" reads the feed-forward networks of every block, for layer maps.
         cache: whether stored records are used, and new ones stored.
+        skip_failed: whether models that cannot be read are listed in the table's `failed` and cost
+            only their own pairs, as long as two others can be read.
 
     Raises:
         RecipeError: two records were made by different recipes.
-        HurefError: a model could not be read; the message names it.
+        HurefError: a model could not be read, and it is not skipped; the message names it.
     """
-    names = tqdm([str(model) for model in models], desc="models", delay=2, disable=None)
-    return build_table([_open(name, recipe, depth, cache) for name in names])
+    records, failed, errors = [], [], []
+    for name in tqdm([str(model) for model in models], desc="models", delay=2, disable=None):
+        try:
+            records.append(_open(name, recipe, depth, cache))
+        except (HurefError, OSError) as error:
+            if not skip_failed:
+                raise
+            failed.append(Failure(name, one_line(error)))
+            errors.append(error)
+    if errors and len(records) < 2:  # no pair is left
+        raise errors[0]
+    return replace(build_table(records), failed=tuple(failed))
 
 
 def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:

@@ -15,6 +15,7 @@ from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
 from huref.invariants.record import Record
 from huref.recipe import imported_with, load_recipe
+from huref.threads import fixed_threads
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Fingerprint:
             "recipe": self.record.recipe.digest,
             "image": str(self.path) if self.path else None,
             "latent": [float(x) for x in self.latent],
+            "code": list(self.code),
             "anchors": len(anchors.filled) if anchors else None,
             "bytes_read": self.costs.bytes_read,
             "bytes_total": self.costs.bytes_total,
@@ -125,7 +127,8 @@ def render(
                 advice="name the right one with --decoder",
             )
         decoder_path = imported or decoder_path
-    images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
+    with fixed_threads():
+        images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
     return enlarge(images[0], SHOWN)
 
 

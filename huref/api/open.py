@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,14 +12,19 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
+from huref.bounded_json import loads
 from huref.decoder.picture import read_png_text
 from huref.encoder.checkpoint import Encoder, load_encoder
-from huref.errors import RecordError
+from huref.errors import NetworkError, RecordError
+from huref.escape import terminal
+from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.model_name import require_name
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
+from huref.threads import fixed_threads
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ALL_BLOCKS = 100_000  # larger than the number of blocks of any model
@@ -74,8 +78,23 @@ def measure(
     depth: Depth = "recipe",
     cache: bool = False,
 ) -> tuple[Record, Costs]:
-    """Like `open_record`, and what it cost."""
-    path = Path(model).expanduser()
+    """Like `open_record`, and what it cost.
+
+    If a file on the Hub changes while it is read, the model is read once more from the start.
+    """
+    try:
+        return _measure(model, recipe, decoder, base, depth, cache)
+    except NetworkError as error:
+        if type(error).__name__ != "ChangedFileError":  # not imported: it needs the Hub's client
+            raise
+        return _measure(model, recipe, decoder, base, depth, cache)
+
+
+def _measure(
+    model: str, recipe: str, decoder: str | None, base: str, depth: Depth, cache: bool
+) -> tuple[Record, Costs]:
+    require_name(model)
+    path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
         return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
@@ -84,16 +103,24 @@ def measure(
     kept = cache_path(checkpoint, loaded, depth) if cache else None
     if kept is not None and (record := recall(kept, model, loaded.decoder)):
         return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
-    record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
+    with fixed_threads():
+        record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
     return record, costs
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
-    """The kind of a file, by its first bytes; a file of unknown form is treated as a record."""
-    with path.open("rb") as file:
-        head = file.read(RECORD_HEAD)
+    """The kind of a file, by its first bytes; a file of unknown form is treated as a record.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(RECORD_HEAD)
+    except OSError as error:
+        raise RecordError(f"it cannot be read ({error.strerror})", file=path) from error
     if head[: len(PNG_MAGIC)] == PNG_MAGIC:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
@@ -108,7 +135,12 @@ def _measure_weights(
     read_before = checkpoint.seconds_reading
     meter = checkpoint.repository.meter
     with tqdm(
-        desc=checkpoint.model, unit="B", unit_scale=True, leave=False, delay=2, disable=None
+        desc=terminal(checkpoint.model),
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        delay=2,
+        disable=None,
     ) as bar:
         meter.bar = bar
         blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
@@ -183,11 +215,11 @@ def read_picture(path: Path) -> Record:
     """
     text = read_png_text(path)
     try:
-        recipe = parse_recipe(json.loads(text["huref:recipe.json"]), str(path))
+        recipe = parse_recipe(loads(text["huref:recipe.json"]), str(path))
         raw = base64.b64decode(text["huref:latent"], validate=True)
         latent = np.frombuffer(raw, dtype="<f4").astype(np.float32)
         model, revision, digest = (text[f"huref:{k}"] for k in ("model", "revision", "recipe"))
-    except (KeyError, ValueError, binascii.Error, RecursionError) as error:
+    except (KeyError, ValueError, binascii.Error) as error:
         raise RecordError(
             "not a fingerprint picture (its huref text is missing or damaged)", file=path
         ) from error

@@ -1,8 +1,8 @@
 """Function-preserving copies of a model, for audits of the fingerprint.
 
-Each kind of attack changes a model's weights and preserves its outputs up to rounding; kinds that
-`EXACT` does not list change the outputs a little. An adversary may do the same, and so may a
-harmless exporter. docs/measured/attacks.md reports the effect of each kind on the fingerprint.
+Each kind of attack changes a model's weights and preserves its outputs up to rounding; those in
+`INEXACT` change the outputs a little. An adversary may do the same, and the plain kinds may be the
+work of a harmless exporter. docs/measured/attacks.md reports the effect of each on the fingerprint.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,30 @@ from pathlib import Path
 
 import torch
 
-from huref.attacks.kinds import EXACT, KINDS, why_inexact
+from huref.attacks.kinds import DISGUISES, EXACT, FRAMINGS, INEXACT, KINDS, PLAIN, why_inexact
 from huref.attacks.opening import open_editable
 from huref.errors import AttackError
 
-__all__ = ["EXACT", "KINDS", "attack"]
+__all__ = ["DISGUISES", "EXACT", "FRAMINGS", "INEXACT", "KINDS", "PLAIN", "attack"]
 
 
-def attack(model: str | Path, kinds: Sequence[str], out: str | Path, seed: int = 0) -> list[str]:
+def attack(
+    model: str | Path,
+    kinds: Sequence[str],
+    out: str | Path,
+    seed: int = 0,
+    other: str | Path | None = None,
+) -> list[str]:
     """Write a copy of a model after applying some attacks, one after the other.
 
     Args:
         model: a folder, a file beside its config, or a Hub id, which is downloaded whole into the
             user's cache; Llama-, Gemma-, OLMo-2-, GPT-2- or NeoX-like.
-        kinds: names from `KINDS`, or "all" for every exact one that applies to the model.
+        kinds: names from `KINDS`, or "all" for every plain and exact one that applies to the
+            model. They are applied in the given order; upcycling and noisy-experts come last.
         out: folder to write to; it must not exist yet.
         seed: of all random numbers.
+        other: the model whose parts the copy gets, for kinds in `FRAMINGS`.
 
     Returns:
         The kinds that were applied, in order.
@@ -39,7 +47,10 @@ def attack(model: str | Path, kinds: Sequence[str], out: str | Path, seed: int =
         raise AttackError(what, advice=f"choose among all, {', '.join(KINDS)}")
     if Path(out).exists():
         raise AttackError("it already exists", file=out, advice="name a new folder")
+    if other is None and (framing := [kind for kind in kinds if kind in FRAMINGS]):
+        raise AttackError(f"{framing[0]} needs a second model", advice="name it with --other")
     editable = open_editable(str(model))
+    parts = None if other is None else open_editable(str(other))
     generator = torch.Generator().manual_seed(seed)
     names: list[str] = []
     for kind in kinds:
@@ -50,6 +61,10 @@ def attack(model: str | Path, kinds: Sequence[str], out: str | Path, seed: int =
             raise AttackError(
                 f"{kind} would change what the model computes: {reason}", model=str(model)
             )
-        KINDS[kind](editable, generator)
+        if kind in FRAMINGS:
+            assert parts is not None
+            FRAMINGS[kind](editable, generator, parts)
+        else:
+            (PLAIN | DISGUISES)[kind](editable, generator)
     editable.save(Path(out))
     return names

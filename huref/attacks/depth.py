@@ -5,8 +5,18 @@ import copy
 import torch
 from torch import Generator
 
-from huref.attacks.blocks import WRITERS
+from huref.attacks.blocks import WRITERS, EditableBlock
 from huref.attacks.editable import Editable
+
+
+def insert_block(model: Editable, position: int, block: EditableBlock, like: int) -> None:
+    """Insert a block; its kind of attention is that of the block `like`."""
+    model.blocks.insert(position, block)
+    for key in model.layout.layers:
+        if key in model.config:
+            model.config[key] = len(model.blocks)
+    if isinstance(kinds := model.config.get("layer_types"), list):
+        kinds.insert(position, kinds[like])
 
 
 def _insert(model: Editable, position: int, source: int, silent: bool) -> None:
@@ -17,12 +27,7 @@ def _insert(model: Editable, position: int, source: int, silent: bool) -> None:
             block.weights[role] = torch.zeros_like(block.weights[role])
             if role in block.biases:
                 block.biases[role] = torch.zeros_like(block.biases[role])
-    model.blocks.insert(position, block)
-    for key in model.layout.layers:
-        if key in model.config:
-            model.config[key] = len(model.blocks)
-    if isinstance(kinds := model.config.get("layer_types"), list):
-        kinds.insert(position, kinds[source])
+    insert_block(model, position, block, source)
 
 
 def insert_noops(model: Editable, generator: Generator) -> None:

@@ -70,6 +70,7 @@ class Editable:
         files: content of the small files to copy.
         others: tensors outside the blocks that attacks leave unchanged.
         rewrites: functions that turn the tensors into another architecture's on saving.
+        left_out: keys that config.json of the copy lacks.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Editable:
     files: dict[str, bytes]
     others: dict[str, Tensor] = field(default_factory=dict)
     rewrites: list[Callable[[dict[str, Tensor]], dict[str, Tensor]]] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
 
     @property
     def norms_inside_attention(self) -> bool:
@@ -134,6 +136,7 @@ class Editable:
         if not self.tied:
             tensors[self.ends.head] = self.head
         config = self.config | {"tie_word_embeddings": self.tied, "vocab_size": len(self.embedding)}
+        config = {key: value for key, value in config.items() if key not in self.left_out}
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             folder = Path(temporary) / "model"

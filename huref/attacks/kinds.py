@@ -4,16 +4,36 @@ from collections.abc import Callable
 
 from torch import Generator
 
+from huref.attacks import padding
+from huref.attacks.dead_dimensions import add_dead_dimensions
+from huref.attacks.decoy_blocks import (
+    add_cancelling_blocks,
+    add_silent_blocks,
+    add_silent_blocks_between,
+)
 from huref.attacks.depth import duplicate_layer, insert_noops
+from huref.attacks.disguised_vocabulary import (
+    add_decoy_strings,
+    add_outlier_rows,
+    drop_config_keys,
+    drop_tokens,
+    list_added_tokens,
+    renumber_strings,
+)
 from huref.attacks.editable import Editable
+from huref.attacks.framing import add_foreign_units, add_parasite, graft_blocks
+from huref.attacks.noisy_experts import add_noisy_experts
+from huref.attacks.sink_heads import add_sink_heads
 from huref.attacks.stream import absorb_gains, flip_signs, rotate_stream, shift_means
 from huref.attacks.upcycling import find_mixture, upcycle
 from huref.attacks.vocabulary import extend_vocabulary, permute_vocabulary
 from huref.attacks.within_blocks import map_heads, permute_ffn, permute_heads, scale_ffn
 
 Attack = Callable[[Editable, Generator], None]
+Framing = Callable[[Editable, Generator, Editable], None]
 
-KINDS: dict[str, Attack] = {
+# What exporters do as well; "all" applies every one that is exact.
+PLAIN: dict[str, Attack] = {
     "ffn-permutation": permute_ffn,
     "ffn-scaling": scale_ffn,
     "head-maps": map_heads,
@@ -28,19 +48,80 @@ KINDS: dict[str, Attack] = {
     "layer-duplication": duplicate_layer,
     "upcycling": upcycle,
 }
-EXACT = tuple(kind for kind in KINDS if kind != "layer-duplication")
+# What only somebody does who wants to hide a model, or to make a copy look like its source.
+DISGUISES: dict[str, Attack] = {
+    "dead-units": padding.add_dead_units,
+    "quiet-units": padding.add_quiet_units,
+    "cancelling-units": padding.add_cancelling_units,
+    "split-units": padding.split_units,
+    "duplicated-units": padding.duplicate_units,
+    "dead-heads": padding.add_dead_heads,
+    "mute-heads": padding.add_mute_heads,
+    "cancelling-heads": padding.add_cancelling_heads,
+    "split-heads": padding.split_heads,
+    "sink-heads": add_sink_heads,
+    "dead-dimensions": add_dead_dimensions,
+    "silent-blocks": add_silent_blocks,
+    "silent-blocks-between": add_silent_blocks_between,
+    "cancelling-blocks": add_cancelling_blocks,
+    "noisy-experts": add_noisy_experts,
+    "decoy-strings": add_decoy_strings,
+    "outlier-rows": add_outlier_rows,
+    "renumbered-strings": renumber_strings,
+    "added-tokens": list_added_tokens,
+    "missing-config-keys": drop_config_keys,
+    "fewer-tokens": drop_tokens,
+}
+# What puts parts of another model, named by --other, into a model.
+FRAMINGS: dict[str, Framing] = {
+    "graft": graft_blocks,
+    "foreign-units": add_foreign_units,
+    "parasite": add_parasite,
+}
+KINDS = (*PLAIN, *DISGUISES, *FRAMINGS)
+# Kinds that change the outputs a little: by about what is written after the name.
+INEXACT = {
+    "layer-duplication": "a block acts twice",
+    "quiet-units": "1e-3",
+    "silent-blocks": "1e-2",
+    "silent-blocks-between": "1e-2",
+    "cancelling-blocks": "1e-2",
+    "sink-heads": "1e-4, in texts that begin with the first special token",
+    "graft": "1e-3",
+    "foreign-units": "1e-3",
+    "parasite": "1e-1",
+}
+EXACT = tuple(kind for kind in PLAIN if kind not in INEXACT)
+HEADS = ("dead-heads", "mute-heads", "cancelling-heads", "split-heads", "sink-heads", "parasite")
+WIDER = ("dead-dimensions", "sink-heads", "parasite")
+MIXTURES = ("upcycling", "noisy-experts")
 
 
 def why_inexact(kind: str, model: Editable) -> str:
     """Why a kind would change what a model computes; "" where it would not."""
-    gated = "gate" in model.blocks[0].weights
+    block = model.blocks[0]
+    gated = "gate" in block.weights
     rms = model.layout.norms.kind == "rms"
+    one_head_size = model.layout.name in ("gpt2", "gpt_neox")
     if kind == "ffn-scaling" and not gated:
         return "its feed-forward network has no gate, and its activation is not linear"
     if kind == "sign-flips" and not rms:
         return "LayerNorm subtracts the mean, which sign flips do not preserve"
     if kind == "mean-shift" and rms:
         return "RMSNorm does not subtract the mean"
-    if kind == "upcycling" and (find_mixture(model) is None or model.blocks[0].biases):
+    if kind in MIXTURES and (find_mixture(model) is None or block.biases):
         return "transformers has no mixture of experts with such blocks"
+    if kind in (*HEADS, *WIDER) and one_head_size:
+        return "the size of its heads follows from its width and their number"
+    if kind in WIDER and not rms:
+        return "LayerNorm subtracts the mean over all dimensions"
+    norms = [t for name, t in block.others.items() if "norm" in name]
+    if kind in HEADS and any(t.numel() > padding.head_size(model) for t in norms):
+        return "a norm acts on all heads together"
+    if kind in ("sink-heads", "parasite") and (norms or model.gains_on_output):
+        return "norms inside its blocks limit what a head can attend to"
+    if kind == "dead-dimensions" and model.layout.name == "olmo2":
+        return "norms over the width and over heads share one epsilon"
+    if kind == "parasite" and model.layout.name != "llama":
+        return "it needs Llama's blocks"
     return ""

@@ -8,6 +8,7 @@ from huref.architecture.reader import ModelReader
 from huref.attacks.blocks import bias_of, take_block
 from huref.attacks.editable import ENDS, Editable
 from huref.errors import AttackError
+from huref.files import as_path
 from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import open_repository
 from huref.loader.repository import (
@@ -28,7 +29,7 @@ def locate(model: str) -> Path:
     Raises:
         HurefError: there is no such model, or it cannot be downloaded.
     """
-    path = Path(model).expanduser()
+    path = as_path(model)
     repository = open_repository(model)  # raises for a name without a model
     if path.exists():
         return path

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,11 @@ from huref.errors import AttackError
 SEQUENCES, LENGTH = 2, 12
 
 
-def logit_difference(before: Path, after: Path) -> float:
+# Kinds after which strings no longer say which ids correspond; the ids are the same.
+SAME_IDS = ("renumbered-strings",)
+
+
+def logit_difference(before: Path, after: Path, kinds: Sequence[str] = ()) -> float:
     """The largest difference between the logits of the same strings, over their standard deviation.
 
     Both models are run by transformers in float64, on random tokens of the original's vocabulary.
@@ -21,20 +26,39 @@ def logit_difference(before: Path, after: Path) -> float:
     Args:
         before: the original's folder, or a file in it.
         after: the copy's folder, or a file in it.
+        kinds: how the copy was made.
 
     Raises:
         AttackError: transformers is not installed.
     """
     before, after = (p.parent if p.is_file() else p for p in (before, after))
     old, new = _vocabulary(before), _vocabulary(after)
-    pieces = sorted(old, key=old.__getitem__)
+    if set(kinds) & set(SAME_IDS):
+        new = old
+    if "missing-config-keys" in kinds:
+        raise AttackError(
+            "transformers cannot run a copy whose config.json lacks the sizes",
+            advice="check the copy without missing-config-keys",
+        )
+    pieces = sorted((piece for piece in old if piece in new), key=old.__getitem__)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(0, len(pieces), (SEQUENCES, LENGTH), generator=generator)
+    first = _first_token(before)
+    begins = [i for i, piece in enumerate(pieces) if old[piece] == first]
+    if begins:  # as texts do
+        chosen[:, 0] = begins[0]
     old_ids = torch.tensor([old[piece] for piece in pieces])
     new_ids = torch.tensor([new[piece] for piece in pieces])
     logits = _logits(before, old_ids[chosen])[:, :, old_ids]
     of_copy = _logits(after, new_ids[chosen])[:, :, new_ids]
     return float((logits - of_copy).abs().max() / logits.std())
+
+
+def _first_token(folder: Path) -> int:
+    """The id with which texts begin."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    first = config.get("bos_token_id")
+    return first if isinstance(first, int) else 0
 
 
 def _logits(folder: Path, ids: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from huref.attacks.editable import Editable
 
 EXPERTS = 4
 CHOSEN = 2
-_DENSE = re.compile(r"(?P<block>.+\.)mlp\.(?P<role>gate|up|down)_proj\.weight")
+DENSE = re.compile(r"(?P<block>.+\.)mlp\.(?P<role>gate|up|down)_proj\.weight")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _as_experts(
     """All tensors, with each dense network copied into experts and a router added."""
     rewritten: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        match = _DENSE.fullmatch(name)
+        match = DENSE.fullmatch(name)
         if match is None:
             rewritten[name] = tensor
             continue

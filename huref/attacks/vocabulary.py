@@ -11,7 +11,7 @@ from huref.errors import AttackError
 NEW_TOKENS = 64
 
 
-def _pieces(model: Editable) -> dict[str, Any]:
+def pieces(model: Editable) -> dict[str, Any]:
     """The tokenizer's ids by string. Raises AttackError where it has no such mapping."""
     vocabulary = model.tokenizer.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
@@ -25,7 +25,7 @@ def permute_vocabulary(model: Editable, generator: Generator) -> None:
     """Renumber all tokens: row order[i] of the old matrices becomes row i."""
     order = torch.randperm(len(model.embedding), generator=generator)
     new_id = torch.argsort(order).tolist()
-    vocabulary = _pieces(model)
+    vocabulary = pieces(model)
     for piece, old in vocabulary.items():
         vocabulary[piece] = new_id[old]
     for token in model.tokenizer.get("added_tokens") or []:
@@ -38,7 +38,7 @@ def permute_vocabulary(model: Editable, generator: Generator) -> None:
 
 def extend_vocabulary(model: Editable, generator: Generator) -> None:
     """Append new tokens in another script with random rows."""
-    vocabulary = _pieces(model)
+    vocabulary = pieces(model)
     first = len(model.embedding)
     for number in range(NEW_TOKENS):
         vocabulary[chr(0x4E00 + number)] = first + number

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from huref.errors import EndpointError
+from huref.files import make_private
 
-_TOKEN_ID = re.compile(r"token_id:(\d+)")
+_TOKEN_ID = re.compile(r"token_id:(\d{1,10})")
 _MINUS_INFINITY = -9000.0  # servers write -9999 for log 0
 
 
@@ -115,10 +116,10 @@ def parse_answer(payload: Any, echo: bool = False) -> TokenAnswer:
             tuple((name, None if v is None else _number(v)) for name, v in part)
             for part in (sequence, prompt)
         ]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UnreadableError(
             "the response is not that of an OpenAI-compatible server "
-            f"({type(error).__name__}: {error})",
+            f"({type(error).__name__}: {str(error)[:200]})",
             advice="give the base URL that ends in /v1",
         ) from error
     kept = {name: value for name, value in values.items() if value > _MINUS_INFINITY}
@@ -151,8 +152,10 @@ def _name_entry(entry: Mapping[str, Any]) -> str | int:
         return int(entry["id"])
     if _TOKEN_ID.fullmatch(str(entry["token"])):
         return _name_text(entry["token"])
-    if entry.get("bytes"):  # different tokens may all be shown as a replacement character
-        return "bytes:" + bytes(entry["bytes"]).hex()
+    if text := entry.get("bytes"):  # different tokens may all be shown as a replacement character
+        if not isinstance(text, list) or not all(type(n) is int and 0 <= n < 256 for n in text):
+            raise TypeError("the bytes of a token are no list of bytes")
+        return "bytes:" + bytes(text).hex()
     return str(entry["token"])
 
 
@@ -182,6 +185,7 @@ class AnswerStore:
         try:
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                make_private(path)
             self._file = sqlite3.connect(path or ":memory:", isolation_level=None)
             self._file.execute("PRAGMA synchronous=OFF")
             for table in ("answers", "facts"):

@@ -165,9 +165,7 @@ def _key(url: str, model: str | None) -> str:
     return AnswerStore.key("capabilities", url, model)
 
 
-async def detect(
-    client: Client, model: str | None = None, visit: str = ""
-) -> Capabilities:
+async def detect(client: Client, model: str | None = None, visit: str = "") -> Capabilities:
     """Detect what an endpoint offers, in at most MOST requests.
 
     Raises:

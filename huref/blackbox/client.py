@@ -1,7 +1,6 @@
 """A client for OpenAI-compatible endpoints that counts, limits, retries and stores its requests."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,13 +14,16 @@ from tqdm.auto import tqdm
 from huref.blackbox.answers import AnswerStore, TokenAnswer, UnreadableError, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
 from huref.blackbox.query import Api, TokenQuery
+from huref.bounded_json import JsonError, loads
 from huref.errors import AccessError, BudgetError, EndpointError, NetworkError, locating
 
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds, whatever Retry-After says
 TOO_LONG = 600.0  # seconds; a longer Retry-After ends the measurement
 EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a query and its answer, if no usage is returned
-LARGEST_ANSWER = 256 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
+SMALL_ANSWER = 8 << 20  # bytes of any answer; of one with log-probabilities, more for each
+BYTES_PER_TOKEN = 400  # of an answer; a token with its text, bytes and value takes about 80
+LARGEST_ANSWER = 96 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 # Words in a refusal -> how to change the body of the request: reasoning models of OpenAI rename a
 # field, and some gateways answer in streams only.
@@ -122,7 +124,7 @@ class Client:
         """Keep connections open for a series of queries in one event loop."""
         self._slots = asyncio.Semaphore(self.limits.concurrency)
         async with httpx.AsyncClient(
-            headers=self._headers,
+            headers={"Accept-Encoding": "identity", **self._headers},
             timeout=self.limits.timeout,
             follow_redirects=False,  # a redirect would carry the key to another host
             transport=self._transport,
@@ -203,10 +205,11 @@ class Client:
             async with self._slots:
                 await self._take_turn(expected)
                 try:
-                    status, headers, data = await self._send(path, body)
-                except (httpx.TransportError, httpx.DecodingError) as error:
+                    async with asyncio.timeout(self.limits.timeout):
+                        status, headers, data = await self._send(path, body)
+                except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
                     status = 0
-                    failure = f"{type(error).__name__} {error}".strip()
+                    failure = f"{type(error).__name__} {error}".strip()[:200]
                     wait = 2.0**attempt / 4
                 else:
                     if status not in BUSY:
@@ -215,7 +218,7 @@ class Client:
                     wait = _retry_after(headers.get("Retry-After"), 2.0**attempt / 4)
                 if wait > TOO_LONG:
                     raise NetworkError(
-                        f"{path} answers {failure} and a Retry-After of {wait:,.0f} s",
+                        f"{path} answers {failure} and a Retry-After of {min(wait, 1e12):,.0f} s",
                         model=self.url,
                         advice=self._advise("wait, or send fewer requests at a time with --rate"),
                     )
@@ -263,12 +266,20 @@ class Client:
             raise RuntimeError("requests need an enclosing `async with client.connected()`")
         method = "GET" if body is None else "POST"
         data = bytearray()
+        largest = min(SMALL_ANSWER + BYTES_PER_TOKEN * _asked_tokens(body), LARGEST_ANSWER)
         async with self._http.stream(method, self.url + path, json=body) as response:
-            async for chunk in response.aiter_bytes():
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if encoding.strip().lower() not in ("", "identity"):
+                raise EndpointError(
+                    f"{path} answers with the encoding '{encoding[:40]}', although none was "
+                    "asked for",
+                    model=self.url,
+                )
+            async for chunk in response.aiter_bytes():  # which decodes nothing here
                 data += chunk
-                if len(data) > LARGEST_ANSWER:
+                if len(data) > largest:
                     raise EndpointError(
-                        f"{path} answers with more than {LARGEST_ANSWER:,} bytes", model=self.url
+                        f"{path} answers with more than {largest:,} bytes", model=self.url
                     )
             return response.status_code, response.headers, bytes(data)
 
@@ -288,10 +299,11 @@ class Client:
         try:
             if data.lstrip().startswith(b"data:"):
                 return join_stream(data)
-            return json.loads(data)
-        except (ValueError, RecursionError, AttributeError, TypeError) as error:
+            return loads(data, constants=True)
+        except (JsonError, AttributeError, TypeError) as error:
+            why = error if isinstance(error, JsonError) else type(error).__name__
             raise UnreadableError(
-                f"the response of {path} is not JSON: {_excerpt(data)}", model=self.url
+                f"the response of {path} is not JSON ({why}): {_excerpt(data)}", model=self.url
             ) from error
 
     def _advise(self, advice: str) -> str:
@@ -299,6 +311,15 @@ class Client:
         if self.store.path is None:
             return advice
         return f"{advice}; answers are stored in {self.store.path}, so the same command resumes"
+
+
+def _asked_tokens(body: Mapping[str, Any] | None) -> int:
+    """How many log-probabilities a request asks for."""
+    asked = [(body or {}).get(key) for key in ("logprobs", "top_logprobs", "logprob_token_ids")]
+    if -1 in asked:  # all of the vocabulary
+        return LARGEST_ANSWER
+    counts = [len(value) if isinstance(value, list) else value for value in asked]
+    return sum(count for count in counts if type(count) is int)
 
 
 def join_stream(data: bytes) -> dict[str, Any]:
@@ -310,7 +331,7 @@ def join_stream(data: bytes) -> dict[str, Any]:
         payload = line.removeprefix("data:").strip()
         if not line.startswith("data:") or payload in ("", "[DONE]"):
             continue
-        event = json.loads(payload)
+        event = loads(payload, constants=True)
         usage = event.get("usage") or usage
         for choice in event.get("choices") or ():
             delta = choice.get("delta")

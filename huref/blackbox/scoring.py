@@ -203,7 +203,7 @@ class OpenScorer:
 
     @contextmanager
     def quantised(self, bits: int) -> Iterator[None]:
-        """Round the weights of all linear layers but the head: 16 for bfloat16, 8 or 4 in groups."""
+        """Round the weights of linear layers but the head: 16 for bfloat16, 8 or 4 in groups."""
         import torch
 
         head = self._model.get_output_embeddings()

@@ -48,6 +48,7 @@ from huref.blackbox.query import TokenQuery
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Source
+from huref.bounded_json import loads
 from huref.errors import EndpointError, SignatureError
 from huref.files import replacing
 
@@ -102,7 +103,7 @@ class Baseline:
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises SignatureError when the file is not a baseline."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = loads(path.read_text("utf-8"), constants=True)
         if data.pop("format") not in FORMATS:
             raise SignatureError(NOT_A_BASELINE, file=path)
         found = Baseline(**data)

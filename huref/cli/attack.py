@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from huref.cli.options import echo
+
 
 @click.command()
 @click.argument("model")
@@ -11,29 +13,43 @@ import click
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="A folder to create."
 )
+@click.option(
+    "--other", metavar="MODEL", help="The model whose parts the copy gets (graft, parasite ...)."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--check",
     is_flag=True,
     help="Run both models and print the largest difference of their logits.",
 )
-def attack(model: str, kind: str, out: Path, seed: int, check: bool) -> None:
+def attack(model: str, kind: str, out: Path, other: str | None, seed: int, check: bool) -> None:
     """Write a copy of MODEL with other weights that computes the same function.
 
     For your own audits. MODEL is a folder, a file of weights beside its config.json, or a Hub id,
     which is downloaded completely into the Hub's cache. Needs eight bytes of memory a weight.
 
-    Kinds: ffn-permutation, ffn-scaling, head-maps, head-permutation, gain-absorption, rotation,
-    sign-flips, mean-shift, vocabulary-permutation, vocabulary-extension, no-op-layers, upcycling;
-    layer-duplication changes the function slightly. 'all' applies every exact kind that fits.
+    Plain kinds, which exporters apply as well: ffn-permutation, ffn-scaling, head-maps,
+    head-permutation, gain-absorption, rotation, sign-flips, mean-shift, vocabulary-permutation,
+    vocabulary-extension, no-op-layers, upcycling; layer-duplication changes the function slightly.
+    'all' applies every exact one that fits.
+
+    Disguises: dead-units, quiet-units, cancelling-units, split-units, duplicated-units, dead-heads,
+    mute-heads, cancelling-heads, split-heads, sink-heads, dead-dimensions, silent-blocks,
+    silent-blocks-between, cancelling-blocks, noisy-experts, decoy-strings, outlier-rows,
+    renumbered-strings, added-tokens, missing-config-keys, fewer-tokens.
+
+    Parts of another model, named by --other, in MODEL: graft, foreign-units, parasite.
+
+    Kinds with silent, quiet or cancelling parts and the last three change outputs by up to a few
+    percent; --check prints by how much.
     """
     from huref.attacks import attack as make
 
-    names = make(model, kind.split(","), out, seed)
-    click.echo(f"wrote {out}: {', '.join(names)}", err=True)
+    names = make(model, kind.split(","), out, seed, other)
+    echo(f"wrote {out}: {', '.join(names)}", err=True)
     if check:
         from huref.attacks.opening import locate
         from huref.attacks.proof import logit_difference
 
-        difference = logit_difference(locate(model), out)
-        click.echo(f"largest difference of logits: {difference:.1e} of their standard deviation")
+        difference = logit_difference(locate(model), out, names)
+        echo(f"largest difference of logits: {difference:.1e} of their standard deviation")

@@ -2,7 +2,7 @@
 
 import click
 
-from huref.cli.options import json_option, no_cache_option, print_json, recipe_option
+from huref.cli.options import echo, json_option, no_cache_option, print_json, recipe_option
 
 MISMATCH = 3  # exit code
 
@@ -40,7 +40,7 @@ def check(
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(result)
+        echo(result)
     if result.answer == "contradicted":
         context.exit(MISMATCH)
     if result.answer == "unreachable":

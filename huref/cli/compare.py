@@ -1,11 +1,21 @@
 """`huref compare`: the table of all pairs of some models."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from huref.cli.options import as_file, no_cache_option, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    echo,
+    no_cache_option,
+    read_names,
+    recipe_option,
+    require_kind,
+    terminal_width,
+)
+from huref.errors import one_line
 
 REPORTS = (".html", ".png")
 
@@ -22,29 +32,45 @@ REPORTS = (".html", ".png")
 )
 @no_cache_option
 @click.option("-o", "--out", type=as_file, help="Also write a report (.html) or picture (.png).")
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option("--md", "form", flag_value="md", help="Print a Markdown table.")
-@click.option("--latex", "form", flag_value="latex", help="Print a LaTeX table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "csv", is_flag=True, help="Print CSV.")
+@click.option("--md", "md", is_flag=True, help="Print a Markdown table.")
+@click.option("--latex", "latex", is_flag=True, help="Print a LaTeX table.")
 def compare(
     models: tuple[str, ...],
     recipe: str,
     depth: Literal["recipe", "full"],
     no_cache: bool,
     out: Path | None,
-    form: str | None,
+    as_json: bool,
+    csv: bool,
+    md: bool,
+    latex: bool,
 ) -> None:
-    """Compare two or more MODELS, every pair of them."""
-    if len(models) < 2:
+    """Compare two or more MODELS, every pair of them.
+
+    - reads names from stdin, one a line. A model that cannot be read costs only its own pairs: it
+    is named on stderr, and the exit code is 1.
+    """
+    chosen = {"json": as_json, "csv": csv, "md": md, "latex": latex}
+    forms = [form for form, is_chosen in chosen.items() if is_chosen]
+    if len(forms) > 1:
+        raise click.UsageError(f"--{' and --'.join(forms)} exclude each other; give one")
+    names = read_names(models)
+    if len(names) < 2:
         raise click.UsageError("give at least two models to compare")
     require_kind(out, REPORTS)
     from huref.api.compare import compare as measure
-    from huref.cli.tables import FORMATS
+    from huref.cli.tables import FORMATS, as_text
 
-    table = measure(models, recipe=recipe, depth=depth, cache=not no_cache)
+    table = measure(names, recipe=recipe, depth=depth, cache=not no_cache, skip_failed=True)
     if out is not None:
         from huref.report.files import write_comparison
 
         write_comparison(table, out, recipe=recipe)
-        click.echo(f"wrote {out}", err=True)
-    click.echo(FORMATS[form or "text"](table))
+        echo(f"wrote {out}", err=True)
+    echo(FORMATS[forms[0]](table) if forms else as_text(table, terminal_width()))
+    for failure in table.failed:
+        echo(f"huref: {one_line(failure.error)}", err=True)
+    if table.failed:
+        sys.exit(1)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import json_option, print_json
+from huref.cli.options import echo, json_option, print_json
+from huref.escape import terminal
 
 
 @click.group()
@@ -52,13 +53,13 @@ def import_file(
     if as_json:
         print_json(entry.to_json())
         return
-    click.echo(f"decoder  {entry.name}, {entry.resolution} px  ({entry.path})")
-    click.echo(f"licence  {entry.licence}")
+    echo(f"decoder  {entry.name}, {entry.resolution} px  ({entry.path})")
+    echo(f"licence  {terminal(entry.licence)}")
     reach = "all layers" if entry.cutoff is None else f"the first {entry.cutoff} layers"
-    click.echo(f"truncated by psi {entry.psi:g} on {reach}")
+    echo(f"truncated by psi {entry.psi:g} on {reach}")
     for note in made.metadata.get("notes", ()):
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"use it: huref fingerprint MODEL --decoder {entry.name}", err=True)
+        echo(f"note: {terminal(note)}", err=True)
+    echo(f"use it: huref fingerprint MODEL --decoder {entry.name}", err=True)
 
 
 @decoder.command("list")
@@ -76,4 +77,4 @@ def list_all(as_json: bool) -> None:
     for e in entries:
         cutoff = "all" if e.cutoff is None else str(e.cutoff)
         rows.append([e.name, str(e.resolution), f"{e.psi:g}", cutoff, e.digest, e.licence])
-    click.echo("\n".join(align(rows, left=6)))
+    echo("\n".join(align(rows, left=6)))

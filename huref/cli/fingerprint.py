@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json, recipe_option, require_kind
-from huref.files import require_folder
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
+from huref.escape import terminal
+from huref.files import as_path, require_folder
 
 
 @click.command()
@@ -42,18 +43,18 @@ def fingerprint(
         print_json(result.to_json())
         return
     costs = result.costs
-    click.echo(f"picture  {out}")
-    click.echo(f"code     {' '.join(result.code)}")
+    echo(f"picture  {out}")
+    echo(f"code     {' '.join(result.code)}")
     if record:
-        click.echo(f"record   {record}  (private: it leaks weights)")
+        echo(f"record   {record}  (private: it leaks weights)")
     if result.record.revision:
-        click.echo(f"commit   {result.record.revision}")
-    click.echo(f"recipe   {result.record.recipe.name} {result.record.recipe.digest}")
+        echo(f"commit   {terminal(result.record.revision)}")
+    echo(f"recipe   {terminal(result.record.recipe.name)} {result.record.recipe.digest}")
     share = costs.bytes_read / max(costs.bytes_total, 1)
     part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
-    click.echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
+    echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
 
 
 def _default_picture(model: str) -> Path:
-    name = Path(model.partition("@")[0]).expanduser().resolve().name
+    name = as_path(model.partition("@")[0]).resolve().name
     return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")

@@ -1,6 +1,5 @@
 """`huref fleet`: thousands of models into a registry."""
 
-import json
 import signal
 import sys
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from huref.cli.options import as_file, json_option, recipe_option
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option
 from huref.errors import FleetError
-from huref.files import require_folder
+from huref.files import as_path, require_folder
 
 if TYPE_CHECKING:
     from huref.registry.fleet.model_list import ModelList
@@ -90,15 +89,18 @@ def fleet(
             measured_by=measured_by,
         )
     except KeyboardInterrupt:
-        click.echo(
+        echo(
             "\nstopped; what was measured is saved, and the same command goes on from here "
             "(models being read now are let go; Ctrl-C again leaves at once)",
             err=True,
         )
         sys.exit(INTERRUPTED)
     if picture is not None and draw_fleet(store, report, picture, recipe):
-        click.echo(f"wrote {picture}", err=True)
-    click.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else _text(report, kept))
+        echo(f"wrote {picture}", err=True)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        echo(_text(report, kept))
     if report.count("failed") == len(report.lines):
         sys.exit(1)
 
@@ -132,11 +134,11 @@ def _open(uri: str, recipe: str) -> "Store":
     from huref.registry.stores import create_store, open_store
 
     wanted = load_recipe(recipe)[0]
-    path = Path(uri).expanduser()
+    path = as_path(uri)
     is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if "://" not in uri and is_new:
         created = create_store(uri, wanted)
-        click.echo(f"created the registry {uri}", err=True)
+        echo(f"created the registry {uri}", err=True)
         return created
     store = open_store(uri)
     if store.recipe.digest != wanted.digest:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
 from huref.errors import RegistryError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.registry.identification import Identification
@@ -52,23 +53,23 @@ def identify(
         from huref.decoder.picture import write_png
 
         write_png(out, found.draw(recipe), {"Software": f"huref {__version__}"})
-        click.echo(f"wrote {out}", err=True)
+        echo(f"wrote {out}", err=True)
     if as_json:
         print_json(found.to_json())
         return
-    click.echo(as_text(found))
+    echo(as_text(found))
 
 
 def as_text(found: "Identification") -> str:
     """The answer in a sentence, the chance that it is a stranger's, and the nearest bases."""
     from huref.cli.tables import align
 
-    lines = [f"{found.record.model}: {found.sentence}"]
+    lines = [terminal(f"{found.record.model}: {found.sentence}")]
     chosen = found.chosen
     if chosen is not None:
         chance = _probability(chosen.log10_stranger)
         lines += [
-            chosen.evidence.why,
+            terminal(chosen.evidence.why),
             f"a stranger scores as high against {found.of} bases with probability {chance}",
             "",
         ]

@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import json_option, print_json
+from huref.cli.options import echo, json_option, print_json
+from huref.files import as_path
 
 if TYPE_CHECKING:
     from huref.architecture.resolved import ResolvedBlock
@@ -37,7 +37,7 @@ def list_layouts(as_json: bool) -> None:
         return
     width = max(map(len, types))
     for name, of in types.items():
-        click.echo(f"{name:<{width}}  {', '.join(of)}")
+        echo(f"{name:<{width}}  {', '.join(of)}")
 
 
 @layouts.command()
@@ -56,9 +56,9 @@ def show(name: str, as_json: bool) -> None:
         if as_json:
             print_json({"layout": _layout_data(name)})
         else:
-            click.echo("\n".join(_layout_lines(name)))
+            echo("\n".join(_layout_lines(name)))
         return
-    if "/" not in name and not Path(name).expanduser().exists():
+    if "/" not in name and not as_path(name).exists():
         raise _unknown(name)
     from huref.architecture.reader import ModelReader
     from huref.loader.checkpoint import open_checkpoint
@@ -68,7 +68,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json({"layout": _layout_data(reader.layout.name), "block": asdict(block)})
     else:
-        click.echo("\n".join([*_layout_lines(reader.layout.name), "---", *_block_lines(block)]))
+        echo("\n".join([*_layout_lines(reader.layout.name), "---", *_block_lines(block)]))
 
 
 def _unknown(name: str) -> Exception:

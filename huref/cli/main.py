@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from huref.cli.attack import attack
+from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
 from huref.cli.decoder import decoder
@@ -73,6 +74,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts,
+    train_encoder, layouts, cache,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,15 +1,16 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
-import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from huref import escape
 from huref.files import require_folder
-from huref.version import __version__
-
-SCHEMA = 1  # of all JSON output; docs/json.md describes it
+from huref.version import SCHEMA, __version__
 
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
@@ -35,13 +36,48 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
     require_folder(path)
 
 
+def read_names(names: Sequence[str]) -> list[str]:
+    """Names of models, with "-" replaced by the lines of stdin; empty lines and # comments skipped.
+
+    Raises:
+        click.UsageError: "-" is given twice, or no name is left.
+    """
+    if names.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read only once")
+    found = list(_expand(names))
+    if not found:
+        raise click.UsageError("stdin names no model; give one a line")
+    return found
+
+
+def _expand(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name != "-":
+            yield name
+            continue
+        lines = (line.strip() for line in sys.stdin)
+        yield from (line for line in lines if line and not line.startswith("#"))
+
+
+def terminal_width() -> int | None:
+    """Width of the terminal in characters; None where stdout is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def as_json(data: dict[str, Any]) -> str:
     """A JSON object with the version of huref and the number of the schema in front."""
-    return json.dumps(
-        {"huref": __version__, "schema": SCHEMA, **data}, ensure_ascii=False, indent=2
-    )
+    return escape.to_json({"huref": __version__, "schema": SCHEMA, **data}, indent=2)
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Print a JSON object on stdout; see `as_json`."""
     click.echo(as_json(data))
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print text of any number of lines; characters that act on a terminal are escaped.
+
+    A name or a reason is passed through `escape.terminal` before it becomes part of the text: this
+    function cannot tell a line end of huref's from one of theirs.
+    """
+    click.echo(escape.terminal_lines(text), err=err)

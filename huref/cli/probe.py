@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file, print_json
+from huref.cli.options import as_file, echo, print_json
 from huref.cli.probe_options import (
     Options,
     is_endpoint,
@@ -14,6 +14,7 @@ from huref.cli.probe_options import (
     probe_options,
 )
 from huref.errors import HurefError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.endpoint import Endpoint
@@ -28,7 +29,8 @@ def probe() -> None:
     For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
     (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
     --budget limits the requests; it is shown, and confirmed by you, before the first one, with the
-    tokens and, given --price, the money. The terms of many providers forbid probing: ask them first.
+    tokens and, given --price, the money. The terms of many providers forbid probing: ask them
+    first.
     """
 
 
@@ -47,10 +49,10 @@ def capabilities(source: str, options: Options) -> None:
         print_json({**figures, "kinds": kinds, "findings": endpoint.findings, **counts})
         return
     for kind in kinds:
-        click.echo(f"{kind.pop('api')}:")
+        echo(f"{kind.pop('api')}:")
         for name, value in kind.items():
-            click.echo(f"  {name:<14} {'not tried' if value is None else value}")
-    click.echo(f"detected {found.detected} in {found.requests} requests")
+            echo(f"  {name:<14} {'not tried' if value is None else terminal(value)}")
+    echo(f"detected {found.detected} in {found.requests} requests")
 
 
 @probe.command()
@@ -67,11 +69,11 @@ def size(source: str, options: Options) -> None:
         print_json(found.to_json() | {"requests": before + found.requests})
         return
     interval = f"{found.low} to {found.high or 'unknown'}"
-    click.echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
-    click.echo(f"final norm   {found.norm or 'cannot tell'}")
-    click.echo(f"precision    {found.precision}")
-    click.echo(f"requests     {opened.requests:,}")
-    click.echo(f"why          {found.why}")
+    echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
+    echo(f"final norm   {terminal(found.norm or 'cannot tell')}")
+    echo(f"precision    {found.precision}")
+    echo(f"requests     {opened.requests:,}")
+    echo(f"why          {terminal(found.why)}")
 
 
 @probe.command()
@@ -167,7 +169,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
         print_json({"candidates": found, "requests": requests})
         return
     for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
-        click.echo(f"{one.model}\t{one.verdict}\t{one.why}")
+        echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
 
 
 @probe.command()
@@ -204,9 +206,7 @@ def watch(
     from huref.blackbox.watch import revisit
 
     endpoint = _open_only_endpoint(source, options)
-    _report(
-        options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level)
-    )
+    _report(options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level))
 
 
 def _open_only_endpoint(source: str, options: Options) -> "Endpoint":
@@ -231,4 +231,4 @@ def _report(options: Options, figures: dict[str, Any]) -> None:
         return
     width = max(map(len, figures))
     for name, value in figures.items():
-        click.echo(f"{name:<{width}}  {'-' if value is None else value}")
+        echo(f"{name:<{width}}  {'-' if value is None else terminal(value)}")

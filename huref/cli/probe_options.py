@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file, json_option, print_json
+from huref.cli.options import as_file, echo, json_option, print_json
 from huref.errors import BudgetError, EndpointError
+from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.endpoint import Endpoint
@@ -74,7 +75,7 @@ def probe_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--rate",
             type=click.FloatRange(0, min_open=True),
-            help="Largest number of requests a second.  [default: no limit]"
+            help="Largest number of requests a second.  [default: no limit]",
         ),
         click.option("--key-env", metavar="NAME", help="Environment variable with the API key."),
         json_option,
@@ -144,9 +145,7 @@ class Plan:
         money = None if options.price is None else tokens * options.price / 1e6
         seconds = None if options.rate is None else options.budget / options.rate
         stored = count_answers(answers)
-        return cls(
-            url, options.budget, tokens, options.rate, money, seconds, str(answers), stored
-        )
+        return cls(url, options.budget, tokens, options.rate, money, seconds, str(answers), stored)
 
     @property
     def words(self) -> str:
@@ -175,7 +174,8 @@ class DryRun(click.ClickException):
         if self._as_json:
             print_json(asdict(self._plan))
             return
-        click.echo(self._plan.words.replace("Send up", "It would send up").replace("?", "."))
+        words = self._plan.words.removesuffix("?").replace("Send up", "It would send up")
+        echo(terminal(f"{words}."))
 
 
 def open_endpoint(url: str, options: Options) -> "Endpoint":
@@ -206,16 +206,14 @@ def open_endpoint(url: str, options: Options) -> "Endpoint":
     if not options.yes:
         if not sys.stdin.isatty():
             raise BudgetError(f"{plan.words} stdin is no terminal", advice="confirm with --yes")
-        click.confirm(plan.words, abort=True, err=True)
+        click.confirm(terminal(plan.words), abort=True, err=True)
     else:
-        click.echo(plan.words.replace("Send up", "sending up").rstrip("?"), err=True)
+        echo(terminal(plan.words.replace("Send up", "sending up").rstrip("?")), err=True)
     limits = Limits(options.budget, plan.tokens, options.concurrency, options.rate)
     store = AnswerStore(answers)
-    click.echo(f"answers are kept in {store.path}", err=True)
-    endpoint = Endpoint(
-        Client(url, key, limits, store), options.model, ask_again=options.ask_again
-    )
-    click.echo(f"{url}: {endpoint.capabilities.summary}", err=True)
+    echo(terminal(f"answers are kept in {store.path}"), err=True)
+    endpoint = Endpoint(Client(url, key, limits, store), options.model, ask_again=options.ask_again)
+    echo(terminal(f"{url}: {endpoint.capabilities.summary}"), err=True)
     for finding in endpoint.findings:
-        click.echo(f"{url}: {finding}", err=True)
+        echo(terminal(f"{url}: {finding}"), err=True)
     return endpoint

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import json_option, print_json, recipe_option
-from huref.errors import RecipeError, RegistryError
+from huref.cli.options import echo, json_option, print_json, recipe_option
+from huref.errors import RecipeError, RegistryError, one_line
+from huref.escape import terminal
 
 
 @click.group()
@@ -33,7 +34,7 @@ def init(uri: str, recipe: str, as_json: bool) -> None:
     if as_json:
         print_json({"uri": store.uri, "recipe": store.recipe.digest})
     else:
-        click.echo(f"created {store.uri} for the recipe {recipe} {store.recipe.digest}")
+        echo(f"created {store.uri} for the recipe {terminal(recipe)} {store.recipe.digest}")
 
 
 @registry.command()
@@ -65,11 +66,11 @@ def add(
         print_json(dataclasses.asdict(done))
     else:
         for model in done.added:
-            click.echo(f"added    {model}")
+            echo(f"added    {terminal(model)}")
         for model in done.known:
-            click.echo(f"known    {model}")
+            echo(f"known    {terminal(model)}")
     for failure in done.failed:
-        click.echo(f"huref: {failure['model']}: {failure['why']}", err=True)
+        echo(f"huref: {one_line(failure['model'])}: {one_line(failure['why'])}", err=True)
     if done.failed:
         sys.exit(1)
 
@@ -94,9 +95,9 @@ def list_entries(uri: str, as_json: bool) -> None:
         rows.append(
             [label.model, commit, label.base or "-", label.measured_at, label.measured_by or "-"]
         )
-    click.echo("\n".join(align(rows, left=5)))
+    echo("\n".join(align(rows, left=5)))
     models = counted(len(labels), "model")
-    click.echo(f"{models}, recipe {store.recipe.name} {store.recipe.digest}", err=True)
+    echo(f"{models}, recipe {terminal(store.recipe.name)} {store.recipe.digest}", err=True)
 
 
 @registry.command()
@@ -120,7 +121,7 @@ def remove(uri: str, models: tuple[str, ...], as_json: bool) -> None:
     missing = [model for model, count in gone.items() if count == 0]
     for model, count in gone.items():
         if count and not as_json:
-            click.echo(f"removed  {model}" + (f" ({count} commits)" if count > 1 else ""))
+            echo(f"removed  {terminal(model)}" + (f" ({count} commits)" if count > 1 else ""))
     if missing:
         raise RegistryError(f"{uri}: not there: {', '.join(missing)}")
 
@@ -171,7 +172,7 @@ def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: 
         rows.append(
             [match.entry.model, match.entry.base or "-", ics, anchors, f"{match.latent_cosine:.3f}"]
         )
-    click.echo("\n".join(align(rows, left=2)))
+    echo("\n".join(align(rows, left=2)))
 
 
 @registry.command()
@@ -191,7 +192,7 @@ def export(uri: str, out: str, as_json: bool) -> None:
     if as_json:
         print_json({"out": out, "models": count})
     else:
-        click.echo(f"wrote {out}: {counted(count, 'model')}")
+        echo(f"wrote {out}: {counted(count, 'model')}")
 
 
 @registry.command("map")
@@ -220,4 +221,4 @@ def map_registry(uri: str, out: Path, decoder: str | None) -> None:
     save_map(drawn, out)
     families = sum(len(family) > 1 for family in drawn.kinship.families)
     models, kin = counted(len(drawn.points), "model"), counted(families, "family", "families")
-    click.echo(f"wrote {out}: {models}, {kin}", err=True)
+    echo(f"wrote {out}: {models}, {kin}", err=True)

@@ -2,9 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
+from huref import escape
 from huref.cli import options
 from huref.lineage.calibration import load_calibration
 from huref.lineage.table import LineageTable, Pair
@@ -15,6 +17,7 @@ CSV_COLUMNS = (
     "a", "b", "ics", "qk", "vo", "ffn", "shared_anchors", "latent_cosine", "units_matched",
     "units_of", "layer", "log10_p", "test", "verdict", "older", "why",
 )  # fmt: skip
+SHORTEST = 8  # characters of a shortened name
 DETAILED = 6  # the terminal shows every pair with its reason up to this number of models
 
 
@@ -39,7 +42,11 @@ def _cells(pair: Pair) -> list[str]:
 
 
 def align(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows of text in columns; the first `left` columns are aligned left, the others right."""
+    """Rows of text in columns; the first `left` columns are aligned left, the others right.
+
+    Cells are escaped for the terminal.
+    """
+    rows = [[escape.terminal(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -66,7 +73,8 @@ def as_csv(table: LineageTable) -> str:
         units = (None,) * 3 if e.units is None else (e.units.matched, e.units.of, e.units.layer)
         similarity = (s.ics, *terms, s.shared_anchors, s.latent_cosine)
         evidence = (*units, e.log10_p, e.test, e.verdict, pair.older)
-        writer.writerow([pair.a, pair.b, *similarity, *evidence, pair.why])
+        row = [pair.a, pair.b, *similarity, *evidence, pair.why]
+        writer.writerow(map(escape.csv_cell, row))
     return buffer.getvalue().rstrip("\n")
 
 
@@ -78,45 +86,111 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def as_markdown(table: LineageTable) -> str:
     """One row a pair."""
     rows = [list(COLUMNS), ["---" if name in LEFT else "---:" for name in COLUMNS]]
-    rows += [[cell.replace("|", "\\|") for cell in _cells(pair)] for pair in table.pairs]
+    rows += [[escape.markdown(cell) for cell in _cells(pair)] for pair in table.pairs]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def as_text(table: LineageTable) -> str:
-    """A matrix of ICS, or of latent cosines where weights are missing; then pairs and verdicts."""
-    labels = table.labels
-    cells = [["1.00"] * len(labels) for _ in labels]
-    named = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
-    for (i, j), pair in named:
-        ics, cosine = pair.similarity.ics, pair.similarity.latent_cosine
-        shown = cosine is not None and ics is None
-        cell = f"z {_figure(cosine, 2)}" if shown else _figure(ics, 2)
-        cells[i][j] = cells[j][i] = cell
-    rows = [["ICS", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
-    lines = align(rows, left=1)
-    if len(labels) <= DETAILED:
-        short = dict(zip(table.models, labels, strict=True))
-        detailed = []
-        for (i, j), pair in named:
-            older = pair.older
-            detailed.append(
-                [labels[i], labels[j], *_cells(pair)[2:-1], short[older] if older else "-"]
-            )
-        lines += ["", *align([list(COLUMNS), *detailed], left=2), ""]
-        lines += [f"{labels[i]} / {labels[j]}: {pair.why}" for (i, j), pair in named]
+def as_text(table: LineageTable, width: int | None = None) -> str:
+    """A matrix of ICS, or of latent cosines where weights are missing; then pairs and verdicts.
+
+    Args:
+        table: at least two models.
+        width: of the terminal, in characters; None does not limit lines.
+    """
+    lines = [*_matrix(table, width), ""]
+    if len(table.labels) <= DETAILED:
+        pairs = _pair_table(table)
+        if width is None or len(pairs[0]) <= width:
+            lines += [*pairs, ""]
+            lines += _reasons(table, width, [""] * len(table.pairs))
+        else:
+            lines += _reasons(table, width, [_figures_in_words(pair) for pair in table.pairs])
     else:
-        lines += ["", *_summary(table)]
-    lines += list(_mixtures(table))
+        number = counted(len(table.pairs), "pair")
+        hint = f"all {number} with their figures: --csv, --md, --json, or -o report.html"
+        lines += _wrapped([*_summary(table), "", hint], width)
+    lines += _wrapped(_mixtures(table), width)
     if any(pair.evidence.test == "agreement" for pair in table.pairs):
         lines += ["", "* calibrated on independently trained models; the other p-values are exact"]
     if calibration := load_calibration():
-        lines += ["", str(calibration)]
+        lines += ["", *_wrapped([str(calibration)], width)]
     return "\n".join(lines)
+
+
+def _labels(table: LineageTable) -> list[str]:
+    """Short names for the terminal."""
+    return [escape.terminal(label) for label in table.labels]
+
+
+def _matrix(table: LineageTable, width: int | None) -> list[str]:
+    """Similarities of all pairs. Where names are too wide, columns are numbered."""
+    labels = _labels(table)
+    cells = [["1.00"] * len(labels) for _ in labels]
+    for (i, j), pair in zip(combinations(range(len(labels)), 2), table.pairs, strict=True):
+        ics, cosine = pair.similarity.ics, pair.similarity.latent_cosine
+        is_cosine = cosine is not None and ics is None
+        cell = f"z {_figure(cosine, 2)}" if is_cosine else _figure(ics, 2)
+        cells[i][j] = cells[j][i] = cell
+    rows = [["ICS", *labels], *([label, *row] for label, row in zip(labels, cells, strict=True))]
+    lines = align(rows, left=1)
+    if width is None or len(lines[0]) <= width:
+        return lines
+    numbers = [str(i + 1) for i in range(len(labels))]
+    others = max(map(len, align([numbers, *cells], left=0))) + len(numbers[-1]) + 4
+    if width - others < SHORTEST:
+        return [f"the matrix of {len(labels)} models does not fit the terminal; see --csv"]
+    names = [shorten_middle(label, width - others) for label in labels]
+    rows = [["", "ICS", *numbers]]
+    rows += [[n, *row] for n, *row in zip(numbers, names, *zip(*cells, strict=True), strict=True)]
+    return align(rows, left=2)
+
+
+def _pair_table(table: LineageTable) -> list[str]:
+    """One line a pair."""
+    labels = dict(zip(table.models, table.labels, strict=True))
+    rows = [list(COLUMNS)]
+    for (a, b), pair in zip(combinations(table.labels, 2), table.pairs, strict=True):
+        older = labels[pair.older] if pair.older else "-"
+        rows.append([a, b, *_cells(pair)[2:-1], older])
+    return align(rows, left=2)
+
+
+def _figures_in_words(pair: Pair) -> str:
+    """The figures of a pair's line, for terminals that are too narrow for the table."""
+    named = zip(COLUMNS[2:-2], _cells(pair)[2:-2], strict=True)
+    figures = ", ".join(f"{name} {cell}" for name, cell in named if cell != "-")
+    older = f"older: {pair.older}; " if pair.older else ""
+    return f"{pair.evidence.verdict or 'no verdict'}; {figures}; {older}"
+
+
+def _reasons(table: LineageTable, width: int | None, figures: Sequence[str]) -> Iterator[str]:
+    """The reason of each verdict, with its figures in front, wrapped to the terminal."""
+    named = combinations(table.labels, 2)
+    for (a, b), pair, figure in zip(named, table.pairs, figures, strict=True):
+        reason = escape.terminal(f"{a} / {b}: {figure}{pair.why}")
+        yield from _wrapped([reason], width)
+
+
+def _wrapped(lines: Iterable[str], width: int | None) -> Iterator[str]:
+    """Lines broken at the width of the terminal, with an indent after each break."""
+    for line in lines:
+        if width is None or len(line) <= width:
+            yield line
+        else:
+            yield from textwrap.wrap(line, width, subsequent_indent="    ")
+
+
+def shorten_middle(name: str, width: int) -> str:
+    """A name of at most `width` characters: its beginning, "…" and its end."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    return f"{name[: width - 1 - end]}…{name[len(name) - end :]}"
 
 
 def _summary(table: LineageTable) -> Iterator[str]:
     """The families, then all pairs that are shared initialisation, inconclusive or not compared."""
-    labels = table.labels
+    labels = _labels(table)
     for family in table.families:
         yield "family: " + ", ".join(labels[i] for i in family)
     named = zip(combinations(range(len(labels)), 2), table.pairs, strict=True)
@@ -126,7 +200,7 @@ def _summary(table: LineageTable) -> Iterator[str]:
         if verdict in ("shared initialisation", "inconclusive"):
             others.setdefault(verdict, []).append(f"{labels[i]} / {labels[j]}")
         elif verdict is None:
-            others.setdefault(pair.why, []).append(f"{labels[i]} / {labels[j]}")
+            others.setdefault(escape.terminal(pair.why), []).append(f"{labels[i]} / {labels[j]}")
     for what, pairs in others.items():
         yield f"{what}: {', '.join(pairs)}"
 
@@ -134,32 +208,21 @@ def _summary(table: LineageTable) -> Iterator[str]:
 def _mixtures(table: LineageTable) -> Iterator[str]:
     for mixing in table.mixings:
         parts = [
-            f"{share:.2f} ({low:.2f} to {high:.2f}) of {parent}"
+            f"{share:.2f} ({low:.2f} to {high:.2f}) of {escape.terminal(parent)}"
             for parent, share, low, high in zip(
                 mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
             )
         ]
-        yield f"{mixing.child} is a mixture: {', '.join(parts)}"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
+        yield f"{escape.terminal(mixing.child)} is a mixture: {', '.join(parts)}"
 
 
 def as_latex(table: LineageTable) -> str:
     """One row a pair, as a tabular that needs no package."""
     columns = "".join("l" if name in LEFT else "r" for name in COLUMNS)
-    rows = [" & ".join(_latex(cell) for cell in _cells(pair)) + r" \\" for pair in table.pairs]
-    head = " & ".join(_latex(name) for name in COLUMNS) + r" \\"
+    rows = [" & ".join(map(escape.latex, _cells(pair))) + r" \\" for pair in table.pairs]
+    head = " & ".join(escape.latex(name) for name in COLUMNS) + r" \\"
     body = [r"\hline", head, r"\hline", *rows, r"\hline"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text if letter.isprintable())
 
 
 FORMATS: dict[str, Callable[[LineageTable], str]] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file
+from huref.cli.options import as_file, echo
 
 
 @click.command("train-encoder")
@@ -21,4 +21,4 @@ def train_encoder(
     """Train the encoder on synthetic Gaussian weights alone."""
     from huref.encoder.train import train
 
-    click.echo(train(config, resume=resume, device=device, out=out, steps=steps))
+    echo(train(config, resume=resume, device=device, out=out, steps=steps))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, no_cache_option, recipe_option, require_kind
+from huref.cli.options import as_file, echo, no_cache_option, recipe_option, require_kind
 
 TREES = (".png", ".svg", ".nwk", ".json")
 
@@ -31,4 +31,4 @@ def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> Non
 
     table = compare(models, recipe=recipe, cache=not no_cache)
     write_forest(build_forest(table), out, recipe=recipe)
-    click.echo(f"wrote {out}", err=True)
+    echo(f"wrote {out}", err=True)

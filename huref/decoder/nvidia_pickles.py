@@ -13,12 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huref.budget import Budget
 from huref.errors import CheckpointError
 from huref.loader.formats import torch_legacy
 from huref.loader.formats.pickle_machine import OPERATIONS, EndOfPickleError, Machine, Operations
-from huref.loader.formats.pickled_tensors import BUILDERS, Builders, Name, Storage, TensorView
+from huref.loader.formats.pickled_tensors import (
+    BUILDERS,
+    Builders,
+    Name,
+    Storage,
+    TensorView,
+    sequence,
+)
+from huref.loader.formats.torch_index import MAX_PICKLE
 from huref.loader.formats.unpickle import Allowlist, unpickle
 
+MAX_MEMBERS = 50_000  # parameters, buffers and modules together; a generator has about 400
 MAX_MODULES = 5_000  # a generator of 1024 px has about sixty
 MAX_DEPTH = 16  # of nested modules; a generator has five: itself, synthesis, block, layer, affine
 TENSORFLOW = b"dnnlib.tflib"  # the module of the first object in a pickle of the TensorFlow version
@@ -123,6 +133,7 @@ class NetworkPickle:
 
     data: mmap.mmap
     file: str
+    budget: Budget
     places: dict[str, Place] = field(default_factory=dict)
     _storages: dict[Blob, Storage] = field(default_factory=dict)
 
@@ -130,7 +141,7 @@ class NetworkPickle:
         """The calls that this pickle may contain; each only builds a description."""
         builders: Builders = {
             **BUILDERS,
-            **{name: lambda items=(): list(items) for name in SETS},
+            **{name: lambda items=(): list(sequence(items)) for name in SETS},
             EASY_DICT: lambda: {},
             **{name: lambda *_: IGNORED for name in UNUSED},
             CONSTRUCTOR: describe_module,
@@ -154,7 +165,7 @@ class NetworkPickle:
         values, position = [], blob.start
         try:
             for _ in range(5):
-                value, position = unpickle(self.data, self.file, position)
+                value, position = unpickle(self.data, self.file, position, budget=self.budget)
                 values.append(value)
         except EndOfPickleError as error:
             raise ValueError("a truncated nested file") from error
@@ -198,9 +209,9 @@ def read_network(path: Path, key: str = "G_ema") -> NetworkDescription:
     """
     advice = "nothing was executed; download the file again, or convert it to safetensors"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        pickle = NetworkPickle(data, path.name)
+        pickle = NetworkPickle(data, path.name, Budget(min(len(data), MAX_PICKLE)))
         try:
-            value, _ = unpickle(data, path.name, 0, pickle.allowed())
+            value, _ = unpickle(data, path.name, 0, pickle.allowed(), pickle.budget)
         except EndOfPickleError as error:
             raise CheckpointError(
                 "its pickle is truncated", file=path.name, advice=advice
@@ -234,8 +245,13 @@ def _flatten(
     tensors: dict[str, TensorView] = {}
     modules: dict[str, ModuleDescription] = {}
     waiting = [("", root)]
+    seen: set[int] = set()
+    members_left = MAX_MEMBERS
     while waiting:
         name, module = waiting.pop()
+        if id(module) in seen:
+            raise ValueError("a module that is part of several others")
+        seen.add(id(module))
         if len(modules) >= MAX_MODULES or name.count(".") > MAX_DEPTH:
             raise ValueError("a network of more modules than any generator")
         modules[name.rstrip(".")] = module
@@ -243,6 +259,9 @@ def _flatten(
             members = module.state.get(attribute)
             if not isinstance(members, dict):
                 raise ValueError(f"a module without {attribute}")
+            members_left -= len(members)
+            if members_left < 0:
+                raise ValueError("a network of more tensors than any generator")
             for child, value in members.items():
                 if not isinstance(child, str) or len(child) > 100:
                     raise ValueError("a tensor or module whose name is not a short text")

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.bounded_json import loads
 from huref.decoder.lucidrains_generator import SmoothGenerator
 from huref.decoder.stylegan2 import Generator
 from huref.errors import CheckpointDigestError, locating
@@ -174,7 +175,9 @@ def parse_metadata(strings: dict[str, str], path: Path) -> dict[str, Any]:
     if strings.get("format") != FORMAT:
         raise CheckpointDigestError("not a decoder of huref", file=path, advice=ADVICE)
     try:
-        return {k: json.loads(v) for k, v in strings.items() if k not in ("format", "digest")}
+        return {
+            k: loads(v, constants=True) for k, v in strings.items() if k not in ("format", "digest")
+        }
     except ValueError as error:
         raise CheckpointDigestError("its metadata is not JSON", file=path, advice=ADVICE) from error
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.bounded_json import loads
 from huref.encoder.network import BLOCKS, TERMS, Network, build_network
 from huref.errors import CheckpointDigestError, locating
 from huref.files import replacing
@@ -110,7 +111,7 @@ def _load_encoder(path: str | Path) -> Encoder:
     except (SafetensorError, OSError) as error:
         raise CheckpointDigestError(f"not a readable encoder ({error})", advice=advice) from error
     try:
-        metadata = json.loads(strings["encoder"])
+        metadata = loads(strings["encoder"], constants=True)
         if metadata["format"] != FORMAT:
             raise KeyError(FORMAT)
         architecture, stated = metadata["config"]["architecture"], metadata["digest"]

@@ -7,7 +7,6 @@ terms of the default recipe see `huref.invariants.terms`.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
+from huref.bounded_json import loads
 from huref.errors import AnchorError, RecipeError
 from huref.invariants.anchors import Anchors
 from huref.loader.vocabulary import Token
@@ -63,7 +63,7 @@ def ranked_anchors(vocabulary: Sequence[Token], m: int, rule: str) -> tuple[Anch
 def _read_ids(path: Path) -> tuple[list[int], str]:
     try:
         text = path.read_text("utf-8")
-        ids = json.loads(text) if text.lstrip().startswith("[") else text.split()
+        ids = loads(text) if text.lstrip().startswith("[") else text.split()
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return [int(number) for number in ids], f"{RANK}:{digest}"
     except (OSError, ValueError, TypeError) as error:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huref.bounded_json import loads
 from huref.errors import RecordError
 from huref.files import replacing
 from huref.invariants.anchors import Anchors
@@ -86,7 +87,7 @@ class Record:
             if part is not None:
                 tensors |= {f"{name}.{f.name}": getattr(part, f.name) for f in fields(part)}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with replacing(path) as temporary:
+        with replacing(path, private=True) as temporary:
             save_file(tensors, temporary, metadata)
 
 
@@ -99,7 +100,7 @@ def load_record(path: Path) -> Record:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            recipe = parse_recipe(json.loads(metadata["recipe"]), str(path))
+            recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             optional = {*UNITS, *BARCODES, *RELATIONS}
             expected = {
@@ -121,13 +122,11 @@ def load_record(path: Path) -> Record:
                 barcodes = Barcodes(*map(file.get_tensor, BARCODES))
             if set(RELATIONS) & set(shapes):
                 relations = Relations(*map(file.get_tensor, RELATIONS))
-        rows = [
-            (bytes.fromhex(text), int(number)) for text, number in json.loads(metadata["anchors"])
-        ]
-        layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
+        rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
+        layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
-        traits = parse_traits(json.loads(metadata["traits"])) if "traits" in metadata else None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        traits = parse_traits(loads(metadata["traits"])) if "traits" in metadata else None
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
             f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
             file=path,

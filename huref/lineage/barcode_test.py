@@ -15,7 +15,13 @@ from torch import Tensor
 
 from huref.invariants.barcodes import FLIPS, Barcodes, sampled_units
 from huref.invariants.record import Record
-from huref.lineage.correspondence import SIGNIFICANT, TESTS, Correspondence, summarise
+from huref.lineage.correspondence import (
+    SIGNIFICANT,
+    TESTS,
+    Correspondence,
+    summarise,
+    widths_of,
+)
 from huref.lineage.evidence import UnitCount
 from huref.lineage.order import (
     agreement_log10_p,
@@ -56,9 +62,11 @@ def compare_barcodes(
         test, matching = compare_networks(x, y, i, j)
         if test.log10_p <= SIGNIFICANT and a.relations is not None and b.relations is not None:
             networks = (x.key(i), y.key(j))
-            retention = measure_retention(a.relations, b.relations, networks, matching)
+            retention = measure_retention(
+                a.relations, b.relations, networks, matching, widths_of(a, b)
+            )
             test = replace(test, retention=retention)
-        tests.append(test)
+        tests.append(replace(test, blocks=((x.key(i)[0], y.key(j)[0]),)))
     return summarise(tests, math.log10(TESTS * len(possible)))
 
 

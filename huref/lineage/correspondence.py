@@ -38,6 +38,7 @@ class Correspondence:
         retention: the mean over the pairs of networks that correspond, where it can be measured.
         compared_blocks: number of compared blocks of the first model.
         unmatched_blocks: of these, how many have no unit that corresponds to the other model.
+        blocks: corresponding blocks, (of the first model, of the second).
     """
 
     units: UnitCount
@@ -47,6 +48,7 @@ class Correspondence:
     retention: Retention | None = None
     compared_blocks: int = 1
     unmatched_blocks: int = 0
+    blocks: tuple[tuple[int, int], ...] = ()
 
     @property
     def found(self) -> bool:
@@ -104,6 +106,7 @@ def summarise(tests: Sequence[Correspondence], correction: float) -> Corresponde
         retention=mean_retention([t.retention for t in significant if t.retention is not None]),
         compared_blocks=len(compared),
         unmatched_blocks=len(compared - matched),
+        blocks=tuple(dict.fromkeys(pair for test in significant for pair in test.blocks)),
     )
 
 
@@ -125,14 +128,20 @@ def _test_blocks(
         x, y = a_units.of_network(a_network), b_units.of_network(b_network)
         rows = _sample(len(x))
         matching = _renumber(match_networks(x[rows], y), rows)
-        test = _test_networks(x, y, rows, matching, blocks[0])
+        test = replace(_test_networks(x, y, rows, matching, blocks[0]), blocks=(blocks,))
         if test.log10_p <= SIGNIFICANT and a.relations is not None and b.relations is not None:
             networks = (a_units.key(a_network), b_units.key(b_network))
             in_order = test.test == "order" and len(x) == len(y)
             same = UnitMatching.identity(rows, matching.of, len(y)) if in_order else matching
-            retention = measure_retention(a.relations, b.relations, networks, same)
+            retention = measure_retention(a.relations, b.relations, networks, same, widths_of(a, b))
             test = replace(test, retention=retention)
         yield test
+
+
+def widths_of(a: Record, b: Record) -> tuple[int, int]:
+    """Widths of both residual streams, 0 where one is not known."""
+    first, second = (0 if r.traits is None else r.traits.width for r in (a, b))
+    return first, second
 
 
 def _sample(units: int) -> Tensor:

@@ -6,8 +6,11 @@ from typing import Literal
 import numpy as np
 
 from huref.lineage.retention import Retention
+from huref.lineage.shares import Shares
 
-Verdict = Literal["descends", "shared initialisation", "unrelated", "inconclusive"]
+Verdict = Literal[
+    "descends", "contains parts", "shared initialisation", "unrelated", "inconclusive"
+]
 Test = Literal["order", "agreement"]
 
 
@@ -74,6 +77,7 @@ class Evidence:
         direction: which model is nearer the root, where there is a sign of it.
         layer_map: which block comes from which, where all blocks were read.
         retention: how much of what each model learned the other retains, where units correspond.
+        shares: how much of what each model computes has a counterpart in the other, likewise.
     """
 
     units: UnitCount | None = None
@@ -84,6 +88,7 @@ class Evidence:
     direction: Direction | None = None
     layer_map: LayerMap | None = None
     retention: Retention | None = None
+    shares: Shares | None = None
 
 
 @dataclass(frozen=True)

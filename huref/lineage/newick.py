@@ -3,12 +3,13 @@
 https://phylipweb.github.io/phylip/newicktree.html
 """
 
+from huref.escape import newick
 from huref.lineage.tree import Forest, Tree
 
 
 def as_newick(forest: Forest) -> str:
     """One tree a line, ended by ";"; branch lengths are -ln ICS, labels are those of the table."""
-    labels = [_quote(label) for label in forest.table.labels]
+    labels = [newick(label) for label in forest.table.labels]
     return "".join(f"{_write(tree, labels)};\n" for tree in forest.trees)
 
 
@@ -21,9 +22,3 @@ def _write(tree: Tree, labels: list[str]) -> str:
             return text
         children.setdefault(node.above, []).append(f"{text}:{node.length:.6f}")
     return ""
-
-
-def _quote(label: str) -> str:
-    """A quoted label; quotes are doubled, and characters that cannot be printed become spaces."""
-    kept = "".join(letter if letter.isprintable() else " " for letter in label)
-    return "'" + kept.replace("'", "''") + "'"

@@ -9,6 +9,7 @@ agreement of two matchings has no such null; its rate is measured on independent
 import math
 from bisect import bisect_left
 
+import torch
 from torch import Tensor
 
 from huref.lineage.unit_matching import UnitMatching
@@ -53,6 +54,24 @@ def longest_increase(values: Tensor) -> int:
         position = bisect_left(ends, value)
         ends[position : position + 1] = [value]
     return len(ends)
+
+
+def longest_increasing(values: Tensor) -> Tensor:
+    """Which of some distinct integers (k,) form a longest increasing subsequence, (k,) bool."""
+    ends: list[int] = []
+    last: list[int] = []  # position of each end
+    before: list[int] = []  # position of the previous value of the best subsequence that ends here
+    for place, value in enumerate(values.tolist()):
+        position = bisect_left(ends, value)
+        ends[position : position + 1] = [value]
+        last[position : position + 1] = [place]
+        before.append(last[position - 1] if position else -1)
+    chosen = torch.zeros(len(values), dtype=torch.bool)
+    place = last[-1] if last else -1
+    while place >= 0:
+        chosen[place] = True
+        place = before[place]
+    return chosen
 
 
 def increase_log10_p(length: int, matched: int) -> float:

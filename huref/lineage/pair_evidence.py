@@ -6,11 +6,12 @@ from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
 from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.correspondence import Correspondence, compare_units
-from huref.lineage.direction import find_direction
+from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
+from huref.lineage.shares import measure_shares
 from huref.lineage.similarity import Similarity
-from huref.lineage.verdict import judge
+from huref.lineage.verdict import judge, weigh_shares
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 NO_VERDICT = "the published terms give a similarity but no verdict; use the default recipe for one"
@@ -41,14 +42,27 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         if by_barcodes is not None and by_barcodes.found:
             units = by_barcodes
     evidence = replace(judge(similarity, units), layer_map=layer_map)
+    if units.found and a.units is not None and b.units is not None:
+        blocks = layer_map.pairs if layer_map is not None else units.blocks
+        shares = measure_shares(a.units, b.units, blocks or units.blocks)
+        whole = all(_reads_every_block(record) for record in (a, b))
+        evidence = weigh_shares(evidence, shares, whole)
     if evidence.verdict == "unrelated":
         evidence = replace(evidence, why=evidence.why + _unread_blocks(a, b))
     elif units.found:
         evidence = replace(evidence, why=evidence.why + _foreign_blocks(a, b, units, layer_map))
     if evidence.verdict == "descends":
-        direction = find_direction(a, b, layer_map, units.retention)
-        evidence = replace(evidence, direction=direction)
+        direction = find_direction(a, b, units.retention)
+        why = evidence.why if direction else f"{evidence.why}; {UNSETTLED}"
+        evidence = replace(evidence, direction=direction, why=why)
     return evidence
+
+
+def _reads_every_block(record: Record) -> bool:
+    """Whether the units of all blocks were measured; unknown numbers of blocks count as all."""
+    if record.units is None or record.traits is None:
+        return True
+    return len(record.units.layers) >= record.traits.blocks
 
 
 def _unread_blocks(a: Record, b: Record) -> str:

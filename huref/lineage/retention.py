@@ -26,8 +26,10 @@ initialisation does, and after long training at a high learning rate a child's r
 ancestor is below that of twins while the ancestor's in the child is above 1.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import torch
@@ -38,6 +40,7 @@ from huref.lineage.unit_matching import UnitMatching
 
 LEADING = 8
 MIN_UNITS = 48  # corresponding units in both samples; fewer span too few directions
+GROUPS = 16  # groups of units, of which the jackknife leaves out one at a time
 GATED = 3  # number of roles of a gated network
 Network = tuple[int, int]  # block, and expert or EVERY_TOKEN
 Spectrum = tuple[Tensor, Tensor]
@@ -52,11 +55,20 @@ class Retention:
         of_a: retention of A in B.
         of_b: retention of B in A.
         carried: correlation of the cosines of A and B; it falls as the models are trained on.
+        error_of_a, error_of_b: standard errors of both, by a jackknife over groups of units.
+        error_of_difference: likewise of `of_a - of_b`.
+        learned_a, learned_b: by how much the leading eigenvalues of A (of B) exceed those of random
+            vectors, as a share of them; near 0 for a model that has hardly been trained.
     """
 
     of_a: float
     of_b: float
     carried: float
+    error_of_a: float = 0.0
+    error_of_b: float = 0.0
+    error_of_difference: float = 0.0
+    learned_a: float = 1.0
+    learned_b: float = 1.0
 
     @property
     def larger(self) -> float:
@@ -68,6 +80,16 @@ class Retention:
         """Retention of the model further from the root."""
         return min(self.of_a, self.of_b)
 
+    @property
+    def error(self) -> float:
+        """Standard error of the larger retention."""
+        return self.error_of_a if self.of_a >= self.of_b else self.error_of_b
+
+    @property
+    def learned(self) -> float:
+        """What the model of the larger retention has learned, see `learned_a`."""
+        return self.learned_a if self.of_a >= self.of_b else self.learned_b
+
 
 def as_percent(retention: float) -> str:
     """A retention for people, between "0.0 %" and "100.0 %".
@@ -78,7 +100,11 @@ def as_percent(retention: float) -> str:
 
 
 def measure_retention(
-    a: Relations, b: Relations, networks: tuple[Network, Network], matching: UnitMatching
+    a: Relations,
+    b: Relations,
+    networks: tuple[Network, Network],
+    matching: UnitMatching,
+    widths: tuple[int, int] = (0, 0),
 ) -> Retention | None:
     """The retentions of one pair of networks, both ways.
 
@@ -87,6 +113,7 @@ def measure_retention(
         b: relations of the other.
         networks: the network of A and that of B.
         matching: which units of these networks correspond.
+        widths: of both residual streams; 0 where one is not known, and what was learned neither.
 
     Returns:
         None where fewer than MIN_UNITS corresponding units are in both samples, where only one
@@ -109,22 +136,82 @@ def measure_retention(
     inner = float((x * y).sum())
     if inner <= 0:
         return None
-    norms = float(x.norm()), float(y.norm())
-    of_a = _retain(leading_x, y, inner, norms[0] ** 2)
-    of_b = _retain(leading_y, x, inner, norms[1] ** 2)
-    return Retention(of_a, of_b, inner / (norms[0] * norms[1]))
+    groups = (torch.arange(len(in_a)) % GROUPS).repeat(len(x) // len(in_a))
+    sums = _retention_sums(leading_x, x, y, groups), _retention_sums(leading_y, y, x, groups)
+    everything = torch.ones(GROUPS, GROUPS, dtype=torch.float64)
+    of_a, of_b = (_ratio(part, everything) for part in sums)
+    without = torch.stack([everything.clone() for _ in range(GROUPS)])
+    for group in range(GROUPS):
+        without[group, group] = without[group, :, group] = 0
+    draws_a, draws_b = (_ratio(part[:, None], without) for part in sums)
+    errors = [_jackknife_error(draws) for draws in (draws_a, draws_b, draws_a - draws_b)]
+    learned = [
+        1 - _random_spectrum(len(x), width) / float(leading[0].abs().sum()) if width else 1.0
+        for leading, width in zip((leading_x, leading_y), widths, strict=True)
+    ]
+    return Retention(
+        float(of_a), float(of_b), inner / float(x.norm() * y.norm()), *errors, *learned
+    )
 
 
 def mean_retention(parts: Sequence[Retention]) -> Retention | None:
-    """The mean of some retentions; None of an empty sequence."""
+    """The mean of some retentions, whose errors are independent; None of an empty sequence."""
     if not parts:
         return None
-    sums = [sum(values) / len(parts) for values in zip(*map(_values, parts), strict=True)]
-    return Retention(*sums)
+    means = {
+        field.name: sum(getattr(part, field.name) for part in parts) / len(parts)
+        for field in fields(Retention)
+    }
+    for name in ("error_of_a", "error_of_b", "error_of_difference"):
+        means[name] = math.hypot(*(getattr(part, name) for part in parts)) / len(parts)
+    return Retention(**means)
 
 
-def _values(part: Retention) -> tuple[float, float, float]:
-    return part.of_a, part.of_b, part.carried
+def _retention_sums(leading: Spectrum, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
+    """The four sums of which a retention of X in Y consists, by pairs of groups of units.
+
+    kept = first / second and carried = third / fourth, each summed over all pairs of groups.
+
+    Args:
+        leading: the leading eigenvalues and eigenvectors of X.
+        x: cosines of X, (n, n), zero on the diagonal.
+        y: likewise of Y.
+        groups: the group of each of the n vectors.
+
+    Returns:
+        (4, GROUPS, GROUPS) float64.
+    """
+    values, vectors = leading
+    learned = (vectors * values.sign()) @ vectors.T
+    rest = x - (vectors * values) @ vectors.T
+    members = torch.nn.functional.one_hot(groups, GROUPS).to(x.dtype)
+    products = (learned * y, learned * x, rest * y, rest * x)
+    return torch.stack([members.T @ product @ members for product in products]).double()
+
+
+def _ratio(sums: Tensor, weights: Tensor) -> Tensor:
+    """Retention from `_retention_sums` (4, ..., GROUPS, GROUPS) under weights of the pairs."""
+    first, second, third, fourth = (sums * weights).sum(dim=(-2, -1))
+    carried: Tensor = third / fourth
+    ratio: Tensor = first / second / carried.clamp(min=1e-6)
+    return ratio
+
+
+def _jackknife_error(draws: Tensor) -> float:
+    """Standard error of a figure from its values without one group each (Tukey, 1958)."""
+    n = len(draws)
+    return float(((n - 1) / n * (draws - draws.mean()).square().sum()).sqrt())
+
+
+@lru_cache(maxsize=64)
+def _random_spectrum(vectors: int, width: int) -> float:
+    """Sum of the LEADING absolute eigenvalues of the cosines of random vectors."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(vectors, width, generator=generator)
+    rows /= rows.norm(dim=1, keepdim=True)
+    cosines = (rows @ rows.T).fill_diagonal_(0)
+    values = torch.linalg.eigvalsh(cosines).abs()
+    return float(values.sort(descending=True).values[:LEADING].sum())
 
 
 def _signs(x: Tensor, y: Tensor) -> Tensor:
@@ -161,19 +248,3 @@ def _decompose(cosines: Tensor) -> Spectrum:
     values, vectors = torch.linalg.eigh(cosines.flatten(2).flatten(0, 1))
     strongest = values.abs().argsort(descending=True)[:LEADING]
     return values[strongest], vectors[:, strongest]
-
-
-def _retain(leading: Spectrum, other: Tensor, inner: float, square: float) -> float:
-    """The retention of X in Y.
-
-    Args:
-        leading: the leading eigenvalues and eigenvectors of X.
-        other: Y, (n, n), zero on the diagonal, so that the diagonal of R_X does not count.
-        inner: <X, Y>.
-        square: <X, X>.
-    """
-    values, vectors = leading
-    in_other = (vectors * (other @ vectors)).sum(dim=0)
-    kept = float((in_other * values.sign()).sum() / values.abs().sum())
-    carried = (inner - float(values @ in_other)) / (square - float(values @ values))
-    return kept / max(carried, 1e-6)

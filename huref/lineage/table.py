@@ -59,18 +59,33 @@ class Pair:
             "verdict": e.verdict,
             "why": self.why,
             "retained": None if e.retention is None else [e.retention.of_a, e.retention.of_b],
+            "shares": None
+            if e.shares is None
+            else {"of_a_in_b": e.shares.of_a_in_b, "of_b_in_a": e.shares.of_b_in_a},
             "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
         }
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A model that could not be read, and why."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True)
 class LineageTable:
-    """All pairs of some records, in the order in which the models were given."""
+    """All pairs of some records, in the order in which the models were given.
+
+    `failed` lists the models that could not be read; no pair has one of them.
+    """
 
     records: tuple[Record, ...]
     pairs: tuple[Pair, ...]
     mixings: tuple[Mixing, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -112,6 +127,7 @@ class LineageTable:
             "recipe": self.records[0].recipe.digest,
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],
+            "failed": [asdict(failure) for failure in self.failed],
         }
 
 

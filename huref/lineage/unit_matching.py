@@ -141,9 +141,16 @@ def agreement(by_input: UnitMatching, by_output: UnitMatching) -> int:
     It does not change when hidden units are permuted, unlike the count of the order test. Its null
     distribution is not exact and has to be calibrated on independent models.
     """
+    return len(agreeing(by_input, by_output)[0])
+
+
+def agreeing(by_input: UnitMatching, by_output: UnitMatching) -> tuple[Tensor, Tensor]:
+    """The units of which `agreement` gives the number: indices in A and in B, (n,) int64 each."""
     partner = dict(zip(by_input.a.tolist(), by_input.b.tolist(), strict=True))
     pairs = zip(by_output.a.tolist(), by_output.b.tolist(), strict=True)
-    return sum(partner.get(a) == b for a, b in pairs)
+    both = [(a, b) for a, b in pairs if partner.get(a) == b]
+    in_a, in_b = torch.tensor(both, dtype=torch.int64).view(-1, 2).T
+    return in_a, in_b
 
 
 def _parts(features: Tensor) -> tuple[Tensor, Tensor]:

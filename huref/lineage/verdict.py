@@ -1,4 +1,4 @@
-"""The verdict on a pair: descends, shared initialisation, unrelated or inconclusive.
+"""The verdict on a pair: descends, contains parts, shared initialisation, unrelated, inconclusive.
 
 Hidden units that correspond show that two models have the same origin. The retention then decides
 (docs/maths.md, Statistics): how much of what one model learned the other retains. Where units
@@ -32,17 +32,28 @@ one, and only their units show the relation.
 """
 
 import math
+from dataclasses import replace
 
 from huref.lineage.correspondence import Correspondence
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.retention import MIN_UNITS, Retention, as_percent
+from huref.lineage.shares import Shares, as_share
 from huref.lineage.similarity import Similarity
 
 DESCENT_RETENTION = 0.975  # the larger retention, at least, of models from one training run
 TWIN_RETENTION = 0.955  # at most, of models trained independently from one initialisation
 LARGEST_RETENTION = 1.3  # a larger one comes from noise in the weights
+ERRORS = 3  # standard errors between a retention and the other verdict's range; level 0.0013
+LEAST_CARRIED = 0.4  # correlation of the initial parts from which a retention says anything
+LEAST_LEARNED = 0.04  # what the older model must have learned, as `Retention.learned_a`
+HALF = 0.5  # share of what a descendant computes that has a counterpart, at least
+FEW = 0.2  # likewise where not all blocks were read
+COPY = 0.9999  # correlation of the cosines of copies, which need no test
 UNRELATED_ICS = 0.1
 DESCENT_ICS = 0.8
+CERTAIN_ICS = 0.95  # above the largest of twins that were hardly trained, 0.89
+MOST_UNITS = 0.9  # of the units correspond
+DISAGREEMENT = 0.1  # by which the correlation of cosines lies below the ICS
 
 
 def judge(similarity: Similarity, units: Correspondence | None, not_compared: str = "") -> Evidence:
@@ -67,6 +78,11 @@ def _by_retention(similarity: Similarity, units: Correspondence) -> tuple[Verdic
     """The verdict on two models of the same origin."""
     figures = f"{_count(units, ' hidden units of')}; {_ics(similarity)}"
     retention = units.retention
+    if _terms_outweigh(similarity, units):
+        return "descends", (
+            f"both come from one training run: {figures}; terms and units agree as closely as only "
+            "one training run makes them, and too few of the sampled units meet for a retention"
+        )
     if retention is None:
         return "inconclusive", (
             "same origin, but only the retention separates descent from a shared initialisation: "
@@ -79,16 +95,94 @@ def _by_retention(similarity: Similarity, units: Correspondence) -> tuple[Verdic
             "training gives"
         )
     figures += (
-        f"; {as_percent(retention.larger)} of what one model learned is retained by the other"
+        f"; {as_percent(retention.larger)} (standard error {100 * retention.error:.1f} %) of what "
+        "one model learned is retained by the other"
     )
-    if retention.larger >= DESCENT_RETENTION:
-        return "descends", f"both come from one training run: {figures}"
-    if retention.larger <= TWIN_RETENTION:
-        return "shared initialisation", f"same initialisation, trained independently: {figures}"
-    return "inconclusive", (
-        f"same origin, but the retention lies between {as_percent(TWIN_RETENTION)} (shared "
-        f"initialisation) and {as_percent(DESCENT_RETENTION)} (descent): {figures}"
+    if retention.larger < DESCENT_RETENTION:
+        if (
+            retention.larger <= TWIN_RETENTION
+            and retention.larger + ERRORS * retention.error < DESCENT_RETENTION
+        ):
+            return "shared initialisation", f"same initialisation, trained independently: {figures}"
+        return "inconclusive", (
+            "same origin, but the retention is not clearly on one side of the range from "
+            f"{as_percent(TWIN_RETENTION)} (shared initialisation) to "
+            f"{as_percent(DESCENT_RETENTION)} (descent): {figures}"
+        )
+    if reason := _why_not_descent(retention):
+        return "inconclusive", f"same origin, but {reason}: {figures}"
+    return "descends", f"both come from one training run: {figures}"
+
+
+def weigh_shares(evidence: Evidence, shares: Shares | None, whole: bool) -> Evidence:
+    """The evidence with the shares, and the verdict that they leave.
+
+    "descends" stands where at least half of what either model computes has a counterpart in the
+    other; below, one contains parts of the other. Unread blocks may hold more counterparts, so that
+    a small share of the blocks that were read is inconclusive.
+
+    Args:
+        evidence: of the pair, without shares.
+        shares: None where they could not be measured.
+        whole: whether all blocks of both models were read.
+    """
+    evidence = replace(evidence, shares=shares)
+    if shares is None or evidence.verdict != "descends":
+        return evidence
+    figures = (
+        f"{as_share(shares.of_a_in_b)} of what the first model computes has a counterpart in the "
+        f"second, {as_share(shares.of_b_in_a)} of the second in the first"
     )
+    if whole and shares.larger < HALF:
+        why = (
+            "one holds blocks or units of the other that are less than half of what it computes: "
+            f"{figures}; {evidence.why.partition(': ')[2]}"
+        )
+        return replace(evidence, verdict="contains parts", why=why)
+    if not whole and shares.larger < FEW:
+        why = (
+            f"units correspond, but in the blocks that were read {figures}; --depth full reads "
+            f"all blocks: {evidence.why.partition(': ')[2]}"
+        )
+        return replace(evidence, verdict="inconclusive", why=why)
+    return evidence
+
+
+def _why_not_descent(retention: Retention) -> str:
+    """Why a large retention does not show descent; "" where it does."""
+    if retention.carried >= COPY:
+        return ""
+    if retention.carried < LEAST_CARRIED:
+        return (
+            "too little is left of the initial weights to tell descent from a shared "
+            f"initialisation (correlation {retention.carried:.2f}, {LEAST_CARRIED} is needed)"
+        )
+    if retention.learned < LEAST_LEARNED:
+        return (
+            "the older of the two has learned too little beyond its initial weights to tell "
+            f"descent from a shared initialisation ({as_percent(retention.learned)} of its leading "
+            f"directions, {as_percent(LEAST_LEARNED)} are needed)"
+        )
+    if retention.larger - ERRORS * retention.error <= TWIN_RETENTION:
+        return (
+            f"the retention is not {ERRORS} standard errors above {as_percent(TWIN_RETENTION)}, "
+            "which a shared initialisation reaches"
+        )
+    return ""
+
+
+def _terms_outweigh(similarity: Similarity, units: Correspondence) -> bool:
+    """Whether terms and units show one training run and the cosines of units contradict them.
+
+    Cosines of sampled units are the weaker evidence: permuted units no longer meet in the samples,
+    and dimensions that are read and never written swamp them. Training lowers terms and cosines
+    together, so cosines that lie far below the terms were not lowered by training.
+    """
+    if similarity.ics is None or similarity.ics < CERTAIN_ICS:
+        return False
+    if units.units.matched < MOST_UNITS * units.units.of:
+        return False
+    return units.retention is None or units.retention.carried < similarity.ics - DISAGREEMENT
 
 
 def _is_damaged(retention: Retention) -> bool:

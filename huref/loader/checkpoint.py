@@ -5,12 +5,12 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from huref.errors import CheckpointError, locating
+from huref.files import as_path
 from huref.loader.contents import Contents
 from huref.loader.model_name import open_repository
 from huref.loader.repository import Repository
@@ -178,7 +178,7 @@ class Checkpoint:
 
 
 def _identity(repository: Repository) -> str:
-    path = Path(repository.model).expanduser()
+    path = as_path(repository.model)
     return f"{path.resolve() if path.exists() else repository.model}@{repository.revision}"
 
 

@@ -3,6 +3,8 @@
 A source reads byte ranges and nothing else. It counts the bytes that it reads.
 """
 
+import os
+import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -15,6 +17,9 @@ from tqdm.auto import tqdm
 
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError
 
+LIMIT = "HUREF_MAX_MEMORY"  # environment variable
+UNKNOWN_RAM = 16_000_000_000
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([KMGT]?)i?B?", re.IGNORECASE)
 PARALLEL_READS = 8
 LONGEST_READ = 64 * 1024 * 1024  # bytes in one request; longer ranges are read in parallel
 
@@ -127,6 +132,7 @@ def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
     merged = coalesce((r for r in ranges if r[0] < r[1]), source.merge_gap)
     for start, stop in merged:
         source.require_inside(start, stop)  # before anything is allocated
+    refuse_too_much(sum(stop - start for start, stop in merged), source.name)
     parts = [bytearray(stop - start) for start, stop in merged]
     pieces = [
         (start + offset, memoryview(part)[offset : offset + LONGEST_READ])
@@ -139,6 +145,40 @@ def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             list(pool.map(lambda piece: source.read_into(*piece), pieces))
     return Spans(merged, parts)
+
+
+def refuse_too_much(needed: int, file: str) -> None:
+    """Check that tensors to be read at once fit into the memory that huref may use for them.
+
+    Raises:
+        CheckpointError: they are larger; the advice says how to allow more.
+    """
+    allowed = memory_limit()
+    if needed > allowed:
+        raise CheckpointError(
+            f"its tensors would take {needed / 1e9:,.1f} GB of memory at once, more than the "
+            f"{allowed / 1e9:,.1f} GB that huref uses",
+            file=file,
+            advice=f"if the file is what you expect, allow more with {LIMIT}=200G",
+        )
+
+
+def memory_limit() -> int:
+    """Bytes of tensors that are read at once: HUREF_MAX_MEMORY, or three quarters of the RAM.
+
+    Raises:
+        CheckpointError: HUREF_MAX_MEMORY is not a size.
+    """
+    stated = os.environ.get(LIMIT)
+    if not stated:
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+        except (AttributeError, ValueError, OSError):  # not on Windows
+            return UNKNOWN_RAM
+    match = _SIZE.fullmatch(stated.strip())
+    if match is None:
+        raise CheckpointError(f"{LIMIT} is '{stated[:40]}', not a size", advice="write 64G or 500M")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
 def is_plain_name(name: str) -> bool:

@@ -1,11 +1,11 @@
 """Repositories of a model's files: the interface, local folders, and readers of small files."""
 
-import json
 import re
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from huref.bounded_json import JsonError, loads_object
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, ModelNotFoundError, locating
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 
@@ -153,12 +153,13 @@ def read_text(repository: Repository, name: str) -> bytes:
 
 def read_json(repository: Repository, name: str) -> dict[str, Any]:
     """The JSON object in a file. Raises CheckpointError when the file holds anything else."""
+    text = read_text(repository, name)
     try:
-        value = json.loads(read_text(repository, name))
-    except (ValueError, RecursionError) as error:
+        return loads_object(text, constants=True)  # Python writes infinite limits as Infinity
+    except JsonError as error:
         raise CheckpointError(
-            "it is not valid JSON", model=repository.model, file=name, advice=DOWNLOAD_AGAIN
+            f"it is not valid JSON ({error})",
+            model=repository.model,
+            file=name,
+            advice=DOWNLOAD_AGAIN,
         ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError("it is not a JSON object", model=repository.model, file=name)
-    return value

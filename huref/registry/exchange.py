@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from huref import escape
+from huref.bounded_json import loads_object
 from huref.errors import HurefError, RegistryError
 from huref.files import replacing
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
-from huref.registry.store import Store, require_version
+from huref.registry.store import Store, parse_label, require_version
 from huref.registry.stores import create_store
 
 ARRAYS = {"latent": "<f4", "sketch": "u1", "anchors": "<u4"}
 LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
+LONGEST_LINE = 16 << 20  # characters; an entry takes about 15,000
 NO_EXPORT = "it is no file that 'huref registry export' wrote"
 
 
@@ -48,7 +51,7 @@ def _write_csv(store: Store, out: Path) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(LABELS)
         for entry in store.entries():
-            writer.writerow([getattr(entry, name) for name in LABELS])
+            writer.writerow([escape.csv_cell(getattr(entry, name)) for name in LABELS])
             count += 1
     return count
 
@@ -59,7 +62,7 @@ def _write_jsonl(store: Store, out: Path) -> int:
         head = {"huref": "registry", "recipe": asdict(store.recipe), "sketch": VERSION}
         file.write(json.dumps(head) + "\n")
         for entry in store.entries():
-            file.write(json.dumps(entry_to_json(entry), ensure_ascii=False) + "\n")
+            file.write(escape.to_json(entry_to_json(entry)) + "\n")
             count += 1
     return count
 
@@ -80,13 +83,13 @@ def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_LINE)
     except UnicodeDecodeError as error:
         raise RegistryError(NO_EXPORT, file=path) from error
     except OSError as error:
         raise RegistryError(f"cannot be read ({error.strerror})", file=path) from error
     try:
-        head = json.loads(first)
+        head = loads_object(first)
         recipe, version = parse_recipe(head["recipe"], str(path)), head["sketch"]
     except (ValueError, KeyError, TypeError, HurefError) as error:
         raise RegistryError(NO_EXPORT, file=path) from error
@@ -97,16 +100,18 @@ def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
 def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
     terms = len(recipe.layers) * 3
     with path.open(encoding="utf-8", errors="replace") as file:  # damaged bytes fail as JSON
-        next(file)
-        for number, line in enumerate(file, start=2):
+        lines = iter(lambda: file.readline(LONGEST_LINE), "")
+        next(lines)
+        for number, line in enumerate(lines, start=2):
             try:
-                data = json.loads(line)
+                data = loads_object(line)
                 arrays = {
                     name: np.frombuffer(base64.b64decode(data[name], validate=True), kind)
                     for name, kind in ARRAYS.items()
                 }
                 sketch = arrays["sketch"].reshape(terms, -1)
                 labels = {name: data[name] for name in LABELS}
+                parse_label(*(labels[name] for name in LABELS if name != "recipe"))
                 if labels["recipe"] == recipe.picture_digest:  # exports made before 1.0
                     labels["recipe"] = recipe.digest
                 yield Entry(

@@ -6,6 +6,7 @@ from tqdm.auto import tqdm
 
 from huref.api.open import open_record
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
+from huref.files import as_path
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
@@ -124,6 +125,6 @@ def _address(entry: Entry) -> str:
     """
     if entry.revision:
         return f"{entry.model}@{entry.revision}"
-    if not Path(entry.model).expanduser().exists():
+    if not as_path(entry.model).exists():
         raise ModelNotFoundError("there is no such file or folder here", model=entry.model)
     return entry.model

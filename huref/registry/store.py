@@ -38,6 +38,20 @@ class Label:
     measured_by: str
 
 
+LONGEST_LABEL = 4096  # characters
+
+
+def parse_label(model: object, revision: object, base: object, at: object, by: object) -> Label:
+    """A label from a stored entry. Raises ValueError for anything but texts of usual length."""
+    texts = [model, revision or "", base or "", at, by]
+    if not all(isinstance(text, str) and len(text) <= LONGEST_LABEL for text in texts):
+        raise ValueError("an entry's model, revision, base, date or author is no text")
+    for text in texts:
+        str(text).encode()  # lone surrogates raise a ValueError
+    return Label(str(model), str(revision or "") or None, None if base is None else str(base),
+                 str(at), str(by))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Chunk(Matrices):
     """Some entries of a registry.

@@ -1,10 +1,10 @@
 """Comparisons and forests as files; the suffix of the path chooses the format."""
 
-import json
 from pathlib import Path
 
 from huref.decoder.picture import write_png
 from huref.errors import HurefError
+from huref.escape import to_json
 from huref.files import replacing
 from huref.lineage.newick import as_newick
 from huref.lineage.table import LineageTable
@@ -14,7 +14,7 @@ from huref.report.raster import rasterise
 from huref.report.sheet import draw_table
 from huref.report.svg import as_svg
 from huref.report.tree_drawing import draw_forest
-from huref.version import __version__
+from huref.version import SCHEMA, __version__
 
 SOFTWARE = {"Software": f"huref {__version__}"}
 
@@ -46,7 +46,8 @@ def write_forest(forest: Forest, path: Path, *, recipe: str = "default") -> None
     if kind == ".nwk":
         text = as_newick(forest)
     elif kind == ".json":
-        text = json.dumps(forest.to_json(), indent=2, ensure_ascii=False) + "\n"
+        document = {"huref": __version__, "schema": SCHEMA, **forest.to_json()}
+        text = to_json(document, indent=2) + "\n"
     elif kind in (".png", ".svg"):
         portraits = draw_portraits(forest.table, recipe)
         canvas = draw_forest(forest)

@@ -1,25 +1,12 @@
 """Text in drawings: its width, its shortening, and the removal of unsafe characters."""
 
-import unicodedata
 from functools import lru_cache
 
 from PIL import ImageFont
 
+from huref.escape import printable
+
 WIDER = 1.12  # browsers use wider fonts than Pillow's
-# These characters change the direction of the text after them, so a name could pose as another.
-_DIRECTION_MARKS = frozenset(
-    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c"
-)
-
-
-def printable(text: str) -> str:
-    """The text with invisible and direction-changing characters replaced by U+FFFD."""
-    return "".join(
-        "\ufffd"
-        if letter in _DIRECTION_MARKS or unicodedata.category(letter) in ("Cc", "Cs")
-        else letter
-        for letter in text
-    )
 
 
 @lru_cache(maxsize=32)

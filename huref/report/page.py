@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from huref.escape import printable
 from huref.files import replacing
 from huref.lineage.build_forest import LEAST, build_forest, ics_or_cosine
 from huref.lineage.calibration import load_calibration
@@ -18,7 +19,6 @@ from huref.report import wording
 from huref.report.heatmap import draw_heatmap
 from huref.report.html import render_html
 from huref.report.layer_map_drawing import describe_sources, draw_layer_map
-from huref.report.lettering import printable
 from huref.report.palette import VERDICT_PAINTS
 from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits
 from huref.report.svg import as_inline_svg

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from huref.decoder.picture import Picture
+from huref.escape import printable
 from huref.report.canvas import Area, Box, Canvas, Disc, Dog, Line, Mark, Point, Words
-from huref.report.lettering import font_of, printable
+from huref.report.lettering import font_of
 from huref.report.palette import light
 from huref.report.portraits import Portraits
 

@@ -2,8 +2,8 @@
 
 from xml.etree import ElementTree as Xml
 
+from huref.escape import printable
 from huref.report.canvas import Area, Box, Canvas, Disc, Dog, Line, Mark, Point, Words
-from huref.report.lettering import printable
 from huref.report.palette import light, stylesheet
 from huref.report.portraits import ROUNDING, Portraits
 

@@ -6,11 +6,12 @@ The length of a branch is the square root of its -ln ICS, so that a light fine-t
 
 import math
 
+from huref.escape import printable
 from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.table import LineageTable
 from huref.lineage.tree import Forest, Tree
 from huref.report.canvas import Area, Canvas, Disc, Dog, Line, Words, elbow
-from huref.report.lettering import printable, shorten, width_of
+from huref.report.lettering import shorten, width_of
 
 MARGIN = 28.0
 REACH = 440.0  # from the root to the farthest leaf

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable
 from itertools import combinations
 
+from huref.escape import printable
 from huref.lineage.build_forest import ics_or_cosine
 from huref.lineage.evidence import Mixing
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
-from huref.report.lettering import printable
 
 NOTABLE = 0.05  # ICS from which a pair without a verdict is worth a row of its own
 

@@ -22,7 +22,8 @@ Ctrl-C.
 
 Environment variables: `HUREF_DEBUG=1` shows the traceback of a failure; `HUREF_HOME` is the folder
 of the cache, imported decoders and the default registry; `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and
-`HF_HUB_OFFLINE` are those of huggingface_hub.
+`HF_HUB_OFFLINE` are those of huggingface_hub; `HUREF_MAX_MEMORY=64G` bounds the
+tensors that are read at once (three quarters of the machine's memory unless it is set).
 """
 
 

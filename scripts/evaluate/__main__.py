@@ -11,6 +11,10 @@ COMMANDS = {
         "attacks",
         "ICS after function-preserving attacks; docs/measured/attacks.md",
     ),
+    "disguises": (
+        "disguises",
+        "verdicts on disguised, framed and structured models; docs/measured/disguises.md",
+    ),
     "architectures": (
         "architectures",
         "supported architectures of transformers; docs/measured/architectures.md",

@@ -86,7 +86,9 @@ def write_trained(plan: Plan) -> Made:
     if any(steps):
         windows = training_windows(plan, tokenizer)
         batches = order_batches(windows, spec["batch"], spec["data_seed"])
-        settings = {key: spec[key] for key in ("warmup", "weight_decay")}
+        settings = {
+            key: spec[key] for key in ("warmup", "weight_decay", "optimiser") if key in spec
+        }
         settings |= {"label": plan.name}
         if steps[0]:  # only the embeddings are trained
             model.requires_grad_(False)

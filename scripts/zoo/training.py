@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from scripts.zoo.optimisers import OPTIMISERS
+
 Loss = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 
 
@@ -35,11 +37,13 @@ def train(
     warmup: float,
     weight_decay: float,
     label: str,
+    optimiser: str = "adamw",
     loss_of: Loss = token_loss,
 ) -> None:
-    """Train the trainable parameters in place: AdamW, linear warm-up, cosine decay to zero.
+    """Train the trainable parameters in place: linear warm-up, cosine decay to zero.
 
-    `loss_of` returns the loss of a batch (batch, context); `warmup` is a fraction of the steps.
+    `loss_of` returns the loss of a batch (batch, context); `warmup` is a fraction of the steps;
+    `optimiser` is a key of `scripts.zoo.optimisers.OPTIMISERS`.
     Gains and biases (one-dimensional) have no weight decay.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -47,7 +51,7 @@ def train(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
+    optimizer = OPTIMISERS[optimiser](groups, learning_rate)
     warm = max(1, round(warmup * steps))
 
     def schedule(step: int) -> float:

@@ -14,7 +14,7 @@ def test_an_error_in_a_file_names_its_model(
 ) -> None:
     whole, broken = make_llama("whole"), make_llama("broken")
     (broken / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(CheckpointError, match=r"broken: model\.safetensors: 5 bytes"):
+    with pytest.raises(CheckpointError, match=r"broken: model\.safetensors: it has 5 bytes"):
         huref.compare([whole, broken])
 
 

@@ -1,4 +1,4 @@
-"""Capabilities, and watching by tokens, scores and log-probabilities, on endpoints of every habit."""
+"""Capabilities, and watching by tokens, scores and log-probabilities, on odd endpoints."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from huref.blackbox.watch import revisit
 from huref.errors import BudgetError, EndpointError, HurefError, NetworkError
 from tests.support.endpoint_server import Stub, Switches
 
-V = 300
+V = 400
 TEXT_ONLY: dict[str, Any] = {"top": 0, "bias": "refused"}
 
 
@@ -37,8 +37,8 @@ def logits_of(seed: int = 0, move: float = 0.0) -> Callable[[str], np.ndarray]:
     return logits
 
 
-def serve(seed: int = 0, move: float = 0.0, noise: int = 0, **switches: Any) -> Stub:
-    stub = Stub(logits_of(seed, move), Switches(**switches))
+def serve(model: int = 0, move: float = 0.0, noise: int = 0, **switches: Any) -> Stub:
+    stub = Stub(logits_of(model, move), Switches(**switches))
     stub._noise = np.random.default_rng(noise)
     return stub
 
@@ -111,11 +111,11 @@ def test_the_test_on_tokens_keeps_its_level() -> None:
     chances = random.dirichlet(np.ones(3), size=16)
     alarms = 0
     for trial in range(300):
-        visits = [
+        first, second = (
             [[str(t) for t in random.choice(3, 12, p=chance)] for chance in chances]
             for _ in range(2)
-        ]
-        alarms += compare_tokens(*visits, seed=trial, level=0.05).changed
+        )
+        alarms += compare_tokens(first, second, seed=trial, level=0.05).changed
     assert alarms <= 28  # 15 are expected; more than 28 have a probability of 0.1 %
 
 
@@ -198,7 +198,9 @@ def test_an_endpoint_that_charges_much_is_stopped_by_the_tokens(tmp_path: Path) 
 def test_served_scores_are_judged_by_the_errors_of_quantisation() -> None:
     random = np.random.default_rng(0)
     true = random.normal(-3, 2.5, 200)
-    errors = {bits: random.normal(0, size, 200) for bits, size in ((16, 0.003), (8, 0.02), (4, 0.2))}
+    errors = {
+        bits: random.normal(0, size, 200) for bits, size in ((16, 0.003), (8, 0.02), (4, 0.2))
+    }
     own = {0: true} | {bits: true + error for bits, error in errors.items()}
     near = random.normal(0, 1, 200)
     expected = {

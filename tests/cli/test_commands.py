@@ -51,7 +51,7 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert set(data) == {
-        "huref", "schema", "model", "revision", "recipe", "image", "latent", "anchors",
+        "huref", "schema", "model", "revision", "recipe", "image", "latent", "code", "anchors",
         "bytes_read", "bytes_total", "seconds",
     }  # fmt: skip
     assert set(data["seconds"]) == {"read", "terms", "encode", "render"}
@@ -169,7 +169,7 @@ def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]
         "all zero": (edited("f", lambda t: [x.zero_() for x in t.values()]), "zero"),
         "one embedding": (
             edited("g", lambda t: t["model.embed_tokens.weight"].fill_(1.0)),
-            "embeddings are all alike",
+            "embeddings are all equal",
         ),
         "overflow": (edited("h", lambda t: [x.mul_(1e30) for x in t.values()]), "overflow"),
         "truncated": (truncated, "model.safetensors"),

@@ -22,7 +22,7 @@ def test_list_names_every_layout_with_its_model_types() -> None:
     result = run("list", "--json")
     assert result.exit_code == 0, result.output
     expected = [{"name": x.name, "model_types": list(x.model_types)} for x in load_layouts()]
-    assert json.loads(result.stdout) == expected
+    assert json.loads(result.stdout)["layouts"] == expected
     lines = run("list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == layout_names()
     assert any(line.startswith("bloom ") and line.endswith("  bloom") for line in lines)

@@ -183,7 +183,10 @@ def test_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUREF_HOME", str(tmp_path))
     network = ROOT / "checkpoints" / "decoder.safetensors"
     run("decoder-import", "decoder", "import", network, "--name", "copy")
-    assert [entry["shipped"] for entry in run("decoder-list", "decoder", "list")] == [True, False]
+    assert [entry["shipped"] for entry in run("decoder-list", "decoder", "list")["decoders"]] == [
+        True,
+        False,
+    ]
 
 
 def test_probe(models: Callable[..., Path], tmp_path: Path) -> None:
@@ -203,14 +206,17 @@ def test_probe_watch(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with LoopbackEndpoint(served("llama", 0, top=None, ids="token_id")) as endpoint:
+        found = run("probe-capabilities", "probe", "capabilities", endpoint.url, "--yes")
+        assert found["access"] == "full"
         arguments = ("probe", "watch", endpoint.url, "--baseline", tmp_path / "b.json", "--yes")
         assert run("probe-watch", *arguments)["changed"] is None
         assert run("probe-watch", *arguments)["changed"] is False
 
 
-@pytest.mark.skipif("layouts" not in main.commands, reason="there is no such command yet")
 def test_layouts(records: dict[str, Path]) -> None:
-    assert any(layout["name"] == "llama" for layout in run("layouts-list", "layouts", "list"))
+    assert any(
+        layout["name"] == "llama" for layout in run("layouts-list", "layouts", "list")["layouts"]
+    )
     assert "block" not in run("layouts-show", "layouts", "show", "llama")
     assert run("layouts-show", "layouts", "show", ZOO / "llama-b")["block"]
 
@@ -220,3 +226,9 @@ def test_every_schema_is_held_against_output() -> None:
     text = Path(__file__).read_text("utf-8")
     for path in FILES:
         assert path.name == "common.json" or f'"{path.stem}"' in text, path.name
+
+
+def test_cache(records: dict[str, Path]) -> None:
+    assert records
+    assert run("cache-list", "cache", "list")["records"]
+    assert run("cache-purge", "cache", "purge")["removed"] >= 0

@@ -137,3 +137,48 @@ def test_mean_retention() -> None:
     assert mean is not None
     assert (mean.of_a, mean.of_b, mean.carried) == pytest.approx((0.9, 0.7, 0.8))
     assert mean_retention([]) is None
+
+
+def test_the_standard_error_is_that_of_other_units() -> None:
+    """The spread of a retention over disjoint halves of the units agrees with its error."""
+    start = initialise()
+    a, b = learn(start), learn(start)
+    whole = retention(a, b)
+    assert 0.002 < whole.error_of_a < 0.1
+    found = []
+    for half in range(12):
+        units = torch.randperm(HIDDEN, generator=torch.Generator().manual_seed(half))[:96]
+        half_a, half_b = ([W[units] for W in weights] for weights in (a, b))
+        some = torch.arange(96)
+        relations = [_relations(weights, 96) for weights in (half_a, half_b)]
+        matching = UnitMatching.identity(some, 96, 96)
+        part = measure_retention(*relations, ((1, -1), (1, -1)), matching)
+        assert part is not None
+        found.append(part.of_a)
+    spread = float(torch.tensor(found).std())  # of half the units, half of them shared
+    assert whole.error_of_a == pytest.approx(spread, rel=0.6)
+
+
+def _relations(weights: Matrices, units: int) -> Relations:
+    gate, up, down = weights
+    sample = UnitVectors(FeedForward(up.T, gate.T, down), -1, whole=True).sample
+    networks = torch.tensor([[1, -1, units, 3]], dtype=torch.int32)
+    return Relations(measure_relations(sample), networks)
+
+
+def test_what_was_learned_is_near_zero_for_an_untrained_model() -> None:
+    start = initialise()
+    same = UnitMatching.identity(ALL, HIDDEN, HIDDEN)
+    pair = relations_of(start), relations_of(learn(start))
+    found = measure_retention(*pair, ((1, -1), (1, -1)), same, (WIDTH, WIDTH))
+    assert found is not None
+    assert abs(found.learned_a) < 0.02
+    assert found.learned_b > 0.2
+
+
+def test_the_mean_of_networks_has_a_smaller_error() -> None:
+    parts = [Retention(1.0, 0.9, 0.8, 0.03, 0.04, 0.05), Retention(0.9, 0.7, 0.6, 0.03, 0.04, 0.05)]
+    mean = mean_retention(parts)
+    assert mean is not None
+    assert (mean.of_a, mean.of_b, mean.carried) == pytest.approx((0.95, 0.8, 0.7))
+    assert mean.error_of_a == pytest.approx(0.03 / 2**0.5)

@@ -27,8 +27,12 @@ UNMATCHED = Correspondence(UnitCount(1, 512, 1), -0.1, "order", "keep their inde
     ("larger", "verdict", "reason"),
     [
         (1.0, "descends", "both come from one training run: 512 of 512 hidden units of block 1"),
-        (0.98, "descends", "98.0 % of what one model learned is retained by the other"),
-        (0.965, "inconclusive", "between 95.5 % (shared initialisation) and 97.5 % (descent)"),
+        (
+            0.98,
+            "descends",
+            "98.0 % (standard error 0.0 %) of what one model learned is retained by the other",
+        ),
+        (0.965, "inconclusive", "range from 95.5 % (shared initialisation) to 97.5 % (descent)"),
         (0.9, "shared initialisation", "same initialisation, trained independently: "),
     ],
 )
@@ -54,6 +58,32 @@ def test_a_retention_that_noise_raised_is_inconclusive() -> None:
     assert evidence.verdict == "inconclusive"
     assert "a retention of 1.40 is larger than training gives" in evidence.why
     assert judge(similar(0.5), matched(1.4, 1.2)).verdict == "descends"
+
+
+@pytest.mark.parametrize(
+    ("retention", "verdict", "reason"),
+    [
+        # A twin beside a long, hot continuation: the ratio is large because carried is near 0.
+        (
+            Retention(2.32, 1.77, 0.12, 0.2, 0.2),
+            "inconclusive",
+            "too little is left of the initial",
+        ),
+        (Retention(1.04, 0.32, 0.45, 0.03, 0.02, 0.03, 0.02, 0.37), "inconclusive", "learned too"),
+        (Retention(1.04, 0.32, 0.45, 0.03, 0.02, 0.03, 0.05, 0.37), "inconclusive", "not 3 stand"),
+        (Retention(1.14, 0.44, 0.55, 0.03, 0.01, 0.04, 0.07, 0.37), "descends", "one training run"),
+        (Retention(0.93, 0.32, 0.42, 0.03, 0.02), "inconclusive", "not clearly on one side"),
+        (Retention(0.83, 0.84, 0.84, 0.01, 0.01), "shared initialisation", "independently"),
+        (Retention(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0), "descends", "one training run"),
+    ],
+)
+def test_a_retention_counts_beyond_its_standard_error(
+    retention: Retention, verdict: str, reason: str
+) -> None:
+    units = Correspondence(UnitCount(9, 512, 1), -20.0, "order", "keep their index", retention)
+    evidence = judge(similar(0.02), units)
+    assert evidence.verdict == verdict
+    assert reason in evidence.why
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -16,7 +16,7 @@ from huref.loader.ranges import coalesce
 from huref.loader.tensors import StoredTensor
 from huref.loader.vocabulary import parse_tokenizer_json
 from tests.support.hub_server import LoopbackHub
-from tests.support.small_models import some_words, write_tokenizer
+from tests.support.small_models import BYTE_LEVEL, some_words, write_tokenizer
 
 MakeModel = Callable[..., Path]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
@@ -183,7 +183,17 @@ def test_token_ids_beyond_the_embedding_are_refused(folder: Path) -> None:
 
 
 def tokenizer(model: dict[str, object], **parts: object) -> bytes:
-    return json.dumps({"model": model, "added_tokens": [], **parts}).encode()
+    """A tokenizer.json with the fields that the tokenizers library requires."""
+    needed: dict[str, dict[str, object]] = {
+        "BPE": {"merges": []},
+        "WordPiece": {"unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                      "max_input_chars_per_word": 100},
+    }  # fmt: skip
+    model = {**needed.get(str(model.get("type")), {}), **model}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    given = cast("list[dict[str, object]]", parts.pop("added_tokens", []))
+    added = [{**flags, **entry} for entry in given]
+    return json.dumps({"model": model, "added_tokens": added, **parts}).encode()
 
 
 def texts(data: bytes) -> dict[int, tuple[bytes, str]]:
@@ -194,7 +204,7 @@ def test_byte_level_pieces_become_bytes() -> None:
     vocab = {"Ġthe": 0, "ÃĹ": 1, "Ċ": 2, "<|end|>": 3}
     data = tokenizer(
         {"type": "BPE", "vocab": vocab},
-        pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}]},
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [BYTE_LEVEL]},
         added_tokens=[{"id": 3, "content": "<|end|>", "special": True}],
     )
     assert texts(data) == {

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
 
 def write_tokenizer(folder: Path, words: list[str], first_id: int = 0) -> None:
     """A byte-level BPE tokenizer.json whose vocabulary is a list of words."""
@@ -10,8 +12,8 @@ def write_tokenizer(folder: Path, words: list[str], first_id: int = 0) -> None:
     data = {
         "version": "1.0",
         "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
-        "decoder": {"type": "ByteLevel"},
+        "pre_tokenizer": BYTE_LEVEL,
+        "decoder": BYTE_LEVEL,
         "model": {"type": "BPE", "vocab": vocab, "merges": []},
     }
     (folder / "tokenizer.json").write_text(json.dumps(data), "utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from huref.budget import TENSOR, TEXT
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats.ggml import PLAIN, block_of
 from huref.loader.formats.gguf_cursor import Cursor
@@ -62,8 +63,10 @@ def _read_header(source: ByteSource) -> Header:
         )
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
+        cursor.budget.spend(4 * TEXT)
         key = cursor.string()
         metadata[key] = cursor.value(cursor.unpack("I"))
+    cursor.budget.spend(TENSOR * tensor_count)
     described = [_describe(cursor) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 1 <= alignment <= 2**20:
@@ -80,7 +83,13 @@ def _read_header(source: ByteSource) -> Header:
             )
         tensors[name] = entry
     refuse_overlaps(tensors)
-    split = {n: t for entry in tensors.values() for n, t in _split_experts(entry).items()}
+    split: dict[str, StoredTensor] = {}
+    for entry in tensors.values():
+        if _is_stack(entry):
+            cursor.budget.spend(TENSOR * entry.shape[0])
+            split |= _split_experts(entry)
+        else:
+            split[entry.name] = entry
     return Header(metadata, split)
 
 
@@ -128,11 +137,15 @@ def _locate(
     return StoredTensor(name, source.name, dtype, shape, start, stop, None, ggml_type)
 
 
+def _is_stack(entry: StoredTensor) -> bool:
+    """Whether a tensor is a stack of experts, each of which has bytes of its own."""
+    is_stack = len(entry.shape) == 3 and entry.name.rpartition(".")[0].endswith("_exps")
+    return is_stack and 0 < entry.shape[0] <= min(entry.nbytes, MAX_TENSORS)
+
+
 def _split_experts(entry: StoredTensor) -> dict[str, StoredTensor]:
     stem, dot, suffix = entry.name.rpartition(".")
-    if len(entry.shape) != 3 or not stem.endswith("_exps") or entry.shape[0] > MAX_TENSORS:
-        return {entry.name: entry}
-    size = entry.nbytes // entry.shape[0] if entry.shape[0] else 0
+    size = entry.nbytes // entry.shape[0]
     return {
         name: StoredTensor(
             name,

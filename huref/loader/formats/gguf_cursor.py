@@ -3,11 +3,13 @@
 import struct
 from typing import Any
 
+from huref.budget import LIST, NUMBER, SLOT, TEXT, Budget
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError
 from huref.loader.ranges import ByteSource
 
 FIRST_READ = 1024 * 1024
-MAX_HEADER = 512 * 1024 * 1024  # bytes; 256,000 tokens with merges take about 20 million
+MAX_HEADER = 128 * 1024 * 1024  # bytes; 256,000 tokens with merges take about 20 million
+READ_AHEAD = 16 * 1024 * 1024  # bytes at most; below that the next read doubles the last
 MAX_DEPTH = 4  # of nested arrays
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {
@@ -25,12 +27,14 @@ class Cursor:
         source: the file.
         data: the bytes read so far, from the file's start.
         position: byte of the next value.
+        budget: counts what the header costs.
     """
 
     def __init__(self, source: ByteSource):
         self.source = source
         self.data = source.read(0, min(FIRST_READ, source.size))
         self.position = 0
+        self.budget = Budget(min(source.size, MAX_HEADER))
 
     def require(self, count: int) -> None:
         """Make sure that `count` more bytes are in memory."""
@@ -42,7 +46,7 @@ class Cursor:
                 "its header is longer than the file; it is truncated or not a GGUF file",
                 advice=DOWNLOAD_AGAIN,
             )
-        ahead = min(max(stop, 2 * len(self.data)), self.source.size)
+        ahead = min(max(stop, len(self.data) + min(len(self.data), READ_AHEAD)), self.source.size)
         self.data += self.source.read(len(self.data), ahead)
 
     def unpack(self, form: str) -> Any:
@@ -63,6 +67,7 @@ class Cursor:
 
     def strings(self, count: int) -> list[str]:
         """`count` strings; a fast loop, because a vocabulary may have 256,000."""
+        self.budget.spend(count * (TEXT + SLOT))
         found = []
         for _ in range(count):
             position = self.position
@@ -93,11 +98,14 @@ class Cursor:
                 f"an array in its header has {count} entries, more than fit into the file",
                 advice=DOWNLOAD_AGAIN,
             )
+        self.budget.spend(LIST)
         if inner in SCALARS:
+            self.budget.spend(count * (SLOT if least == 1 else NUMBER))
             self.require(count * least)
             values = struct.unpack_from(f"<{count}{SCALARS[inner]}", self.data, self.position)
             self.position += count * least
             return list(values)
         if inner == STRING:
             return self.strings(count)
+        self.budget.spend(count * LIST)
         return [self.value(inner, depth + 1) for _ in range(count)]

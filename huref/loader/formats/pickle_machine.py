@@ -10,18 +10,33 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from huref.budget import DICT, LIST, NUMBER, SLOT, TENSOR, TEXT, TUPLE, Budget
 from huref.loader.formats.pickled_tensors import (
+    LARGEST_KEY,
     Builders,
     Name,
     describe_storage,
     is_dtype,
     refusal,
+    require_key,
 )
 
 Bytes = bytes | bytearray | mmap.mmap
 Operations = Mapping[bytes, Callable[["Machine"], object]]
 
-_SCALARS = (str, int, float, bool, bytes, type(None), Name)
+PAIR = 100  # bytes of an entry of a dict
+# Bytes of the object that an instruction creates; of all others, a place on the stack.
+COSTS = {
+    **dict.fromkeys((b"]", b"\x8f"), LIST),
+    **dict.fromkeys((b"}", b"\x81"), DICT),
+    **dict.fromkeys((b"\x85", b"\x86", b"\x87", b"t"), TUPLE + 2 * SLOT),
+    **dict.fromkeys((b"M", b"J", b"\x8a", b"G"), NUMBER),
+    **dict.fromkeys((b"X", b"\x8c", b"\x8d", b"U", b"T", b"C", b"B", b"\x8e"), TEXT),
+    **dict.fromkeys((b"q", b"r", b"\x94", b"s"), PAIR),
+    **dict.fromkeys((b"c", b"\x93"), 2 * TEXT + TUPLE),
+    b"Q": TENSOR // 2,
+    b"R": TENSOR // 2,
+}
 
 
 class EndOfPickleError(Exception):
@@ -45,17 +60,17 @@ class Machine:
         data: the file's bytes, which contain the pickle.
         position: byte of the next instruction or argument.
         builders: the functions that the pickle may call, by name.
-        copied: number of items that calls copied, which is limited because a pickle of a few
-            bytes could copy one list many times.
+        budget: counts what the pickle costs.
     """
 
-    def __init__(self, data: Bytes, position: int, builders: Builders):
+    def __init__(self, data: Bytes, position: int, builders: Builders, budget: Budget):
         self.data = data
         self.position = position
         self.builders = builders
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0
+        self.budget = budget
+        self.large_keys = 0
 
     def take(self, count: int) -> bytes:
         """The next bytes. Raises EndOfPickleError when there are fewer."""
@@ -110,10 +125,22 @@ class Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(pairs) % 2:
             raise refusal("adds items to something other than a dict")
+        self.budget.spend(PAIR * len(pairs) // 2)
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if not isinstance(key, _SCALARS):
-                raise refusal("has a dict key that is not a plain value")
+            self.require_key(key)
             target[key] = value
+
+    def require_key(self, key: Any) -> None:
+        """Check that a value can be the key of a dict.
+
+        Large numbers may hash alike, and a dict compares each with all before it: each costs as
+        many steps as there were before.
+        """
+        if type(key) is int and abs(key) > LARGEST_KEY:
+            self.large_keys += 1
+            self.budget.step(self.large_keys)
+        else:
+            require_key(key)
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top of the stack."""
@@ -136,9 +163,10 @@ class Machine:
             raise refusal("calls something other than a constructor of tensors")
         if not isinstance(arguments, tuple):
             raise refusal("makes a call without a tuple of arguments")
-        self.copied += sum(len(a) for a in arguments if isinstance(a, tuple | list | dict))
-        if self.copied > len(self.data):
-            raise refusal("copies more items than it has bytes")
+        # A call may copy a list that a pickle of a few bytes refers to many times.
+        copied = sum(len(a) for a in arguments if isinstance(a, tuple | list | dict))
+        self.budget.spend(PAIR * copied)
+        self.budget.step(copied)
         self.stack.append(self.builders[function](*arguments))
 
     def build(self) -> None:

@@ -55,6 +55,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+LARGEST_KEY = 2**61 - 2  # Python hashes larger numbers to the same values
 MAX_AXES = 16  # of a tensor; no weight has more than five
 
 
@@ -92,9 +93,32 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None)
     return TensorView(storage, of_type, offset, tuple(shape), tuple(stride))
 
 
+def require_key(key: Any) -> None:
+    """Raise CheckpointError for a dict key that is not plain, or whose hash can be chosen."""
+    is_number = isinstance(key, int) and abs(key) <= LARGEST_KEY
+    if not (is_number or isinstance(key, str | bytes | float | Name) or key is None):
+        raise refusal("has a dict key that is not a plain value")
+
+
+def _dict(pairs: Any = ()) -> dict[Any, Any]:
+    """collections.OrderedDict of a list of pairs."""
+    made = {}
+    for key, value in sequence(pairs):
+        require_key(key)
+        made[key] = value
+    return made
+
+
+def sequence(items: Any = ()) -> Any:
+    """The argument of a constructor of lists, tuples or sets; not a text, which has items, too."""
+    if not isinstance(items, tuple | list):
+        raise refusal("makes a sequence of something other than a list")
+    return items
+
+
 # What the instruction REDUCE may call; no function of torch is among them.
 BUILDERS: Builders = {
-    Name("collections", "OrderedDict"): lambda pairs=(): dict(pairs),
+    Name("collections", "OrderedDict"): _dict,
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
     Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(
         s, o, shape, stride
@@ -103,9 +127,14 @@ BUILDERS: Builders = {
         _view(s, o, shape, stride, dtype)
     ),
     Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    Name("torch", "Size"): tuple,
+    Name("torch", "Size"): lambda sizes=(): tuple(sequence(sizes)),
     Name("torch", "device"): lambda *_: None,
 }
+
+
+def is_storage_key(key: Any) -> bool:
+    """Whether a value can be the key of a storage: a text or a number."""
+    return isinstance(key, str) or (type(key) is int and abs(key) <= LARGEST_KEY)
 
 
 def describe_storage(persistent: Any) -> Storage:
@@ -123,7 +152,7 @@ def describe_storage(persistent: Any) -> Storage:
     dtype = DTYPES.get(kind.name)
     if dtype is None and kind.name != "UntypedStorage":
         raise refusal(f"has a storage of the unknown type {kind.name[:200]}")
-    if not 0 <= count < 2**62 or not isinstance(key, str | int):
+    if not 0 <= count < 2**62 or not is_storage_key(key):
         raise refusal("has a storage whose size or key is not valid")
     return Storage(str(key), dtype, count)
 

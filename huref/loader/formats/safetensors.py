@@ -4,16 +4,18 @@ The header is parsed here because the safetensors package opens local files only
 invalid header is refused before memory is allocated for it.
 """
 
-import json
 from typing import TypeGuard
 
 import torch
 
+from huref.bounded_json import JsonError, loads_object
+from huref.budget import TENSOR, Budget
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.ranges import ByteSource
 from huref.loader.tensors import StoredTensor
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+MAX_AXES = 64  # of a tensor; torch has no more
 FIRST_READ = 64 * 1024  # bytes; most headers fit, a longer one takes a second request
 SAVE_AGAIN = "save the model again with the safetensors package"
 
@@ -39,14 +41,11 @@ DTYPES = {
 
 def _parse_json(text: bytes) -> dict[str, object]:
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return loads_object(text)
+    except JsonError as error:
         raise CheckpointError(
-            "its safetensors header is not valid JSON", advice=DOWNLOAD_AGAIN
+            f"its safetensors header is not valid JSON ({error})", advice=DOWNLOAD_AGAIN
         ) from error
-    if not isinstance(header, dict):
-        raise CheckpointError("its safetensors header is not a JSON object", advice=SAVE_AGAIN)
-    return header
 
 
 def read_header(source: ByteSource) -> dict[str, StoredTensor]:
@@ -76,11 +75,14 @@ def _read_header(source: ByteSource) -> dict[str, StoredTensor]:
         head += source.read(len(head), 8 + length)
     header = _parse_json(bytes(head[8 : 8 + length]))
     header.pop("__metadata__", None)
+    budget = Budget(source.size)
     entries = {}
     for name, value in header.items():
+        budget.spend(TENSOR)
         with locating(tensor=name[:200]):
             entries[name] = _parse_entry(name, value, source, base=8 + length)
     refuse_overlaps(entries)
+    _refuse_gaps(entries, 8 + length, source.size)
     return entries
 
 
@@ -88,9 +90,9 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
     if not isinstance(value, dict):
         raise CheckpointError("the header does not describe it", advice=SAVE_AGAIN)
     dtype_name, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
-    if dtype_name not in DTYPES:
+    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
         raise CheckpointError(
-            f"it has the dtype {dtype_name!r}, which huref cannot read; supported: "
+            f"it has the dtype {str(dtype_name)[:40]!r}, which huref cannot read; supported: "
             f"{', '.join(DTYPES)}"
         )
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
@@ -115,7 +117,28 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**62 for n in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_AXES
+        and all(type(n) is int and 0 <= n < 2**62 for n in value)
+    )
+
+
+def _refuse_gaps(entries: dict[str, StoredTensor], start: int, size: int) -> None:
+    """Raise CheckpointError for bytes that belong to no tensor, as the reference reader does."""
+    end = start
+    for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
+        if entry.start != end:
+            raise CheckpointError(
+                f"{entry.start - end} bytes before it belong to no tensor",
+                tensor=entry.name[:200],
+                advice=SAVE_AGAIN,
+            )
+        end = entry.stop
+    if end != size:
+        raise CheckpointError(
+            f"{size - end} bytes after the last tensor belong to none", advice=DOWNLOAD_AGAIN
+        )
 
 
 def refuse_overlaps(entries: dict[str, StoredTensor]) -> None:

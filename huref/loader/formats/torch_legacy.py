@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from huref.budget import Budget
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats.pickle_machine import EndOfPickleError
-from huref.loader.formats.pickled_tensors import Storage, TensorView
+from huref.loader.formats.pickled_tensors import Storage, TensorView, is_storage_key
 from huref.loader.formats.torch_index import MAX_PICKLE, storage_bytes
 from huref.loader.formats.unpickle import STATE_DICTS, Allowlist, unpickle
 from huref.loader.ranges import ByteSource
@@ -58,8 +59,9 @@ def _read_contents(
 
 def _read_pickles(data: bytearray, file: str, allowed: Allowlist) -> tuple[list[Any], int]:
     values, position = [], 0
+    budget = Budget(len(data))
     for _ in range(5):
-        value, position = unpickle(data, file, position, allowed)
+        value, position = unpickle(data, file, position, allowed, budget)
         values.append(value)
     return values, position
 
@@ -83,7 +85,11 @@ def _place(
     source: ByteSource, storages: dict[str, Storage], keys: Any, position: int
 ) -> dict[str, tuple[int, int]]:
     """Byte range of each storage; the storages follow the pickles in the order of the keys."""
-    if not isinstance(keys, list) or not set(map(str, keys)) <= set(storages):
+    if (
+        not isinstance(keys, list)
+        or not all(map(is_storage_key, keys))
+        or not set(map(str, keys)) <= set(storages)
+    ):
         raise CheckpointError(
             "it has storages that belong to no tensor", advice="save the state dict alone"
         )

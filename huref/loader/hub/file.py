@@ -1,24 +1,36 @@
 """A file on the Hub, read in ranges, with redirects and retries."""
 
+import re
+import sys
 import time
-from collections.abc import Iterator
-from urllib.parse import urljoin, urlsplit
+from collections.abc import Callable, Iterator, Mapping
 
-from huggingface_hub import constants, hf_hub_url
+from huggingface_hub import hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
+from huggingface_hub.utils import httpx
+from tqdm.auto import tqdm
 
 from huref.errors import NetworkError, locating
+from huref.loader.hub.answers import (
+    LEAST_RATE,
+    ChangedFileError,
+    check_range,
+    exactly,
+    opened,
+    origin,
+    refuse_status,
+)
 from huref.loader.hub.errors import explain
-from huref.loader.hub.rate import limited_session, retry_after
+from huref.loader.hub.rate import retry_after
 from huref.loader.ranges import ByteSource, Meter
 
 ATTEMPTS = 6  # to read one range
+TOO_LONG = 900.0  # seconds of a Retry-After from which on reading ends
+ANNOUNCED = 5.0  # seconds; longer pauses are announced on stderr
 LONGEST_WAIT = 60.0  # seconds between attempts, also where Retry-After is longer
-STALLED = 30.0  # seconds without a byte after which a connection counts as broken
+PATIENCE = 600.0  # seconds for one range, and the time that its bytes take at LEAST_RATE
 BUSY = (429, 500, 502, 503, 504)
-REDIRECTS = (301, 302, 303, 307, 308)
-MOST_REDIRECTS = 5
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubFile(ByteSource):
@@ -36,7 +48,10 @@ class HubFile(ByteSource):
         self._repo = repo
         self._meter = meter
         self._url = hf_hub_url(repo, name, revision=revision)
+        self._commit = revision
         self._direct: str | None = None  # the URL that the Hub redirected to
+        self._tags: dict[str, str] = {}
+        self.on_change: Callable[[], None] = lambda: None  # called before ChangedFileError
 
     def read_into(self, start: int, view: memoryview) -> None:
         """See ByteSource. After a broken connection, reading resumes at the missing byte."""
@@ -45,6 +60,7 @@ class HubFile(ByteSource):
 
     def _read_into(self, start: int, view: memoryview) -> None:
         filled = 0
+        deadline = time.monotonic() + PATIENCE + len(view) / LEAST_RATE
         for attempt in range(ATTEMPTS):
             try:
                 for chunk in self._stream(start + filled, start + len(view)):
@@ -53,10 +69,10 @@ class HubFile(ByteSource):
                     self._meter.count(len(chunk))
                 return
             except (httpx.TransportError, _BusyError) as error:
-                if attempt == ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1 or time.monotonic() > deadline:
                     cause = str(error) or type(error).__name__
                     raise NetworkError(
-                        f"reading failed {ATTEMPTS} times, last with {cause}",
+                        f"reading failed {attempt + 1} times, last with {cause}",
                         advice="try again later",
                     ) from error
                 wait(attempt, error.retry_after if isinstance(error, _BusyError) else None)
@@ -65,52 +81,51 @@ class HubFile(ByteSource):
 
     def _stream(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes [start, stop) in chunks. Raises httpx.TransportError if some are missing."""
-        wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        timeout = httpx.Timeout(max(STALLED, constants.HF_HUB_DOWNLOAD_TIMEOUT))
-        url, direct = self._direct or self._url, self._direct
-        for _ in range(MOST_REDIRECTS):
-            token = build_hf_headers() if _origin(url) == _origin(self._url) else {}
-            with limited_session().stream(
-                "GET", url, headers=wanted | token, follow_redirects=False, timeout=timeout
-            ) as response:
-                status, location = response.status_code, response.headers.get("Location")
-                if status in REDIRECTS and location:
-                    url = urljoin(url, location)
-                    continue
+        wanted = {"Range": f"bytes={start}-{stop - 1}"}
+        for url in filter(None, (self._direct, self._url)):
+            with opened(url, wanted) as response:
+                status = response.status_code
                 if status in BUSY:
                     raise _BusyError(status, retry_after(response.headers))
-                if direct and url == direct and 400 <= status < 500:
-                    self._direct, direct = None, None  # the redirect has expired
-                    url = self._url
+                if url == self._direct and 400 <= status < 500 and status != 416:
+                    self._direct = None  # the redirect has expired
                     continue
-                hf_raise_for_status(response)
-                if status != 206 and (start, stop) != (0, self.size):
-                    raise NetworkError(
-                        f"the server ignores range requests (status {status}), so it cannot be "
-                        "read in part",
-                        advice="download the model and give its folder",
-                    )
-                if url != self._url:
-                    self._direct = url
+                if status != 416:
+                    refuse_status(response)
+                check_range(response, start, stop, self.size)
+                self._check_identity(response)
+                if str(response.url) != self._url:
+                    self._direct = str(response.url)
                 self._meter.count(0, requests=1)
-                yield from _exactly(stop - start, response)
+                yield from exactly(stop - start, response)
                 return
-        raise NetworkError("it is redirected in circles", advice="check HF_ENDPOINT")
 
+    def expect(self, identity: Mapping[str, str]) -> None:
+        """Require that servers name the file as in an earlier `identity`."""
+        for server, tag in identity.items():
+            self._expect(server, tag)
 
-def _exactly(missing: int, response: "httpx.Response") -> Iterator[bytes]:
-    """The first `missing` bytes of a response in chunks."""
-    for chunk in response.iter_raw():
-        yield chunk[:missing]
-        missing -= len(chunk)
-        if missing <= 0:
-            return
-    raise httpx.RemoteProtocolError(f"{missing} bytes missing")
+    @property
+    def identity(self) -> dict[str, str]:
+        """The tag (ETag) by which each server named the file's contents."""
+        return dict(self._tags)
 
+    def _check_identity(self, response: "httpx.Response") -> None:
+        commit = response.headers.get("X-Repo-Commit")
+        if commit is not None and _COMMIT.fullmatch(self._commit) and commit != self._commit:
+            raise ChangedFileError(
+                f"the server sends it at the commit '{commit[:40]}', not at {self._commit}"
+            )
+        tag = response.headers.get("ETag")
+        if tag:
+            self._expect("://".join(origin(str(response.url))), tag)
 
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    def _expect(self, server: str, tag: str) -> None:
+        if self._tags.setdefault(server, tag) != tag:
+            self.on_change()
+            raise ChangedFileError(
+                "it changed while it was being read", advice="try again when it is complete"
+            )
 
 
 class _BusyError(Exception):
@@ -122,5 +137,15 @@ class _BusyError(Exception):
 
 
 def wait(attempt: int, seconds: float | None) -> None:
-    """Sleep before the next attempt: `seconds`, or exponentially longer if None."""
-    time.sleep(min(2.0**attempt / 2 if seconds is None else seconds, LONGEST_WAIT))
+    """Sleep before the next attempt: `seconds`, or exponentially longer if None.
+
+    Raises:
+        NetworkError: the server asks for more time than anybody waits.
+    """
+    if seconds is not None and seconds > TOO_LONG:
+        shown = f"{seconds:,.0f} s" if seconds < 1e9 else "more than 30 years"
+        raise NetworkError(f"the server asks to wait {shown}", advice="try again later")
+    pause = min(2.0**attempt / 2 if seconds is None else seconds, LONGEST_WAIT)
+    if pause > ANNOUNCED:
+        tqdm.write(f"the server is busy; waiting {pause:.0f} s", sys.stderr)
+    time.sleep(pause)

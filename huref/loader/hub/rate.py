@@ -6,6 +6,7 @@ answer states the requests left in the window (`RateLimit: "api";r=489;t=55`, `R
 window is used up; then all threads wait for the next window instead of being refused.
 """
 
+import datetime as dt
 import hashlib
 import math
 import sys
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
@@ -23,7 +26,9 @@ from huref.errors import NetworkError
 
 MARGIN = 2  # requests of a window left unused, for those of other processes in flight
 REFUSED = 429
-LONG_WAIT = 5.0  # seconds; longer waits are announced on the terminal
+LONG_WAIT = 5.0  # seconds; longer waits are announced on stderr
+LONGEST_WAIT = 900.0  # seconds that a window is waited for; the Hub's own have 300
+RESERVED = "huref.reserved"  # extension of a request that has waited for its window already
 SLACK = 1.5  # seconds by which answers about one window may differ, as they give whole seconds
 
 
@@ -80,15 +85,15 @@ class RateLimiter:
 
     def learn(self, kind: str, status: int, headers: Mapping[str, str]) -> None:
         """Update a window from the headers of an answer."""
-        stated = parse_ratelimit_headers(headers)
+        stated = _parse_limits(headers)
         delay = retry_after(headers)
         with self._lock:
             now = self._clock()
             window = self._windows.setdefault(kind, Window())
             if stated is not None:
                 window.limit = stated.limit or window.limit
-                window.seconds = stated.window_seconds or window.seconds
-                ends = now + stated.reset_in_seconds
+                window.seconds = min(stated.window_seconds or window.seconds, LONGEST_WAIT)
+                ends = now + min(stated.reset_in_seconds, LONGEST_WAIT)
                 if ends > window.ends + SLACK:
                     window.left, window.ends = stated.remaining, ends
                 elif ends > window.ends - SLACK:  # else the answer is about the previous window
@@ -97,7 +102,8 @@ class RateLimiter:
                 self.refusals += 1
                 wait = stated.reset_in_seconds if stated else delay
                 if wait is not None:
-                    window.left, window.ends = 0, max(window.ends, now + max(wait, delay or 0))
+                    wait = min(max(wait, delay or 0), LONGEST_WAIT)
+                    window.left, window.ends = 0, max(window.ends, now + wait)
 
     def acquire(self, kind: str) -> None:
         """Wait until a request of a kind may be sent.
@@ -107,7 +113,7 @@ class RateLimiter:
         """
         announced = False
         while (seconds := self.reserve(kind)) > 0:
-            if seconds > LONG_WAIT and not announced and sys.stderr.isatty():
+            if seconds > LONG_WAIT and not announced:
                 tqdm.write(f"the Hub's rate limit is reached; waiting {seconds:.0f} s", sys.stderr)
                 announced = True
             self.seconds_waited += seconds
@@ -144,12 +150,24 @@ def limited_session() -> "httpx.Client":
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header; None if it is missing or a date."""
+    """The seconds of a Retry-After header, which may be a date; None if it is missing or odd."""
+    text = headers.get("Retry-After", "").strip()
     try:
-        seconds = float(headers.get("Retry-After", ""))
+        seconds = float(text) if text else math.nan
     except ValueError:
-        return None
+        try:
+            moment = parsedate_to_datetime(text)
+            seconds = (moment - dt.datetime.now(moment.tzinfo)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _parse_limits(headers: Mapping[str, str]) -> Any:  # huggingface_hub's RateLimitInfo, or None
+    try:
+        return parse_ratelimit_headers({k: v[:200] for k, v in headers.items()})
+    except (ValueError, TypeError):
+        return None
 
 
 def _kind(request: "httpx.Request") -> str | None:
@@ -166,10 +184,16 @@ def _kind(request: "httpx.Request") -> str | None:
     return f"{kind} {token}"
 
 
-def _before_request(request: "httpx.Request") -> None:
+def reserve(request: "httpx.Request") -> None:
+    """Wait until a request may be sent; of no effect on servers other than the Hub."""
     kind = _kind(request)
     if kind is not None:
         _shared.acquire(kind)
+
+
+def _before_request(request: "httpx.Request") -> None:
+    if not request.extensions.get(RESERVED):
+        reserve(request)
 
 
 def _after_response(response: "httpx.Response") -> None:

@@ -1,11 +1,11 @@
 """Hub repositories at a commit: their files, and the base that their card declares."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from huggingface_hub import (
-    HfApi,
-    ModelInfo,
     cached_assets_path,
     constants,
     snapshot_download,
@@ -17,15 +17,20 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx, validate_repo_id
 
-from huref.errors import CheckpointError, ModelNotFoundError, NetworkError
+from huref.bounded_json import loads_object
+from huref.errors import CheckpointError, ModelNotFoundError, NetworkError, locating
+from huref.loader.hub.answers import PORTAL, body_of, opened, refuse_status
 from huref.loader.hub.errors import explain
-from huref.loader.hub.file import ATTEMPTS, BUSY, STALLED, HubFile, wait
+from huref.loader.hub.file import ATTEMPTS, BUSY, HubFile, wait
 from huref.loader.hub.range_cache import CachedRanges
-from huref.loader.hub.rate import limited_session, retry_after
+from huref.loader.hub.rate import retry_after
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 from huref.loader.repository import LocalFolder, Repository
+
+LONGEST_NAME = 4096  # characters
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubRepository:
@@ -68,7 +73,7 @@ class HubRepository:
         source = self._opened[name]
         if not (cache and self.caches_headers) or isinstance(source, LocalFile):
             return source
-        if not re.fullmatch(r"[0-9a-f]{40}", self._commit):
+        if not _COMMIT.fullmatch(self._commit) or not isinstance(source, HubFile):
             return source
         try:
             folder = cached_assets_path(
@@ -100,32 +105,88 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     parts = name.split("/")
     repo, chosen = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
-        info = _fetch_info(repo, revision or None)
+        validate_repo_id(repo)
+        with locating(model=repo):
+            info = _parse_description(_fetch_description(repo, revision or None), revision)
     except OfflineModeIsEnabled:
         return _open_cached_snapshot(repo, revision or None, meter, chosen)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise explain(error, repo) from error
-    files = {s.rfilename: s.size or 0 for s in info.siblings or []}
-    if chosen is not None and chosen not in files:
+    if chosen is not None and chosen not in info.files:
         raise ModelNotFoundError(f"there is no file '{chosen}' in the repository", model=repo)
-    commit = info.sha or revision or "main"
-    return HubRepository(repo, commit, files, meter, chosen, info.id, _declared_base(info))
+    return HubRepository(
+        repo, info.commit, info.files, meter, chosen, info.canonical, info.declared_base
+    )
 
 
-def _declared_base(info: ModelInfo) -> str | None:
-    base = info.card_data.base_model if info.card_data else None
+@dataclass(frozen=True)
+class Description:
+    """The Hub's description of a repository; attributes as of HubRepository."""
+
+    commit: str
+    files: dict[str, int]
+    canonical: str | None
+    declared_base: str | None
+
+
+def _parse_description(text: bytes, revision: str) -> Description:
+    """What the Hub says of a repository.
+
+    Raises:
+        NetworkError: it is something else, as the page of a captive portal, or another commit.
+    """
+    try:
+        data = loads_object(text)
+        siblings = data.get("siblings") or []
+        files = {_text(item["rfilename"]): _size(item.get("size")) for item in siblings}
+        commit = _text(data.get("sha") or revision or "main")
+        canonical = data.get("id")
+        canonical = None if canonical is None else _text(canonical)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = "a field is missing" if isinstance(error, KeyError) else error
+        raise NetworkError(
+            f"the answer of {constants.ENDPOINT} describes no model ({reason})", advice=PORTAL
+        ) from error
+    if _COMMIT.fullmatch(revision) and commit != revision:
+        raise NetworkError(
+            f"the commit {revision} was asked for, and the Hub describes '{commit[:40]}'",
+            advice=PORTAL,
+        )
+    return Description(commit, files, canonical, _declared_base(data.get("cardData")))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > LONGEST_NAME:
+        raise ValueError("a name is no text")
+    return value
+
+
+def _size(value: object) -> int:
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value < 2**60:
+        raise ValueError("a file's size is not a number of bytes")
+    return value
+
+
+def _declared_base(card: object) -> str | None:
+    base = card.get("base_model") if isinstance(card, dict) else None
     if isinstance(base, list):
         base = base[0] if base else None
     return base if isinstance(base, str) and base else None
 
 
-def _fetch_info(repo: str, revision: str | None) -> ModelInfo:
-    """The Hub's description of a repository; retried like reads of a file."""
+def _fetch_description(repo: str, revision: str | None) -> bytes:
+    """The Hub's answer about a repository; retried like reads of a file."""
+    url = f"{constants.ENDPOINT}/api/models/{repo}"
+    if revision is not None:
+        url += f"/revision/{quote(revision, safe='')}"
     attempt = 0
     while True:
-        limited_session()  # makes the Hub's client use the rate limiter
         try:
-            return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=STALLED)
+            with opened(f"{url}?blobs=true", {}) as response:
+                refuse_status(response)
+                return body_of(response)
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY or attempt == ATTEMPTS - 1:
                 raise

@@ -7,7 +7,6 @@ for nested_quant_map[absmax] * nested_absmax[nested block] + offset.
 8-bit: W = `x.weight` int8 (out, in) * `x.SCB` (out) / 127.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from math import prod
@@ -16,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huref.bounded_json import loads_object
 from huref.errors import CheckpointError
 from huref.loader.quantized.bits import decode_nibbles
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
 STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
+LONGEST_STATE = 64 * 1024  # bytes; one has about a hundred
 NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
 
 
@@ -42,14 +43,16 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 
 def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
     packed = store.entry(stem + ".weight")
-    text = bytes(store.read([state_name])[state_name].flatten().tolist())
+    stated = store.entry(state_name)
+    require(prod(stated.shape) <= LONGEST_STATE, stated, "is no quantisation state")
     try:
-        state = json.loads(text)
+        text = bytes(store.read([state_name])[state_name].flatten().tolist())
+        state = loads_object(text)
         shape = tuple(int(size) for size in state["shape"])
         block = int(state["blocksize"])
         nested_block = int(state.get("nested_blocksize") or 0)
         offset = float(state.get("nested_offset") or 0.0)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(
             "it is not a quantisation state of bitsandbytes", file=packed.file, tensor=state_name
         ) from error
@@ -64,7 +67,8 @@ def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
     def combine(parts: list[Tensor]) -> Tensor:
         absmax = parts[1].float()
         if nested:
-            scale = parts[3].float().repeat_interleave(nested_block)[: absmax.numel()]
+            # Not repeat_interleave: a block size from a file may be any number.
+            scale = parts[3].float()[torch.arange(absmax.numel()) // nested_block]
             absmax = parts[4].float()[parts[1].long()] * scale + offset
         codes = parts[0].view(torch.uint8).flatten()
         values = decode_nibbles(codes, parts[2].float(), low_first=False)[: prod(shape)]

@@ -37,8 +37,9 @@ def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
         scale = scale[:, None]
     for axis in range(scale.dim()):
         if scale.shape[axis] not in (1, shape[axis]):
-            size = block[axis - scale.dim()]
-            scale = scale.repeat_interleave(size, dim=axis).narrow(axis, 0, shape[axis])
+            # Not repeat_interleave: a block size from a config may be any number.
+            order = torch.arange(shape[axis]) // block[axis - scale.dim()]
+            scale = scale.index_select(axis, order)
     return scale
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from huref.errors import CheckpointError, HurefError, UnsupportedModelError, locating
+from huref.files import as_path
 from huref.loader.contents import Contents
 from huref.loader.repository import LocalFolder, Repository, read_json
 from huref.loader.sources.adapter_tensors import Delta, SideBySide, find_deltas
@@ -74,7 +75,9 @@ class AdapterModel:
                 file=CONFIG,
                 advice="give one with --base",
             )
-        if not self._base_name and self.repository.revision and Path(name).expanduser().exists():
+        if not self._base_name and isinstance(self.repository, LocalFolder):
+            _require_near(name, self.repository)
+        if not self._base_name and self.repository.revision and as_path(name).exists():
             raise CheckpointError(
                 f"the adapter comes from the Hub and names as its base '{name}', a path on this "
                 "machine, which is not opened for it",
@@ -113,7 +116,7 @@ class AdapterModel:
         kind = self.settings.get("peft_type", "LORA")
         if kind != "LORA":
             raise UnsupportedModelError(
-                f"adapters of type {kind!r} cannot be read, only LORA",
+                f"adapters of type {str(kind)[:40]!r} cannot be read, only LORA",
                 model=self.repository.model,
                 file=CONFIG,
             )
@@ -147,16 +150,24 @@ class AdapterModel:
 
     def _scale(self, module: str, rank: int) -> float:
         alpha = self.settings.get("lora_alpha", 8)
-        for pattern, value in (self.settings.get("alpha_pattern") or {}).items():
-            if module.endswith(str(pattern).removeprefix("^")):
-                alpha = value
-        if not isinstance(alpha, int | float) or rank <= 0:
+        patterns = self.settings.get("alpha_pattern") or {}
+        if not isinstance(patterns, dict):
             raise CheckpointError(
-                f"lora_alpha is {alpha!r} for '{module}' and the rank is {rank}",
+                "its alpha_pattern is not a mapping of modules to numbers",
                 model=self.repository.model,
                 file=CONFIG,
             )
-        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        for pattern, value in patterns.items():
+            if module.endswith(str(pattern).removeprefix("^")):
+                alpha = value
+        is_number = isinstance(alpha, int | float) and abs(alpha) < 1e30  # and not NaN
+        if not is_number or rank <= 0:
+            raise CheckpointError(
+                f"lora_alpha is {str(alpha)[:40]!r} for '{module}' and the rank is {rank}",
+                model=self.repository.model,
+                file=CONFIG,
+            )
+        return float(alpha) / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
     def _derive(self, both: SideBySide, name: str, delta: Delta | None) -> Derived:
         if delta is None:
@@ -193,6 +204,29 @@ class AdapterModel:
         sources = (start, delta.b, delta.a, *((delta.magnitude,) if delta.magnitude else ()))
         by_rows = None if transposed else (True, True, False, True)[: len(sources)]
         return Derived(info, sources, combine, by_rows=by_rows)
+
+
+def _require_near(name: str, repository: LocalFolder) -> None:
+    """Check that the path of a declared base does not lead to any place of the machine.
+
+    Allowed are folders below the adapter's own, beside it, and below the current one.
+
+    Raises:
+        CheckpointError: the adapter names a path elsewhere.
+    """
+    path = as_path(name)
+    if not path.exists():  # a Hub id
+        return
+    own = repository.path.resolve()
+    near = (own, own.parent, Path.cwd())
+    if not any(path.resolve().is_relative_to(folder) for folder in near):
+        raise CheckpointError(
+            f"it names as its base '{name}', a path outside the adapter's folder, its neighbours "
+            "and the current folder, which is not opened for it",
+            model=repository.model,
+            file=CONFIG,
+            advice=GIVE_BASE,
+        )
 
 
 def declared_base(repository: Repository) -> object:

@@ -1,8 +1,9 @@
 """The vocabulary files of GPT-2 and BERT: vocab.json (beside merges.txt) and vocab.txt."""
 
-import json
 from typing import Any
 
+from huref.bounded_json import loads_object
+from huref.budget import TEXT, TOKEN, Budget
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import (
     Kind,
@@ -11,6 +12,7 @@ from huref.loader.vocabulary.spelling import (
     decode_byte_level,
     decode_metaspace,
     decode_wordpiece,
+    parse_id,
 )
 
 
@@ -25,9 +27,10 @@ def parse_vocab_json(data: bytes, added: dict[str, Kind]) -> list[Token]:
         CheckpointError: the file is not a mapping of tokens to ids.
     """
     try:
-        ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError("it is not a mapping of tokens to ids") from error
+        ids = {piece: parse_id(number) for piece, number in loads_object(data).items()}
+    except ValueError as error:
+        raise CheckpointError(f"it is not a mapping of tokens to ids ({error})") from error
+    Budget(len(data)).spend(TOKEN * len(ids))
     is_metaspace = any(piece.startswith("▁") for piece in ids)
     tokens = []
     for piece, number in sorted(ids.items(), key=lambda item: item[1]):
@@ -47,6 +50,7 @@ def parse_vocab_txt(data: bytes) -> list[Token]:
     Raises:
         CheckpointError: the file is not UTF-8 text.
     """
+    Budget(len(data)).spend((TOKEN + TEXT) * data.count(b"\n"))
     try:
         pieces = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -72,11 +76,11 @@ def added_tokens(files: dict[str, Any]) -> dict[str, Kind]:
     """
     found: dict[str, Kind] = {}
     for piece in files.get("added_tokens.json") or {}:
-        found[str(piece)] = "added"
+        found[piece] = "added"
     decoder = (files.get("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
     for entry in decoder.values() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict):
-            found[str(entry.get("content"))] = "special" if entry.get("special") else "added"
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+            found[entry["content"]] = "special" if entry.get("special") else "added"
     for source in ("tokenizer_config.json", "special_tokens_map.json"):
         for key, value in (files.get(source) or {}).items():
             if key.endswith("_token"):

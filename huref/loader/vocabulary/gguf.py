@@ -1,8 +1,9 @@
 """The vocabulary in the metadata of a GGUF file."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
+from huref.budget import TOKEN, Budget
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.sentencepiece import KINDS
 from huref.loader.vocabulary.spelling import (
@@ -26,7 +27,8 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any]) -> list[Token]:
     types = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         raise CheckpointError("there is no vocabulary in the GGUF file")
-    if not isinstance(types, list) or len(types) != len(pieces):
+    Budget(sum(map(len, pieces)) + 8 * len(pieces)).spend(TOKEN * len(pieces))
+    if not _are_numbers(types) or len(types) != len(pieces):
         types = [1] * len(pieces)
     tokenizer_model = metadata.get("tokenizer.ggml.model")
     byte_level = tokenizer_model == BYTE_LEVEL
@@ -46,6 +48,10 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any]) -> list[Token]:
             text = piece.replace("▁", " ").encode("utf-8", "surrogateescape")
         tokens.append(Token(number, text, kind))
     return tokens
+
+
+def _are_numbers(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int for value in values)
 
 
 def _looks_byte_level(pieces: list[str]) -> bool:

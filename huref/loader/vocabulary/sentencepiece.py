@@ -6,6 +6,7 @@ ModelProto is a piece, in which field 1 is the text and field 3 the type.
 
 from collections.abc import Iterator
 
+from huref.budget import TOKEN, Budget
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import (
     Kind,
@@ -63,9 +64,11 @@ def parse_sentencepiece(data: bytes) -> list[Token]:
         CheckpointError: the file is not a SentencePiece model.
     """
     tokens: list[Token] = []
+    budget = Budget(len(data))
     try:
         for number, value in _fields(memoryview(data)):
             if number == PIECE and isinstance(value, memoryview):
+                budget.spend(TOKEN)
                 tokens.append(_token(len(tokens), value))
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"it is not a SentencePiece model ({error})") from error
@@ -81,6 +84,8 @@ def _token(number: int, message: memoryview) -> Token:
             piece = bytes(value).decode("utf-8")
         elif field == TYPE and isinstance(value, int):
             type_number = value
+    if not piece:
+        raise ValueError("an empty piece")
     kind = KINDS.get(type_number, "special")
     byte = decode_byte_fallback(piece) if kind == "byte" else None
     if kind in ("special", "added"):

@@ -12,7 +12,7 @@ Kind = Literal["normal", "byte", "added", "special"]
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """One vocabulary entry: token id, text as bytes, and kind of token."""
 
@@ -30,6 +30,23 @@ def byte_alphabet() -> dict[str, int]:
     alphabet = {chr(byte): byte for byte in printable}
     others = [byte for byte in range(256) if byte not in set(printable)]
     return alphabet | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+LARGEST_ID = 2**32 - 1  # of a token; tokenizers stores ids in 32 bits
+
+
+def parse_id(value: object) -> int:
+    """A token id. Raises ValueError for anything but a number that tokenizers could store."""
+    if type(value) is not int or not 0 <= value <= LARGEST_ID:
+        raise ValueError("a token id that is not a number of 32 bits")
+    return value
+
+
+def parse_piece(value: object) -> str:
+    """A piece. Raises ValueError for anything but text."""
+    if not isinstance(value, str):
+        raise ValueError("a piece that is not text")
+    return value
 
 
 _ALPHABET = byte_alphabet()

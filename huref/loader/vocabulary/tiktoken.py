@@ -2,11 +2,13 @@
 
 import base64
 import binascii
-import json
+from collections.abc import Iterator
 from typing import Any
 
+from huref.bounded_json import loads_object
+from huref.budget import TOKEN, Budget
 from huref.errors import CheckpointError
-from huref.loader.vocabulary.spelling import Token
+from huref.loader.vocabulary.spelling import LARGEST_ID, Token, parse_id
 
 
 def looks_like_tiktoken(head: bytes) -> bool:
@@ -24,16 +26,30 @@ def parse_tiktoken(data: bytes) -> list[Token]:
         CheckpointError: the file is not a tiktoken file, or it is empty.
     """
     tokens = []
+    budget = Budget(len(data))
     try:
-        for line in data.splitlines():
-            if line:
+        for line in _lines(data):
+            if line.strip():
                 text, number = line.split()
+                budget.spend(TOKEN)
+                if not number.isdigit() or int(number[:11]) > LARGEST_ID:
+                    raise ValueError("a rank that is no token id")
                 tokens.append(Token(int(number), base64.b64decode(text, validate=True), "normal"))
     except (ValueError, binascii.Error) as error:
         raise CheckpointError("it is not a tiktoken file") from error
     if not tokens:
         raise CheckpointError("the tiktoken file has no tokens")
     return sorted(tokens, key=lambda token: token.id)
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """The lines, one at a time: all of them as a list could take many times the file's size."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        yield data[start:end]
+        start = end + 1
 
 
 def parse_tekken(data: bytes) -> list[Token]:
@@ -43,13 +59,19 @@ def parse_tekken(data: bytes) -> list[Token]:
         CheckpointError: the file is not a Tekken vocabulary.
     """
     try:
-        content: Any = json.loads(data)
+        content: Any = loads_object(data)
         config = content["config"]
-        specials = int(config["default_num_special_tokens"])
-        size = int(config.get("default_vocab_size") or len(content["vocab"]) + specials)
+        specials = parse_id(config["default_num_special_tokens"])
+        size = parse_id(config.get("default_vocab_size") or len(content["vocab"]) + specials)
+        entries = content["vocab"][: max(size - specials, 0)]
+        Budget(len(data)).spend(TOKEN * len(entries))
         return [
-            Token(int(entry["rank"]) + specials, base64.b64decode(entry["token_bytes"]), "normal")
-            for entry in content["vocab"][: size - specials]
+            Token(
+                parse_id(entry["rank"]) + specials,
+                base64.b64decode(entry["token_bytes"], validate=True),
+                "normal",
+            )
+            for entry in entries
         ]
-    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise CheckpointError(f"it is not a Tekken vocabulary ({type(error).__name__})") from error

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import secrets
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -38,6 +39,8 @@ def make_engine(name: str, workers: int | None = None) -> tuple[Engine, int]:
     if name == "ray" or name.startswith(("ray:", "ray://")):
         if name.startswith("ray://"):
             _let_ray_authenticate()
+        elif name == "ray":
+            _keep_ray_to_itself()
         from huref.registry.fleet.ray_engine import connect
 
         return connect(name, workers)
@@ -60,6 +63,21 @@ def _let_ray_authenticate() -> None:
     has_token = bool(token) or (Path.home() / RAY_TOKEN).is_file()
     if has_token and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _keep_ray_to_itself() -> None:
+    """Have a cluster that this process starts listen on the loopback address, with a token.
+
+    Ray reads both settings when it is imported. Whoever imports it before decides; `connect` then
+    refuses a cluster that listens elsewhere.
+    """
+    if "ray" in sys.modules:
+        return
+    # The only setting by which Ray takes 127.0.0.1 as a node's address on Linux as well.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _start_processes(count: int, threads: int) -> Executor:

@@ -1,12 +1,15 @@
 """The journal of a fleet: a JSON line for each measured or failed model, beside the registry."""
 
 import datetime as dt
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from huref import escape
+from huref.bounded_json import loads_object
 from huref.errors import FleetError, NetworkError
+from huref.files import refuse_link
 
 DONE, KNOWN, FAILED = "done", "known", "failed"
 NETWORK_ERROR, WORKER_DIED = NetworkError.__name__, "WorkerDied"
@@ -67,9 +70,8 @@ class Journal:
         """
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         lines = list(lines)
-        text = "".join(
-            json.dumps(asdict(line) | {"at": now}, ensure_ascii=False) + "\n" for line in lines
-        )
+        text = "".join(escape.to_json(asdict(line) | {"at": now}) + "\n" for line in lines)
+        refuse_link(self.path)
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -82,7 +84,20 @@ class Journal:
         self.lines |= {(line.listed, line.recipe): line for line in lines}
 
 
+def _parse(data: dict[str, Any]) -> JournalLine:
+    """A line from its JSON. Raises TypeError or ValueError for fields of another type."""
+    line = JournalLine(**data)
+    texts = (line.listed, line.model, line.revision or "", line.recipe, line.status, line.kind)
+    numbers = (line.seconds, line.bytes_read, line.attempts)
+    if not all(isinstance(text, str) for text in (*texts, line.reason)):
+        raise TypeError("a field of text that is none")
+    if not all(type(number) in (int, float) for number in numbers):
+        raise TypeError("a field of numbers that is none")
+    return line
+
+
 def _read(path: Path) -> dict[tuple[str, str], JournalLine]:
+    refuse_link(path)
     if not path.exists():
         return {}
     found: dict[tuple[str, str], JournalLine] = {}
@@ -92,9 +107,9 @@ def _read(path: Path) -> dict[tuple[str, str], JournalLine]:
             file.write(b"\n")  # so that the next line is not appended to one that a crash cut short
     for raw in text.splitlines():
         try:
-            data = json.loads(raw)
+            data = loads_object(raw)
             del data["at"]
-            line = JournalLine(**data)
+            line = _parse(data)
         except (ValueError, TypeError, KeyError):
             continue  # cut short by a crash; its model is measured again and added only once
         found[line.listed, line.recipe] = line

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huref.errors import FleetError
+from huref.errors import FleetError, NetworkError
+from huref.files import as_path
 
 ONE_PER_LINE = "give one model per line"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,7 +32,7 @@ class ListedModel:
     @property
     def identity(self) -> str:
         """Equal for two names of one model: Hub ids are case-insensitive."""
-        path = Path(self.name).expanduser()
+        path = as_path(self.name)
         if path.exists():
             return str(path.resolve())
         repository, at, revision = self.name.partition("@")
@@ -105,6 +106,11 @@ def list_hub(filters: Mapping[str, Sequence[str]]) -> ModelList:
         ]
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError) as error:
         raise explain(error, "the list of models") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise NetworkError(
+            f"the Hub's answer is no list of models ({type(error).__name__})",
+            advice="check HF_ENDPOINT, and whether the network wants you to sign in first",
+        ) from error
     if not found:
         raise FleetError("no model on the Hub matches the filters", advice="loosen them")
     return collect(found)

@@ -25,6 +25,7 @@ except ImportError as error:
 
 RETRIES = 3  # of a task whose worker died
 PATIENCE = 15.0  # seconds for a machine to answer
+LOOPBACK = "127.0.0.1"
 ATTEMPTS = 3  # to connect through Ray's client
 PAUSE = 2.0  # seconds between attempts
 LIMIT_HEADERS = ("ratelimit", "ratelimit-policy", "retry-after")
@@ -53,7 +54,10 @@ def connect(name: str, workers: int | None) -> tuple[Callable[[], Executor], int
             include_dashboard=False if is_local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **({"_node_ip_address": LOOPBACK} if is_local else {}),
         )
+        if is_local:
+            _require_loopback()
     count = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     return partial(RayExecutor, is_own), count
 
@@ -68,7 +72,7 @@ def _join(name: str, **arguments: Any) -> None:
         try:
             ray.init(**arguments)
             return
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # Ray raises bare ones, too, as when a node starts slowly
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             if attempt < ATTEMPTS and any("client server failed" in line for line in lines):
                 ray.shutdown()
@@ -82,6 +86,18 @@ def _join(name: str, **arguments: Any) -> None:
                 advice="if the cluster needs a token, set RAY_AUTH_TOKEN or write it to "
                 "~/.ray/auth_token",
             ) from error
+
+
+def _require_loopback() -> None:
+    """Raise FleetError if the cluster that this process started listens on other addresses."""
+    found = ray.util.get_node_ip_address()
+    if found != LOOPBACK:
+        ray.shutdown()
+        raise FleetError(
+            f"Ray would listen on {found}, where other machines can reach it",
+            advice="set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported, or start a "
+            "cluster yourself and name it with --engine ray:HOST:PORT",
+        )
 
 
 def _require_listener(name: str, address: str) -> None:

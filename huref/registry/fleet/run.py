@@ -14,6 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from huref.errors import FleetError, one_line
+from huref.files import as_path
 from huref.loader.hub.rate import RateLimiter, share
 from huref.registry.fleet import work
 from huref.registry.fleet.engines import Workers
@@ -87,7 +88,7 @@ def journal_path(uri: str) -> Path:
     """The default journal: beside the registry, or in the current folder if it is not on disk."""
     if "://" in uri:
         return Path("fleet.jsonl")
-    path = Path(uri).expanduser()
+    path = as_path(uri)
     return path.with_name(f"{path.name}.fleet.jsonl")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huref.api.open import kind_of_file, make_record, open_record
 from huref.errors import HurefError, NetworkError, RecipeError, one_line
+from huref.files import as_path
 from huref.invariants.extract import extract_terms
 from huref.invariants.record import Record
 from huref.loader.checkpoint import Checkpoint
@@ -85,7 +86,7 @@ def measure_task(task: Task) -> Outcome:
     model, revision, entry = task.name.partition("@")[0], None, None
     status, kind, reason = DONE, "", ""
     try:
-        path = Path(task.name).expanduser()
+        path = as_path(task.name)
         if path.is_file() and kind_of_file(path) != "weights":
             record, base = open_record(task.name, task.recipe), None
             model, revision = record.model, record.revision

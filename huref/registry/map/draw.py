@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from huref.decoder.picture import Picture
 from huref.decoder.render import load_decoder
+from huref.escape import printable
 from huref.recipe import Recipe, imported_with, load_recipe
 from huref.registry.map.kinship import Kinship, find_kin
 from huref.registry.map.layout import lay_out
 from huref.registry.store import Store
-from huref.report.lettering import printable
 
 MOST_DOGS = 1000  # further models are dots: each dog takes 2 kB and some 30 ms
 CELL = 48.0  # width of a dog in units of the drawing

@@ -7,11 +7,11 @@ from typing import Any
 from PIL import Image
 
 from huref.decoder.picture import Picture
+from huref.escape import printable
 from huref.lineage.tree import JOINED_FROM
 from huref.registry.map.draw import CELL, RegistryMap
 from huref.registry.map.kinship import Kinship
 from huref.report.html import render_html
-from huref.report.lettering import printable
 
 SIDE = 72  # of a dog on the page, pixels
 QUALITY = 80  # of its WebP

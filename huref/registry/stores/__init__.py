@@ -1,8 +1,7 @@
 """Backends that store a registry: a folder, or LanceDB; the URI decides which."""
 
-from pathlib import Path
-
 from huref.errors import RegistryError
+from huref.files import as_path
 from huref.recipe import Recipe
 from huref.registry.store import Store
 
@@ -24,7 +23,7 @@ def create_store(uri: str, recipe: Recipe) -> Store:
         return LanceStore.create(address, recipe)
     from huref.registry.stores.folder import FolderStore
 
-    return FolderStore.create(Path(uri).expanduser(), recipe)
+    return FolderStore.create(as_path(uri), recipe)
 
 
 def open_store(uri: str) -> Store:
@@ -39,7 +38,7 @@ def open_store(uri: str) -> Store:
         return LanceStore.open(address)
     from huref.registry.stores.folder import FolderStore
 
-    return FolderStore.open(Path(uri).expanduser())
+    return FolderStore.open(as_path(uri))
 
 
 def _lance_address(uri: str) -> str | None:

@@ -1,13 +1,14 @@
 """The catalogue of a folder registry: an SQLite file, its transactions and its errors."""
 
 import errno
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huref.errors import DiskError, RegistryError
-from huref.files import FULL
+from huref.errors import DiskError, HurefError, RegistryError, locating
+from huref.files import FULL, refuse_link
 
 NAME = "registry.sqlite"
 PATIENCE = 60.0  # seconds to wait for another writer
@@ -15,6 +16,7 @@ NO_REGISTRY = "there is no registry"
 MAKE_ONE = "make one with 'huref registry init'"
 RESTORE = "restore the registry from a copy, or make it again"
 FREE_SPACE = "free some space and try again"
+TABLES = ("about", "segments", "entries")
 SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE segments (name TEXT PRIMARY KEY, size INTEGER NOT NULL)",
@@ -27,14 +29,56 @@ SCHEMA = (
 )
 
 
+OURS = re.compile(r"[0-9a-f]{32}")  # the name of a segment, without its suffix
+
+
+def refuse_links(folder: Path) -> None:
+    """Check that nothing in a registry's folder leads out of it.
+
+    Raises:
+        RegistryError: the catalogue or the folder of segments is a symbolic link.
+    """
+    try:
+        for name in (NAME, f"{NAME}-journal", f"{NAME}-wal", f"{NAME}-shm", "segments"):
+            refuse_link(folder / name)
+    except HurefError as error:
+        raise RegistryError(error.what, file=error.file, advice=error.advice) from error
+
+
+def refuse_foreign(db: sqlite3.Connection) -> None:
+    """Check that a catalogue has our tables and nothing that runs by itself, such as a trigger.
+
+    Raises:
+        RegistryError: it has anything else, or a segment whose name could lead out of the folder.
+    """
+    db.execute("PRAGMA trusted_schema = OFF")
+    found = db.execute(
+        "SELECT type, name FROM sqlite_master WHERE type != 'index' AND name NOT GLOB 'sqlite_*'"
+    )
+    if {tuple(row) for row in found} != {("table", name) for name in TABLES}:
+        raise RegistryError("its catalogue holds more than a registry's tables", advice=RESTORE)
+    for (name,) in db.execute("SELECT name FROM segments"):
+        if not isinstance(name, str) or not OURS.fullmatch(name):
+            raise RegistryError("its catalogue names a segment that is not ours", advice=RESTORE)
+
+
 def connect(folder: Path, mode: str) -> sqlite3.Connection:
     """Open the catalogue with mode "rw", or "rwc" to create it.
 
     Readers use "rw" as well, because the first one to open it after a writer died rolls back the
     unfinished transaction.
     """
+    refuse_links(folder)
     uri = f"{(folder / NAME).resolve().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
+    db = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
+    try:
+        if mode == "rw" and read_format(db):
+            with locating(file=folder):
+                refuse_foreign(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def read_format(db: sqlite3.Connection) -> int:

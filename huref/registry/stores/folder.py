@@ -9,21 +9,29 @@ finds the last committed state. SQLite's lock makes writers wait for each other.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
-from json import loads
 from pathlib import Path
 
-from huref.errors import RegistryError
+from huref.bounded_json import loads
+from huref.errors import RecipeError, RegistryError
 from huref.recipe import Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.sketch import VERSION
-from huref.registry.store import Chunk, Label, Store, refuse_unfit, require_version
+from huref.registry.store import (
+    Chunk,
+    Label,
+    Store,
+    parse_label,
+    refuse_unfit,
+    require_version,
+)
 from huref.registry.stores.catalogue import (
     MAKE_ONE,
     NAME,
     NO_REGISTRY,
+    OURS,
     RESTORE,
     SCHEMA,
     connect,
@@ -37,6 +45,14 @@ from huref.registry.stores.segments import MissingSegmentError, Segment, sync_fo
 FORMAT = 1
 CHUNK = 512  # models read at a time: 10 MB
 LABELS = "model, revision, base, measured_at, measured_by"
+
+
+def _label(row: Sequence[object], folder: Path) -> Label:
+    """The label in a row of the catalogue. Raises RegistryError for anything but texts."""
+    try:
+        return parse_label(*row)
+    except ValueError as error:
+        raise RegistryError(str(error), file=folder, advice=RESTORE) from error
 
 
 class FolderStore(Store):
@@ -90,7 +106,7 @@ class FolderStore(Store):
         try:
             recipe = parse_recipe(loads(about["recipe"]), str(folder))
             version = about["sketch"]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecipeError) as error:
             what = "it is damaged (the catalogue has no recipe)"
             raise RegistryError(what, file=folder, advice=RESTORE) from error
         require_version(version, folder)
@@ -156,8 +172,8 @@ class FolderStore(Store):
         """See Store. Reads only the catalogue."""
         with self._reading() as db:
             rows = db.execute(f"SELECT {LABELS} FROM entries").fetchall()
-        for model, revision, base, at, by in rows:
-            yield Label(model, revision or None, base, at, by)
+        for row in rows:
+            yield _label(row, self._folder)
 
     def count_bases(self) -> int:
         """See Store."""
@@ -172,9 +188,12 @@ class FolderStore(Store):
             with self._reading() as db, transaction(db, "DEFERRED"):
                 labels: dict[str, list[Label]] = {}
                 query = f"SELECT {LABELS}, segment FROM entries ORDER BY segment, place"
-                for row in db.execute(query):
-                    model, revision, base, at, by, segment = row
-                    label = Label(model, revision or None, base, at, by)
+                for *row, segment in db.execute(query):
+                    label = _label(row, self._folder)
+                    if not isinstance(segment, str) or not OURS.fullmatch(segment):
+                        raise RegistryError(
+                            "its catalogue is damaged", file=self._folder, advice=RESTORE
+                        )
                     labels.setdefault(segment, []).append(label)
             try:
                 return [

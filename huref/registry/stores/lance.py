@@ -9,18 +9,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from json import loads
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from huref.bounded_json import loads
 from huref.errors import RegistryError
 from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 from huref.registry.entry import Entry
 from huref.registry.matrices import from_columns
 from huref.registry.sketch import VERSION, kept_of
-from huref.registry.store import Chunk, Label, Store, refuse_unfit, require_version
+from huref.registry.store import Chunk, Store, parse_label, refuse_unfit, require_version
 from huref.registry.stores.catalogue import MAKE_ONE, NO_REGISTRY, RESTORE
 
 os.environ.setdefault("LANCE_LOG", "error")  # it logs a warning for every table it creates
@@ -140,7 +140,10 @@ class LanceStore(Store):
         sketches = columns["sketch"].reshape(count, terms, -1) if "sketch" in columns else empty
         m = from_columns([(columns["latent"], sketches, columns["anchors"])])
         texts = zip(*(batch.column(name).to_pylist() for name in LABELS), strict=True)
-        labels = [Label(model, revision or None, *rest) for model, revision, *rest in texts]
+        try:
+            labels = [parse_label(*row) for row in texts]
+        except ValueError as error:
+            raise RegistryError(str(error), file=self.uri, advice=RESTORE) from error
         return Chunk(m.latents, m.sketches, m.vocabularies, m.vocabulary, labels)
 
     def _rows(self, entries: list[Entry]) -> Any:

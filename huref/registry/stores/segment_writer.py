@@ -4,17 +4,21 @@ Segments are immutable. A change writes new files first and then lists them in t
 that the catalogue does not list are left by a process that died, and `sweep` removes them.
 """
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from huref.files import refuse_link
 from huref.registry.entry import Entry
 from huref.registry.matrices import Matrices, from_columns, from_entries
 from huref.registry.stores.segments import Segment, write_segment
 
 FULL = 4096  # models per segment; a segment of this size is not merged again
+# A segment, or the temporary file of one: what `sweep` may remove, and nothing else.
+REMOVABLE = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.safetensors\.\w{8}")
 FANOUT = 16  # segments of similar size that are merged into one
 
 
@@ -82,11 +86,16 @@ class SegmentWriter:
             )
 
     def sweep(self) -> None:
-        """Remove files that the catalogue does not list. Needs the write lock."""
+        """Remove our own files that the catalogue does not list. Needs the write lock.
+
+        Files of other names are left alone, and so is everything if the folder is a link.
+        """
+        refuse_link(self._folder)
         query = "SELECT name FROM segments"
         listed = {segment_path(self._folder, name).name for (name,) in self._db.execute(query)}
         for path in self._folder.iterdir():
-            if path.is_file() and path.name not in listed:
+            is_ours = REMOVABLE.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+            if is_ours and path.name not in listed:
                 # On Windows a reader may have it open; the next writer will remove it.
                 with suppress(PermissionError):
                     path.unlink(missing_ok=True)

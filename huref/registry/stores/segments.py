@@ -15,6 +15,9 @@ from huref.registry.stores.catalogue import RESTORE
 
 PER_ROW = ("latents", "sketches", "vocabulary")
 NAMES = (*PER_ROW, "vocabularies")
+# Axes and type of each array.
+LAYOUT = {"latents": (2, "F32"), "sketches": (3, "U8"), "vocabulary": (1, "I64"),
+          "vocabularies": (2, "U32")}  # fmt: skip
 
 
 class MissingSegmentError(RegistryError):
@@ -58,7 +61,11 @@ class Segment:
         try:
             opened: Any = safe_open  # its methods have no annotations
             self._file = opened(path, framework="np")  # closed when it is garbage-collected
-            lengths = {self._file.get_slice(name).get_shape()[0] for name in PER_ROW}
+            slices = {name: self._file.get_slice(name) for name in NAMES}
+            shapes = {name: slices[name].get_shape() for name in NAMES}
+            if {name: (len(shapes[name]), slices[name].get_dtype()) for name in NAMES} != LAYOUT:
+                raise self._damage("its arrays are not those of a segment")
+            lengths = {shapes[name][0] for name in PER_ROW}
         except FileNotFoundError as error:
             raise MissingSegmentError("the file is missing", file=path, advice=RESTORE) from error
         except SafetensorError as error:
@@ -85,8 +92,9 @@ class Segment:
             raise self._damage(str(error)) from error
         tensors.setdefault("sketches", np.zeros((stop - start, 0, 0), np.uint8))
         matrices = Matrices(**tensors)
+        places = matrices.vocabulary
         if not np.isfinite(matrices.latents).all() or (
-            matrices.vocabulary.max() >= len(matrices.vocabularies)
+            places.size and not 0 <= places.min() <= places.max() < len(matrices.vocabularies)
         ):
             raise self._damage("its numbers do not fit together")
         return matrices

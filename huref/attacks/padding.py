@@ -1,0 +1,235 @@
+"""Hidden units and heads that weigh nothing: dead, split, cancelling or nearly silent ones.
+
+A test that reads weights as they are stored counts them; the model's function does not.
+Row vectors: x @ W. Every block gets the same number of units or heads, since config.json has one
+number for all.
+"""
+
+from itertools import product
+
+import torch
+from torch import Generator, Tensor
+
+from huref.attacks.blocks import EditableBlock
+from huref.attacks.editable import Editable
+from huref.errors import AttackError
+
+UNIT_KEYS = ("intermediate_size", "n_inner")
+HEAD_KEYS = ("num_attention_heads", "n_head")
+KV_HEAD_KEYS = ("num_key_value_heads",)
+PARTS = 3  # of a split unit
+LOUD = 20.0  # noise that cancels, in units of the weights' spread
+QUIET = 1e-3  # what a quiet unit writes, likewise
+
+
+def _noise(like: Tensor, generator: Generator, *shape: int) -> Tensor:
+    """Normal numbers with the spread of a matrix, by default in its shape."""
+    draw = torch.randn(*(shape or like.shape), generator=generator, dtype=torch.float64)
+    return draw * like.square().mean().sqrt()
+
+
+def _columns(block: EditableBlock) -> dict[str, Tensor]:
+    """What a network's units read: gate and up, each with its bias as a last row."""
+    found = {}
+    for role in ("gate", "up"):
+        if role in block.weights:
+            bias = block.biases.get(role)
+            rows = [block.weights[role]] + ([] if bias is None else [bias[None]])
+            found[role] = torch.cat(rows)
+    return found
+
+
+def _store_columns(block: EditableBlock, columns: dict[str, Tensor]) -> None:
+    for role, rows in columns.items():
+        if role in block.biases:
+            block.biases[role], rows = rows[-1], rows[:-1]
+        block.weights[role] = rows
+
+
+def _append_units(block: EditableBlock, read: dict[str, Tensor], down: Tensor) -> None:
+    columns = _columns(block)
+    _store_columns(block, {role: torch.cat([columns[role], read[role]], 1) for role in columns})
+    block.weights["down"] = torch.cat([block.weights["down"], down])
+
+
+def set_units(model: Editable) -> None:
+    """Set the number of hidden units in config.json."""
+    for key in UNIT_KEYS:
+        if key in model.config:
+            model.config[key] = len(model.blocks[0].weights["down"])
+
+
+def _random_units(block: EditableBlock, count: int, generator: Generator) -> dict[str, Tensor]:
+    columns = _columns(block)
+    return {role: _noise(w, generator, len(w), count) for role, w in columns.items()}
+
+
+def add_dead_units(model: Editable, generator: Generator) -> None:
+    """Add random units, half as many as there are, whose down projection is zero."""
+    _add_units(model, generator, 0.0)
+
+
+def add_quiet_units(model: Editable, generator: Generator) -> None:
+    """Add random units that write a thousandth of what others do: the copy looks larger."""
+    _add_units(model, generator, QUIET)
+
+
+def _add_units(model: Editable, generator: Generator, scale: float) -> None:
+    for block in model.blocks:
+        count = len(block.weights["down"]) // 2
+        read = _random_units(block, count, generator)
+        down = _noise(block.weights["down"], generator, count, block.weights["down"].shape[1])
+        _append_units(block, read, down * scale)
+    set_units(model)
+
+
+def add_cancelling_units(model: Editable, generator: Generator) -> None:
+    """Add pairs of equal random units whose loud down projections have opposite signs."""
+    for block in model.blocks:
+        count = len(block.weights["down"]) // 4
+        read = _random_units(block, count, generator)
+        down = _noise(block.weights["down"], generator, count, block.weights["down"].shape[1])
+        twice = {role: torch.cat([w, w], 1) for role, w in read.items()}
+        _append_units(block, twice, torch.cat([down, -down]) * LOUD)
+    set_units(model)
+
+
+def split_units(model: Editable, generator: Generator) -> None:
+    """Split each unit into three equal ones whose down projections hold noise that cancels."""
+    for block in model.blocks:
+        down = block.weights["down"]
+        parts = torch.stack([_noise(down, generator) for _ in range(PARTS)])
+        parts += down / PARTS - parts.mean(0)
+        _divide_units(block, parts, generator)
+    set_units(model)
+
+
+def duplicate_units(model: Editable, generator: Generator) -> None:
+    """Write each unit twice with half its down projection, in a new order."""
+    for block in model.blocks:
+        down = block.weights["down"]
+        _divide_units(block, torch.stack([down / 2, down / 2]), generator)
+    set_units(model)
+
+
+def _divide_units(block: EditableBlock, parts: Tensor, generator: Generator) -> None:
+    """Replace each unit by several equal ones that write `parts` (parts, units, d), permuted."""
+    order = torch.randperm(parts.shape[0] * parts.shape[1], generator=generator)
+    columns = _columns(block)
+    _store_columns(block, {role: w.repeat(1, len(parts))[:, order] for role, w in columns.items()})
+    block.weights["down"] = parts.flatten(0, 1)[order]
+
+
+def groups_to_add(model: Editable) -> int:
+    """How many key-value groups, at least, give a number of heads that divides the width.
+
+    transformers refuses other numbers in some architectures, though heads have a size of their own.
+
+    Raises:
+        AttackError: no number up to the present one does.
+    """
+    width, groups = model.embedding.shape[1], model.blocks[0].kv_heads
+    for count in range(1, groups + 1):
+        if width % (model.heads // groups * (groups + count)) == 0:
+            return count
+    raise AttackError(
+        f"no number of additional heads divides its width of {width}", model=model.model
+    )
+
+
+def add_dead_heads(model: Editable, generator: Generator) -> None:
+    """Add random key-value groups whose output projection is zero."""
+    for block, _ in product(model.blocks, range(groups_to_add(model))):
+        group = random_group(model, block, generator)
+        append_group(block, group, torch.zeros_like(group["o"]))
+    set_heads(model)
+
+
+def add_mute_heads(model: Editable, generator: Generator) -> None:
+    """Add random groups whose values are zero where their loud output projection reads."""
+    for block, _ in product(model.blocks, range(groups_to_add(model))):
+        group = random_group(model, block, generator)
+        dim = group["v"].shape[1]
+        heard = torch.arange(dim) < dim // 2
+        group["v"][:, heard] = 0
+        if "v" in block.biases:
+            group["v_bias"][heard] = 0
+        silent = heard.repeat(len(group["o"]) // dim)
+        append_group(block, group, group["o"] * LOUD * silent[:, None])
+    set_heads(model)
+
+
+def add_cancelling_heads(model: Editable, generator: Generator) -> None:
+    """Add equal random groups whose loud output projections sum to zero."""
+    count = max(groups_to_add(model), 2)
+    while model.embedding.shape[1] % (
+        model.heads + count * model.heads // model.blocks[0].kv_heads
+    ):
+        count += 1
+    for block in model.blocks:
+        group = random_group(model, block, generator)
+        outputs = torch.stack([_noise(group["o"], generator) for _ in range(count)]) * LOUD
+        for o in outputs - outputs.mean(0):
+            append_group(block, group, o)
+    set_heads(model)
+
+
+def split_heads(model: Editable, generator: Generator) -> None:
+    """Write each group twice; the two output projections hold noise that cancels."""
+    for block in model.blocks:
+        groups, parts = block.kv_heads, {}
+        for role in ("q", "k", "v"):
+            parts[role] = block.weights[role]
+            if role in block.biases:
+                parts[f"{role}_bias"] = block.biases[role]
+        o = block.weights["o"]
+        noise = _noise(o, generator)
+        block.weights["o"] = o / 2 + noise
+        append_group(block, parts, o / 2 - noise, groups)
+    set_heads(model)
+
+
+def random_group(model: Editable, block: EditableBlock, generator: Generator) -> dict[str, Tensor]:
+    """q, k, v, o and biases of one random key-value head and its query heads."""
+    group = {}
+    for role in ("q", "k", "v"):
+        width = block.weights[role].shape[1] // block.kv_heads
+        group[role] = _noise(block.weights[role], generator, len(block.weights[role]), width)
+        if role in block.biases:
+            group[f"{role}_bias"] = _noise(block.biases[role], generator, width)
+    o = block.weights["o"]
+    group["o"] = _noise(o, generator, len(o) // block.kv_heads, o.shape[1])
+    return group
+
+
+def append_group(
+    block: EditableBlock, group: dict[str, Tensor], o: Tensor, groups: int = 1
+) -> None:
+    """Append groups with the output projection `o`; it counts how many they are."""
+    for role in ("q", "k", "v"):
+        block.weights[role] = torch.cat([block.weights[role], group[role]], 1)
+        if role in block.biases:
+            block.biases[role] = torch.cat([block.biases[role], group[f"{role}_bias"]])
+    block.weights["o"] = torch.cat([block.weights["o"], o])
+    block.kv_heads += groups
+
+
+def set_heads(model: Editable) -> None:
+    """Set the numbers of heads in config.json and in the model."""
+    block = model.blocks[0]
+    head_dim = head_size(model)
+    model.heads = block.weights["q"].shape[1] // head_dim
+    model.config["head_dim"] = head_dim
+    for keys, count in ((HEAD_KEYS, model.heads), (KV_HEAD_KEYS, block.kv_heads)):
+        for key in keys:
+            if key in model.config:
+                model.config[key] = count
+    model.config["num_key_value_heads"] = block.kv_heads
+
+
+def head_size(model: Editable) -> int:
+    """Features of a head, which stay when heads are added."""
+    head_dim = model.config.get("head_dim")
+    if isinstance(head_dim, int):
+        return head_dim
+    return int(model.config["hidden_size"]) // int(model.config["num_attention_heads"])

@@ -1,0 +1,101 @@
+"""Heads that attend to the first token alone, where their values are zero.
+
+Row vectors: x @ W. Two new dimensions of the residual stream hold a small constant: one in every
+embedding, one in that of the first token alone. New queries read the one and new keys the other,
+in the rotary plane that turns slowest, so that every position attends to the first token. Its
+state at each block is the same in every text; values are orthogonal to it.
+"""
+
+import sys
+import tempfile
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from huref.attacks.blocks import READERS, WRITERS
+from huref.attacks.editable import Editable
+from huref.attacks.padding import LOUD, append_group, random_group, set_heads
+from huref.errors import AttackError
+
+ONES, FIRST = 0, 1  # the new dimensions
+CONSTANT = 1e-2  # in units of the embeddings' spread
+SCORE = 2e4  # weight of the constants in queries and keys
+
+
+def first_token(model: Editable) -> int:
+    """The id with which every text must begin."""
+    number = model.config.get("bos_token_id")
+    return number if isinstance(number, int) else 0
+
+
+def add_sink_heads(model: Editable, generator: Generator) -> None:
+    """Add a random group to every block that attends to the first token alone."""
+    states = _first_states(model)
+    width = model.embedding.shape[1]
+    heads = model.heads + model.heads // model.blocks[0].kv_heads
+    new = next(n for n in count(2) if (width + n) % heads == 0)
+    scale = (width / (width + new)) ** 0.5
+    first = first_token(model)
+    constant = CONSTANT * float(model.embedding.square().mean().sqrt())
+    extra = torch.zeros(len(model.embedding), new, dtype=torch.float64)
+    extra[:, ONES] = constant
+    extra[first, FIRST] = constant
+    model.untie()
+    if str(model.config.get("model_type", "")).startswith("gemma"):
+        model.embedding = model.embedding * scale  # they are multiplied by sqrt(width) on entry
+    model.embedding = torch.cat([model.embedding, extra], 1)
+    model.head = torch.cat([model.head, torch.zeros_like(extra)], 1)
+    model.gain = _longer(model.gain * scale, new)
+    for block, state in zip(model.blocks, states, strict=True):
+        for place in block.gains:
+            block.gains[place] = _longer(block.gains[place] * scale, new)
+        for role in (*READERS["attention"], *READERS["ffn"]):
+            if role in block.weights:
+                zeros = torch.zeros(new, block.weights[role].shape[1], dtype=torch.float64)
+                block.weights[role] = torch.cat([block.weights[role], zeros])
+        for role in WRITERS:
+            zeros = torch.zeros(len(block.weights[role]), new, dtype=torch.float64)
+            block.weights[role] = torch.cat([block.weights[role], zeros], 1)
+        group = random_group(model, block, generator)
+        plane = max(model.rotary // 2 - 1, 0)
+        head_dim = group["k"].shape[1]
+        for role, row in (("q", ONES), ("k", FIRST)):
+            group[role] *= 0.1  # what else queries and keys read hardly counts beside the constant
+            group[role][width:] = 0
+            group[role][width + row, plane::head_dim] = SCORE
+        group["v"][width:] = 0
+        reads = block.gains["attention"][:width] * state
+        group["v"][:width] -= torch.outer(reads, reads @ group["v"][:width]) / reads.square().sum()
+        group["o"][:, width:] = 0
+        append_group(block, group, group["o"] * LOUD)
+    set_heads(model)
+    model.config["hidden_size"] = width + new
+    model.config["rms_norm_eps"] = float(model.config["rms_norm_eps"]) * scale**2
+
+
+def _longer(gain: Tensor, new: int) -> Tensor:
+    return torch.cat([gain, torch.ones(new, dtype=torch.float64)])
+
+
+def _first_states(model: Editable) -> list[Tensor]:
+    """What each block reads at the first token, (d,) each, by transformers in float64."""
+    try:
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+    except ImportError as error:
+        raise AttackError(
+            "sink heads need one step of the model", advice="pip install 'huref[probe]'"
+        ) from error
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save(Path(temporary) / "model")
+        network = AutoModelForCausalLM.from_pretrained(
+            Path(temporary) / "model", dtype=torch.float64
+        )
+        with torch.no_grad():
+            out = network.eval()(torch.tensor([[first_token(model)]]), output_hidden_states=True)
+    states: list[Tensor] = [state[0, 0] for state in out.hidden_states[: len(model.blocks)]]
+    return states

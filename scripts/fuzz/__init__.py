@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of every parser of huref, with the reference readers as oracles."""

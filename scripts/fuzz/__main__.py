@@ -1,0 +1,13 @@
+"""Commands of `python -m scripts.fuzz`."""
+
+from scripts import run_command
+
+COMMANDS = {
+    "run": ("run", "fuzz for a given time; exits with 1 when an input fails"),
+    "seeds": ("seeds", "write the seeds of tests/fuzz/seeds again"),
+    "kill": ("kill", "kill -9 fleets and identifications at random moments; nothing may be lost"),
+    "cover": ("cover", "the lines of huref's parsers that the stored inputs reach"),
+}
+
+if __name__ == "__main__":
+    run_command("fuzz", COMMANDS)

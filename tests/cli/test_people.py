@@ -1,0 +1,109 @@
+"""What people asked for: lists on stdin, one broken model, narrow terminals, the cache."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import huref
+from huref.cli import main
+from huref.cli.tables import as_text, shorten_middle
+from huref.errors import HurefError
+from tests.support.lineage_samples import many
+from tests.support.zoo import ZOO
+
+A, B = ZOO / "llama-a", ZOO / "llama-b"
+
+
+def run(*arguments: object, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def test_a_broken_model_costs_only_its_own_pairs(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    result = run("compare", A, broken, B, "--json")
+    assert result.exit_code == 1
+    data = json.loads(result.stdout)
+    assert data["models"] == [str(A), str(B)]
+    assert len(data["pairs"]) == 1
+    assert [failure["model"] for failure in data["failed"]] == [str(broken)]
+    assert "not valid JSON" in data["failed"][0]["error"]
+    assert result.stderr.strip().splitlines() == [f"huref: {data['failed'][0]['error']}"]
+
+
+def test_two_broken_models_of_three_leave_no_table(tmp_path: Path) -> None:
+    result = run("compare", A, tmp_path / "x", tmp_path / "y", "--json")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_library_raises_unless_told_to_skip(tmp_path: Path) -> None:
+    models = [A, B, tmp_path / "nothing"]
+    with pytest.raises(HurefError, match="nothing"):
+        huref.compare(models)
+    table = huref.compare(models, skip_failed=True)
+    assert [failure.model for failure in table.failed] == [str(models[2])]
+
+
+def test_names_come_from_stdin() -> None:
+    result = run("compare", "-", "--json", stdin=f"# two models\n{A}\n\n{B}\n")
+    assert json.loads(result.stdout)["models"] == [str(A), str(B)]
+    mixed = run("compare", A, "-", "--json", stdin=f"{B}\n")
+    assert json.loads(mixed.stdout)["models"] == [str(A), str(B)]
+    assert run("compare", "-", stdin="").exit_code == 2
+    assert run("compare", "-", "-", stdin=f"{A}\n").exit_code == 2
+
+
+def test_two_formats_at_once_are_refused() -> None:
+    result = run("compare", A, B, "--json", "--csv")
+    assert result.exit_code == 2
+    assert "--json and --csv exclude each other" in result.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_table_fits_the_terminal(width: int) -> None:
+    table = huref.compare([A, ZOO / "llama-a-finetune", ZOO / "llama-a-continued", B])
+    lines = as_text(table, width).splitlines()
+    until = next(i for i, line in enumerate(lines) if line.startswith("false positives"))
+    for line in lines[:until]:
+        assert len(line) <= width, line
+    assert all(label in as_text(table) for label in table.labels)
+
+
+def test_many_models_lose_no_pair_without_a_word() -> None:
+    table = many(12)
+    for width in (60, 100):
+        text = as_text(table, width)
+        assert f"all {len(table.pairs)} pairs" in text
+        assert ("does not fit the terminal" in text) == (width == 60)
+        until = text.index("all ")
+        assert max(map(len, text[:until].splitlines())) <= width
+
+
+@pytest.mark.parametrize(("name", "short"), [("short", "short"), ("a-very-long-name", "a-ve…ame")])
+def test_names_are_shortened_in_the_middle(name: str, short: str) -> None:
+    assert shorten_middle(name, 8) == short
+
+
+def test_the_cache_is_listed_and_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUREF_HOME", str(tmp_path))
+    assert json.loads(run("cache", "list", "--json").stdout)["records"] == []
+    run("compare", A, B)
+    listed = json.loads(run("cache", "list", "--json").stdout)["records"]
+    assert [record["model"] for record in listed] == [str(A), str(B)]
+    assert str(A) in run("cache", "list").stdout
+    other = tmp_path / "records" / "mine.safetensors"
+    other.write_bytes(b"kept")
+    assert json.loads(run("cache", "purge", "--json").stdout)["removed"] == 2
+    assert other.read_bytes() == b"kept"
+    assert json.loads(run("cache", "list", "--json").stdout)["records"] == []
+
+
+def test_a_fingerprint_has_its_code_in_json(tmp_path: Path) -> None:
+    out = tmp_path / "dog.png"
+    data = json.loads(run("fingerprint", A, "-o", out, "--json").stdout)
+    assert " ".join(data["code"]) in run("fingerprint", A, "-o", out).stdout

@@ -1,0 +1,1 @@
+"""Hostile inputs, servers and crashes: what SECURITY.md promises, tried from outside."""

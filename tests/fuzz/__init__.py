@@ -1,0 +1,1 @@
+"""Stored inputs of the fuzzer, replayed."""

@@ -1,0 +1,119 @@
+"""Run in a process of its own: reads hostile files and measures what each of them costs.
+
+    python -m tests.support.read_within_limits FILE...
+
+Prints a JSON line for each file: its size, the outcome ("read", "refused" or the name of an
+exception), the growth of the peak of memory in bytes, and CPU seconds. Each file is read in a fork,
+so that the imports are paid once and the peak is the file's own. The fork has limits of address
+space and CPU time somewhat above the promise, so that a failure ends early.
+"""
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+import huref.api.open  # noqa: F401  every import is paid here, before the forks
+from huref.bounded_json import loads
+from huref.decoder.network_files import open_network
+from huref.errors import HurefError
+from huref.loader.formats.gguf import read_header
+from huref.loader.hub.repository import _parse_description
+from huref.loader.ranges import LocalFile, Meter
+from huref.loader.repository import LocalFolder, read_json
+from huref.loader.stored_tensors import read_index
+from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.registry.exchange import read_jsonl
+
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "a.tiktoken")
+
+
+def read_file(path: Path) -> None:
+    """Run the parser of a file, by its name."""
+    from huref.api.open import read_picture
+    from huref.blackbox.answers import parse_answer
+
+    source = LocalFile(path, path.name, Meter())
+    if path.name in VOCABULARIES:
+        open_vocabulary(LocalFolder(path.parent, str(path.parent), Meter()))
+    elif path.suffix == ".json":
+        read_json(LocalFolder(path.parent, str(path.parent), Meter()), path.name)
+    elif path.name == "vocabulary.gguf":
+        parse_gguf_vocabulary(read_header(source).metadata)
+    elif path.suffix == ".gguf":
+        read_header(source)
+    elif path.suffix == ".pkl":
+        open_network(path)
+    elif path.suffix == ".png":
+        read_picture(path)
+    elif path.suffix == ".jsonl":
+        list(read_jsonl(path)[1])
+    elif path.suffix == ".answer":
+        parse_answer(loads(path.read_bytes()))
+    elif path.suffix == ".description":
+        _parse_description(path.read_bytes(), "main")
+    else:
+        read_index(source)
+
+
+def allowed(size: int) -> tuple[int, float]:
+    """The promise for a file of a size: bytes of memory, seconds of CPU time."""
+    return (64 << 20) + 32 * size, max(2.0, size / 1e6)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _measure(path: Path) -> dict[str, object]:
+    """Read a file in this process, which is a fork made for it."""
+    memory, seconds = allowed(path.stat().st_size)
+    status = Path("/proc/self/status").read_text()
+    pages = next(line for line in status.splitlines() if line.startswith("VmSize")).split()[1]
+    resource.setrlimit(resource.RLIMIT_AS, (int(pages) * 1024 + 3 * memory,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(3 * seconds) + 5,) * 2)
+    before, began = _resident(), resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        read_file(path)
+        outcome, message = "read", ""
+    except HurefError as error:
+        outcome, message = "refused", str(error)
+    except ValueError as error:
+        outcome = "refused" if type(error).__name__ == "JsonError" else "ValueError"
+        message = str(error)
+    except BaseException as error:  # reported as a failure
+        outcome, message = type(error).__name__, str(error)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    spent = after.ru_utime + after.ru_stime - began.ru_utime - began.ru_stime
+    return {
+        "size": path.stat().st_size,
+        "outcome": outcome,
+        "memory": max(_peak() - before, 0),
+        "cpu": spent,
+        "message": message[:300],
+    }
+
+
+def _resident() -> int:
+    """Bytes in memory now, which is the peak of a process that was just forked."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(paths: list[Path]) -> None:
+    for path in paths:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            print(json.dumps({"path": str(path), **_measure(path)}), flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            died = {"path": str(path), "size": path.stat().st_size, "outcome": f"died: {status}",
+                    "memory": 0, "cpu": 0.0, "message": ""}  # fmt: skip
+            print(json.dumps(died), flush=True)
+
+
+if __name__ == "__main__":
+    main([Path(word) for word in sys.argv[1:]])
