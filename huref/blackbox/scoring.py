@@ -70,6 +70,10 @@ class ScoreMatch:
     standard_error: float | None = None
     spread: float | None = None
 
+    def to_json(self) -> dict[str, object]:
+        """One candidate as `huref probe match --json` prints it."""
+        return {"model": self.model, "residual": None, "verdict": self.verdict, "why": self.why}
+
 
 def collect_scores(endpoint: Endpoint) -> list[ScoredText]:
     """Scores of fixed texts, or of the endpoint's own continuations of them.
@@ -240,17 +244,17 @@ def match_scores(scored: Sequence[ScoredText], model: str) -> ScoreMatch:
         scorer = OpenScorer(model)
     except HurefError as error:
         return ScoreMatch(model, "cannot tell", error.what)
-    aligned = []
-    for text in scored:
-        place = scorer.align(text)
-        if place is None:
-            why = "its tokenizer cuts the scored texts into other tokens"
-            if text.chat and text.continuation is not None:
-                why = "its chat template or its tokenizer does not give the scored tokens"
-            return ScoreMatch(model, "cannot tell", why)
-        aligned.append(place)
+    # A continuation may be cut differently than it was generated; the other texts suffice then.
+    places = [(text, scorer.align(text)) for text in scored]
+    pairs = [(text, place) for text, place in places if place is not None]
+    if 2 * len(pairs) < len(scored) or not pairs:
+        why = "its tokenizer cuts the scored texts into other tokens"
+        if any(text.chat and text.continuation is not None for text in scored):
+            why = "its chat template or its tokenizer does not give the scored tokens"
+        return ScoreMatch(model, "cannot tell", why)
+    aligned = [place for _, place in pairs]
     served = np.concatenate(
-        [[np.nan if v is None else v for _, v in text.scores] for text in scored]
+        [[np.nan if v is None else v for _, v in text.scores] for text, _ in pairs]
     )
     own = {0: np.concatenate(scorer.score(aligned))}
     for bits in (16, 8, 4):

@@ -1,5 +1,6 @@
 """`huref probe`: what the outputs of a served model say of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from huref.escape import terminal
 
 if TYPE_CHECKING:
     from huref.blackbox.endpoint import Endpoint
+    from huref.blackbox.match import HeadMatch
+    from huref.blackbox.scoring import ScoreMatch
     from huref.blackbox.signature import Signature
     from huref.blackbox.watch import Mode
 
@@ -146,20 +149,29 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
     """Find which open MODEL has the output head of SOURCE.
 
     SOURCE is a signature, an endpoint or a model. One output suffices to recognise the same head;
-    a signature also separates relatives from unrelated models.
+    a signature also separates relatives from unrelated models. Where an endpoint's logits cannot be
+    measured, but one log-probability a token is given, the scores of texts are compared with those
+    of each MODEL, run on this machine at several precisions.
     """
     from huref.blackbox.heads import read_head
     from huref.blackbox.match import match_outputs, match_signature, require_candidates
+    from huref.blackbox.scoring import collect_scores, match_scores
     from huref.blackbox.signature import collect_outputs, load_signature
     from huref.blackbox.size import precision_of
 
     heads = [read_head(model) for model in models]
     requests = 0
-    if not is_endpoint(source) and Path(source).is_file():
+    matches: Sequence[HeadMatch | ScoreMatch]
+    endpoint = open_endpoint(source, options) if is_endpoint(source) else None
+    if endpoint is None and Path(source).is_file():
         loaded = load_signature(Path(source))
         matches = [match_signature(loaded, head) for head in heads]
+    elif endpoint is not None and endpoint.capabilities.access == "none":
+        scored = collect_scores(endpoint)
+        matches = [match_scores(scored, model) for model in models]
+        requests = endpoint.requests
     else:
-        opened = open_source(source, options)
+        opened = endpoint or open_source(source, options)
         values, ids = collect_outputs(opened, outputs, require_candidates(heads))
         noise = precision_of(opened, values).noise
         matches = [match_outputs(values, ids, noise, head) for head in heads]
@@ -168,7 +180,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
         found = [one.to_json() for one in matches]
         print_json({"candidates": found, "requests": requests})
         return
-    for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
+    for one in sorted(matches, key=_residual):
         echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
 
 
@@ -207,6 +219,11 @@ def watch(
 
     endpoint = _open_only_endpoint(source, options)
     _report(options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level))
+
+
+def _residual(one: "HeadMatch | ScoreMatch") -> float:
+    residual = getattr(one, "residual", None)
+    return float("inf") if residual is None else float(residual)
 
 
 def _open_only_endpoint(source: str, options: Options) -> "Endpoint":
