@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 from huref.version import __version__
 
 if TYPE_CHECKING:
+    from huref.api.attest import Attestation, attest
+    from huref.api.bench import bench
+    from huref.api.bom import bom
     from huref.api.check import check
     from huref.api.compare import compare
     from huref.api.fingerprint import Fingerprint, fingerprint
+    from huref.api.verify import Verification, verify
     from huref.errors import HurefError
     from huref.invariants.record import Record
     from huref.lineage.table import LineageTable
@@ -26,23 +30,35 @@ if TYPE_CHECKING:
     from huref.registry.identify import identify
 
 __all__ = [
+    "Attestation",
     "Fingerprint",
     "HurefError",
     "LineageTable",
     "Record",
+    "Verification",
     "__version__",
+    "attest",
+    "bench",
+    "bom",
     "check",
     "compare",
     "fingerprint",
     "fleet",
     "identify",
+    "verify",
 ]
 
 _HOMES = {
+    "Attestation": "huref.api.attest",
+    "Verification": "huref.api.verify",
+    "attest": "huref.api.attest",
+    "bom": "huref.api.bom",
+    "verify": "huref.api.verify",
     "Fingerprint": "huref.api.fingerprint",
     "HurefError": "huref.errors",
     "LineageTable": "huref.lineage.table",
     "Record": "huref.invariants.record",
+    "bench": "huref.api.bench",
     "check": "huref.api.check",
     "compare": "huref.api.compare",
     "fingerprint": "huref.api.fingerprint",

@@ -147,6 +147,10 @@ class RecordError(HurefError):
     """A record or a fingerprint picture cannot be read."""
 
 
+class EditedError(RecordError):
+    """A record or a fingerprint picture is not what it was when it was made."""
+
+
 class CheckpointDigestError(HurefError):
     """An encoder or decoder checkpoint is not the one that the recipe names."""
 
@@ -177,3 +181,7 @@ class RegistryError(HurefError):
 
 class FleetError(HurefError):
     """A list of models cannot be processed, or processing stopped early."""
+
+
+class EvidenceError(HurefError):
+    """An attestation, a key, a signature or a bill of materials cannot be made or read."""

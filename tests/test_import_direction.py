@@ -20,7 +20,7 @@ GROUND = {
     "recipe",
 }  # what everything may stand on
 PIPELINE = ["loader", "architecture", "invariants", "encoder", "decoder"]
-API = {*GROUND, *PIPELINE, "lineage", "blackbox", "api"}
+API = {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence", "api"}
 
 # A room inside another may have a line of its own, and then nothing of its parent's.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lineage": {*GROUND, "invariants"},
     "attacks": {*GROUND, "loader", "architecture"},
     "blackbox": {*GROUND, "loader"},
-    "api": {*GROUND, *PIPELINE, "lineage", "blackbox"},
+    "evidence": {*GROUND, "loader", "invariants"},
+    "api": {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence"},
     "report": {*API},
     "registry": {*API},
     "registry.stores": {*GROUND, "invariants", "registry"},
@@ -50,7 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What is on top of these rooms inside the same folder: they know neither engines, fleets nor maps.
 REGISTRY_CORE = [
-    "anchor_codes", "chance", "correlation", "entry", "matrices", "ranking", "sketch", "store",
+    "anchor_codes", "chance", "correlation", "entry", "matrices", "places", "ranking", "signing",
+    "sketch", "store",
 ]  # fmt: skip
 # The command line and the names of `import huref` stand on everything, and nothing but they on it.
 TOP = {"__init__", "__main__", "cli"}

@@ -1,5 +1,6 @@
 """`huref.check`: the origin that a model declares, compared with its weights."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from huref.api.open import kind_of_file, open_record
+from huref.api.public import public_path
 from huref.errors import HurefError, one_line
 from huref.escape import terminal
 from huref.files import as_path
@@ -53,6 +55,38 @@ class Finding:
             "why": self.why,
             "measured": self.pair.to_json() if self.pair else None,
         }
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the model card should declare, as far as the weights support it.
+
+    Attributes:
+        bases: for the card's `base_model`; empty where nothing is supported.
+        relation: for its `base_model_relation`, or None without bases.
+        notes: on declared or given bases that are left out, one sentence each.
+    """
+
+    bases: tuple[str, ...]
+    relation: str | None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """`suggested` in `check --suggest --json`."""
+        return {
+            "base_model": list(self.bases),
+            "base_model_relation": self.relation,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Lines of YAML for the card; what is left out is a comment."""
+        lines = [f"# {_plain(note)}" for note in self.notes]
+        if not self.bases:
+            return "\n".join([*lines, "# the weights support no base among these"])
+        lines.append("base_model:")
+        lines += [f"- {json.dumps(base, ensure_ascii=False)}" for base in self.bases]
+        return "\n".join([*lines, f"base_model_relation: {self.relation}"])
 
 
 @dataclass(frozen=True)
@@ -194,3 +228,57 @@ def _judge(pair: Pair, is_merge: bool) -> tuple[Status, str]:
         why = f"{pair.why}; but the base looks younger than the model: {direction.why}"
         return "undecided", why
     return "confirmed", pair.why
+
+
+def suggest(result: Check, *, recipe: str = "default", cache: bool = True) -> Suggestion:
+    """The lines of a model card that a check's measurements support.
+
+    Of several bases that the model descends from, a mixture's parents are named all, otherwise
+    the most similar one: the others are relatives of it.
+
+    Raises:
+        HurefError: the model cannot be read any more.
+    """
+    found = [one for one in result.findings if one.status == "confirmed"]
+    adapter = [one for one in result.findings if one.declaration.relation == "adapter"]
+    notes = [
+        f"{_base_name(one)}: {one.status}: {one.why}"
+        for one in result.findings
+        if one not in found and one not in adapter
+    ]
+    if adapter and not found:
+        # It is applied to this base, so that the weights cannot contradict it.
+        return Suggestion((_base_name(adapter[0]),), "adapter", tuple(notes))
+    if not found:
+        return Suggestion((), None, tuple(notes))
+    names = [one.declaration.model or one.declaration.base for one in found]
+    records = [open_record(name, recipe, cache=cache) for name in (result.model, *names)]
+    mixed = [m for m in build_table(records).mixings if m.child == records[0].model]
+    if mixed:
+        parents = [one for one, name in zip(found, names, strict=True) if name in mixed[0].parents]
+        left_out = [one for one in found if one not in parents]
+        notes += [f"{_base_name(one)}: a relative that it was not mixed from" for one in left_out]
+        return Suggestion(tuple(map(_base_name, parents)), "merge", tuple(notes))
+    nearest = max(found, key=_likeness)
+    notes += [f"{_base_name(one)}: a more distant relative" for one in found if one is not nearest]
+    return Suggestion((_base_name(nearest),), _relation(result.model, nearest), tuple(notes))
+
+
+def _likeness(finding: Finding) -> float:
+    ics = finding.pair.similarity.ics if finding.pair else None
+    return -1.0 if ics is None else ics
+
+
+def _base_name(finding: Finding) -> str:
+    return public_path(finding.declaration.base)
+
+
+def _relation(model: str, finding: Finding) -> str:
+    """One of the relations that the Hub knows; a merge is found before."""
+    declared = finding.declaration.relation
+    if declared in ("adapter", "quantized"):
+        return declared
+    checkpoint = open_checkpoint(model)
+    if AdapterModel.is_in(checkpoint.repository):
+        return "adapter"
+    return "quantized" if checkpoint.config.get("quantization_config") else "finetune"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from huref.api.open import open_record
+from huref.api.open import open_record, read_on
 from huref.errors import HurefError, locating, one_line
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record
@@ -27,7 +27,8 @@ def compare(
         models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
             only the latent can be compared.
         recipe: name or YAML file of a recipe, for the models whose weights are read.
-        depth: "full" reads the feed-forward networks of every block, for layer maps.
+        depth: "full" reads the feed-forward networks of every block, for layer maps. With "recipe"
+            all blocks are read of a model on this machine that shows a sign of disguise.
         cache: whether stored records are used, and new ones stored.
         skip_failed: whether models that cannot be read are listed in the table's `failed` and cost
             only their own pairs, as long as two others can be read.
@@ -47,6 +48,8 @@ def compare(
             errors.append(error)
     if errors and len(records) < 2:  # no pair is left
         raise errors[0]
+    if depth == "recipe":
+        records = [read_on(record, record.model, recipe, cache) for record in records]
     return replace(build_table(records), failed=tuple(failed))
 
 

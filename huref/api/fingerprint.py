@@ -2,20 +2,21 @@
 
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from huref.api.open import Costs, measure, picture_text, public_name
-from huref.decoder.picture import captioned, enlarge, write_png
-from huref.decoder.render import Decoder, load_decoder
+from huref.api.open import Costs, measure, picture_text
+from huref.api.picture import draw_latent
+from huref.api.public import public_name
+from huref.decoder.picture import captioned, write_png
 from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
+from huref.evidence.keys import Signer, load_signer
+from huref.evidence.seal import seal_text
 from huref.invariants.record import Record
 from huref.recipe import imported_with, load_recipe
-from huref.threads import fixed_threads
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,16 @@ class Fingerprint:
             raise RecordError("the record has no latent", model=self.record.model)
         return self.record.latent
 
-    def save(self, path: str | Path) -> Path:
-        """Write the PNG with the model, revision, recipe and latent in its text chunks."""
+    def save(self, path: str | Path, signer: Signer | None = None) -> Path:
+        """Write the PNG with the model, revision, recipe, latent and digest in its text chunks.
+
+        Given a `signer`, they hold its public key and a signature, too.
+        """
         image = self.image
         if self.caption:
             name = public_name(self.record)
             image = captioned(image, name, self.code, colour_strip(self.latent))
-        write_png(Path(path), image, picture_text(self.record))
+        write_png(Path(path), image, seal_text(picture_text(self.record), image, signer))
         return Path(path)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,19 +76,11 @@ class Fingerprint:
             "latent": [float(x) for x in self.latent],
             "code": list(self.code),
             "anchors": len(anchors.filled) if anchors else None,
+            "files": self.record.files,
             "bytes_read": self.costs.bytes_read,
             "bytes_total": self.costs.bytes_total,
             "seconds": self.costs.seconds,
         }
-
-
-SHOWN = 256  # smallest side in pixels of a picture; smaller ones are enlarged
-
-
-@lru_cache(maxsize=2)
-def cached_decoder(path: Path) -> Decoder:
-    """The decoder of a checkpoint, loaded once."""
-    return load_decoder(path)
 
 
 def render(
@@ -109,8 +105,6 @@ def render(
         RecordError: the record has no latent, or names another decoder, which would draw another
             dog.
     """
-    import torch
-
     current, _, decoder_path = load_recipe(recipe, decoder)
     if record.latent is None:
         raise RecordError(
@@ -127,9 +121,7 @@ def render(
                 advice="name the right one with --decoder",
             )
         decoder_path = imported or decoder_path
-    with fixed_threads():
-        images = cached_decoder(decoder_path).render(torch.from_numpy(record.latent)[None])
-    return enlarge(images[0], SHOWN)
+    return draw_latent(record.latent, decoder_path)
 
 
 def fingerprint(
@@ -141,12 +133,13 @@ def fingerprint(
     record: str | Path | None = None,
     base: str | Path | None = None,
     caption: bool = False,
+    key: str | Path | None = None,
 ) -> Fingerprint:
     """Fingerprint a model.
 
     Args:
-        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), a LoRA
-            adapter, a saved record or a fingerprint PNG.
+        model: a folder, a file of weights, a Hub id (`org/name`, optional `@revision`), an address
+            of the Hub, `ollama:NAME`, a LoRA adapter, a saved record or a fingerprint PNG.
         out: where to write the PNG; None writes none.
         recipe: name of a recipe, or a YAML file.
         decoder: a decoder to use instead of the recipe's: a file, or the name of an imported one.
@@ -154,6 +147,7 @@ def fingerprint(
         base: for a LoRA adapter, the model to apply it to instead of the one that it names.
         caption: whether the PNG has below the dog the model's name, four words that stand for the
             latent, and a strip of colours.
+        key: PEM file of a private key to sign the PNG with (needs huref[evidence]).
 
     Returns:
         The picture, the record and the costs.
@@ -161,6 +155,7 @@ def fingerprint(
     Raises:
         HurefError: the subclass and the message say what is wrong and what to do.
     """
+    signer = load_signer(Path(key)) if key is not None else None
     measured, costs = measure(str(model), recipe, decoder, str(base or ""))
     began = time.perf_counter()
     image = render(measured, decoder, recipe)
@@ -169,5 +164,5 @@ def fingerprint(
     if record is not None:
         measured.save(Path(record))
     if out is not None:
-        result.save(out)
+        result.save(out, signer)
     return result

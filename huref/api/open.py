@@ -3,26 +3,30 @@
 import base64
 import binascii
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
+from huref.api.picture import check_pixels
+from huref.api.public import public_name
 from huref.bounded_json import loads
-from huref.decoder.picture import read_png_text
+from huref.decoder.picture import read_png
 from huref.encoder.checkpoint import Encoder, load_encoder
-from huref.errors import NetworkError, RecordError
+from huref.errors import NetworkError, RecordError, locating
 from huref.escape import terminal
+from huref.evidence.seal import check_seal
 from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
-from huref.loader.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
+from huref.loader.ollama import is_manifest
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 from huref.threads import fixed_threads
 
@@ -33,11 +37,15 @@ RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 
 @dataclass
 class Costs:
-    """Bytes that were read, and seconds by stage."""
+    """Bytes that were read, and seconds by stage.
+
+    `renamed_to` is the model's name on the Hub where it is no longer the one that was given.
+    """
 
     bytes_read: int = 0
     bytes_total: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    renamed_to: str | None = None
 
 
 @lru_cache(maxsize=2)
@@ -97,17 +105,47 @@ def _measure(
     path = as_path(model)
     if path.is_file() and (kind := kind_of_file(path)) != "weights":
         size = path.stat().st_size
-        return (read_picture(path) if kind == "picture" else load_record(path)), Costs(size, size)
+        is_picture = kind == "picture"
+        opened = read_picture(path, recipe, decoder) if is_picture else load_record(path)
+        return opened, Costs(size, size)
     loaded, encoder_path, _ = load_recipe(recipe, decoder)
     checkpoint = open_checkpoint(model, base)
     kept = cache_path(checkpoint, loaded, depth) if cache else None
     if kept is not None and (record := recall(kept, model, loaded.decoder)):
-        return record, Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs = Costs(checkpoint.bytes_read, checkpoint.bytes_total)
+        costs.renamed_to = _new_name(checkpoint)
+        return record, costs
     with fixed_threads():
         record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
     if kept is not None:
         keep(kept, record)
+    costs.renamed_to = _new_name(checkpoint)
     return record, costs
+
+
+def read_on(record: Record, model: str, recipe: str = "default", cache: bool = False) -> Record:
+    """The record with all blocks read, where it shows a sign of disguise and lies on this machine.
+
+    Args:
+        record: of the model, at the default depth.
+        model: as `open_record` takes it.
+        recipe: name or file of a recipe.
+        cache: as for `open_record`.
+    """
+    path = Path(model).expanduser()
+    disguised = record.function is not None and bool(record.function.signs)
+    if not disguised or not path.exists():
+        return record
+    if path.is_file() and kind_of_file(path) != "weights":
+        return record
+    return open_record(model, recipe, depth="full", cache=cache)
+
+
+def _new_name(checkpoint: Checkpoint) -> str | None:
+    """The repository's present name on the Hub if it was renamed; names differ not by case."""
+    given = checkpoint.repository.model
+    current = str(getattr(checkpoint.repository, "canonical", given))
+    return None if current.lower() == given.lower() else current
 
 
 def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
@@ -125,7 +163,8 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
     is_record = path.suffix == ".safetensors" and b'"recipe"' in head
-    return "weights" if path.suffix in WEIGHTS and not is_record else "record"
+    is_weights = path.suffix in WEIGHTS or head.startswith(WEIGHT_MAGICS) or is_manifest(path)
+    return "weights" if is_weights and not is_record else "record"
 
 
 def _measure_weights(
@@ -174,6 +213,8 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         barcodes=extract.barcodes,
         traits=extract.traits,
         relations=extract.relations,
+        files=checkpoint.describe_files(),
+        function=extract.function,
     )
 
 
@@ -197,23 +238,17 @@ def picture_text(record: Record) -> dict[str, str]:
     }
 
 
-def public_name(record: Record) -> str:
-    """A Hub id unchanged; for a path of this or another machine, the last part of it."""
-    place = Path(record.model)
-    if place.exists() and not record.revision:
-        return place.resolve().name
-    windows = PureWindowsPath(record.model)
-    is_path = place.is_absolute() or bool(windows.drive) or record.model[:1] in ("~", ".")
-    return windows.name if is_path else record.model
-
-
-def read_picture(path: Path) -> Record:
+def read_picture(path: Path, recipe_name: str = "default", decoder: str | None = None) -> Record:
     """The public part of a record, from a fingerprint PNG.
 
+    The digest is held against texts and pixels, the signature against the digest, and the pixels
+    against what the recipe draws from the latent, where its decoder is installed. Arguments but
+    the first say where else to look for the decoder, as in `open_record`.
+
     Raises:
-        RecordError: the PNG is not a fingerprint, or its text is damaged.
+        RecordError: the PNG is not a fingerprint, its text is damaged, or it was edited.
     """
-    text = read_png_text(path)
+    text, pixels = read_png(path)
     try:
         recipe = parse_recipe(loads(text["huref:recipe.json"]), str(path))
         raw = base64.b64decode(text["huref:latent"], validate=True)
@@ -228,4 +263,8 @@ def read_picture(path: Path) -> Record:
         raise RecordError(
             "the picture's latent or recipe is damaged", file=path, advice="make it again"
         )
-    return Record(model, revision or None, recipe, None, None, None, latent)
+    with locating(file=path):
+        seal = check_seal(text, pixels)
+        checked = check_pixels(pixels, latent, recipe, recipe_name, decoder)
+    seal = replace(seal, file=str(path), pixels_checked=checked)
+    return Record(model, revision or None, recipe, None, None, None, latent, seal=seal)

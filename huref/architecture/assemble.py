@@ -26,7 +26,10 @@ def as_linear(weight: Tensor, stored: str) -> Tensor:
 
 
 def assemble_attention(
-    attention: ResolvedAttention, tensors: Tensors, folding: Folding
+    attention: ResolvedAttention,
+    tensors: Tensors,
+    folding: Folding,
+    biases: Tensors | None = None,
 ) -> Attention | LatentAttention:
     """Attention of one block.
 
@@ -34,6 +37,7 @@ def assemble_attention(
         attention: the block's attention.
         tensors: by role, as stored.
         folding: the block's norms.
+        biases: by role, as stored.
     """
     if attention.latent is not None:
         return assemble_latent(attention, attention.latent, tensors, folding)
@@ -44,6 +48,9 @@ def assemble_attention(
         for role, matrix in (("q", q), ("k", k), ("v", v))
     }
     q_a = tensors["latent.q_a"].T if "latent.q_a" in tensors else None
+    added = {}
+    if not attention.beside_embedding:
+        added = _biases(attention, biases or {}, folding, q, k, v, o.shape[1])
     q = folding.reading("attention", q) if q_a is None else q
     k, v = folding.features("k", k), folding.features("v", v)
     if attention.beside_embedding:
@@ -62,7 +69,35 @@ def assemble_attention(
         v_norm=norms["v"],
         q_a=None if q_a is None else folding.reading("attention", q_a),
         q_a_norm=None if q_a is None else latent_norm("q_norm", tensors),
+        biases=added,
     )
+
+
+def _fitting(bias: Tensor | None, size: int) -> Tensor | None:
+    """A bias, or None if it is not a vector of that size."""
+    return bias if bias is not None and bias.shape == (size,) else None
+
+
+def _biases(
+    attention: ResolvedAttention,
+    stored: Tensors,
+    folding: Folding,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    width: int,
+) -> dict[str, Tensor]:
+    """The biases of q, k, v and o, from those stored and the matrices (in, out) as stored."""
+    own: dict[str, Tensor | None] = {role: stored.get(role) for role in ("q", "k", "v", "o")}
+    if "qkv" in stored:
+        row = stored["qkv"][None]
+        parts = split_heads(attention, row, attention.heads, attention.kv_heads)
+        own |= {role: part[0] for role, part in zip("qkv", parts, strict=True)}
+    for role, matrix in (("q", q), ("k", k), ("v", v)):
+        bias = _fitting(own[role], matrix.shape[1])
+        own[role] = folding.reading_bias("attention", matrix, bias)
+    own["o"] = folding.out_bias("attention", _fitting(own["o"], width))
+    return {role: bias for role, bias in own.items() if bias is not None}
 
 
 def _matrix(attention: ResolvedAttention, role: str, tensors: Tensors) -> Tensor:
@@ -124,7 +159,11 @@ def _feature_norm(
 
 
 def assemble_network(
-    network: ResolvedNetwork, tensors: Tensors, folding: Folding, half: str = "ffn"
+    network: ResolvedNetwork,
+    tensors: Tensors,
+    folding: Folding,
+    half: str = "ffn",
+    biases: Tensors | None = None,
 ) -> FeedForward:
     """One feed-forward network; a stack of them becomes one network with all their hidden units.
 
@@ -133,6 +172,7 @@ def assemble_network(
         tensors: by role, as stored.
         folding: the block's norms.
         half: "ffn", or "experts" or "shared" for the two kinds of network that a mixture sums.
+        biases: by role, as stored.
 
     Raises:
         CheckpointError: its matrices do not fit together.
@@ -156,10 +196,19 @@ def assemble_network(
             advice="config and weights do not belong together",
         )
     reads = "experts" if half == "experts" else "ffn"
+    own: dict[str, Tensor | None] = dict(biases or {})
+    if "gate_up" in own and own["gate_up"] is not None:
+        own["gate"], own["up"] = (part[0] for part in _split(network, own["gate_up"][None]))
+    added = {
+        "up": folding.reading_bias(reads, up, own.get("up")),
+        "gate": None if gate is None else folding.reading_bias(reads, gate, own.get("gate")),
+        "down": folding.out_bias(half, _fitting(own.get("down"), down.shape[1])),
+    }
     return FeedForward(
         up=folding.reading(reads, up),
         gate=None if gate is None else folding.reading(reads, gate),
         down=folding.writing(half, down),
+        biases={role: bias for role, bias in added.items() if bias is not None},
     )
 
 

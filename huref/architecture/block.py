@@ -1,13 +1,13 @@
 """The canonical block: one transformer layer in the same form for all families.
 
 Matrices are (in, out), as in x @ W, in float32. The gains of a block's norms are folded into the
-neighbouring matrices; biases and positions are left out. Norms of queries and keys and latent
-projections are applied to token-space features, as the module does (docs/maths.md, Canonical
-blocks).
+neighbouring matrices. Terms leave biases and positions out; the forward pass of a text uses them
+(`huref.invariants.forward`). Norms of queries and keys and latent projections are applied to
+token-space features, as the module does (docs/maths.md, Canonical blocks).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -48,6 +48,20 @@ class FeatureNorm:
 class SelfAttention(Protocol):
     """What the terms compute from attention, on token rows E (m, d)."""
 
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+
+    @property
+    def o(self) -> Tensor:
+        """(heads * v_head_dim, d)."""
+
+    def features(self, E: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (m, heads, n) and keys (m, heads or kv_heads, n)."""
+
+    def values(self, E: Tensor) -> Tensor:
+        """Values, (m, heads or kv_heads, v_head_dim)."""
+
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m)."""
 
@@ -61,7 +75,8 @@ class Attention:
 
     Shapes: q (d, heads * head_dim), k (d, kv_heads * head_dim), v (d, kv_heads * v_head_dim),
     o (heads * v_head_dim, d). Query head h uses key-value head h // (heads / kv_heads). Where
-    queries are read from a latent, q_a is (d, r) and q (r, heads * head_dim).
+    queries are read from a latent, q_a is (d, r) and q (r, heads * head_dim). `biases` has those
+    of "q", "k", "v" and "o" that the module adds, what its norms add included.
     """
 
     q: Tensor
@@ -75,6 +90,19 @@ class Attention:
     v_norm: FeatureNorm | None = None
     q_a: Tensor | None = None
     q_a_norm: FeatureNorm | None = None
+    biases: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def features(self, E: Tensor, biased: bool = False) -> tuple[Tensor, Tensor]:
+        """Queries (m, heads, n) and keys (m, kv_heads, n), with biases if asked for."""
+        rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_a_norm).flatten(1)
+        bias = self.biases if biased else {}
+        queries = _features(rows, self.q, self.heads, self.q_norm, bias.get("q"))
+        return queries, _features(E, self.k, self.kv_heads, self.k_norm, bias.get("k"))
+
+    def values(self, E: Tensor, biased: bool = False) -> Tensor:
+        """Values, (m, kv_heads, v_head_dim), with biases if asked for."""
+        bias = self.biases.get("v") if biased else None
+        return _features(E, self.v, self.kv_heads, self.v_norm, bias)
 
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m).
@@ -82,22 +110,23 @@ class Attention:
         Consecutive query heads share a key-value head, so the queries of a group are summed before
         the product. The result is the same in fewer operations.
         """
-        rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_a_norm).flatten(1)
-        queries = _features(rows, self.q, self.heads, self.q_norm)
-        keys = _features(E, self.k, self.kv_heads, self.k_norm)
+        queries, keys = self.features(E)
         grouped = queries.reshape(len(E), self.kv_heads, -1, queries.shape[2]).sum(dim=2)
         return grouped.flatten(1) @ keys.flatten(1).T
 
     def write(self, E: Tensor) -> Tensor:
         """The output of attention over a single token, (m, d)."""
-        values = _features(E, self.v, self.kv_heads, self.v_norm)
+        values = self.values(E)
         by_head = self.o.view(self.kv_heads, self.heads // self.kv_heads, -1, self.o.shape[1])
         return values.flatten(1) @ by_head.sum(dim=1).flatten(0, 1)
 
 
-def _features(E: Tensor, weight: Tensor, heads: int, norm: FeatureNorm | None) -> Tensor:
+def _features(
+    E: Tensor, weight: Tensor, heads: int, norm: FeatureNorm | None, bias: Tensor | None = None
+) -> Tensor:
     """Token rows (m, d) as features (m, heads, head_dim)."""
-    features = (E @ weight).reshape(len(E), heads, -1)
+    flat = E @ weight if bias is None else E @ weight + bias
+    features = flat.reshape(len(E), heads, -1)
     return features if norm is None else norm(features)
 
 
@@ -129,6 +158,20 @@ class LatentAttention:
     def _latent(self, E: Tensor) -> Tensor:
         return _features(E, self.kv_a, 1, self.kv_norm).flatten(1)
 
+    def features(self, E: Tensor, biased: bool = False) -> tuple[Tensor, Tensor]:
+        """Queries and keys, (m, heads, nope + rope) each."""
+        rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_norm).flatten(1)
+        if self.q_both and self.q_a is not None:
+            rows = torch.cat([rows, E @ self.q_a], dim=1)
+        queries = _features(rows, self.q_b, self.heads, None)
+        keys = (self._latent(E) @ self.k_b).reshape(len(E), self.heads, -1)
+        rotary = _features(E, self.k_rope, 1, self.k_rope_norm).expand(-1, self.heads, -1)
+        return queries, torch.cat([keys, rotary], dim=2)
+
+    def values(self, E: Tensor, biased: bool = False) -> Tensor:
+        """Values, (m, heads, v_head_dim)."""
+        return (self._latent(E) @ self.v_b).reshape(len(E), self.heads, -1)
+
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m)."""
         rows = E if self.q_a is None else _features(E, self.q_a, 1, self.q_norm).flatten(1)
@@ -148,11 +191,15 @@ class LatentAttention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """A feed-forward network: up (d, hidden), gate (d, hidden) or None, down (hidden, d)."""
+    """A feed-forward network: up (d, hidden), gate (d, hidden) or None, down (hidden, d).
+
+    `biases` has those of "up", "gate" and "down" that the module adds.
+    """
 
     up: Tensor
     gate: Tensor | None
     down: Tensor
+    biases: Mapping[str, Tensor] = field(default_factory=dict)
 
     def write(self, E: Tensor) -> Tensor:
         """The output when the activation is the identity, (m, d).

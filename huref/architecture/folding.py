@@ -18,6 +18,7 @@ class Folding:
         gains: as stored, by place; of several streams, (streams * d).
         last_weights: the last weight of each convolution's kernel, by place.
         enabled: false for the published recipe, which leaves norms and convolutions out.
+        betas: the norms' own biases, by place.
     """
 
     def __init__(
@@ -26,7 +27,9 @@ class Folding:
         gains: Mapping[str, Tensor],
         last_weights: Mapping[str, Tensor],
         enabled: bool = True,
+        betas: Mapping[str, Tensor] | None = None,
     ):
+        self._betas = betas or {}
         self._gains = {
             place: gain.reshape(norms.streams, -1).mean(dim=0) + norms.offset
             for place, gain in gains.items()
@@ -47,6 +50,26 @@ class Folding:
         gain = self._gains.get(half, self._gains.get("ffn") if half == "experts" else None)
         folded = weight if gain is None else gain[:, None] * weight
         return folded - folded.mean(dim=0, keepdim=True) if self._centred else folded
+
+    def reading_bias(self, half: str, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """A bias (out) with what the norm's own bias adds through a matrix (d, out) as stored."""
+        if bias is not None and len(bias) != weight.shape[1]:
+            bias = None
+        beta = self._betas.get(half)
+        if beta is None or not self._folds_reading or len(beta) != len(weight):
+            return bias
+        return beta @ weight if bias is None else beta @ weight + bias
+
+    def out_bias(self, half: str, bias: Tensor | None) -> Tensor | None:
+        """The bias (d) of a matrix that writes to the stream, before a norm of what is written."""
+        if bias is not None and self._centred and self._enabled:
+            return bias - bias.mean()
+        return bias
+
+    @property
+    def gains(self) -> Mapping[str, Tensor]:
+        """The gains by place, offsets added."""
+        return self._gains
 
     def features(self, role: str, weight: Tensor) -> Tensor:
         """A matrix (d, out) of keys "k" or values "v"."""

@@ -1,6 +1,6 @@
 """Reads a checkpoint's blocks in canonical form, through its layout."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -30,10 +30,13 @@ from huref.architecture.resolved import (
     ResolvedExperts,
     ResolvedNetwork,
 )
-from huref.architecture.weights import finite, read_roles, read_tensors
+from huref.architecture.stored_experts import as_stored
+from huref.architecture.weights import finite, read_biases, read_roles, read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.checkpoint import Checkpoint
 
+# Names of learned embeddings of positions.
+POSITIONS = ("wpe.weight", "embed_positions.weight", "positions_embed.weight")
 MISMATCH = "config and weights do not belong together"
 
 
@@ -65,6 +68,15 @@ class ModelReader:
                 advice=f"{MISMATCH}, or the model needs a layout of its own",
             )
         self.prefix = prefix
+        if self.layout.experts is not None:
+            embedding = self._find_outside_blocks(self.layout.embedding.weight)
+            self.layout = as_stored(
+                self.layout,
+                prefix,
+                self._names,
+                lambda name: tuple(checkpoint.entry(name).shape),
+                checkpoint.entry(embedding).shape[-1],
+            )
         self._blocks: dict[int, ResolvedBlock] = {}
 
     @cached_property
@@ -169,6 +181,46 @@ class ModelReader:
         """
         return Block(index, self.read_attention(index), self.read_ffn(index))
 
+    def gains(self, index: int, half: str) -> Mapping[str, Tensor]:
+        """The gains of the norms of a block's half, "attention" or "ffn", by place."""
+        with locating(model=self.checkpoint.model):
+            block = self.resolve(index) if half == "attention" else self._network_of(index)[0]
+            return self._folding(block).gains
+
+    def read_router(self, index: int) -> Tensor | None:
+        """The router of a block's mixture, (d, experts), with the norm's gain folded in, or None.
+
+        It is the block's only matrix with one row per expert that is no part of an expert.
+        """
+        with locating(model=self.checkpoint.model):
+            block, experts = self._network_of(index)
+            if not isinstance(experts, ResolvedExperts):
+                return None
+            own = {name for stored in block.tensors.values() for name in stored.names}
+            for name in sorted(n for n in self._names if n.startswith(block.start)):
+                if name in own or not name.endswith("weight"):
+                    continue
+                shape = self.checkpoint.entry(name).shape
+                gain = block.norms.tensors.get("ffn")
+                if len(shape) != 2 or shape[0] != experts.count:
+                    continue
+                if gain is None or gain.shape == (shape[1],):
+                    router = read_tensors(self.checkpoint, {"router": name})["router"]
+                    return self._folding(block).reading("ffn", router.T)
+        return None
+
+    def read_positions(self, count: int) -> Tensor | None:
+        """Learned embeddings of the first positions, (count, d), or None where there are none."""
+        prefixed = (n for n in self._names if n.startswith(self.prefix) and "layers." not in n)
+        names = [n for n in prefixed if n.removeprefix(self.prefix) in POSITIONS]
+        if not names:
+            return None
+        first = 2 if self.config.get("model_type") in ("opt", "biogpt") else 0  # padding's rows
+        rows = self.checkpoint.read_rows(names[0], range(first, first + count))
+        positions = finite(self.checkpoint, names[0], rows)
+        centred = self.fold and self.layout.norms.kind == "layernorm"
+        return positions - positions.mean(dim=1, keepdim=True) if centred else positions
+
     def read_attention(self, index: int) -> Attention | LatentAttention:
         """The attention of one block, without reading its feed-forward network.
 
@@ -232,14 +284,17 @@ class ModelReader:
     def _read_attention(self, index: int) -> Attention | LatentAttention:
         block, attention = self._attention_of(index)
         tensors = read_roles(self.checkpoint, attention.tensors)
-        return assemble_attention(attention, tensors, self._folding(block))
+        biases = read_biases(self.checkpoint, attention.tensors)
+        return assemble_attention(attention, tensors, self._folding(block), biases)
 
     def _read_network(self, index: int) -> FeedForward | Mixture:
         block, network = self._network_of(index)
         folding = self._folding(block)
         if isinstance(network, ResolvedExperts):
             return self._read_mixture(network, folding)
-        dense = assemble_network(network, read_roles(self.checkpoint, network.tensors), folding)
+        tensors = read_roles(self.checkpoint, network.tensors)
+        biases = read_biases(self.checkpoint, network.tensors)
+        dense = assemble_network(network, tensors, folding, biases=biases)
         if block.out is not None:
             out = read_tensors(self.checkpoint, {"out": block.out.name})["out"]
             dense = replace(dense, down=dense.down @ out.T)
@@ -262,4 +317,5 @@ class ModelReader:
         kernels = read_roles(self.checkpoint, block.convolutions)
         last_weights = {place: kernel.flatten(1)[:, -1] for place, kernel in kernels.items()}
         gains = read_roles(self.checkpoint, block.norms.tensors)
-        return Folding(block.norms, gains, last_weights, self.fold)
+        betas = read_biases(self.checkpoint, block.norms.tensors)
+        return Folding(block.norms, gains, last_weights, self.fold, betas)

@@ -62,3 +62,16 @@ def read_roles(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
         else:
             tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
     return tensors
+
+
+def read_biases(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
+    """The biases (out) beside the matrices or gains of some roles, float32, where there are any.
+
+    A bias has the name of its weight with `.bias` in place of `.weight`.
+    """
+    names = {
+        role: stored.name.removesuffix("weight") + "bias"
+        for role, stored in roles.items()
+        if len(stored.names) == 1 and stored.name.endswith(".weight")
+    }
+    return read_tensors(checkpoint, {r: n for r, n in names.items() if n in checkpoint.names})

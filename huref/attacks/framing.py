@@ -95,9 +95,9 @@ def _join(block: EditableBlock, theirs: EditableBlock, scale: float, share: floa
     """
     for role in (*READERS["attention"], *READERS["ffn"]):
         if role in block.weights:
-            block.weights[role] = torch.block_diag(block.weights[role], theirs.weights[role])
+            block.weights[role] = _block_diagonal(block.weights[role], theirs.weights[role])
     for role in WRITERS:
-        block.weights[role] = torch.block_diag(block.weights[role], theirs.weights[role] * share)
+        block.weights[role] = _block_diagonal(block.weights[role], theirs.weights[role] * share)
     for place in ("attention", "ffn"):
         gains = (block.gains[place] * scale, theirs.gains[place] * scale / FIFTH)
         block.gains[place] = torch.cat(gains)
@@ -125,3 +125,11 @@ def _require_same(model: Editable, other: Editable, what: str, mine: Any, theirs
             f"its {what} differ from those of {model.model}", model=other.model,
             advice="choose another model with --other",
         )  # fmt: skip
+
+
+def _block_diagonal(first: Tensor, second: Tensor) -> Tensor:
+    """Two matrices in the corners of one, zeros elsewhere."""
+    (a, b), (c, d) = first.shape, second.shape
+    joined = first.new_zeros(a + c, b + d)
+    joined[:a, :b], joined[a:, b:] = first, second
+    return joined

@@ -30,7 +30,7 @@ def _noise(like: Tensor, generator: Generator, *shape: int) -> Tensor:
 
 def _columns(block: EditableBlock) -> dict[str, Tensor]:
     """What a network's units read: gate and up, each with its bias as a last row."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for role in ("gate", "up"):
         if role in block.weights:
             bias = block.biases.get(role)

@@ -16,6 +16,7 @@ MISMATCH = 3  # exit code
     multiple=True,
     help="Compare with this model instead of the declared bases; may be repeated.",
 )
+@click.option("--suggest", is_flag=True, help="Print the card's lines that the weights support.")
 @no_cache_option
 @json_option
 @recipe_option
@@ -24,6 +25,7 @@ def check(
     context: click.Context,
     model: str,
     bases: tuple[str, ...],
+    suggest: bool,
     no_cache: bool,
     as_json: bool,
     recipe: str,
@@ -37,10 +39,18 @@ def check(
     from huref.api.check import check as measure
 
     result = measure(model, bases, recipe=recipe, cache=not no_cache)
+    suggestion = None
+    if suggest:
+        from huref.api.check import suggest as suggest_card
+
+        suggestion = suggest_card(result, recipe=recipe, cache=not no_cache)
     if as_json:
-        print_json(result.to_json())
+        added = {"suggested": suggestion.to_json()} if suggestion else {}
+        print_json(result.to_json() | added)
     else:
         echo(result)
+        if suggestion:
+            echo(f"\n{suggestion}")
     if result.answer == "contradicted":
         context.exit(MISMATCH)
     if result.answer == "unreachable":

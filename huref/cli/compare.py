@@ -13,6 +13,7 @@ from huref.cli.options import (
     read_names,
     recipe_option,
     require_kind,
+    say_seals,
     terminal_width,
 )
 from huref.errors import one_line
@@ -32,6 +33,7 @@ REPORTS = (".html", ".png")
 )
 @no_cache_option
 @click.option("-o", "--out", type=as_file, help="Also write a report (.html) or picture (.png).")
+@click.option("--paths", is_flag=True, help="Show local paths in the report, not only last parts.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "csv", is_flag=True, help="Print CSV.")
 @click.option("--md", "md", is_flag=True, help="Print a Markdown table.")
@@ -42,6 +44,7 @@ def compare(
     depth: Literal["recipe", "full"],
     no_cache: bool,
     out: Path | None,
+    paths: bool,
     as_json: bool,
     csv: bool,
     md: bool,
@@ -64,10 +67,12 @@ def compare(
     from huref.cli.tables import FORMATS, as_text
 
     table = measure(names, recipe=recipe, depth=depth, cache=not no_cache, skip_failed=True)
+    say_seals(table.records)
     if out is not None:
+        from huref.api.public import public_table
         from huref.report.files import write_comparison
 
-        write_comparison(table, out, recipe=recipe)
+        write_comparison(table if paths else public_table(table), out, recipe=recipe)
         echo(f"wrote {out}", err=True)
     echo(FORMATS[forms[0]](table) if forms else as_text(table, terminal_width()))
     for failure in table.failed:

@@ -1,10 +1,21 @@
 """`huref fingerprint`: one model's picture."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
-from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    echo,
+    json_option,
+    key_option,
+    print_json,
+    recipe_option,
+    require_kind,
+)
+from huref.errors import one_line
 from huref.escape import terminal
 from huref.files import as_path, require_folder
 
@@ -19,6 +30,7 @@ from huref.files import as_path, require_folder
 @click.option(
     "--caption", is_flag=True, help="Write name, four-word code and colours below the dog."
 )
+@key_option
 @json_option
 def fingerprint(
     model: str,
@@ -28,6 +40,7 @@ def fingerprint(
     record: Path | None,
     base: str | None,
     caption: bool,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Draw the picture of a model: models of one lineage get the same dog."""
@@ -37,7 +50,14 @@ def fingerprint(
     from huref.api.fingerprint import fingerprint as make
 
     result = make(
-        model, out, recipe=recipe, decoder=decoder, record=record, base=base, caption=caption
+        model,
+        out,
+        recipe=recipe,
+        decoder=decoder,
+        record=record,
+        base=base,
+        caption=caption,
+        key=key,
     )
     if as_json:
         print_json(result.to_json())
@@ -49,12 +69,25 @@ def fingerprint(
         echo(f"record   {record}  (private: it leaks weights)")
     if result.record.revision:
         echo(f"commit   {terminal(result.record.revision)}")
+    if result.record.files is not None:
+        echo(f"files    {terminal(describe_files(result.record.files))}")
     echo(f"recipe   {terminal(result.record.recipe.name)} {result.record.recipe.digest}")
     share = costs.bytes_read / max(costs.bytes_total, 1)
     part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
     echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
 
 
+def describe_files(files: dict[str, Any]) -> str:
+    """What was read, in a line."""
+    names, count = files["names"], files["count"]
+    shown = ", ".join(names) if count <= 2 else f"{names[0]} and {count - 1} more"
+    kind = ", ".join(filter(None, (files["format"], files["quantisation"])))
+    base = files["base"]
+    on = f" on {base['model']}: {describe_files(base)}" if base is not None else ""
+    return one_line(f"{shown} ({kind}){on}")
+
+
 def _default_picture(model: str) -> Path:
     name = as_path(model.partition("@")[0]).resolve().name
+    name = re.sub(r"[^\w.-]+", "-", name)
     return Path(f"{name.removesuffix('.safetensors') or 'fingerprint'}.dog.png")

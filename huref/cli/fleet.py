@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from huref.cli.options import as_file, echo, json_option, print_json, recipe_option
+from huref.cli.options import (
+    as_file,
+    echo,
+    json_option,
+    key_option,
+    print_json,
+    recipe_option,
+)
 from huref.errors import FleetError
 from huref.files import as_path, require_folder
 
@@ -45,7 +52,8 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 @click.option("--picture", type=as_file, help="Also draw the models' dogs on one sheet (PNG).")
 @click.option("--refresh", is_flag=True, help="Ask for new commits of models that are there.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed for good, too.")
-@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: login name]")
+@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: nobody]")
+@key_option
 @json_option
 def fleet(
     models: tuple[str, ...],
@@ -59,6 +67,7 @@ def fleet(
     refresh: bool,
     retry_failed: bool,
     measured_by: str | None,
+    key: Path | None,
     as_json: bool,
 ) -> None:
     """Measure lists of models, or the Hub's, into a registry.
@@ -68,6 +77,11 @@ def fleet(
     measured.
     """
     require_folder(journal, picture)
+    signer = None
+    if key is not None:
+        from huref.evidence.keys import load_signer
+
+        signer = load_signer(key)
     listed = _list_models(models, filters)
     store = _open(out, recipe)
     from huref.registry.fleet.report import draw_fleet
@@ -87,6 +101,7 @@ def fleet(
             refresh=refresh,
             retry_failed=retry_failed,
             measured_by=measured_by,
+            signer=signer,
         )
     except KeyboardInterrupt:
         echo(

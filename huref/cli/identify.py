@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from huref.cli.options import as_file, echo, json_option, print_json, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    echo,
+    json_option,
+    print_json,
+    recipe_option,
+    require_kind,
+    say_seals,
+)
 from huref.errors import RegistryError
 from huref.escape import terminal
 
@@ -49,6 +57,7 @@ def identify(
         )
     require_kind(out, (".png",))
     found = find(model, open_store(uri or default_uri()), recipe=recipe, read=read, every=every)
+    say_seals([found.record])
     if out is not None:
         from huref.decoder.picture import write_png
 
@@ -63,6 +72,7 @@ def identify(
 def as_text(found: "Identification") -> str:
     """The answer in a sentence, the chance that it is a stranger's, and the nearest bases."""
     from huref.cli.tables import align
+    from huref.registry.signing import signer_id
 
     lines = [terminal(f"{found.record.model}: {found.sentence}")]
     chosen = found.chosen
@@ -73,13 +83,19 @@ def as_text(found: "Identification") -> str:
             f"a stranger scores as high against {found.of} bases with probability {chance}",
             "",
         ]
-        rows = [["nearest", "sketch", "ICS", "cos z", "log10 p", "verdict"]]
+        rows = [
+            ["nearest", "sketch", "ICS", "cos z", "log10 p", "verdict", "measured", "signed by"]
+        ]
         for candidate in found.candidates:
             figures = (candidate.match.ics, candidate.similarity.ics, candidate.match.latent_cosine)
             shown = ["-" if figure is None else f"{figure + 0:.3f}" for figure in figures]
             log10_p = candidate.evidence.log10_p
             shown.append("-" if log10_p is None else f"{log10_p:.1f}")
-            rows.append([candidate.model, *shown, candidate.evidence.verdict or "stranger"])
+            entry = candidate.match.entry
+            signed = (entry.measured_at, (signer_id(entry) or "unsigned")[:16])
+            rows.append(
+                [candidate.model, *shown, candidate.evidence.verdict or "stranger", *signed]
+            )
         lines += align(rows, left=1)
     return "\n".join(lines)
 

@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 import click
 
 from huref.cli.attack import attack
+from huref.cli.attest import attest
+from huref.cli.bench import bench
+from huref.cli.bom import bom
 from huref.cli.cache import cache
 from huref.cli.check import check
 from huref.cli.compare import compare
@@ -25,6 +28,7 @@ from huref.cli.probe import probe
 from huref.cli.registry import registry
 from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
+from huref.cli.verify import verify
 from huref.errors import HurefError, one_line
 from huref.version import __version__
 
@@ -67,13 +71,14 @@ def _leave(number: int, _: object) -> NoReturn:
 def main() -> None:
     """Which base model does this language model descend from?
 
-    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, or
-    org/name/file for one file), a LoRA adapter, a saved record or a fingerprint PNG, in any mix.
+    A MODEL is a folder, a file of weights, a Hub id (org/name, optional @revision, org/name/file
+    for one file or org/name:Q4_K_M for one quantisation), an address of the Hub, ollama:NAME, a
+    LoRA adapter, a saved record or a fingerprint PNG, in any mix.
     """
 
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, cache,
+    train_encoder, layouts, cache, bench, attest, verify, bom,
 ):  # fmt: skip
     main.add_command(command)

@@ -2,21 +2,31 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from huref import escape
+from huref.errors import one_line
 from huref.files import require_folder
 from huref.version import SCHEMA, __version__
+
+if TYPE_CHECKING:
+    from huref.invariants.record import Record
 
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+key_option = click.option(
+    "--key",
+    type=as_file,
+    metavar="KEY.pem",
+    help="Sign with this private key, Ed25519 or ECDSA P-256 (needs huref[evidence]).",
+)
 no_cache_option = click.option(
     "--no-cache", is_flag=True, help="Read the weights again; keep no records."
 )
@@ -34,6 +44,13 @@ def require_kind(path: Path | None, kinds: tuple[str, ...]) -> None:
     if path.suffix.lower() not in kinds:
         raise click.UsageError(f"{path}: give a name that ends in {', '.join(kinds)}")
     require_folder(path)
+
+
+def say_seals(records: "Iterable[Record]") -> None:
+    """Say on stderr of each picture who signed it."""
+    for record in records:
+        if record.seal is not None:
+            echo(f"{one_line(record.seal.file)}: {record.seal}", err=True)
 
 
 def read_names(names: Sequence[str]) -> list[str]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import echo, json_option, print_json, recipe_option
+from huref.cli.options import echo, json_option, key_option, print_json, recipe_option
 from huref.errors import RecipeError, RegistryError, one_line
 from huref.escape import terminal
+
+LISTED = ("model", "revision", "base", "measured_at", "measured_by")  # of an entry, as JSON
 
 
 @click.group()
@@ -23,14 +25,15 @@ def registry() -> None:
 
 @registry.command()
 @click.argument("uri")
+@click.option("--require", type=click.Choice(["signed"]), help="Take signed entries alone.")
 @recipe_option
 @json_option
-def init(uri: str, recipe: str, as_json: bool) -> None:
+def init(uri: str, require: str | None, recipe: str, as_json: bool) -> None:
     """Create an empty registry at URI."""
     from huref.recipe import load_recipe
     from huref.registry.stores import create_store
 
-    store = create_store(uri, load_recipe(recipe)[0])
+    store = create_store(uri, load_recipe(recipe)[0], require or "")
     if as_json:
         print_json({"uri": store.uri, "recipe": store.recipe.digest})
     else:
@@ -41,7 +44,8 @@ def init(uri: str, recipe: str, as_json: bool) -> None:
 @click.argument("uri")
 @click.argument("models", nargs=-1, required=True)
 @click.option("--base", metavar="MODEL", help="Their base.  [default: what the card declares]")
-@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: login name]")
+@click.option("--by", "measured_by", metavar="NAME", help="Who measures.  [default: nobody]")
+@key_option
 @recipe_option
 @json_option
 def add(
@@ -49,6 +53,7 @@ def add(
     models: tuple[str, ...],
     base: str | None,
     measured_by: str | None,
+    key: Path | None,
     recipe: str,
     as_json: bool,
 ) -> None:
@@ -58,10 +63,12 @@ def add(
     A picture has no sketch and is refused. Models that the registry holds at the same commit are
     left as they are. Exits with 1 when one of them failed; the others are added all the same.
     """
+    from huref.evidence.keys import load_signer
     from huref.registry.fleet.additions import add_models
     from huref.registry.stores import open_store
 
-    done = add_models(open_store(uri), models, recipe, base, measured_by)
+    signer = load_signer(key) if key is not None else None
+    done = add_models(open_store(uri), models, recipe, base, measured_by, signer)
     if as_json:
         print_json(dataclasses.asdict(done))
     else:
@@ -81,21 +88,32 @@ def add(
 def list_entries(uri: str, as_json: bool) -> None:
     """List the models of the registry at URI."""
     from huref.cli.tables import align, counted
+    from huref.registry.signing import signer_of
     from huref.registry.stores import open_store
 
     store = open_store(uri)
     labels = sorted(store.labels(), key=lambda label: (label.model, label.revision or ""))
     if as_json:
-        entries = [dataclasses.asdict(label) for label in labels]
+        entries = [
+            {name: getattr(label, name) for name in LISTED} | {"signer": signer_of(label.signer)}
+            for label in labels
+        ]
         print_json({"uri": store.uri, "recipe": store.recipe.digest, "models": entries})
         return
-    rows = [["model", "commit", "base", "measured", "by"]]
+    rows = [["model", "commit", "base", "measured", "by", "signed by"]]
     for label in labels:
         commit = (label.revision or "-")[:12]
         rows.append(
-            [label.model, commit, label.base or "-", label.measured_at, label.measured_by or "-"]
+            [
+                label.model,
+                commit,
+                label.base or "-",
+                label.measured_at,
+                label.measured_by or "-",
+                (signer_of(label.signer) or "-")[:16],
+            ]
         )
-    echo("\n".join(align(rows, left=5)))
+    echo("\n".join(align(rows, left=6)))
     models = counted(len(labels), "model")
     echo(f"{models}, recipe {terminal(store.recipe.name)} {store.recipe.digest}", err=True)
 
@@ -106,13 +124,14 @@ def list_entries(uri: str, as_json: bool) -> None:
 @json_option
 def remove(uri: str, models: tuple[str, ...], as_json: bool) -> None:
     """Remove MODELS (a name, or name@commit) from the registry at URI."""
+    from huref.api.public import public_path
     from huref.registry.stores import open_store
 
     store = open_store(uri)
     gone = {}
     for model in models:
         # A local model's own name may hold an @.
-        gone[model] = store.remove(model)
+        gone[model] = store.remove(model) or store.remove(public_path(model))
         name, at, revision = model.rpartition("@")
         if not gone[model] and at:
             gone[model] = store.remove(name, revision)

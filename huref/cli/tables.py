@@ -8,7 +8,7 @@ from itertools import combinations
 
 from huref import escape
 from huref.cli import options
-from huref.lineage.calibration import load_calibration
+from huref.lineage.calibration import is_calibrated, load_calibration
 from huref.lineage.table import LineageTable, Pair
 
 COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "older")
@@ -112,7 +112,7 @@ def as_text(table: LineageTable, width: int | None = None) -> str:
     lines += _wrapped(_mixtures(table), width)
     if any(pair.evidence.test == "agreement" for pair in table.pairs):
         lines += ["", "* calibrated on independently trained models; the other p-values are exact"]
-    if calibration := load_calibration():
+    if (calibration := load_calibration()) and is_calibrated(table):
         lines += ["", *_wrapped([str(calibration)], width)]
     return "\n".join(lines)
 
@@ -197,7 +197,7 @@ def _summary(table: LineageTable) -> Iterator[str]:
     others: dict[str, list[str]] = {}
     for (i, j), pair in named:
         verdict = pair.evidence.verdict
-        if verdict in ("shared initialisation", "inconclusive"):
+        if verdict in ("contains parts", "shared initialisation", "inconclusive"):
             others.setdefault(verdict, []).append(f"{labels[i]} / {labels[j]}")
         elif verdict is None:
             others.setdefault(escape.terminal(pair.why), []).append(f"{labels[i]} / {labels[j]}")

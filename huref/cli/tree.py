@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, echo, no_cache_option, recipe_option, require_kind
+from huref.cli.options import (
+    as_file,
+    echo,
+    no_cache_option,
+    recipe_option,
+    require_kind,
+    say_seals,
+)
 
 TREES = (".png", ".svg", ".nwk", ".json")
 
@@ -14,9 +21,10 @@ TREES = (".png", ".svg", ".nwk", ".json")
 @click.option(
     "-o", "--out", type=as_file, required=True, help="A file: .png, .svg, .nwk (Newick) or .json."
 )
+@click.option("--paths", is_flag=True, help="Show local paths, not only their last parts.")
 @no_cache_option
 @recipe_option
-def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> None:
+def tree(models: tuple[str, ...], out: Path, paths: bool, no_cache: bool, recipe: str) -> None:
     """Draw the lineage tree of two or more MODELS.
 
     Each leaf shows a model's dog; unrelated models are in separate trees. Branch lengths are -ln
@@ -26,9 +34,12 @@ def tree(models: tuple[str, ...], out: Path, no_cache: bool, recipe: str) -> Non
         raise click.UsageError("give at least two models to compare")
     require_kind(out, TREES)
     from huref.api.compare import compare
+    from huref.api.public import public_table
     from huref.lineage.build_forest import build_forest
     from huref.report.files import write_forest
 
     table = compare(models, recipe=recipe, cache=not no_cache)
+    say_seals(table.records)
+    table = table if paths else public_table(table)
     write_forest(build_forest(table), out, recipe=recipe)
     echo(f"wrote {out}", err=True)

@@ -2,20 +2,22 @@
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
-from huref.errors import RecordError, one_line
+from huref.errors import EditedError, RecordError, one_line
 from huref.files import replacing
 
 Picture = NDArray[np.uint8]
 
 LARGEST_FILE = 64 << 20  # bytes
 LARGEST_SIDE = 8192  # pixels
+OURS = "huref:"  # how the keys of huref's texts begin
 LARGEST_TEXT = 1 << 20  # bytes of one text chunk; also Pillow's own limit
 
 PAPER = (250, 249, 246)
@@ -52,6 +54,31 @@ def read_png_text(path: Path) -> dict[str, str]:
     Raises:
         RecordError: there is no such file, or it is not a PNG, damaged or too large.
     """
+    with _opened(path) as image:
+        return {key: str(value) for key, value in image.text.items()}
+
+
+def read_png(path: Path) -> tuple[dict[str, str], Picture]:
+    """The text chunks and the pixels (h, w, 3) uint8 of a PNG.
+
+    Raises:
+        RecordError: as `read_png_text`; or the PNG is not opaque RGB, is animated, or has a text
+            of huref twice, so that another reader could see something else.
+    """
+    with _opened(path) as image:
+        if image.mode != "RGB" or image.is_animated or "transparency" in image.info:
+            raise EditedError("the picture was edited: not plain RGB", file=path)
+        text = {key: str(value) for key, value in image.text.items()}
+        pixels = np.array(image)
+    keys = [key for key in _text_keys(path.read_bytes()) if key.startswith(OURS)]
+    if len(set(keys)) < len(keys):
+        raise EditedError("the picture was edited: it has one of huref's texts twice", file=path)
+    return text, pixels
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[PngImagePlugin.PngImageFile]:
+    """A PNG whose pixels and text have been read, with Pillow's errors in words."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise RecordError("it is too large for a fingerprint picture", file=path)
@@ -64,7 +91,8 @@ def read_png_text(path: Path) -> dict[str, str]:
                     file=path,
                 )
             assert isinstance(image, PngImagePlugin.PngImageFile)
-            return {key: str(value) for key, value in image.text.items()}
+            _ = image.text
+            yield image
     except UnidentifiedImageError as error:
         raise RecordError("not a PNG picture", file=path) from error
     except (
@@ -76,6 +104,18 @@ def read_png_text(path: Path) -> dict[str, str]:
         Image.DecompressionBombWarning,
     ) as error:
         raise RecordError(f"it cannot be read as a picture ({error})", file=path) from error
+
+
+def _text_keys(data: bytes) -> Iterator[str]:
+    """The keyword of every text chunk of a PNG that Pillow has read whole."""
+    place = 8  # after the signature
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword = data[place + 8 : place + 8 + length].partition(b"\0")[0]
+            yield keyword.decode("latin-1")
+        place += 12 + length
 
 
 def enlarge(image: Picture, side: int) -> Picture:

@@ -12,7 +12,7 @@ Anchors.
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -94,3 +94,34 @@ def choose_anchors(vocabulary: Iterable[Token], m: int, rule: str = "latin") -> 
     return Anchors(
         tokens=tuple(text for text, _ in chosen), ids=tuple(number for _, number in chosen)
     )
+
+
+def choose_emitted(
+    vocabulary: Iterable[Token], m: int, rule: str, emits: Callable[[Token], bool]
+) -> tuple[Anchors | None, float]:
+    """Like `choose_anchors`, among the tokens whose string the tokenizer encodes to their id.
+
+    Returns:
+        The anchors, or None where more than half of the buckets stay empty; and the share of the
+        tried tokens that the tokenizer does not emit.
+    """
+    buckets: dict[int, list[tuple[int, bytes, int, Token]]] = {}
+    for token in vocabulary:
+        if token.kind == "normal" and is_eligible(token.text, rule):
+            digest = hashlib.sha256(_SALT + token.text).digest()
+            bucket = int.from_bytes(digest[:8], "big") % m
+            candidate = (len(token.text), digest[8:], token.id, token)
+            buckets.setdefault(bucket, []).append(candidate)
+    tried = 0
+    chosen: dict[int, Token] = {}
+    for bucket, candidates in buckets.items():
+        for *_, token in sorted(candidates, key=lambda candidate: candidate[:3]):
+            tried += 1
+            if emits(token):
+                chosen[bucket] = token
+                break
+    share = 1 - len(chosen) / max(tried, 1)
+    if len(chosen) < MIN_FILLED * m:
+        return None, share
+    rows = [(chosen[b].text, chosen[b].id) if b in chosen else (b"", -1) for b in range(m)]
+    return Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows)), share

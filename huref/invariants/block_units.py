@@ -40,7 +40,9 @@ class NetworkUnits:
     vectors: UnitVectors | None
 
 
-def measure_network(network: FeedForward, expert: int, S: Tensor, every_unit: bool) -> NetworkUnits:
+def measure_network(
+    network: FeedForward, expert: int, S: Tensor, every_unit: bool, shares: Tensor | None = None
+) -> NetworkUnits:
     """Measure one network.
 
     Args:
@@ -48,8 +50,9 @@ def measure_network(network: FeedForward, expert: int, S: Tensor, every_unit: bo
         expert: number of the expert, or EVERY_TOKEN.
         S: sketch rows (PROJECTIONS, d).
         every_unit: whether every unit gets a barcode, or only `sampled_units`.
+        shares: share of each unit in what the network writes, if it was run.
     """
-    features = network_features(network, S, expert)
+    features = network_features(network, S, expert, shares)
     has_barcode = expert < EXPERTS_KEPT
     vectors = UnitVectors(network, expert, every_unit) if has_barcode else None
     return NetworkUnits(features, vectors)

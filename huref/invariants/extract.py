@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from huref.architecture.block import Block
 from huref.architecture.reader import ModelReader
 from huref.errors import AnchorError, WeightsError, locating
 from huref.invariants.anchors import Anchors, choose_anchors
-from huref.invariants.barcodes import Barcodes
 from huref.invariants.block_units import (
     BlockUnits,
     join_blocks,
@@ -20,40 +18,20 @@ from huref.invariants.block_units import (
     measure_networks,
     term_and_networks,
 )
+from huref.invariants.extracted import Depth, Extract
+from huref.invariants.function_reading import FunctionReading
+from huref.invariants.function_terms import FUNCTION
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
-from huref.invariants.relations import Relations
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
 from huref.invariants.traits import Traits, count_levels
-from huref.invariants.unit_features import UnitFeatures, sketch_rows
+from huref.invariants.unit_features import sketch_rows
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
+__all__ = ["Depth", "Extract", "extract_terms", "writes"]
+
 NOOP = 1e-4  # a block that writes less than this share of the residual stream is a no-op
 NOOP_ROWS = 32  # number of anchors on which that share is measured
-Depth = Literal["terms", "recipe", "full"]
-
-
-@dataclass(frozen=True)
-class Extract:
-    """Everything that was measured of a checkpoint's weights.
-
-    Attributes:
-        terms: (layers, 3, m, m) float32.
-        anchors: the anchors that were used.
-        layers: indices of the blocks that the terms are of.
-        recipe: the recipe that was used, which differs from the given one if the model required it.
-        units, barcodes, relations: None with the depth "terms" and for the published recipe.
-        traits: None for the published recipe.
-    """
-
-    terms: Tensor
-    anchors: Anchors
-    layers: tuple[int, ...]
-    recipe: Recipe
-    units: UnitFeatures | None = None
-    barcodes: Barcodes | None = None
-    traits: Traits | None = None
-    relations: Relations | None = None
 
 
 def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe") -> Extract:
@@ -76,6 +54,8 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
     with locating(model=checkpoint.model):
         if recipe.terms == PUBLISHED:
             return _extract_as_published(checkpoint, recipe)
+        if recipe.terms == FUNCTION:
+            return FunctionReading(checkpoint, recipe, depth).extract()
         return _extract(checkpoint, recipe, depth)
 
 

@@ -104,8 +104,12 @@ def _signs(token: bytes) -> np.ndarray:
 
 def sketch_rows(anchors: Anchors, E: Tensor) -> Tensor:
     """S = P^T E, (PROJECTIONS, d) float32, of whitened anchor embeddings E (m, d)."""
-    signs = torch.from_numpy(np.stack([_signs(token) for token in anchors.tokens]))
-    return signs.T @ E
+    return token_signs(anchors).T @ E
+
+
+def token_signs(anchors: Anchors) -> Tensor:
+    """P, (m, PROJECTIONS) float32: a row of signs for each anchor's string."""
+    return torch.from_numpy(np.stack([_signs(token) for token in anchors.tokens]))
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,12 @@ class NetworkFeatures:
     expert: int
     features: Tensor  # (units, 3, PROJECTIONS) float16
     scales: Tensor  # (3,) float32
+    shares: Tensor | None = None  # (units,), see `huref.invariants.forward.UnitUse`
 
 
-def network_features(network: FeedForward, S: Tensor, expert: int) -> NetworkFeatures:
+def network_features(
+    network: FeedForward, S: Tensor, expert: int, shares: Tensor | None = None
+) -> NetworkFeatures:
     """The features of one network's units, from sketch rows S (PROJECTIONS, d)."""
     up, down = (S @ network.up).T, network.down @ S.T
     gate = torch.zeros_like(up) if network.gate is None else (S @ network.gate).T
@@ -125,7 +132,7 @@ def network_features(network: FeedForward, S: Tensor, expert: int) -> NetworkFea
     scales = raw.square().mean(dim=(0, 2)).sqrt()
     if scales[UP] * scales[DOWN] < SILENT:
         scales, raw = torch.zeros_like(scales), torch.zeros_like(raw)
-    return NetworkFeatures(expert, (raw / scales.clamp(min=1e-30)[:, None]).half(), scales)
+    return NetworkFeatures(expert, (raw / scales.clamp(min=1e-30)[:, None]).half(), scales, shares)
 
 
 def join_features(networks: Sequence[tuple[int, NetworkFeatures]]) -> UnitFeatures:

@@ -7,11 +7,15 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from scipy.special import betaincinv
 
 from huref.assets import locate
 from huref.errors import CheckpointDigestError
+
+if TYPE_CHECKING:
+    from huref.lineage.table import LineageTable
 
 FILE = "configs/lineage.json"
 TAIL = 0.025  # probability outside a 95 % interval, on either side
@@ -34,8 +38,18 @@ class Calibration:
         low, high = self.interval
         return (
             f"false positives: {self.called_related} of {self.independent_pairs} independent "
-            f"pairs (exact 95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command})"
+            f"pairs (exact 95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command}); "
+            "measured on models that nobody had prepared to hide or to frame another"
         )
+
+
+def is_calibrated(table: "LineageTable") -> bool:
+    """Whether a table holds verdicts of the kind whose errors were measured.
+
+    That is "unrelated", "descends" and "shared initialisation" from a test of hidden units.
+    """
+    measured = ("unrelated", "descends", "shared initialisation")
+    return any(p.evidence.test and p.evidence.verdict in measured for p in table.pairs)
 
 
 def exact_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from huref.lineage.evidence import Direction, Evidence, Mixing
 from huref.lineage.mixing import find_mixings
 from huref.lineage.pair_evidence import find_evidence
 from huref.lineage.screening import screen_pairs
+from huref.lineage.signs import signs_of, with_signs
 from huref.lineage.similarity import Similarity, compare_all
 from huref.lineage.verdict import DESCENT_ICS
 
@@ -124,9 +125,16 @@ class LineageTable:
         """What `compare --json` prints (docs/json.md)."""
         return {
             "models": self.models,
+            "pictures": [
+                {"model": record.model} | asdict(record.seal)
+                for record in self.records
+                if record.seal is not None
+            ],
             "recipe": self.records[0].recipe.digest,
+            "files": [record.files for record in self.records],
             "pairs": [pair.to_json() for pair in self.pairs],
             "mixings": [asdict(mixing) for mixing in self.mixings],
+            "signs": {record.model: list(signs_of(record)) for record in self.records},
             "failed": [asdict(failure) for failure in self.failed],
         }
 
@@ -151,6 +159,7 @@ def build_table(records: Sequence[Record]) -> LineageTable:
     for (i, j), s in sorted(similarities.items()):
         skip = large and not _needs_units(s.ics, (i, j) in screened)
         evidence = find_evidence(records[i], records[j], s, NOT_COMPARED if skip else "")
+        evidence = with_signs(evidence, records[i], records[j])
         pairs.append(Pair(records[i].model, records[j].model, s, evidence))
     table = LineageTable(tuple(records), tuple(pairs))
     families = [[records[i] for i in family] for family in table.families]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from huref.errors import CheckpointError, locating
 from huref.files import as_path
-from huref.loader.contents import Contents
+from huref.loader.contents import Contents, describe
+from huref.loader.look_around import explain_no_weights
 from huref.loader.model_name import open_repository
 from huref.loader.repository import Repository
 from huref.loader.sources.adapters import AdapterModel
@@ -20,8 +21,12 @@ from huref.loader.sources.hugging_face import HuggingFaceModel
 from huref.loader.sources.meta import MetaModel
 from huref.loader.tensors import TensorInfo
 from huref.loader.vocabulary import Token
+from huref.loader.vocabulary.encoder import TextEncoder
+from huref.loader.weight_files import has_weights
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+# First bytes of files of weights, whatever they are called: GGUF, torch's zip files, GGML.
+WEIGHT_MAGICS = (b"GGUF", b"PK\x03\x04", b"lmgg", b"fmgg", b"tjgg", b"algg")
 LONGEST_CHAIN = 8  # adapters whose base is an adapter
 _BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 
@@ -40,8 +45,7 @@ class Checkpoint:
         self._contents = self._open(repository, base)
 
     def _open(self, repository: Repository, base: str = "") -> Contents:
-        gguf = find_gguf(repository)
-        if repository.chosen is not None and gguf:
+        if repository.chosen is not None and (gguf := find_gguf(repository)):
             return GgufModel(repository, gguf)
         if AdapterModel.is_in(repository):
             return AdapterModel(repository, self._open_base, base)
@@ -51,8 +55,10 @@ class Checkpoint:
             )
         if MetaModel.is_in(repository):
             return MetaModel(repository)
-        if gguf and not any(name.endswith(WEIGHTS[:-1]) for name in repository.files):
+        if gguf := find_gguf(repository):
             return GgufModel(repository, gguf)
+        if "config.json" not in repository.files and not has_weights(repository):
+            raise explain_no_weights(repository)
         return HuggingFaceModel(repository)
 
     def _open_base(self, name: str) -> Contents:
@@ -98,11 +104,21 @@ class Checkpoint:
         with locating(model=self.model):
             return self._contents.config
 
+    def describe_files(self) -> dict[str, Any]:
+        """What was read, as `files` in the JSON of `huref fingerprint` (docs/json.md)."""
+        return describe(self._contents)
+
     @property
     def vocabulary(self) -> list[Token]:
         """All tokens, ordered by id."""
         with locating(model=self.model):
             return self._contents.vocabulary
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The tokenizer that runs, or None where the files do not hold one that can."""
+        with locating(model=self.model):
+            return self._contents.encoder
 
     @cached_property
     def names(self) -> Collection[str]:

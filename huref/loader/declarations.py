@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from huref.errors import CheckpointError
-from huref.loader.checkpoint import WEIGHTS
 from huref.loader.formats.gguf import read_header
 from huref.loader.repository import LocalFolder, Repository, read_json, read_text
 from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
@@ -80,14 +79,22 @@ def _join(first: Declaration, second: Declaration) -> Declaration:
     )
 
 
-def _from_card(repository: Repository) -> Iterator[Declaration]:
+def read_card(repository: Repository) -> dict[str, Any]:
+    """The YAML at the head of the model card; empty where there is none.
+
+    Raises:
+        CheckpointError: the card is too long, or is not UTF-8 text.
+    """
     if CARD not in repository.files:
-        return
+        return {}
     text = _short_text(repository, CARD).lstrip("\ufeff")
     match = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     data = _yaml(match[1], CARD) if match else None
-    if not isinstance(data, dict):
-        return
+    return data if isinstance(data, dict) else {}
+
+
+def _from_card(repository: Repository) -> Iterator[Declaration]:
+    data = read_card(repository)
     relation = data.get("base_model_relation")
     for name in _names(data.get("base_model")):
         yield _declare(
@@ -134,11 +141,8 @@ def _merge_input(value: Any) -> str | None:
 
 def _from_gguf(repository: Repository) -> Iterator[Declaration]:
     file = find_gguf(repository)
-    other_weights = WEIGHTS[:-1]
-    if file is None or (
-        repository.chosen is None and any(name.endswith(other_weights) for name in repository.files)
-    ):
-        return  # the other weights are read instead of the GGUF file
+    if file is None:
+        return
     metadata = read_header(repository.open(file, cache=True)).metadata
     count = metadata.get("general.base_model.count", 0)
     for i in range(min(count, MAX_BASES) if type(count) is int else 0):

@@ -18,7 +18,8 @@ _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 COMPANIONS = (
     "config.json", "params.json", "adapter_config.json", "tokenizer.json", "tokenizer.model",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "qwen.tiktoken", "tekken.json", "spiece.model",
+    "merges.txt", "vocab.txt", "qwen.tiktoken", "tiktoken.model", "tekken.json", "spiece.model",
+    "hf_quant_config.json", "quantize_config.json", "quant_config.json",
 )  # fmt: skip
 
 

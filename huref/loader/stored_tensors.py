@@ -1,29 +1,22 @@
 """Tensors by name in the files of a repository, read in byte ranges."""
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError, UnsupportedModelError, locating
 from huref.loader.formats import safetensors, torch_legacy, torch_zip
 from huref.loader.formats.ggml import dequantise
 from huref.loader.formats.pickled_tensors import state_dict
 from huref.loader.formats.torch_index import locate
-from huref.loader.ranges import ByteSource, Spans, is_plain_name, read_spans
-from huref.loader.repository import Repository, part_names, read_json
+from huref.loader.ranges import ByteSource, Spans, read_spans
+from huref.loader.repository import Repository
 from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
-INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
-# In order of preference: a repository often has the same weights in two formats.
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-NOT_THE_MODEL = (
-    "adapter_*", "consolidated*", "training_args*", "optimizer*", "scheduler*", "rng_state*",
-)  # fmt: skip
-UNREADABLE = ("*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.npz", "*.tflite")
+_OLDER_THAN_GGUF = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 
 
 def read_index(source: ByteSource) -> Index:
@@ -33,9 +26,23 @@ def read_index(source: ByteSource) -> Index:
         CheckpointError: the file has another format, is inconsistent, or contains objects other
             than tensors.
     """
-    if source.name.endswith(".safetensors"):
-        return safetensors.read_header(source)
     head = source.read(0, min(source.size, 32))
+    kind = _OLDER_THAN_GGUF.get(bytes(head[:4]))
+    if kind is not None:
+        raise UnsupportedModelError(
+            f"it is a file of the {kind} format, which is older than GGUF",
+            file=source.name,
+            advice="take a GGUF or safetensors file of the model",
+        )
+    if bytes(head).lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise CheckpointError(
+            "it is a web page, not a file of weights",
+            file=source.name,
+            advice="download the file itself, such as with 'hf download'",
+        )
+    is_torch = head[:4] == torch_zip.MAGIC or torch_legacy.is_legacy(head)
+    if not is_torch and (source.name.endswith(".safetensors") or head[8:9] == b"{"):
+        return safetensors.read_header(source)
     if head[:4] == torch_zip.MAGIC:
         described, storages = torch_zip.read_contents(source)
     elif torch_legacy.is_legacy(head):
@@ -88,14 +95,27 @@ class StoredTensors:
         return self._indexes[file]
 
     @property
+    def files(self) -> list[str]:
+        """The files that hold the tensors, sorted."""
+        return sorted(set(self._file_of.values()))
+
+    @property
     def names(self) -> Collection[str]:
         """Names of all tensors."""
         return self._file_of.keys()
 
     def entry(self, name: str) -> StoredTensor:
-        """A tensor's file and byte range. Raises CheckpointError when there is no such tensor."""
+        """A tensor's file and byte range. Raises CheckpointError when there is no such tensor.
+
+        An index may name the wrong one of its files, so the others are looked into as well.
+        """
         file = self._file_of.get(name)
         entry = self._index(file).get(name) if file else None
+        if entry is None and file:
+            for other in sorted(set(self._file_of.values())):
+                if (entry := self._index(other).get(name)) is not None:
+                    self._file_of[name] = other
+                    break
         if entry is None:
             raise CheckpointError(
                 "it is missing from the weights",
@@ -110,7 +130,7 @@ class StoredTensors:
         """See TensorStore."""
         by_file: dict[str, list[StoredTensor]] = defaultdict(list)
         for name in dict.fromkeys(names):
-            entry = self.entry(name)
+            entry = self._readable(name)
             by_file[entry.file].append(entry)
         tensors: dict[str, Tensor] = {}
         for file, entries in by_file.items():
@@ -120,9 +140,22 @@ class StoredTensors:
                     tensors[entry.name] = _decode(entry, spans.bytes_at(entry.start, entry.stop))
         return tensors
 
+    def _readable(self, name: str) -> StoredTensor:
+        """A tensor's entry. Raises CheckpointError when its numbers cannot be read."""
+        entry = self.entry(name)
+        if entry.unreadable:
+            raise CheckpointError(
+                f"it has the dtype {entry.unreadable!r}, which huref cannot read; supported: "
+                f"{', '.join(safetensors.DTYPES)}",
+                model=self.repository.model,
+                file=entry.file,
+                tensor=name,
+            )
+        return entry
+
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
         """See TensorStore."""
-        entry = self.entry(name)
+        entry = self._readable(name)
         size = entry.shape[0] if entry.shape else 0
         if rows and not 0 <= min(rows) <= max(rows) < size:
             raise CheckpointError(
@@ -161,72 +194,3 @@ def _decode(entry: StoredTensor, data: memoryview) -> Tensor:
         return view_as(data, entry.dtype, entry.shape)
     flat = view_as(data, entry.dtype, (len(data) // entry.dtype.itemsize,))
     return torch.as_strided(flat, entry.shape, entry.stride)
-
-
-def open_stored(repository: Repository) -> StoredTensors:
-    """The weights of a Hugging Face repository, or of the one file that the user named.
-
-    Raises:
-        CheckpointError: there are no weights, a shard is missing, or an index names a file
-            outside the repository.
-    """
-    if repository.chosen is not None:
-        return StoredTensors(repository, part_names(repository.chosen, repository.files))
-    top = [
-        name
-        for name in repository.files
-        if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
-    ]
-    for index_pattern, pattern in zip(INDEXES, WEIGHTS, strict=False):
-        indexes = fnmatch.filter(top, index_pattern)
-        if indexes:
-            index = min(indexes, key=len)
-            return StoredTensors(repository, file_of=_read_weight_map(repository, index))
-        weights = fnmatch.filter(top, pattern)
-        if weights:
-            return StoredTensors(repository, _select_whole(weights))
-    for pattern in WEIGHTS[len(INDEXES) :]:
-        if weights := fnmatch.filter(top, pattern):
-            return StoredTensors(repository, weights)
-    raise _no_weights(repository, top)
-
-
-def _select_whole(weights: list[str]) -> list[str]:
-    """The file with the whole model if there is one: others may be copies in other precisions."""
-    for whole in ("model.safetensors", "pytorch_model.bin"):
-        if whole in weights:
-            return [whole]
-    return weights
-
-
-def _read_weight_map(repository: Repository, index: str) -> dict[str, str]:
-    weight_map = read_json(repository, index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError("it has no weight_map", model=repository.model, file=index)
-    for file in set(map(str, weight_map.values())):
-        if not is_plain_name(file):
-            raise CheckpointError(
-                f"it names '{file}', which is outside the folder",
-                model=repository.model,
-                file=index,
-            )
-        if file not in repository.files:
-            raise CheckpointError(
-                f"it names '{file}', which is missing",
-                model=repository.model,
-                file=index,
-                advice="download that file, too",
-            )
-    return {str(name): str(file) for name, file in weight_map.items()}
-
-
-def _no_weights(repository: Repository, top: list[str]) -> CheckpointError:
-    unreadable = sorted({n for pattern in UNREADABLE for n in fnmatch.filter(top, pattern)})
-    what = "there are no weights (*.safetensors, *.bin, *.pth or *.gguf)"
-    if not unreadable:
-        return CheckpointError(what, model=repository.model)
-    return CheckpointError(
-        f"{what}, and huref cannot read {', '.join(unreadable[:3])}",
-        model=repository.model,
-        advice="convert the model to safetensors",
-    )

@@ -43,6 +43,7 @@ class StoredTensor(TensorInfo):
     stop: int
     stride: tuple[int, ...] | None = None
     ggml_type: int | None = None
+    unreadable: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -117,6 +118,8 @@ class Derived:
             row of the result is a row of one source; otherwise None.
         by_sample: for each source, whether a sample of the result needs only its first rows (True)
             or all of it (False); None when a sample is simply the first rows of the result.
+        combine_rows: computes some rows, from sources cut as `by_rows` says and the rows' indices;
+            None where `combine` does that without knowing which rows they are.
     """
 
     info: TensorInfo
@@ -125,11 +128,14 @@ class Derived:
     by_rows: tuple[bool, ...] | None = None
     locate: Callable[[int], tuple[int, int]] | None = None
     by_sample: tuple[bool, ...] | None = None
+    combine_rows: Callable[[list[Tensor], Sequence[int]], Tensor] | None = None
 
 
-def _combine(derived: Derived, parts: list[Tensor]) -> Tensor:
+def _combine(derived: Derived, parts: list[Tensor], rows: Sequence[int] | None = None) -> Tensor:
     with locating(file=derived.info.file, tensor=derived.info.name):
         try:
+            if rows is not None and derived.combine_rows is not None:
+                return derived.combine_rows(parts, rows)
             return derived.combine(parts)
         except (RuntimeError, IndexError) as error:  # torch's errors for shapes and indices
             raise CheckpointError(
@@ -187,7 +193,7 @@ class DerivedTensors:
         if derived.locate is not None:
             return self._read_located(derived, derived.locate, rows)
         if derived.by_rows is not None:
-            return _combine(derived, self._read_parts(derived, derived.by_rows, rows))
+            return _combine(derived, self._read_parts(derived, derived.by_rows, rows), rows)
         return self.read([name])[name][list(rows)]
 
     def read_sample(self, name: str, lines: int) -> Tensor:

@@ -1,16 +1,17 @@
 """Entries of a registry, one per measured model, and queries. Both may be published."""
 
 import datetime as dt
-import getpass
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from huref.api.public import public_name, public_path
 from huref.errors import RegistryError
 from huref.invariants.record import Record
 from huref.registry.anchor_codes import AnchorCodes, encode_anchors
+from huref.registry.places import remember_place
 from huref.registry.sketch import Codes, make_sketch
 
 Key = tuple[str, str, str]
@@ -53,15 +54,17 @@ class Entry:
     """The public part of a measured model.
 
     Attributes:
-        model: Hub id, or the path as the user gave it.
+        model: Hub id, or the last part of a path.
         revision: the commit, or None.
         recipe: digest of the recipe without the decoder, which changes nothing in an entry.
         base: the base that the model declares, or None.
         measured_at: UTC date, ISO 8601.
-        measured_by: name of the person or machine that measured it.
+        measured_by: name of the person or machine that measured it, or "".
         latent: (512,) float32.
         sketch: (layers * 3, 1024) uint8, see `huref.registry.sketch`.
         anchors: code of each bucket's token, (m,) uint32; 0 for an empty bucket.
+        signer: public key of who signed the entry, base64 of its DER, or "".
+        signature: see `huref.registry.signing`, base64, or "".
     """
 
     model: str
@@ -73,6 +76,8 @@ class Entry:
     latent: NDArray[np.float32]
     sketch: Codes
     anchors: AnchorCodes
+    signer: str = ""
+    signature: str = ""
 
     @property
     def key(self) -> Key:
@@ -86,12 +91,14 @@ class Entry:
 
 
 def make_entry(record: Record, base: str | None = None, measured_by: str | None = None) -> Entry:
-    """The entry of a record.
+    """The entry of a record. Of local paths only the last part is kept.
+
+    Where a local model is, is remembered on this machine, so that `identify` can read it.
 
     Args:
         record: with terms and latent.
         base: the base that the model declares.
-        measured_by: see `Entry`; the user's login name when None.
+        measured_by: see `Entry`; empty when None.
 
     Raises:
         RegistryError: the record has no terms; one from a picture has none.
@@ -103,13 +110,15 @@ def make_entry(record: Record, base: str | None = None, measured_by: str | None 
             advice="add the model's weights or its record",
         )
     anchors = encode_anchors(record.anchors)
+    if record.revision is None:
+        remember_place(record.recipe.digest, record.latent, record.model)
     return Entry(
-        model=record.model,
+        model=public_name(record),
         revision=record.revision,
         recipe=record.recipe.digest,
-        base=base,
+        base=None if base is None else public_path(base),
         measured_at=dt.datetime.now(dt.UTC).date().isoformat(),
-        measured_by=getpass.getuser() if measured_by is None else measured_by,
+        measured_by=measured_by or "",
         latent=np.asarray(record.latent, np.float32),
         sketch=make_sketch(record.terms, anchors),
         anchors=anchors,

@@ -21,6 +21,7 @@ from huref.registry.sketch import VERSION
 from huref.registry.store import Store, parse_label, require_version
 from huref.registry.stores import create_store
 
+SIGNATURE = ("signer", "signature")
 ARRAYS = {"latent": "<f4", "sketch": "u1", "anchors": "<u4"}
 LABELS = ("model", "revision", "recipe", "base", "measured_at", "measured_by")
 LONGEST_LINE = 16 << 20  # characters; an entry takes about 15,000
@@ -42,7 +43,7 @@ def export(store: Store, out: str) -> int:
         return _write_csv(store, Path(out))
     if suffix == ".jsonl":
         return _write_jsonl(store, Path(out))
-    return create_store(out, store.recipe).add(store.entries())
+    return create_store(out, store.recipe, store.require).add(store.entries())
 
 
 def _write_csv(store: Store, out: Path) -> int:
@@ -70,6 +71,8 @@ def _write_jsonl(store: Store, out: Path) -> int:
 def entry_to_json(entry: Entry) -> dict[str, Any]:
     """An entry as JSON: its arrays as base64 of their little-endian bytes, in C order."""
     data = {name: getattr(entry, name) for name in LABELS}
+    if entry.signer:
+        data |= {name: getattr(entry, name) for name in SIGNATURE}
     for name, kind in ARRAYS.items():
         data[name] = base64.b64encode(getattr(entry, name).astype(kind).tobytes()).decode()
     return data
@@ -112,6 +115,7 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                 sketch = arrays["sketch"].reshape(terms, -1)
                 labels = {name: data[name] for name in LABELS}
                 parse_label(*(labels[name] for name in LABELS if name != "recipe"))
+                labels |= {name: str(data.get(name, "")) for name in SIGNATURE}
                 if labels["recipe"] == recipe.picture_digest:  # exports made before 1.0
                     labels["recipe"] = recipe.digest
                 yield Entry(

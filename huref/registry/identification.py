@@ -1,6 +1,6 @@
 """The answer of `huref identify`: candidates, what was found out about each, and the chosen one."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +11,18 @@ from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
 from huref.registry.entry import Entry
+from huref.registry.signing import signer_id
 from huref.registry.store import SearchResult
 
-Answer = Literal["descends", "shared initialisation", "inconclusive", "none"]
+Answer = Literal["descends", "contains parts", "shared initialisation", "inconclusive", "none"]
 SHOWN = 3  # candidates in a picture, however low they score
 # Verdicts that are an answer, the strongest first.
-ANSWERS: tuple[Answer, ...] = ("descends", "shared initialisation", "inconclusive")
+ANSWERS: tuple[Answer, ...] = (
+    "descends",
+    "contains parts",
+    "shared initialisation",
+    "inconclusive",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Candidate:
         return {
             "model": self.model,
             "revision": self.match.entry.revision,
+            "measured_at": self.match.entry.measured_at,
+            "signer": signer_id(self.match.entry),
             "sketch_ics": self.match.ics,
             "latent_cosine": self.match.latent_cosine,
             "log10_stranger": self.log10_stranger,
@@ -85,6 +93,7 @@ class Identification:
             return f"comes from the same training run as {self.base}, from an earlier state of it"
         sentences = {
             "descends": f"descends from {self.base}",
+            "contains parts": f"contains parts of {self.base}, or {self.base} of it",
             "shared initialisation": f"shares an initialisation with {self.base}",
             "inconclusive": f"is related to {self.base}, but it is not clear how",
         }
@@ -101,6 +110,7 @@ class Identification:
         chosen = self.chosen
         return {
             "model": self.record.model,
+            "picture": asdict(self.record.seal) if self.record.seal else None,
             "answer": self.answer,
             "base": self.base,
             "of": self.of,

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from huref.api.open import open_record
+from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
-from huref.files import as_path
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
@@ -15,6 +14,8 @@ from huref.lineage.verdict import judge
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
 from huref.registry.identification import ANSWERS, SHOWN, Candidate, Identification
+from huref.registry.places import recall_place
+from huref.registry.signing import check_entry
 from huref.registry.store import SearchResult, Store
 from huref.registry.stores import open_store
 
@@ -44,7 +45,7 @@ def identify(
         HurefError: the model or the registry cannot be read; see the subclass.
     """
     store = registry if isinstance(registry, Store) else open_store(str(registry))
-    record = open_record(str(model), recipe)
+    record = read_on(open_record(str(model), recipe), str(model), recipe)
     if record.recipe.digest != store.recipe.digest:
         fields = ", ".join(record.recipe.differences(store.recipe))
         raise RecipeError(
@@ -67,6 +68,9 @@ def identify_record(
     of = len(store) if every else store.count_bases()
     limit = max(read, SHOWN)
     matches = store.search(make_query(record), limit, bases_only=not every)
+    for match in matches:
+        if match.entry.signer or store.require:
+            check_entry(store.whole(match.entry), store.require)
     candidates = [
         _consider(record, match, of, recipe if place < read else None)
         for place, match in enumerate(
@@ -125,6 +129,9 @@ def _address(entry: Entry) -> str:
     """
     if entry.revision:
         return f"{entry.model}@{entry.revision}"
-    if not as_path(entry.model).exists():
-        raise ModelNotFoundError("there is no such file or folder here", model=entry.model)
-    return entry.model
+    place = recall_place(entry.recipe, entry.latent)
+    if place is None and Path(entry.model).is_absolute() and Path(entry.model).exists():
+        place = Path(entry.model)  # entries of an older huref have paths
+    if place is None:
+        raise ModelNotFoundError("its folder is not known on this machine", model=entry.model)
+    return str(place)

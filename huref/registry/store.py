@@ -10,7 +10,8 @@ Typical use:
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from os import PathLike
 
 import numpy as np
@@ -24,6 +25,7 @@ from huref.registry.anchor_codes import count_shared
 from huref.registry.entry import Entry, Query
 from huref.registry.matrices import Matrices
 from huref.registry.ranking import Ranking
+from huref.registry.signing import check_entry
 from huref.registry.sketch import VERSION, kept_of
 
 
@@ -36,20 +38,30 @@ class Label:
     base: str | None
     measured_at: str
     measured_by: str
+    signer: str = ""
+    signature: str = ""
 
 
 LONGEST_LABEL = 4096  # characters
 
 
-def parse_label(model: object, revision: object, base: object, at: object, by: object) -> Label:
+def parse_label(
+    model: object,
+    revision: object,
+    base: object,
+    at: object,
+    by: object,
+    signer: object = "",
+    signature: object = "",
+) -> Label:
     """A label from a stored entry. Raises ValueError for anything but texts of usual length."""
-    texts = [model, revision or "", base or "", at, by]
+    texts = [model, revision or "", base or "", at, by, signer or "", signature or ""]
     if not all(isinstance(text, str) and len(text) <= LONGEST_LABEL for text in texts):
         raise ValueError("an entry's model, revision, base, date or author is no text")
     for text in texts:
         str(text).encode()  # lone surrogates raise a ValueError
     return Label(str(model), str(revision or "") or None, None if base is None else str(base),
-                 str(at), str(by))  # fmt: skip
+                 str(at), str(by), str(signer or ""), str(signature or ""))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class Chunk(Matrices):
             np.array(self.latents[row]),
             np.array(self.sketches[row]),
             np.array(self.vocabularies[self.vocabulary[row]]),
+            label.signer,
+            label.signature,
         )
 
 
@@ -104,6 +118,7 @@ class Store(ABC):
 
     uri: str
     recipe: Recipe
+    require: str = ""  # "signed": unsigned entries are refused
 
     @abstractmethod
     def has(self, model: str, revision: str | None, recipe: str) -> bool:
@@ -150,6 +165,30 @@ class Store(ABC):
             for row in range(len(chunk.labels)):
                 yield chunk.entry(row, self.recipe.digest)
 
+    def whole(self, entry: Entry) -> Entry:
+        """An entry with its sketch, which a search without sketches leaves out."""
+        if entry.sketch.size:
+            return entry
+        return next((one for one in self.entries() if one.key == entry.key), entry)
+
+    def free_name(self, entry: Entry, pending: Sequence[Entry] = ()) -> Entry:
+        """A local model under a name that no other local model has.
+
+        Two folders may have one name; the second gets digits of its latent's SHA-256. `pending`
+        are entries that will be added before it.
+        """
+        if entry.revision:
+            return entry
+        namesakes = [one.latent for one in pending if one.key == entry.key]
+        for chunk in self.chunks(sketches=False):
+            for row, label in enumerate(chunk.labels):
+                if label.model == entry.model and label.revision is None:
+                    namesakes.append(chunk.latents[row])
+        if all(np.array_equal(latent, entry.latent) for latent in namesakes):
+            return entry
+        digest = sha256(entry.latent.astype("<f4").tobytes()).hexdigest()
+        return replace(entry, model=f"{entry.model}-{digest[:8]}")
+
     def search(
         self, query: Query, limit: int = 10, *, bases_only: bool = False
     ) -> list[SearchResult]:
@@ -191,16 +230,18 @@ def default_uri() -> str:
     return str(home() / "registry")
 
 
-def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str) -> None:
-    """Check that entries fit a registry of a recipe.
+def refuse_unfit(entries: Sequence[Entry], recipe: Recipe, uri: str, require: str = "") -> None:
+    """Check that entries fit a registry of a recipe and with a policy, see `Store.require`.
 
     Raises:
         RecipeError: an entry has another recipe.
-        RegistryError: its arrays do not have the recipe's shapes, or are not finite.
+        RegistryError: it is unsigned or was edited, or its arrays do not have the recipe's shapes
+            or are not finite.
     """
     terms, m = len(recipe.layers) * 3, recipe.m
     expected = (LATENT_SIZE,), (terms, kept_of(m) // 8), (m,)
     for entry in entries:
+        check_entry(entry, require)
         if entry.recipe != recipe.digest:
             raise RecipeError(
                 f"made by the recipe {entry.recipe}, but the registry {uri} has "

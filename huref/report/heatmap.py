@@ -152,6 +152,8 @@ def verdict_marks(verdict: str, centre: Point, cell: float) -> list[Mark]:
         return [Disc(x, y, radius, paint)]
     if verdict == "shared initialisation":
         return [Disc(x, y, radius, paint, False), Disc(x, y, 0.35 * radius, paint)]
+    if verdict == "contains parts":
+        return [Disc(x, y, 0.5 * radius, paint)]
     if verdict == "unrelated":
         return [Line(((x - 0.5 * radius, y), (x + 0.5 * radius, y)), paint, 1.8)]
     return [Words(x, y, "?", 1.9 * radius, paint, "middle")]

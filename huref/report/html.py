@@ -10,7 +10,9 @@ from huref.report.palette import stylesheet
 from huref.version import __version__
 
 
-def render_html(page: str, package: str = "huref.report", **values: object) -> str:
+def render_html(
+    page: str, package: str = "huref.report", *, script_of: str = "", **values: object
+) -> str:
     """A page from a package's `templates`: PAGE.html, with PAGE.js as its only script.
 
     All values but Markup are escaped. Every page begins with this package's head.html; its content
@@ -19,6 +21,7 @@ def render_html(page: str, package: str = "huref.report", **values: object) -> s
     Args:
         page: the template's name, without its suffix.
         package: the package that holds the template.
+        script_of: the page whose script is used, where it is another's.
         values: the template's variables.
     """
     own = PackageLoader(package, "templates")
@@ -29,7 +32,7 @@ def render_html(page: str, package: str = "huref.report", **values: object) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = own.get_source(environment, f"{page}.js")[0]
+    script = own.get_source(environment, f"{script_of or page}.js")[0]
     return environment.get_template(f"{page}.html").render(
         version=__version__,
         # Script and style are files of this package and hold no text of a model.

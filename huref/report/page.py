@@ -11,7 +11,7 @@ from markupsafe import Markup
 from huref.escape import printable
 from huref.files import replacing
 from huref.lineage.build_forest import LEAST, build_forest, ics_or_cosine
-from huref.lineage.calibration import load_calibration
+from huref.lineage.calibration import is_calibrated, load_calibration
 from huref.lineage.evidence import LayerMap
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM
@@ -97,7 +97,7 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         maps=maps[:MAPS_SHOWN],
         more_maps=maps[MAPS_SHOWN:],
         mixings=table.mixings,
-        calibration=load_calibration(),
+        calibration=load_calibration() if is_calibrated(table) else None,
         joined_from=JOINED_FROM,
         least=LEAST,
         dogs=portraits.uris,

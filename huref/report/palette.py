@@ -16,10 +16,12 @@ PAINTS: dict[Paint, tuple[str, str]] = {
     "shared": ("#9a4d08", "#f0b057"),
     "unrelated": ("#6b6862", "#aaa69d"),
     "inconclusive": ("#71479e", "#c7a4f2"),
+    "parts": ("#8c2f55", "#f08fb4"),
 }
 
 VERDICT_PAINTS = {
     "descends": "descends",
+    "contains parts": "parts",
     "shared initialisation": "shared",
     "unrelated": "unrelated",
     "inconclusive": "inconclusive",

@@ -90,7 +90,7 @@ def find_splices(table: LineageTable) -> list[tuple[int, int, int]]:
         layer_map = pair.evidence.layer_map
         if pair.evidence.verdict == "unrelated":
             unrelated.add((i, j))
-        elif pair.evidence.verdict == "descends" and layer_map is not None:
+        elif pair.evidence.verdict in ("descends", "contains parts") and layer_map is not None:
             blocks_from.setdefault(i, {})[j] = {a for a, _ in layer_map.pairs}
             blocks_from.setdefault(j, {})[i] = {b for _, b in layer_map.pairs}
     spliced = []

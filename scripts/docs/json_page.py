@@ -13,7 +13,7 @@ COMMON = "common.json"
 PAIR = f"{COMMON}#/$defs/pair"
 EVERYWHERE = ("huref", "schema")  # keys of every document, described at the top of the page
 # In the order of the command reference; every other schema follows by name.
-FIRST = ("fingerprint", "compare", "check", "identify", "tree")
+FIRST = ("fingerprint", "compare", "check", "identify", "tree", "bench")
 HEAD = """# JSON
 
 Every command with `--json` prints one JSON document on stdout, and `huref tree -o FILE.json` writes
@@ -104,7 +104,10 @@ def render() -> str:
         lines += [f"{schema['description']} Schema: [{name}.json](schemas/{name}.json).", ""]
         lines += table(next(objects(schema)))
     lines += ["## A pair", ""]
-    lines += ["An item of `pairs` (`huref compare`) and `measured` (`huref check`).", ""]
+    lines += [
+        "An item of `pairs` (`huref compare`) and `measured` (`huref check`, `huref bench`).",
+        "",
+    ]
     lines += table(load(COMMON)["$defs"]["pair"])
     return "\n".join(lines).rstrip() + "\n"
 

@@ -86,7 +86,7 @@ def write_trained(plan: Plan) -> Made:
     if any(steps):
         windows = training_windows(plan, tokenizer)
         batches = order_batches(windows, spec["batch"], spec["data_seed"])
-        settings = {
+        settings: dict[str, Any] = {
             key: spec[key] for key in ("warmup", "weight_decay", "optimiser") if key in spec
         }
         settings |= {"label": plan.name}

@@ -16,9 +16,12 @@ class Lion(Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float):
         super().__init__(groups, {"lr": lr, "betas": (0.9, 0.99), "weight_decay": 0.0})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Update all parameters that have a gradient."""
+        with torch.no_grad():
+            self._update()
+
+    def _update(self) -> None:
         for group in self.param_groups:
             rate, (fast, slow) = group["lr"], group["betas"]
             for parameter in group["params"]:
@@ -41,9 +44,12 @@ class Orthogonal(Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float):
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Update all parameters that have a gradient."""
+        with torch.no_grad():
+            self._update()
+
+    def _update(self) -> None:
         for group in self.param_groups:
             rate = group["lr"]
             for parameter in group["params"]:
@@ -66,7 +72,8 @@ def _direction(momentum: Tensor) -> Tensor:
     for _ in range(8):
         x = 1.5 * x - 0.5 * (x @ x.T) @ x
     scale = max(momentum.shape) ** 0.5
-    return scale * (x if wide else x.T)
+    direction: Tensor = scale * (x if wide else x.T)
+    return direction
 
 
 def _adamw(groups: Groups, rate: float) -> Optimizer:

@@ -120,8 +120,12 @@ def test_a_folder_in_a_registry_is_never_taken_for_a_hub_id(
     assert run("registry", "add", uri, "org/model").exit_code == 0
     monkeypatch.chdir("/")
     answer = json.loads(run("identify", folder, "--registry", uri, "--json").stdout)
-    assert answer["base"] == "org/model"
-    assert "org/model: there is no such file or folder here" in answer["why"]
+    assert (answer["base"], answer["answer"]) == ("model", "descends")
+    assert answer["candidates"][0]["ics"] == pytest.approx(1)
+    moved = folder.rename(tmp_path / "org" / "elsewhere")
+    answer = json.loads(run("identify", moved, "--registry", uri, "--json").stdout)
+    assert answer["base"] == "model"
+    assert "its folder is not known on this machine" in answer["why"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are of another kind there")

@@ -13,6 +13,7 @@ from referencing import Registry, Resource
 from huref.api.open import open_record
 from huref.cli import main
 from tests.support.endpoint_server import LoopbackEndpoint, Stub
+from tests.support.timestamp_server import openssl
 from tests.support.zoo import ROOT, ZOO
 
 pytest_plugins = ["tests.support.served_models"]
@@ -109,6 +110,15 @@ def test_compare_full(tmp_path: Path) -> None:
     models = (ZOO / "llama-a", ZOO / "llama-a-pruned")
     data = run("compare", "compare", *models, "--depth", "full", "--no-cache")
     assert data["pairs"][0]["blocks"]
+
+
+def test_bench(records: dict[str, Path], tmp_path: Path) -> None:
+    a, child, b = (records[name] for name in ("llama-a", "llama-a-finetune", "llama-b"))
+    rows = ("id_a\tid_b\trelation\texpected\trivals\tmore", f"{a}\t{child}\tx\tdescends\tA=1\tb")
+    listed = tmp_path / "pairs.tsv"
+    listed.write_text("\n".join([*rows, f"{a}\t{b}\ty\tdisputed", f"{a}\t\tz\tdescends"]), "utf-8")
+    data = run("bench", "bench", listed, exit_code=1)
+    assert [data[key] for key in ("right", "of", "disputed", "not_measured")] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +229,26 @@ def test_layouts(records: dict[str, Path]) -> None:
     )
     assert "block" not in run("layouts-show", "layouts", "show", "llama")
     assert run("layouts-show", "layouts", "show", ZOO / "llama-b")["block"]
+
+
+def test_evidence(records: dict[str, Path], tmp_path: Path) -> None:
+    key, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    openssl("genpkey", "-algorithm", "ed25519", "-out", key)
+    openssl("pkey", "-in", key, "-pubout", "-out", public)
+    out = tmp_path / "a.json"
+    arguments = ("--key", key, "-o", out, "--base", records["llama-a"])
+    data = run("attest", "attest", ZOO / "llama-a-finetune", *arguments)
+    assert data["lineage"] == [{"base": "llama-a", "verdict": "descends"}]
+    assert run("verify", "verify", out, "--key", public)["statement"]["model"] == data["model"]
+    assert run("verify", "verify", records["picture"])["kind"] == "picture"
+
+
+def test_check_suggests(records: dict[str, Path]) -> None:
+    arguments = ("--base", records["llama-a"], "--base", records["llama-b"], "--suggest")
+    data = run("check", "check", ZOO / "llama-a-finetune", *arguments, exit_code=3)
+    assert data["suggested"]["base_model"] == ["llama-a.safetensors"]
+    assert data["suggested"]["base_model_relation"] == "finetune"
+    assert "contradicted" in data["suggested"]["notes"][0]
 
 
 def test_every_schema_is_held_against_output() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import huref
 from huref.api.open import open_record
 from huref.errors import RecordError
-from huref.invariants.record import load_record
+from huref.invariants.record import digest_of, load_record
 
 Edit = Callable[[dict[str, torch.Tensor], dict[str, str]], object]
 
@@ -32,7 +32,9 @@ def test_contents_of_a_record_file(made: Path) -> None:
         assert file.get_slice("terms").get_shape() == [2, 3, 512, 512]
         assert file.get_slice("latent").get_shape() == [512]
         metadata = file.metadata()
-    assert set(metadata) == {"recipe", "model", "revision", "layers", "anchors", "traits"}
+    assert set(metadata) == {
+        *("recipe", "model", "revision", "layers", "anchors", "traits", "digest")
+    }
     assert json.loads(metadata["layers"]) == [1, 2]
     rows = json.loads(metadata["anchors"])
     assert len(rows) == 512
@@ -43,6 +45,11 @@ def test_contents_of_a_record_file(made: Path) -> None:
     assert picture.latent is not None
     assert (record.latent == picture.latent).all()
     assert record.recipe == picture.recipe
+
+
+def seal(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Make the digest fit, as a careful editor would."""
+    metadata["digest"] = digest_of(tensors, metadata)
 
 
 def drop_terms(tensors: dict[str, torch.Tensor], _: object) -> None:
@@ -72,6 +79,7 @@ def test_damaged_records_are_refused(made: Path, tmp_path: Path, edit: str) -> N
         tensors = {name: file.get_tensor(name) for name in ("terms", "latent")}
         metadata = dict(file.metadata())
     EDITS[edit](tensors, metadata)
+    seal(tensors, metadata)
     save_file(tensors, tmp_path / "r.safetensors", metadata)
     with pytest.raises(huref.HurefError, match=r"r\.safetensors"):
         load_record(tmp_path / "r.safetensors")
@@ -100,6 +108,7 @@ def test_a_record_without_units_is_compared_by_its_terms(made: Path, tmp_path: P
     tensors, metadata = read_all(made / "b.safetensors")
     del metadata["traits"]
     old = {name: tensors[name] for name in ("terms", "latent")}
+    seal(old, metadata)
     save_file(old, tmp_path / "old.safetensors", metadata)
     record = load_record(tmp_path / "old.safetensors")
     assert record.units is None
@@ -114,6 +123,7 @@ def test_a_record_without_relations_gives_no_verdict_of_descent(made: Path, tmp_
     tensors, metadata = read_all(made / "b.safetensors")
     old = {name: tensor for name, tensor in tensors.items() if "relations" not in name}
     assert len(old) == len(tensors) - 2
+    seal(old, metadata)
     save_file(old, tmp_path / "old.safetensors", metadata)
     pair = huref.compare([made / "b.safetensors", tmp_path / "old.safetensors"]).pairs[0]
     assert pair.evidence.retention is None
@@ -139,6 +149,7 @@ DAMAGED_UNITS: dict[str, Edit] = {
 def test_damaged_units_are_refused(made: Path, tmp_path: Path, edit: str) -> None:
     tensors, metadata = read_all(made / "b.safetensors")
     DAMAGED_UNITS[edit](tensors, metadata)
+    seal(tensors, metadata)
     save_file(tensors, tmp_path / "r.safetensors", metadata)
     with pytest.raises(RecordError, match=r"r\.safetensors"):
         load_record(tmp_path / "r.safetensors")

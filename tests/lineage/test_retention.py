@@ -150,9 +150,9 @@ def test_the_standard_error_is_that_of_other_units() -> None:
         units = torch.randperm(HIDDEN, generator=torch.Generator().manual_seed(half))[:96]
         half_a, half_b = ([W[units] for W in weights] for weights in (a, b))
         some = torch.arange(96)
-        relations = [_relations(weights, 96) for weights in (half_a, half_b)]
+        first, second = (_relations(weights, 96) for weights in (half_a, half_b))
         matching = UnitMatching.identity(some, 96, 96)
-        part = measure_retention(*relations, ((1, -1), (1, -1)), matching)
+        part = measure_retention(first, second, ((1, -1), (1, -1)), matching)
         assert part is not None
         found.append(part.of_a)
     spread = float(torch.tensor(found).std())  # of half the units, half of them shared

@@ -46,11 +46,21 @@ def test_the_retention_decides_whatever_the_ics(
     assert "keep their index, p < 1e-99" in evidence.why
 
 
-@pytest.mark.parametrize("ics", [0.01, 0.6, 0.99, None])
+@pytest.mark.parametrize("ics", [0.01, 0.6, 0.94, None])
 def test_units_without_a_retention_are_inconclusive(ics: float | None) -> None:
     evidence = judge(similar(ics), matched(None))
     assert evidence.verdict == "inconclusive"
     assert "the retention needs 48 corresponding units" in evidence.why
+
+
+@pytest.mark.parametrize("retention", [None, Retention(0.7, 0.6, 0.3)])
+def test_terms_and_units_outweigh_cosines_that_no_longer_meet(retention: Retention | None) -> None:
+    """Permuted units meet in few samples, and unread dimensions swamp their cosines."""
+    units = Correspondence(UnitCount(512, 512, 1), -900.0, "agreement", "agree", retention)
+    assert judge(similar(0.99), units).verdict == "descends"
+    assert judge(similar(0.9), units).verdict != "descends"
+    few = Correspondence(UnitCount(40, 512, 1), -900.0, "agreement", "agree", retention)
+    assert judge(similar(0.99), few).verdict != "descends"
 
 
 def test_a_retention_that_noise_raised_is_inconclusive() -> None:

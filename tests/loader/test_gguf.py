@@ -23,7 +23,16 @@ from tests.support.small_models import some_words
 
 MakeModel = Callable[..., Path]
 GGUF_ARCHITECTURES = {name: kind for kind, name in gguf.constants.MODEL_ARCH_NAMES.items()}
-ESSENTIAL = ("token_embd", "attn_q", "attn_qkv", "attn_output", "ffn_up", "ffn_down")
+ESSENTIAL = (
+    "token_embd",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_qkv",
+    "attn_output",
+    "ffn_up",
+    "ffn_down",
+)
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mixtral"])
@@ -35,9 +44,13 @@ def test_names_are_those_of_the_gguf_package(architecture: str) -> None:
     checked = 0
     for name, published in names.items():
         stacked = published.replace(".{e}", "").format(i=1)
-        expected = table.get_name(stacked)
+        expected = table.get_name(stacked) or table.get_name(stacked.removeprefix("transformer."))
         if expected is not None and name.replace("{i}", "{bid}") in known:
-            assert name.replace(".{e}", "").format(i=1) == expected
+            # Files of a dense and of a mixed model may have two names for one published one.
+            same = {other for other, one in names.items() if one == published}
+            if "dbrx" in architecture and "exps" in name:
+                continue  # published as one matrix of all experts
+            assert expected in {other.replace(".{e}", "").format(i=1) for other in same}
             checked += any(role in name for role in ESSENTIAL)
     assert checked >= 4
 

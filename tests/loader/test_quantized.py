@@ -13,6 +13,7 @@ from torch import Tensor
 from huref.architecture.weights import read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
+from huref.loader.quantized.bits import E2M1
 
 OUT, IN = 64, 96
 
@@ -305,12 +306,19 @@ def test_mxfp4_experts(save: Callable[..., Checkpoint]) -> None:
 # --- refusals -----------------------------------------------------------------------------------
 
 
-def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
-    with pytest.raises(UnsupportedModelError, match="'hqq' cannot be read; supported: gptq"):
-        _ = save({}, quant_method="hqq").names
-
-
 WORDS = torch.zeros(4, 8, dtype=torch.int32)
+
+
+def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
+    for end, method in ((".codebooks", "AQLM"), (".q_groups", "EXL2"), (".trellis", "EXL3"),
+                        (".Qidxs", "QuIP#"), (".weight_qdata", "torchao")):  # fmt: skip
+        with pytest.raises(
+            UnsupportedModelError,
+            match=f"quantised by {method}, which huref cannot read; supported: gptq.*; give the",
+        ):
+            _ = save({f"x{end}": WORDS}, quant_method="anything").names
+
+
 BROKEN: dict[str, tuple[dict[str, Tensor], dict[str, object]]] = {
     "gptq bits": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 5}),
     "gptq without scales": ({"x.qweight": WORDS}, {"quant_method": "gptq", "bits": 4}),
@@ -385,3 +393,194 @@ def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) ->
     checkpoint = save({"x.weight": WORDS.char()}, quant_method="bitsandbytes")
     with pytest.raises(WeightsError, match=r"'x\.weight': it holds integers"):
         read_tensors(checkpoint, {"x": "x.weight"})
+
+
+# --- forms that people have, as the packages write them; see docs/formats.md --------------------
+
+
+def pack_bits(values: Tensor, bits: int) -> Tensor:
+    """Integers as a stream of bits along the last axis in 32-bit words, lowest bits first."""
+    shifts = torch.arange(bits)
+    stream = (values[..., None].long() >> shifts & 1).flatten(-2)
+    words = stream.reshape(*stream.shape[:-1], -1, 32) << torch.arange(32)
+    return words.sum(-1).to(torch.uint32)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_mlx_affine(save: Callable[..., Checkpoint], bits: int, group: int) -> None:
+    torch.manual_seed(bits * group)
+    codes = torch.randint(0, 2**bits, (2, 8, 256))
+    scales, biases = torch.rand(2, 8, 256 // group) + 0.1, torch.randn(2, 8, 256 // group)
+    expected = (codes.view(2, 8, -1, group) * scales[..., None] + biases[..., None]).flatten(-2)
+    stack = {"s.weight": pack_bits(codes, bits), "s.scales": scales, "s.biases": biases}
+    matrix = {name.replace("s.", "m.", 1): tensor[0].clone() for name, tensor in stack.items()}
+    other = 4 if bits != 4 else 8
+    settings = {"bits": other, "group_size": 64,
+                **{name: {"bits": bits, "group_size": group} for name in "ms"}}  # fmt: skip
+    checkpoint = save({**stack, **matrix, "x.weight": torch.ones(2, 2)}, **settings)
+    read = checkpoint.read(["m.weight", "s.weight", "x.weight"])
+    torch.testing.assert_close(read["s.weight"], expected)
+    torch.testing.assert_close(read["m.weight"], expected[0])
+    rows = checkpoint.read_rows("m.weight", [7, 0])
+    torch.testing.assert_close(rows, expected[0][[7, 0]])
+    assert checkpoint.describe_files()["quantisation"] == f"mlx, {other} bits"
+
+
+def test_mlx_floats(save: Callable[..., Checkpoint]) -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(0, 16, (4, 64))
+    values = torch.tensor(E2M1)[codes].view(4, -1, 32)
+    exponent = torch.randint(120, 130, (4, 2)).byte()
+    checkpoint = save(
+        {"x.weight": pack_bits(codes, 4), "x.scales": exponent},
+        bits=4, group_size=32, mode="mxfp4",
+    )  # fmt: skip
+    expected = (values * torch.exp2(exponent.float() - 127)[..., None]).flatten(-2)
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], expected)
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_modelopt_nvfp4(save: Callable[..., Checkpoint], stack: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(0, 16, (*stack, 8, 64))
+    packed = (codes[..., 0::2] | codes[..., 1::2] << 4).byte()
+    scale = (torch.rand(*stack, 8, 4) + 0.5).to(torch.float8_e4m3fn)
+    total = torch.rand(stack) + 0.5
+    factors = scale.float() * total.reshape(*stack, 1, 1)
+    expected = (torch.tensor(E2M1)[codes].view(*stack, 8, 4, 16) * factors[..., None]).flatten(-2)
+    tensors = {"x.weight": packed, "x.weight_scale": scale, "x.weight_scale_2": total,
+               "x.input_scale": torch.tensor(0.1)}  # fmt: skip
+    checkpoint = save(tensors, quant_method="modelopt", quant_algo="NVFP4")
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], expected)
+    torch.testing.assert_close(checkpoint.read_rows("x.weight", [2, 0]), expected[[2, 0]])
+    assert set(checkpoint.names) == {"norm.weight", "x.weight"}
+    assert checkpoint.describe_files()["quantisation"] == "modelopt NVFP4"
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_gptq_widths_are_those_of_each_module(
+    save: Callable[..., Checkpoint], bits: int, offset: int
+) -> None:
+    torch.manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (64, 32))
+    zeros = torch.randint(1, 2**bits, (2, 32))
+    scales = torch.rand(2, 32) + 0.1
+    expected = ((codes.view(2, 32, 32) - zeros[:, None]) * scales[:, None]).flatten(0, 1).T
+    tensors = {
+        "x.qweight": pack_bits(codes.T, bits).view(torch.int32).T.contiguous(),
+        "x.qzeros": pack_bits(zeros - offset, bits).view(torch.int32),
+        "x.scales": scales,
+    }
+    settings = {"bits": 4 if bits != 4 else 8, "dynamic": {"+:x": {"bits": bits}},
+                "checkpoint_format": "gptq" if offset else "gptq_v2"}  # fmt: skip
+    checkpoint = save(tensors, quant_method="gptq", **settings)
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], expected)
+    packing = "auto_round:auto_gptq" if offset else "auto_round"
+    checkpoint = save(tensors, quant_method="auto-round", packing_format=packing, bits=4)
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], expected)
+
+
+def test_compressed_tensors_with_several_widths(save: Callable[..., Checkpoint]) -> None:
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    expected = {}
+    for name, bits in (("a", 4), ("b", 8)):
+        codes = torch.randint(0, 2**bits, (8, 64))
+        scale = torch.rand(8, 2) + 0.1
+        tensors |= {f"{name}.weight_packed": pack_bits(codes, bits).view(torch.int32),
+                    f"{name}.weight_scale": scale,
+                    f"{name}.weight_shape": torch.tensor([8, 64])}  # fmt: skip
+        signed = (codes - 2 ** (bits - 1)).view(8, 2, 32)
+        expected[f"{name}.weight"] = (signed * scale[..., None]).flatten(1)
+    groups = {f"group_{b}": {"weights": {"num_bits": b}} for b in (4, 8)}
+    checkpoint = save(tensors, quant_method="compressed-tensors", config_groups=groups)
+    read = checkpoint.read(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(read[name], tensor)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_hqq(save: Callable[..., Checkpoint], bits: int, axis: int) -> None:
+    torch.manual_seed(bits)
+    grouped = torch.randint(0, 2**bits, (32, 64) if axis == 1 else (64, 32))
+    scale, zero = (torch.rand((32, 1) if axis == 1 else (1, 32)) for _ in range(2))
+    each = 8 // bits
+    parts = grouped.chunk(each)
+    packed = sum(part << bits * (each - 1 - i) for i, part in enumerate(parts))
+    assert isinstance(packed, Tensor)
+    tensors = {"x.W_q": packed.byte(), "x.scale": scale, "x.zero": zero,
+               "x.shape": torch.tensor([16, 128]), "x.axis": torch.tensor(axis),
+               "x.nbits": torch.tensor(bits), "x.group_size": torch.tensor(64)}  # fmt: skip
+    checkpoint = save(tensors, quant_method="hqq")
+    expected = ((grouped - zero) * scale).reshape(16, 128)
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], expected)
+
+
+def test_bitnet_and_quanto(save: Callable[..., Checkpoint]) -> None:
+    torch.manual_seed(0)
+    ternary = torch.randint(-1, 2, (16, 8))
+    packed = sum((part + 1) << 2 * i for i, part in enumerate(ternary.chunk(4)))
+    assert isinstance(packed, Tensor)
+    tensors = {"x.weight": packed.byte(), "x.weight_scale": torch.tensor([4.0])}
+    checkpoint = save(tensors, quant_method="bitnet", quantization_mode="offline")
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], ternary / 4)
+    data, scale = torch.randint(-127, 128, (4, 8)).to(torch.int8), torch.rand(4, 1)
+    checkpoint = save({"x.weight._data": data, "x.weight._scale": scale}, quant_method="quanto")
+    torch.testing.assert_close(checkpoint.read(["x.weight"])["x.weight"], data * scale)
+    checkpoint = save({"x.weight._data": data.view(torch.uint8), "x.weight._scale": scale,
+                       "x.weight._shift": scale}, quant_method="quanto")  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"fewer than 8 bits.*give the model"):
+        _ = checkpoint.read(["x.weight"])
+
+
+def test_scales_of_a_stack_of_8_bit_experts(save: Callable[..., Checkpoint]) -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(3, 8, 16).to(torch.float8_e4m3fn)
+    scale = torch.rand(3, 2, 4)
+    checkpoint = save(
+        {"m.experts.gate_up_proj": stack, "m.experts.gate_up_proj_scale_inv": scale},
+        quant_method="fp8", weight_block_size=[4, 4],
+    )  # fmt: skip
+    name = "m.experts.gate_up_proj"
+    expected = stack.float() * scale.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    torch.testing.assert_close(checkpoint.read([name])[name], expected)
+
+
+HALF_MADE = {
+    "mlx scales of another height": {
+        "x.weight": torch.zeros(4, 8).to(torch.uint32), "x.scales": torch.ones(5, 1),
+        "x.biases": torch.ones(5, 1)},
+    "mlx with too many groups": {
+        "x.weight": torch.zeros(4, 8).to(torch.uint32), "x.scales": torch.ones(4, 999),
+        "x.biases": torch.ones(4, 999)},
+    "mlx without biases": {
+        "x.weight": torch.zeros(4, 8).to(torch.uint32), "x.scales": torch.ones(4, 1)},
+    "nvfp4 with no scales": {
+        "x.weight": torch.zeros(4, 8).byte(), "x.weight_scale": torch.ones(4, 0),
+        "x.weight_scale_2": torch.ones(())},
+    "nvfp4 scales that do not divide": {
+        "x.weight": torch.zeros(4, 8).byte(), "x.weight_scale": torch.ones(4, 5),
+        "x.weight_scale_2": torch.ones(())},
+    "nvfp4 times a scale of inputs": {
+        "x.weight": torch.zeros(4, 8).byte(), "x.weight_scale": torch.ones(4, 1),
+        "x.pre_quant_scale": torch.ones(16)},
+    "hqq without a shape": {"x.W_q": torch.zeros(4, 8).byte(), "x.scale": torch.ones(4, 1)},
+    "hqq of a huge shape": {
+        "x.W_q": torch.zeros(4, 8).byte(), "x.scale": torch.ones(4, 1), "x.zero": torch.ones(4, 1),
+        "x.shape": torch.tensor([2**31, 2**31]), "x.axis": torch.tensor(1)},
+    "hqq of another shape": {
+        "x.W_q": torch.zeros(4, 8).byte(), "x.scale": torch.ones(4, 1), "x.zero": torch.ones(4, 1),
+        "x.shape": torch.tensor([3, 5]), "x.axis": torch.tensor(1)},
+    "gptq with zero points of no width": {
+        "x.qweight": WORDS, "x.scales": torch.ones(1, 8), "x.qzeros": torch.zeros(1, 99).int()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", HALF_MADE)
+def test_half_made_forms_are_refused(save: Callable[..., Checkpoint], fault: str) -> None:
+    checkpoint = save(HALF_MADE[fault])
+    with pytest.raises(CheckpointError):
+        checkpoint.read(checkpoint.names)

@@ -22,7 +22,7 @@ from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
 from huref.loader.vocabulary.sentencepiece import parse_sentencepiece
 from huref.loader.vocabulary.tiktoken import looks_like_tiktoken, parse_tekken, parse_tiktoken
 from tests.support.containers import write_header_only
-from tests.support.small_models import some_words
+from tests.support.small_models import FLAGS, some_words
 
 
 def sentences() -> list[str]:
@@ -82,9 +82,10 @@ def test_sentencepiece_vocabulary_is_the_same_from_four_files(
     added = [pieces.index("<mine>"), pieces.index("▁two▁words")]
     converted = json.dumps(
         {
-            "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}},
+            "model": {"type": "BPE", "vocab": {p: i for i, p in enumerate(pieces)}, "merges": []},
             "added_tokens": [
-                {"id": i, "content": pieces[i], "special": i in special} for i in [*special, *added]
+                {"id": i, "content": pieces[i], "special": i in special, **FLAGS}
+                for i in [*special, *added]
             ],
             "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}]},
         }
@@ -174,9 +175,15 @@ def test_vocab_txt_agrees_with_tokenizer_json() -> None:
     pieces = ["[PAD]", "[CLS]", "the", "##re", "["]
     text = ("\n".join(pieces) + "\n").encode()
     converted = {
-        "model": {"type": "WordPiece", "vocab": {p: i for i, p in enumerate(pieces)}},
-        "added_tokens": [{"id": i, "content": pieces[i], "special": True} for i in (0, 1)],
-    }
+        "model": {
+            "type": "WordPiece", "vocab": {p: i for i, p in enumerate(pieces)},
+            "unk_token": "[PAD]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        },
+        "added_tokens": [
+            {"id": i, "content": pieces[i], "special": True, **FLAGS} for i in (0, 1)
+        ],
+    }  # fmt: skip
     expected = parse_tokenizer_json(json.dumps(converted).encode())
     assert sorted(expected, key=lambda t: t.id) == parse_vocab_txt(text)
 

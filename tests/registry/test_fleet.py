@@ -355,8 +355,8 @@ def test_a_model_whose_worker_died_is_measured_again(
     store: Store, folders: dict[str, Path], expected: dict[str, np.ndarray]
 ) -> None:
     executor = DyingExecutor(str(folders["org/beta"]))
-    names = {str(folder): name for name, folder in folders.items()}
-    report = fleet(names, store, executor=executor)
+    names = {folder.name: name for name, folder in folders.items()}
+    report = fleet([str(folder) for folder in folders.values()], store, executor=executor)
     assert report.count("done") == 3
     found = {names[model]: latent for model, latent in latents_of(store).items()}
     for name, latent in expected.items():

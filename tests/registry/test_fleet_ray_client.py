@@ -107,7 +107,7 @@ def test_a_fleet_through_rays_client(address: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["done"] == 2
     store = open_store(str(tmp_path / "registry"))
-    assert {entry.model for entry in store.entries()} == {str(folder) for folder in folders}
+    assert {entry.model for entry in store.entries()} == {folder.name for folder in folders}
 
 
 @pytest.fixture

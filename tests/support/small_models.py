@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)  # of added tokens
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 
 

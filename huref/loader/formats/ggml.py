@@ -38,6 +38,13 @@ def block_of(ggml_type: int) -> tuple[int, int] | None:
     return _blocks().get(ggml_type)
 
 
+def type_name(ggml_type: int) -> str:
+    """The name of a type, such as Q4_K."""
+    from gguf.constants import GGMLQuantizationType
+
+    return str(GGMLQuantizationType(ggml_type).name)
+
+
 def dequantise(data: bytearray | memoryview, ggml_type: int, shape: tuple[int, ...]) -> Tensor:
     """Decode quantised blocks to float32, (..., columns).
 

@@ -22,6 +22,11 @@ MAGIC = b"GGUF"
 CONVERT_AGAIN = "convert the model to GGUF again"
 VERSIONS = (2, 3)
 MAX_TENSORS = 100_000
+# Types that llama.cpp once wrote and then removed, some of them layouts for one kind of processor.
+DROPPED_TYPES = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+}  # fmt: skip
 MAX_AXES = 4
 
 
@@ -111,6 +116,12 @@ def _locate(
     source: ByteSource, name: str, shape: tuple[int, ...], kind: int, start: int
 ) -> StoredTensor:
     block = block_of(kind)
+    if block is None and kind in DROPPED_TYPES:
+        raise CheckpointError(
+            f"its type {DROPPED_TYPES[kind]} was dropped from GGUF and cannot be decoded",
+            tensor=name[:200],
+            advice="take another quantisation of the model, such as its Q4_0 file",
+        )
     if block is None:
         raise CheckpointError(
             f"it has the unknown GGUF type {kind}",

@@ -12,11 +12,17 @@ from typing import Any
 
 from huref.budget import DICT, LIST, NUMBER, SLOT, TENSOR, TEXT, TUPLE, Budget
 from huref.loader.formats.pickled_tensors import (
+    INERT,
     LARGEST_KEY,
+    MENTIONED,
+    QUANTISERS,
     Builders,
+    Inert,
     Name,
     describe_storage,
     is_dtype,
+    is_passed_over,
+    quantised_by,
     refusal,
     require_key,
 )
@@ -27,8 +33,8 @@ Operations = Mapping[bytes, Callable[["Machine"], object]]
 PAIR = 100  # bytes of an entry of a dict
 # Bytes of the object that an instruction creates; of all others, a place on the stack.
 COSTS = {
-    **dict.fromkeys((b"]", b"\x8f"), LIST),
-    **dict.fromkeys((b"}", b"\x81"), DICT),
+    **dict.fromkeys((b"]", b"\x8f"), 2 * LIST),  # they cost the collector time as well
+    **dict.fromkeys((b"}", b"\x81"), 2 * DICT),
     **dict.fromkeys((b"\x85", b"\x86", b"\x87", b"t"), TUPLE + 2 * SLOT),
     **dict.fromkeys((b"M", b"J", b"\x8a", b"G"), NUMBER),
     **dict.fromkeys((b"X", b"\x8c", b"\x8d", b"U", b"T", b"C", b"B", b"\x8e"), TEXT),
@@ -90,13 +96,19 @@ class Machine:
             raise EndOfPickleError
         return self.take(end + 1 - self.position)[:-1].decode("utf-8")
 
-    def find(self, module: Any, name: Any) -> Name:
+    def find(self, module: Any, name: Any) -> Name | Inert:
         """A global by name. Raises CheckpointError when it is not allowed."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise refusal("refers to a global by something other than its name")
         found = Name(module, name)
         is_storage = (module in ("torch", "torch.storage")) and name.endswith("Storage")
         if found in self.builders or is_storage or is_dtype(found):
+            return found
+        if is_passed_over(found):
+            return INERT
+        if module.split(".")[0] in QUANTISERS:
+            raise quantised_by(module.split(".")[0])
+        if found in MENTIONED:
             return found
         full_name = f"{module}.{name}"[:200]
         raise refusal(f"refers to {full_name}, which no state dict needs")
@@ -123,6 +135,8 @@ class Machine:
     def update(self, pairs: list[Any]) -> None:
         """Add alternating keys and values to the dict on top of the stack."""
         target = self.stack[-1]
+        if isinstance(target, Inert):
+            return
         if not isinstance(target, dict) or len(pairs) % 2:
             raise refusal("adds items to something other than a dict")
         self.budget.spend(PAIR * len(pairs) // 2)
@@ -144,6 +158,8 @@ class Machine:
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top of the stack."""
+        if isinstance(self.stack[-1], Inert):
+            return
         if not isinstance(self.stack[-1], list):
             raise refusal("adds items to something other than a list")
         self.stack[-1].extend(items)
@@ -159,6 +175,9 @@ class Machine:
     def reduce(self) -> None:
         """Call one of the builders."""
         arguments, function = self.stack.pop(), self.stack.pop()
+        if isinstance(function, Inert):
+            self.stack.append(INERT)
+            return
         if not isinstance(function, Name) or function not in self.builders:
             raise refusal("calls something other than a constructor of tensors")
         if not isinstance(arguments, tuple):
@@ -169,8 +188,24 @@ class Machine:
         self.budget.step(copied)
         self.stack.append(self.builders[function](*arguments))
 
+    def new_object(self, arguments: int) -> None:
+        """Replace a class and its arguments by an Inert, if the class is passed over."""
+        for _ in range(arguments):
+            self.stack.pop()
+        if not isinstance(self.stack.pop(), Inert):
+            raise refusal("makes an object, which no state dict needs")
+        self.stack.append(INERT)
+
+    def make_set(self) -> None:
+        """Replace the items above the last mark by an Inert: no tensor is in a set."""
+        self.since_mark()
+        self.stack.append(INERT)
+
     def build(self) -> None:
         """Discard the attributes of a dict: a state dict has its modules' versions as one."""
+        if len(self.stack) > 1 and isinstance(self.stack[-2], Inert):
+            self.stack.pop()
+            return
         if not isinstance(self.stack.pop(), dict) or not isinstance(self.stack[-1], dict):
             raise refusal("sets the state of an object")
 
@@ -222,4 +257,9 @@ OPERATIONS: Operations = {
     b"Q": lambda m: m.stack.append(describe_storage(m.stack.pop())),
     b"R": Machine.reduce,
     b"b": Machine.build,
+    b"\x81": lambda m: m.new_object(1),  # NEWOBJ
+    b"\x92": lambda m: m.new_object(2),  # NEWOBJ_EX
+    b"\x8f": lambda m: m.stack.append(INERT),  # EMPTY_SET
+    b"\x90": lambda m: m.since_mark(),  # ADDITEMS
+    b"\x91": Machine.make_set,  # FROZENSET
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,22 @@ class TensorView:
     stride: tuple[int, ...]
 
 
+class Inert:
+    """Stands for an object that no tensor needs. It holds nothing and does nothing."""
+
+
+INERT = Inert()
+
+
+def is_passed_over(name: Name) -> bool:
+    """Whether a name is that of a class whose objects may lie beside a state dict."""
+    if name.module in ("builtins", "__builtin__"):
+        return name.name in _PLAIN_TYPES
+    if (name.module, name.name) in (("_codecs", "encode"), ("collections", "defaultdict")):
+        return True
+    return name.module.split(".")[0] in _PASSED_OVER
+
+
 Builders = Mapping[Name, Callable[..., Any]]
 
 DTYPES = {
@@ -54,7 +70,20 @@ DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
+# Packages whose objects training scripts leave beside a state dict: arguments, settings, counters.
+# Such an object is never made; an Inert stands in its place.
+_PASSED_OVER = frozenset({
+    "accelerate", "argparse", "axolotl", "datetime", "deepspeed", "fairseq", "hydra",
+    "lightning", "lightning_fabric", "llamafactory", "megatron", "nemo", "numpy", "omegaconf",
+    "pathlib", "peft", "pytorch_lightning", "swift", "transformers", "trl", "typing", "unsloth",
+})  # fmt: skip
+_PLAIN_TYPES = frozenset({
+    "bool", "bytearray", "complex", "dict", "float", "frozenset", "int", "list", "long", "object",
+    "range", "set", "slice", "str", "tuple",
+})  # fmt: skip
 LARGEST_KEY = 2**61 - 2  # Python hashes larger numbers to the same values
 MAX_AXES = 16  # of a tensor; no weight has more than five
 
@@ -96,7 +125,7 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any = None)
 def require_key(key: Any) -> None:
     """Raise CheckpointError for a dict key that is not plain, or whose hash can be chosen."""
     is_number = isinstance(key, int) and abs(key) <= LARGEST_KEY
-    if not (is_number or isinstance(key, str | bytes | float | Name) or key is None):
+    if not (is_number or isinstance(key, str | bytes | float | Name | Inert) or key is None):
         raise refusal("has a dict key that is not a plain value")
 
 
@@ -116,8 +145,33 @@ def sequence(items: Any = ()) -> Any:
     return items
 
 
+def _of_subclass(function: Any, _type: Any, arguments: Any, *_: Any) -> Any:
+    """A tensor of a subclass, or one with attributes: what its own builder describes."""
+    # No other builder: one that copies its arguments could copy a long list any number of times.
+    is_tensor = isinstance(function, Name) and function.name.startswith("_rebuild_tensor")
+    if is_tensor and function in BUILDERS and isinstance(arguments, tuple):
+        return BUILDERS[function](*arguments)
+    raise quantised_by("a tensor subclass")
+
+
+def quantised_by(package: str) -> UnsupportedModelError:
+    """The error for weights that a package saved as objects of its own."""
+    return UnsupportedModelError(
+        f"its weights are objects of {package}, which hold quantised numbers in a form of its own",
+        advice="give the model that it was quantised from, or a GGUF file of it",
+    )
+
+
+# Names that pickles of tensor subclasses mention; nothing is made of them.
+MENTIONED = (
+    Name("torch._utils", "_rebuild_wrapper_subclass"),
+    Name("torch", "Tensor"),
+    Name("torch.nn.parameter", "Parameter"),
+)
+QUANTISERS = ("torchao", "bitsandbytes", "optimum", "hqq", "quanto")
 # What the instruction REDUCE may call; no function of torch is among them.
 BUILDERS: Builders = {
+    Name("torch._tensor", "_rebuild_from_type_v2"): _of_subclass,
     Name("collections", "OrderedDict"): _dict,
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
     Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(
@@ -127,6 +181,7 @@ BUILDERS: Builders = {
         _view(s, o, shape, stride, dtype)
     ),
     Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    Name("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
     Name("torch", "Size"): lambda sizes=(): tuple(sequence(sizes)),
     Name("torch", "device"): lambda *_: None,
 }

@@ -4,6 +4,7 @@ The header is parsed here because the safetensors package opens local files only
 invalid header is refused before memory is allocated for it.
 """
 
+from math import prod
 from typing import TypeGuard
 
 import torch
@@ -37,6 +38,12 @@ DTYPES = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
+
+# Types of the format that torch or huref cannot compute with, and their bits. A file may have them
+# in tensors that are not needed, so only reading such a tensor is refused.
+OTHER_BITS = {
+    "C64": 64, "C128": 128, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
 
 
 def _parse_json(text: bytes) -> dict[str, object]:
@@ -90,22 +97,18 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
     if not isinstance(value, dict):
         raise CheckpointError("the header does not describe it", advice=SAVE_AGAIN)
     dtype_name, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
-    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
-        raise CheckpointError(
-            f"it has the dtype {str(dtype_name)[:40]!r}, which huref cannot read; supported: "
-            f"{', '.join(DTYPES)}"
-        )
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
         raise CheckpointError("its shape or data_offsets are not valid", advice=SAVE_AGAIN)
-    dtype = DTYPES[dtype_name]
-    count = 1
-    for size in shape:
-        count *= size
+    if not isinstance(dtype_name, str):
+        raise CheckpointError("its dtype is not valid", advice=SAVE_AGAIN)
+    dtype = DTYPES.get(dtype_name)
+    bits = OTHER_BITS.get(dtype_name) if dtype is None else 8 * dtype.itemsize
+    count = prod(shape)
     start, stop = base + offsets[0], base + offsets[1]
-    if stop - start != count * dtype.itemsize:
+    if start > stop or (bits is not None and stop - start != -(-count * bits // 8)):
         raise CheckpointError(
-            f"its shape {shape} of {dtype_name} needs {count * dtype.itemsize} bytes, but the "
-            f"header gives it {stop - start}",
+            f"its shape {shape} of {dtype_name} needs {-(-count * (bits or 8) // 8)} bytes, but "
+            f"the header gives it {stop - start}",
             advice=SAVE_AGAIN,
         )
     if stop > source.size:
@@ -113,7 +116,10 @@ def _parse_entry(name: str, value: object, source: ByteSource, base: int) -> Sto
             f"it ends at byte {stop}, but the file has {source.size} bytes and is truncated",
             advice=DOWNLOAD_AGAIN,
         )
-    return StoredTensor(name, source.name, dtype, tuple(shape), start, stop)
+    unreadable = "" if dtype is not None else dtype_name[:40]
+    return StoredTensor(
+        name, source.name, dtype or torch.uint8, tuple(shape), start, stop, unreadable=unreadable
+    )
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:

@@ -2,48 +2,111 @@
 
 Each scheme finds the tensors that together encode one matrix (packed integers, scales, zero
 points) and replaces them by that matrix. Code above the loader sees plain matrices only.
+
+The tensors decide whether a model is quantised; settings may be left over from an earlier form of
+it, or lie in a file of their own, or be missing.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from huref.errors import UnsupportedModelError
-from huref.loader.quantized import awq, bitsandbytes, compressed_tensors, gptq, mxfp4, scaled
-from huref.loader.quantized.scheme import Scheme
+from huref.loader.quantized import (
+    awq,
+    bitnet,
+    bitsandbytes,
+    compressed_tensors,
+    gptq,
+    hqq,
+    mlx,
+    modelopt,
+    mxfp4,
+    quanto,
+    scaled,
+)
+from huref.loader.quantized.scheme import Plain, Scheme
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
 SCHEMES: Mapping[str, Scheme] = {
     "gptq": gptq.scheme,
     "awq": awq.scheme,
+    "auto-round": gptq.scheme,
     "bitsandbytes": bitsandbytes.scheme,
     "fp8": scaled.scheme,
     "fbgemm_fp8": scaled.scheme,
-    "modelopt": scaled.scheme,
+    "modelopt": modelopt.scheme,
     "compressed-tensors": compressed_tensors.scheme,
     "mxfp4": mxfp4.scheme,
+    "mlx": mlx.scheme,
+    "bitnet": bitnet.scheme,
+    "hqq": hqq.scheme,
+    "quanto": quanto.scheme,
 }
+# Other spellings of a method's name in configs.
+_ALIASES = {
+    "autoround": "auto-round", "auto_round": "auto-round", "intel/auto-round": "auto-round",
+    "compressed_tensors": "compressed-tensors", "nvfp4": "modelopt", "modelopt_fp4": "modelopt",
+    "modelopt_mixed": "modelopt", "gptqmodel": "gptq", "marlin": "gptq", "gptq_marlin": "gptq",
+    "awq_marlin": "awq", "gpt-oss-mxfp4": "mxfp4",
+}  # fmt: skip
+# Endings of tensors by which a method is known where the config does not name it; the first that
+# a store has decides. None: a method that huref does not read, by its name.
+_SIGNS: tuple[tuple[re.Pattern[str], str, str | None], ...] = (
+    (re.compile(r"\.quant_state\.bitsandbytes__\w+$|\.SCB$"), "bitsandbytes", "bitsandbytes"),
+    (re.compile(r"\.weight_packed$"), "compressed-tensors", "compressed-tensors"),
+    (re.compile(r"\.q_scale_max$|\.q_group_map$|\.q_groups$"), "EXL2", None),
+    (re.compile(r"\.trellis$"), "EXL3", None),
+    (re.compile(r"\.codebooks$"), "AQLM", None),
+    (re.compile(r"\.Qidxs(?:_\d+)?$"), "QuIP#", None),
+    (re.compile(r"\.centroids(?:\.weight)?$"), "VPTQ", None),
+    (re.compile(r"\.qweight$"), "gptq", "gptq"),
+    (re.compile(r"\.W_q$"), "hqq", "hqq"),
+    (re.compile(r"\.weight\._data$"), "quanto", "quanto"),
+    (re.compile(r"_blocks$"), "mxfp4", "mxfp4"),
+    (re.compile(r"\.scales$"), "mlx", "mlx"),
+    (re.compile(r"(?:\.weight_scale_2|\.weight_scale|_scale_inv)$"), "modelopt", "modelopt"),
+    (re.compile(r"_weight_qdata$|:_data$|\.weight_qdata$"), "torchao", None),
+    (re.compile(r"\.weight_scales$"), "EETQ", None),
+)
+SETTINGS_FILES = "quantization_config in config.json"
 
 
-def dequantise(store: TensorStore, settings: Mapping[str, Any] | None) -> TensorStore:
-    """A store with plain matrices in place of quantised ones.
+def dequantise(
+    store: TensorStore, settings: Mapping[str, Any] | None
+) -> tuple[TensorStore, str | None]:
+    """A store with plain matrices in place of quantised ones, and how they were quantised.
 
     Args:
         store: the stored tensors.
-        settings: the model's `quantization_config`, or None for a model that is not quantised.
+        settings: the model's `quantization_config`, or None for a model that has none.
 
     Raises:
         UnsupportedModelError: the quantisation method is not supported.
         CheckpointError: the settings or the tensors contradict the scheme.
     """
-    if not settings:
-        return store
-    method = str(settings.get("quant_method"))
+    method = str((settings or {}).get("quant_method", "")).lower()
+    method = _ALIASES.get(method, method)
+    seen, by_tensors = _method_of_tensors(store)
+    if not method or (method not in SCHEMES and seen) or (seen and by_tensors is None):
+        method = by_tensors or seen
+    if by_tensors in ("mlx", "compressed-tensors", "bitsandbytes", "hqq", "quanto"):
+        method = by_tensors  # tensors of these methods have names of their own
+    if not method or (not seen and method != "bitnet"):
+        return store, None  # settings that were left over
     scheme = SCHEMES.get(method)
     if scheme is None:
         raise UnsupportedModelError(
-            f"weights quantised by {method!r} cannot be read; supported: {', '.join(SCHEMES)}"
+            f"its weights are quantised by {seen or method}, which huref cannot read; supported: "
+            f"{', '.join(SCHEMES)}",
+            advice="give the model that it was quantised from, or a GGUF file of it",
         )
-    plain = scheme(store, settings)
+    plain = scheme(store, settings or {})
+    if not plain.derive and by_tensors is not None and by_tensors != method:
+        method = by_tensors  # the settings are another form's
+        plain = SCHEMES[method](store, settings or {})
+    if not plain.derive:
+        return store, None
     names = [name for name in store.names if name not in plain.parts]
 
     def derive(name: str) -> Derived:
@@ -53,4 +116,44 @@ def dequantise(store: TensorStore, settings: Mapping[str, Any] | None) -> Tensor
             renamed(store.entry(name), name), (name,), lambda parts: parts[0], by_rows=(True,)
         )
 
-    return DerivedTensors(store, [*names, *plain.derive], derive)
+    return DerivedTensors(store, [*names, *plain.derive], derive), _describe(method, settings)
+
+
+def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
+    """The method by which tensors are quantised, as people call it and as huref does."""
+    names = {"." + ".".join(name.split(".")[-3:]) for name in store.names}
+    for pattern, title, method in _SIGNS:
+        if any(pattern.search(name) for name in names):
+            if title == "mlx" and not mlx.find_stems(store):
+                continue
+            return title, method
+    return "", None
+
+
+def _describe(method: str, settings: Mapping[str, Any] | None) -> str:
+    """A scheme in a few words: its name, and the width where the settings give one."""
+    values = settings or {}
+    bits = values.get("bits", values.get("w_bit"))
+    algorithm = values.get("quant_algo") or values.get("format") or values.get("mode")
+    if isinstance(algorithm, str) and method in ("modelopt", "compressed-tensors", "mlx"):
+        method = f"{method} {algorithm[:40]}"
+    return f"{method}, {bits} bits" if type(bits) is int else method
+
+
+def named_method(settings: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from config.json with the name of their method.
+
+    Args:
+        settings: `quantization_config`, `compression_config` or MLX's `quantization`.
+        beside: settings from a file beside config.json, with `quant_method`; or nothing.
+    """
+    if "quant_method" in settings:
+        return {**beside, **settings}
+    if "bits" in settings and "group_size" in settings and "config_groups" not in settings:
+        return {**settings, "quant_method": beside.get("quant_method", "mlx")}
+    if settings.keys() & {"config_groups", "sparsity_config", "format"}:
+        return {**beside, "quant_method": "compressed-tensors", **settings}
+    return {**beside, **settings}
+
+
+__all__ = ["SCHEMES", "Plain", "dequantise", "named_method"]

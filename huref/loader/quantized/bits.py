@@ -56,3 +56,12 @@ def decode_nibbles(data: Tensor, table: Tensor, low_first: bool) -> Tensor:
 def exponents(scale: Tensor) -> Tensor:
     """Decode E8M0 scales: a uint8 x stands for the float32 2^(x - 127)."""
     return torch.exp2(scale.float() - 127)
+
+
+def unpack_last(words: Tensor, bits: int) -> Tensor:
+    """Unpack integers of 1 to 8 bits from a stream of bits along the last axis.
+
+    (..., n) 32-bit words -> (..., n * 32 // bits) uint8.
+    """
+    flat = words.contiguous().view(torch.int32).reshape(-1, words.shape[-1])
+    return unpack_words(flat.T.contiguous(), bits).T.reshape(*words.shape[:-1], -1).contiguous()

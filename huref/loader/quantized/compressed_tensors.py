@@ -42,9 +42,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     block = next(filter(None, map(_block, weights)), None)
     eight_bit = scaled.scheme(store, {"weight_block_size": block})
     found = stems(store.names, PACKED)
-    if found and len(widths) != 1:
-        raise CheckpointError(f"compressed-tensors with widths {widths} cannot be read")
-    packed = {stem + ".weight": partial(_packed, store, stem, *widths) for stem in found}
+    packed = {stem + ".weight": partial(_packed, store, stem, widths) for stem in found}
     parts = {stem + part for stem in found for part in PARTS}
     return Plain({**eight_bit.derive, **packed}, eight_bit.parts | parts)
 
@@ -61,13 +59,24 @@ def _block(weights: dict[str, Any]) -> Any:
     return weights.get("block_structure") or grouped
 
 
-def _packed(store: TensorStore, stem: str, bits: int = 0) -> Derived:
+def _width(store: TensorStore, stem: str, words: int, widths: list[int]) -> int:
+    """The number of bits of a module: its shape's, as groups of modules may differ."""
+    if stem + ".weight_shape" in store.names:
+        columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"].flatten()[-1])
+        fitting = [b for b in widths or range(2, 9) if -(-columns * b // 32) == words]
+        if len(fitting) == 1:
+            return fitting[0]
+    return widths[0] if len(widths) == 1 else 0
+
+
+def _packed(store: TensorStore, stem: str, widths: list[int]) -> Derived:
     info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
     require(len(info.shape) == 2 == len(scale.shape), info, "is not a matrix")
     require(info.shape[0] == scale.shape[0], info, "does not fit its scales")
     if info.dtype == torch.uint8:
         return _float4(store, stem)
-    require(bits in range(1, 9), info, f"has {bits} bits")
+    bits = _width(store, stem, info.shape[1], widths)
+    require(bits in range(1, 9), info, f"may have any of the widths {widths}")
     columns = info.shape[1] * 32 // bits
     if 32 % bits and stem + ".weight_shape" in store.names:  # the last word may have unused bits
         columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"][1])

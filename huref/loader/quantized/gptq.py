@@ -13,45 +13,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.loader.quantized import awq
 from huref.loader.quantized.bits import unpack_words
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
+WIDTHS = range(2, 9)
 PARTS = (".qweight", ".qzeros", ".scales", ".g_idx")
 
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
-    """See `huref.loader.quantized.scheme.Scheme`."""
-    bits = settings.get("bits", settings.get("w_bit"))
-    if bits not in (2, 3, 4, 8):
-        raise CheckpointError(f"the quantisation config has bits = {bits!r}; GPTQ has 2, 3, 4 or 8")
-    offset = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1
+    """See `huref.loader.quantized.scheme.Scheme`.
+
+    The width of each module is that of its zero points, as modules may have widths of their own.
+    """
+    default = settings.get("bits", settings.get("w_bit"))
+    packing = str(settings.get("packing_format", ""))
+    if "awq" in packing:
+        return awq.scheme(store, {"bits": default, "version": "gemm"})
+    version = str(settings.get("checkpoint_format", ""))
     found = stems(store.names, ".qweight")
 
     def derive(stem: str) -> Derived:
         packed = store.entry(stem + ".qweight")
         require(len(packed.shape) == 2, packed, "is not a matrix")
-        rows = packed.shape[0] * 32 // bits
         scales = store.entry(stem + ".scales")
-        groups = scales.shape[0]
-        sources = [stem + ".qweight", stem + ".scales", stem + ".qzeros"]
-        with_order = stem + ".g_idx" in store.names
-        if with_order:
-            sources.append(stem + ".g_idx")
-        require(scales.shape[-1] == packed.shape[1], packed, "does not fit its scales")
+        groups = scales.shape[0] if scales.shape else 0
+        require(scales.shape[-1:] == packed.shape[1:], packed, "does not fit its scales")
+        with_zeros = stem + ".qzeros" in store.names
+        width = _width_of(store, stem, packed.shape[1], settings) if with_zeros else default
+        require(
+            width in WIDTHS,
+            packed,
+            f"has {width!r} bits by its zero points or settings; GPTQ has 2 to 8",
+        )
+        bits = int(width or 0)
+        rows = packed.shape[0] * 32 // bits
         require(groups > 0 and rows >= groups, packed, f"has {groups} groups")
+        sources = [stem + ".qweight", stem + ".scales"]
+        roles = [part for part in (".qzeros", ".g_idx") if stem + part in store.names]
+        sources += [stem + role for role in roles]
 
         def combine(parts: list[Tensor]) -> Tensor:
+            others = dict(zip(roles, parts[2:], strict=True))
             integers = unpack_words(parts[0], bits)
-            if with_order:
-                group_of = parts[3][: len(integers)].long()
+            if ".g_idx" in others:
+                group_of = others[".g_idx"][: len(integers)].long()
             else:
                 group_of = torch.arange(len(integers)) // -(-rows // groups)
-            zeros = unpack_words(parts[2].T.contiguous(), bits).T[:, : packed.shape[1]]
-            zeros = (zeros + offset) & ((1 << bits) - 1)
             weight = integers.float()
-            weight -= zeros.float()[group_of]
+            if ".qzeros" in others:
+                words = others[".qzeros"]
+                zeros = unpack_words(words.T.contiguous(), bits).T[:, : packed.shape[1]]
+                offset = _offset(zeros, bits, version, packing)
+                zeros = (zeros + offset) & ((1 << bits) - 1)
+                weight -= zeros.float()[group_of]
+            else:
+                weight -= 2 ** (bits - 1)
             weight *= parts[1].float()[group_of]
             return weight.T
 
@@ -63,3 +81,29 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         {stem + ".weight": partial(derive, stem) for stem in found},
         frozenset(stem + part for stem in found for part in PARTS),
     )
+
+
+def _width_of(
+    store: TensorStore, stem: str, columns: int, settings: Mapping[str, Any]
+) -> int | None:
+    """The number of bits of a module, by the shape of its zero points."""
+    shape = store.entry(stem + ".qzeros").shape
+    bits, rest = divmod(32 * shape[-1], columns) if shape and columns else (0, 1)
+    if not rest and bits in WIDTHS:
+        return bits
+    default = settings.get("bits", settings.get("w_bit"))  # outputs that do not fill their words
+    return default if type(default) is int else None
+
+
+def _offset(zeros: Tensor, bits: int, version: str, packing: str) -> int:
+    """What is added to the stored zero points.
+
+    A symmetric matrix has one zero point, in the middle, which tells how it was stored.
+    """
+    middle = 1 << (bits - 1)
+    if (zeros == middle - 1).all():
+        return 1
+    if (zeros == middle).all():
+        return 0
+    without_offset = version == "gptq_v2" or (packing != "" and "gptq" not in packing)
+    return 0 if without_offset else 1

@@ -18,6 +18,7 @@ from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
 SCALES = (".weight_scale_inv", ".weight_scale")
+STACK_SCALES = ("_scale_inv", "_scale")  # of a parameter that is a stack of experts
 OTHERS = (".weight_zero_point", ".input_scale", ".input_zero_point", ".weight_scale_2")
 BLOCK = (128, 128)
 
@@ -56,16 +57,26 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     parts: set[str] = set()
     for suffix in SCALES:
         for stem in stems(store.names, suffix):
-            if stem + ".weight" in store.names:
-                derive[stem + ".weight"] = partial(derive_scaled, store, stem, suffix, block)
+            weight = stem + ".weight"
+            # Packed weights are not read here.
+            if weight in store.names and store.entry(weight).dtype != torch.uint8:
+                derive[weight] = partial(derive_scaled, store, weight, stem, suffix, block)
                 parts |= {stem + end for end in (suffix, ".weight", *OTHERS)}
+    for suffix in STACK_SCALES:
+        for stem in stems(store.names, suffix):
+            if stem in store.names and store.entry(stem).dtype.itemsize == 1:
+                derive[stem] = partial(derive_scaled, store, stem, stem, suffix, block)
+                parts |= {stem, stem + suffix, stem + "_activation_scale"}
     return Plain(derive, frozenset(parts))
 
 
-def derive_scaled(store: TensorStore, stem: str, suffix: str, block: Sequence[int]) -> Derived:
-    """A matrix times its scale."""
-    weight, scale = store.entry(stem + ".weight"), store.entry(stem + suffix)
-    sources = [stem + ".weight", stem + suffix]
+def derive_scaled(
+    store: TensorStore, name: str, stem: str, suffix: str, block: Sequence[int]
+) -> Derived:
+    """A matrix, or a stack of them, times its scale, the tensor `stem + suffix`."""
+    weight, scale = store.entry(name), store.entry(stem + suffix)
+    block = (*(1,) * (len(weight.shape) - len(block)), *block)  # of a stack, each matrix by itself
+    sources = [name, stem + suffix]
     if stem + ".weight_zero_point" in store.names:
         sources.append(stem + ".weight_zero_point")
     fits = len(weight.shape) >= 2 and len(scale.shape) in (0, 1, len(weight.shape))
@@ -92,7 +103,7 @@ def derive_scaled(store: TensorStore, stem: str, suffix: str, block: Sequence[in
 
     by_rows = (True,) + (outputs,) * (len(sources) - 1)
     return Derived(
-        plain_info(stem + ".weight", weight, weight.shape),
+        plain_info(name, weight, weight.shape),
         tuple(sources),
         combine,
         by_rows=by_rows if outputs or single else None,

@@ -1,10 +1,13 @@
-"""Which tensors of an adapter change which tensors of its base.
+"""What an adapter's tensors are, by their names: PEFT's, or those of MLX-LM and MLX-VLM.
 
-Names of an adapter's tensors are PEFT's, prefixed with "+" to tell them from the base's.
+PEFT writes `base_model.model.MODULE.lora_A.weight`. Files that were saved without PEFT's own
+function also hold the adapter's name: `MODULE.lora_A.default.weight`. Names of an adapter's
+tensors are prefixed with "+" to tell them from the base's.
 """
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,61 +15,133 @@ from huref.errors import CheckpointError
 from huref.loader.tensors import TensorInfo, TensorStore
 
 ROOT = "base_model.model."
-PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
-MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+_LORA = re.compile(
+    r"(?P<module>.+?)\.(?P<kind>lora_A|lora_B|lora_embedding_A|lora_embedding_B"
+    r"|lora_magnitude_vector)(?:\.(?P<adapter>(?!weight$|bias$).+?))?(?:\.(?P<end>weight|bias))?"
+)
+_TOKENS = re.compile(
+    r"(?P<module>.+?)\.(?:token_adapter\.)?trainable_tokens_(?P<kind>delta|original)"
+    r"(?:\.(?P<adapter>.+))?"
+)
+_SAVED = re.compile(r"\.modules_to_save\.(?P<adapter>[^.]+)\.(?=[^.]+$)")
+_MLX = re.compile(r"(?P<module>.+)\.(?P<kind>lora_a|lora_b|m|A|B)")
+_MLX_KINDS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b", "m": "magnitude"}
+_KINDS = {
+    "lora_A": "a", "lora_B": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
+    "lora_magnitude_vector": "magnitude",
+}  # fmt: skip
+INERT = (".base_layer", ".token_adapter", ".original_module")
 
 
-@dataclass(frozen=True)
-class Delta:
-    """The adapter's tensors that change one tensor of the base; "" or None for those it lacks.
+@dataclass
+class Module:
+    """What an adapter has for one module of its base; "" for what it lacks.
 
     Attributes:
         a, b: the LoRA factors.
         magnitude: DoRA's magnitude vector.
-        replacement: a tensor that replaces the base's before a delta is added.
+        tokens: rows that replace those of some tokens.
+        embedding: the factors are those of an embedding.
     """
 
     a: str = ""
     b: str = ""
-    magnitude: str | None = None
-    replacement: str | None = None
+    magnitude: str = ""
+    tokens: str = ""
+    embedding: bool = False
 
 
-def find_deltas(names: Iterable[str]) -> dict[str, Delta]:
-    """What an adapter changes: module name -> delta; for a mere replacement, tensor name -> delta.
+@dataclass
+class Parsed:
+    """An adapter's tensors.
 
-    Args:
-        names: names of the adapter's tensors, in PEFT's layout.
+    Attributes:
+        modules: module -> what changes it. The factors of the parameters of one module (PEFT's
+            target_parameters) are told apart by `.base_layer` at the module's end.
+        replaced: tensor of the base -> the adapter's tensor that replaces it.
+        unused: tensors that change no weight of a matrix: LoRA biases, and copies of the base's.
+    """
+
+    modules: dict[str, Module] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+def parse_peft(names: Iterable[str]) -> Parsed:
+    """The tensors of a file in PEFT's layout.
 
     Raises:
-        CheckpointError: LoRA factor A is present without B.
+        CheckpointError: the file holds several adapters, or one LoRA factor without the other.
     """
-    names = set(names)
-    found: dict[str, Delta] = {}
-    used: set[str] = set()
-    for end_a, end_b in PAIRS:
-        for a in (name for name in names if name.endswith(end_a)):
-            stem = a.removesuffix(end_a)
-            b = stem + end_b
-            if b not in names:
-                raise CheckpointError(
-                    f"the adapter lacks its other LoRA factor, '{b}'",
-                    tensor=a,
-                    advice="download the adapter again",
-                )
-            magnitude = next((stem + m for m in MAGNITUDES if stem + m in names), None)
-            found[stem.removeprefix(ROOT)] = Delta(f"+{a}", f"+{b}", magnitude and f"+{magnitude}")
-            used |= {a, b, magnitude or a}
-    for name in names - used:
-        target = name.removeprefix(ROOT)
-        for wrapping in (".base_layer.", ".modules_to_save."):
-            target = target.replace(wrapping, ".")
-        module = target.removesuffix(".weight")
-        if module in found:  # a resized embedding with a LoRA delta
-            found[module] = replace(found[module], replacement=f"+{name}")
+    parsed = Parsed()
+    adapters: set[str] = set()
+    for name in names:
+        target = _without_root(name)
+        if match := _LORA.fullmatch(target):
+            adapters.add(match["adapter"] or "")
+            if match["end"] == "bias":
+                parsed.unused.append(name)
+                continue
+            module = parsed.modules.setdefault(match["module"], Module())
+            setattr(module, _KINDS[match["kind"]], name)
+            module.embedding |= "embedding" in match["kind"]
+        elif match := _TOKENS.fullmatch(target):
+            adapters.add(match["adapter"] or "")
+            if match["kind"] == "original":
+                parsed.unused.append(name)
+            else:
+                parsed.modules.setdefault(match["module"], Module()).tokens = name
+        elif ".original_module." in target:
+            parsed.unused.append(name)
         else:
-            found[target] = Delta(replacement=f"+{name}")
-    return found
+            if match := _SAVED.search(target):
+                adapters.add(match["adapter"])
+                target = _SAVED.sub(".", target)
+            for inert in INERT:
+                target = target.replace(inert + ".", ".")
+            parsed.replaced[target] = name
+    adapters -= {"", "default"} if len(adapters) <= 2 and "" in adapters else {""}
+    if len(adapters) > 1:
+        raise CheckpointError(
+            f"it holds several adapters ({', '.join(sorted(adapters))})",
+            advice="save one of them with PEFT's save_pretrained(selected_adapters=...)",
+        )
+    _require_pairs(parsed)
+    return parsed
+
+
+def parse_mlx(names: Iterable[str]) -> Parsed:
+    """The tensors of a file that MLX-LM or MLX-VLM wrote.
+
+    Raises:
+        CheckpointError: there is one LoRA factor without the other.
+    """
+    parsed = Parsed()
+    for name in names:
+        match = _MLX.fullmatch(name)
+        if match is None:
+            parsed.replaced[name] = name
+            continue
+        module = match["module"].removesuffix(".lora")
+        setattr(parsed.modules.setdefault(module, Module()), _MLX_KINDS[match["kind"]], name)
+    _require_pairs(parsed)
+    return parsed
+
+
+def _without_root(name: str) -> str:
+    while name.startswith(ROOT):
+        name = name.removeprefix(ROOT)
+    return name
+
+
+def _require_pairs(parsed: Parsed) -> None:
+    for module, parts in parsed.modules.items():
+        if bool(parts.a) != bool(parts.b) or (parts.magnitude and not parts.a):
+            raise CheckpointError(
+                f"the adapter lacks one of the two LoRA factors of '{module}'",
+                tensor=parts.a or parts.b or parts.magnitude,
+                advice="download the adapter again",
+            )
 
 
 class SideBySide:

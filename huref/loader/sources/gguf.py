@@ -4,18 +4,22 @@ This module reads the metadata: configuration and vocabulary. `gguf_tensors` giv
 experts of a mixture among them, under the published names listed in `gguf_names`.
 """
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from huref.errors import CheckpointError, UnsupportedModelError, locating
-from huref.loader.formats.gguf import Header, read_header
+from huref.loader.formats.ggml import type_name
+from huref.loader.formats.gguf import MAGIC, Header, read_header
 from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
     ARCHITECTURES,
-    DEEPSEEK_SETTINGS,
     FALCON_40B,
+    LATENT_SETTINGS,
     MIXTRAL_ARCHITECTURE,
     SETTINGS,
     GgufArchitecture,
@@ -24,11 +28,19 @@ from huref.loader.sources.gguf_tensors import open_published_tensors
 from huref.loader.stored_tensors import Index, StoredTensors
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder
+from huref.loader.vocabulary.gguf import gguf_encoder, parse_gguf_vocabulary
+from huref.loader.weight_files import has_weights
 
 # Of several quantisations in one folder, the first of these is read: near the original, yet small.
 PREFERENCE = ("q8_0", "f16", "bf16", "q6_k", "q5_k", "q5", "q4_k", "q4", "f32", "q3", "iq", "q2")
-_NOT_THE_MODEL = ("mmproj", "imatrix", "-vocab", "lora")
+_NOT_THE_MODEL = ("mmproj", "imatrix", "-vocab", "lora-", "-lora")
+MOST_COUNTED = 2000  # tensors whose types are counted
+MOST_LOOKED_INTO = 12  # files whose first bytes are read to find what they are
+_QUANTISATION = re.compile(
+    r"(?<![a-z0-9])(?:ud|i1|imat|imatrix|gguf|ggml|(?:i?q|tq|mxfp)\d(?:[._-]?(?:k|0|1|m|s|l|xs|xxs|xl|nl|moe)"
+    r"(?![a-z0-9]))*|bf16|fp16|f16|fp32|f32|fp8)(?![a-z0-9])"
+)
 
 
 class GgufModel:
@@ -49,6 +61,7 @@ class GgufModel:
         """The first file's metadata. Raises CheckpointError when parts of the model are missing."""
         first = self.repository.open(self.files[0], cache=True)
         metadata = self._header(first).metadata
+        self._require_model(metadata)
         count = metadata.get("split.count", 1)
         if count not in (0, len(self.files)):
             raise CheckpointError(
@@ -58,6 +71,25 @@ class GgufModel:
                 advice="put all parts into one folder",
             )
         return metadata
+
+    def _require_model(self, metadata: dict[str, Any]) -> None:
+        """Raise UnsupportedModelError for a GGUF file that is not a language model's."""
+        kind = metadata.get("general.type", "model")
+        if kind == "adapter":
+            raise UnsupportedModelError(
+                "it is a LoRA adapter in a GGUF file",
+                model=self.repository.model,
+                file=self.files[0],
+                advice="give the PEFT adapter that it was converted from, or merge it with "
+                "llama.cpp's llama-export-lora",
+            )
+        if kind in ("mmproj", "imatrix") or metadata.get("general.architecture") == "clip":
+            raise UnsupportedModelError(
+                "it is the vision projector of a multimodal model, or an importance matrix",
+                model=self.repository.model,
+                file=self.files[0],
+                advice="give the language model's GGUF file",
+            )
 
     @cached_property
     def architecture(self) -> GgufArchitecture:
@@ -82,21 +114,23 @@ class GgufModel:
         return architecture
 
     def _setting(self, key: str) -> Any:
-        """One setting of the architecture; where it is a list by block, the first block's."""
+        """One setting of the architecture; a list where blocks have different ones."""
         value = self.metadata.get(f"{self.metadata.get('general.architecture')}.{key}")
-        return value[0] if isinstance(value, list) and value else value
+        if isinstance(value, list) and value and all(other == value[0] for other in value):
+            return value[0]
+        return value
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The metadata's settings under the keys of config.json."""
         config: dict[str, Any] = {"model_type": self.architecture.model_type}
         tables = [SETTINGS]
-        if self.architecture.model_type.startswith("deepseek"):
-            tables.append(DEEPSEEK_SETTINGS)
+        if self.architecture.is_latent:
+            tables.append(LATENT_SETTINGS)
         for table in tables:
             for key, names in table.items():
                 value = self._setting(key)
-                if value not in (None, 0):
+                if value not in (None, 0, []):
                     config |= dict.fromkeys(names, value)
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         config["vocab_size"] = len(tokens) if isinstance(tokens, list) else None
@@ -104,16 +138,46 @@ class GgufModel:
             kv_heads = config.get("num_kv_heads")
             config["multi_query"] = kv_heads == 1
             config["new_decoder_architecture"] = kv_heads != 1
+        config |= self._settings_of_type(config)
         key_length = self._setting("attention.key_length_mla") or config.get("head_dim")
         if "qk_rope_head_dim" in config and isinstance(key_length, int):
             config["qk_nope_head_dim"] = key_length - config["qk_rope_head_dim"]
         return config
+
+    def _settings_of_type(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Settings that only some architectures have, or write in another way."""
+        found: dict[str, Any] = {}
+        extra = self._setting("nextn_predict_layers")
+        blocks = config.get("num_hidden_layers")
+        if type(extra) is int and type(blocks) is int and 0 < extra < blocks:
+            found["num_hidden_layers"] = blocks - extra  # the others predict later tokens
+        match self.architecture.model_type:
+            case "gpt_bigcode":
+                found["multi_query"] = config.get("num_key_value_heads") == 1
+            case "gemma4_text":
+                pattern = self._setting("attention.sliding_window_pattern")
+                if isinstance(pattern, list):
+                    kinds = ("full_attention", "sliding_attention")
+                    found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
+                if (local := self._setting("attention.key_length_swa")) is not None:
+                    found |= {"global_head_dim": config.get("head_dim"), "head_dim": local}
+            case "dbrx":
+                found["attn_config"] = {"kv_n_heads": config.get("num_key_value_heads")}
+                found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
+            case "chatglm":
+                found["rmsnorm"] = True
+        return found
 
     @cached_property
     def vocabulary(self) -> list[Token]:
         """The vocabulary in the metadata."""
         with locating(model=self.repository.model, file=self.files[0]):
             return parse_gguf_vocabulary(self.metadata)
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return gguf_encoder(self.metadata)
 
     @cached_property
     def _stored(self) -> StoredTensors:
@@ -129,14 +193,39 @@ class GgufModel:
         with locating(model=self.repository.model):
             return open_published_tensors(self._stored, self.architecture, self._head_counts)
 
-    def _head_counts(self) -> tuple[int, int]:
-        """Number of query heads and of key-value heads.
+    @property
+    def full_names(self) -> Mapping[str, str | None]:
+        """See Contents."""
+        return {name: name for name in self.tensors.names}
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        return f"GGUF ({self.metadata.get('general.architecture')})"
+
+    @cached_property
+    def quantisation(self) -> str | None:
+        """See Contents; the type of the file that its metadata states, or its most common one."""
+        kinds = Counter(
+            self._stored.entry(name).ggml_type
+            for name in list(self._stored.names)[:MOST_COUNTED]
+            if len(self._stored.entry(name).shape) > 1
+        )
+        kind = kinds.most_common(1)[0][0] if kinds else None
+        return None if kind is None else type_name(kind)
+
+    def _head_counts(self, block: int) -> tuple[int, int]:
+        """Number of query heads and of key-value heads of a block.
 
         Raises:
             CheckpointError: the metadata gives no positive number.
         """
-        queries = self._require_positive(self.config.get("num_attention_heads"))
-        groups = self.config.get("num_key_value_heads")
+        counts = [self.config.get("num_attention_heads"), self.config.get("num_key_value_heads")]
+        heads, groups = (
+            count[block] if isinstance(count, list) and block < len(count) else count
+            for count in counts
+        )
+        queries = self._require_positive(heads)
         return queries, queries if groups is None else self._require_positive(groups)
 
     def _require_positive(self, count: Any) -> int:
@@ -151,15 +240,75 @@ class GgufModel:
 
 
 def find_gguf(repository: Repository) -> str | None:
-    """The GGUF file to read: the one that the user named, or the best of a folder, or None."""
+    """The GGUF file to read: the one that the user named, or the best of a folder, or None.
+
+    Files are told by their first bytes where their name does not say what they are.
+
+    Raises:
+        CheckpointError: the folder holds GGUF files of different models.
+    """
     if repository.chosen is not None:
-        return repository.chosen if repository.chosen.endswith(".gguf") else None
+        return repository.chosen if _is_gguf(repository, repository.chosen) else None
+    if "config.json" in repository.files and has_weights(repository):
+        return None
     files = [
         name
         for name in sorted(repository.files)
-        if name.endswith(".gguf") and not any(word in name.lower() for word in _NOT_THE_MODEL)
+        if name.lower().endswith(".gguf")
+        and not any(word in name.lower().rpartition("/")[2] for word in _NOT_THE_MODEL)
     ]
-    return min(files, key=_rank) if files else None
+    if not files and repository.revision is None and len(repository.files) <= MOST_LOOKED_INTO:
+        files = [
+            name
+            for name in sorted(repository.files)
+            if "/" not in name and _is_gguf(repository, name)
+        ]
+    if not files:
+        return None
+    _refuse_different_models(repository, files)
+    return min(files, key=_rank)
+
+
+def _is_gguf(repository: Repository, name: str) -> bool:
+    if name.lower().endswith((".gguf", ".safetensors", ".json", ".md", ".txt")):
+        return name.lower().endswith(".gguf")
+    if repository.files[name] < len(MAGIC):
+        return False
+    return bytes(repository.open(name, cache=True).read(0, len(MAGIC))) == MAGIC
+
+
+def _refuse_different_models(repository: Repository, files: list[str]) -> None:
+    """Raise CheckpointError for files whose names are those of different models.
+
+    Files with the same name in their metadata are one model's, whatever they are called.
+    """
+    by_model: dict[str, str] = {}
+    for name in sorted(files, key=_rank):
+        by_model.setdefault(model_in_name(name), name)
+    if len(by_model) < 2:
+        return
+    found = list(by_model.values())
+    if len(found) <= MOST_LOOKED_INTO:
+        titles = set()
+        for name in found:
+            metadata = read_header(repository.open(name, cache=True)).metadata
+            titles.add(str(metadata.get("general.name") or name))
+        if len(titles) == 1:
+            return
+    place = repository.model.rstrip("/")
+    raise CheckpointError(
+        f"it holds GGUF files of different models ({', '.join(found[:4])})",
+        model=repository.model,
+        advice=f"name one of them, such as {place}/{found[0]}",
+    )
+
+
+def model_in_name(name: str) -> str:
+    """A GGUF file's name without its folder, quantisation, part and separators."""
+    stem = name.rpartition("/")[2].lower().removesuffix(".gguf")
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", stem)
+    stem = _QUANTISATION.sub("", stem)
+    return re.sub(r"[^a-z0-9]+", "", stem)
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -23,7 +23,7 @@ from huref.loader.tensors import (
     rotary_halves,
 )
 
-HeadCounts = Callable[[], tuple[int, int]]  # numbers of query heads and of key-value heads
+HeadCounts = Callable[[int], tuple[int, int]]  # a block's numbers of query and key-value heads
 
 # blk.BLOCK.ROLE[.EXPERT].weight inside a block, ROLE.weight outside.
 _NAME = re.compile(
@@ -71,6 +71,9 @@ def published_name(name: str, names: Mapping[str, str]) -> str | None:
     if match is None:
         return None
     block, expert = match["block"], match["expert"]
+    whole = f"blk.{{i}}.{match['role']}{match['suffix']}"
+    if block and whole in names:
+        return names[whole].format(i=block)
     pattern = ("blk.{i}." if block else "") + match["role"] + (".{e}" if expert else "")
     published = names.get(pattern)
     if published is None:
@@ -84,14 +87,15 @@ def _derive(
     """How the published tensor `name` is computed from the stored one."""
     match = _NAME.fullmatch(stored.name)
     role = match["role"] if match else ""
+    block = int(match["block"] or 0) if match else 0
     info, source = renamed(stored, name), stored.name
     if architecture.rotary_pairs and role in ("attn_q", "attn_k"):
-        queries, groups = head_counts()
+        queries, groups = head_counts(block)
         heads = queries if role == "attn_q" else groups
         _require_divisible(stored, heads, 2 * heads)
         return reordered(info, source, rotary_halves(info.shape[0], heads))
     if architecture.fused_by_head and role == "attn_qkv":
-        queries, groups = head_counts()
+        queries, groups = head_counts(block)
         _require_divisible(stored, queries + 2 * groups, queries + 2 * groups)
         return reordered(info, source, fused_rows(info.shape[0], queries, groups))
     if architecture.norms_plus_one and source.endswith("norm.weight"):

@@ -1,19 +1,25 @@
 """A model as transformers saves it: config.json, a tokenizer's files, and weights."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from huref.errors import CheckpointError, locating
-from huref.loader.quantized import dequantise
+from huref.loader.quantized import dequantise, named_method
 from huref.loader.repository import Repository, read_json
-from huref.loader.sources.wrappers import is_wrapper, language_config, unwrap
-from huref.loader.stored_tensors import open_stored
+from huref.loader.sources.canonical_names import language_model
+from huref.loader.sources.wrappers import is_wrapper, language_config
+from huref.loader.stored_tensors import StoredTensors
 from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder, begins_with
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
+from huref.loader.weight_files import open_stored
 
 # Files in which quantisers stored their settings before config.json had a key for them.
-OLD_SETTINGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+OLD_SETTINGS = {
+    "hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq",
+}  # fmt: skip
 
 
 class HuggingFaceModel:
@@ -43,21 +49,68 @@ class HuggingFaceModel:
         return open_vocabulary(self.repository)
 
     @cached_property
+    def _stored(self) -> StoredTensors:
+        return open_stored(self.repository)
+
+    @cached_property
+    def _dequantised(self) -> tuple[TensorStore, str | None]:
+        """The plain matrices, and how they were quantised."""
+        if "config.json" not in self.repository.files:
+            return self._stored, None
+        with locating(model=self.repository.model):
+            return dequantise(self._stored, self._quantisation())
+
+    @cached_property
+    def _language_model(self) -> tuple[TensorStore, dict[str, str | None]]:
+        config = self._outer_config if "config.json" in self.repository.files else {}
+        inner = language_config(config)
+        tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings", True))
+        with locating(model=self.repository.model):
+            return language_model(self._dequantised[0], is_wrapper(config), bool(tied))
+
+    @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return open_encoder(self.repository, begins_with(self.config))
+
+    @property
     def tensors(self) -> TensorStore:
         """See Contents."""
-        stored = open_stored(self.repository)
-        if "config.json" not in self.repository.files:
-            return stored
-        with locating(model=self.repository.model):
-            plain = dequantise(stored, self._quantisation())
-        return unwrap(plain) if is_wrapper(self._outer_config) else plain
+        return self._language_model[0]
+
+    @property
+    def full_names(self) -> Mapping[str, str | None]:
+        """See Contents."""
+        return self._language_model[1]
+
+    @property
+    def files(self) -> list[str]:
+        """See Contents."""
+        return self._stored.files
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        return "safetensors" if self.files[0].endswith(".safetensors") else "PyTorch"
+
+    @property
+    def quantisation(self) -> str | None:
+        """See Contents."""
+        return self._dequantised[1]
 
     def _quantisation(self) -> dict[str, Any] | None:
-        for key in ("quantization_config", "compression_config"):
-            settings = self.config.get(key)
-            if isinstance(settings, dict):
-                return {"quant_method": "compressed-tensors", **settings}
-        for name, method in OLD_SETTINGS.items():
-            if name in self.repository.files:
-                return {**read_json(self.repository, name), "quant_method": method}
-        return None
+        """The settings of the quantisation: in config.json, or in a file of their own."""
+        beside: dict[str, Any] = {}
+        for file, method in OLD_SETTINGS.items():
+            if file in self.repository.files and not beside:
+                own = read_json(self.repository, file)
+                inner = own.get("quantization")
+                own = inner if method == "modelopt" and isinstance(inner, dict) else own
+                beside = {**own, "quant_method": method}
+        outer = self._outer_config
+        for config in (self.config, outer):
+            for key in ("quantization_config", "compression_config", "quantization"):
+                settings = config.get(key)
+                if isinstance(settings, dict):
+                    return named_method(settings, beside)
+        return beside or None

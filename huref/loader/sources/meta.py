@@ -7,6 +7,7 @@ checkpoint: Meta stores rotary pairs interleaved.
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +27,8 @@ from huref.loader.tensors import (
     rotary_halves,
 )
 from huref.loader.vocabulary import Token
-from huref.loader.vocabulary.files import open_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder, begins_with
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
 
 FILES = ("consolidated.*.pth", "consolidated*.safetensors")
 WEIGHTS = (".pth", ".safetensors", ".bin", ".pt")
@@ -45,6 +47,7 @@ NAMES: tuple[tuple[str, str, int | None], ...] = (
     ("model.layers.{i}.mlp.down_proj", "layers.{i}.feed_forward.w2", 1),
     ("model.layers.{i}.mlp.up_proj", "layers.{i}.feed_forward.w3", 0),
 )
+_SHARD = re.compile(r"consolidated-\d{5}-of-(?P<count>\d{5})\.safetensors")
 _BLOCK = re.compile(r"layers\.(\d+)\.")
 
 
@@ -55,6 +58,16 @@ class MetaModel:
         self.repository = repository
         top = [name for name in repository.files if "/" not in name]
         self.files = next(f for f in (sorted(fnmatch.filter(top, p)) for p in FILES) if f)
+        # Mistral's files hold whole tensors each, Meta's a slice of every tensor.
+        shards = [match for name in self.files if (match := _SHARD.fullmatch(name))]
+        self._are_shards = len(shards) == len(self.files)
+        if self._are_shards and len(shards) != int(shards[0]["count"]):
+            raise CheckpointError(
+                f"of {int(shards[0]['count'])} shards {int(shards[0]['count']) - len(shards)} are "
+                "missing",
+                model=repository.model,
+                advice="download the missing shards, too",
+            )
 
     @staticmethod
     def is_in(repository: Repository) -> bool:
@@ -103,6 +116,11 @@ class MetaModel:
         return open_vocabulary(self.repository)
 
     @cached_property
+    def encoder(self) -> TextEncoder | None:
+        """See Contents."""
+        return open_encoder(self.repository, begins_with(self.config))
+
+    @cached_property
     def _stored(self) -> StoredTensors:
         """The tensors of all parts as one store; tensor NAME in FILE is called FILE:NAME."""
         numbers = [int(n) for file in self.files for n in re.findall(r"\.(\d+)\.pth$", file)]
@@ -111,6 +129,11 @@ class MetaModel:
                 f"of the consolidated files, only numbers {numbers} were found",
                 model=self.repository.model,
                 advice="put all of them into one folder",
+            )
+        if self._are_shards:
+            first = self.files[0]
+            return StoredTensors(
+                self.repository, self.files, read_index=lambda source: _read_part(source, first)
             )
         return StoredTensors(self.repository, self.files, read_index=_read_part)
 
@@ -130,8 +153,24 @@ class MetaModel:
             self._stored, sources, lambda name: self._derive(name, *sources[name])
         )
 
+    @property
+    def full_names(self) -> Mapping[str, str | None]:
+        """See Contents."""
+        return {name: name for name in self.tensors.names}
+
+    @property
+    def format(self) -> str:
+        """See Contents."""
+        return "consolidated"
+
+    @property
+    def quantisation(self) -> str | None:
+        """See Contents."""
+        return None
+
     def _derive(self, name: str, source: str, axis: int | None) -> Derived:
-        pieces = [self._stored.entry(f"{file}:{source}") for file in self.files]
+        parts = self.files[:1] if self._are_shards else self.files
+        pieces = [self._stored.entry(f"{file}:{source}") for file in parts]
         first = pieces[0]
         if axis == -1:
             axis = 0 if first.shape[-1] == self._number("dim") else 1
@@ -179,11 +218,11 @@ def _is_part(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in FILES)
 
 
-def _read_part(source: ByteSource) -> Index:
+def _read_part(source: ByteSource, part: str = "") -> Index:
     entries = read_index(source)
+    part = part or source.name
     return {
-        f"{source.name}:{name}": replace(entry, name=f"{source.name}:{name}")
-        for name, entry in entries.items()
+        f"{part}:{name}": replace(entry, name=f"{part}:{name}") for name, entry in entries.items()
     }
 
 

@@ -1,16 +1,13 @@
-"""The language model inside a multimodal model, found by the nested config and tensor names."""
+"""The config of the language model inside a multimodal model, and how its tensors begin."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-
-from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model")
 MAX_NESTING = 3
 INHERITED = ("quantization_config",)  # keys of the outer config that apply to the inner model
-_INNER = re.compile(r"(?:.*?\.)?(?:language_model|language_backbone|llm|text_model|thinker)\.")
+INNER = re.compile(r"(?:.*?\.)?(?:language_model|language_backbone|llm|text_model|thinker)\.")
 # A nested config omits settings that equal the defaults of its class in transformers.
 DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "llama": {
@@ -65,19 +62,3 @@ def language_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def is_wrapper(config: Mapping[str, Any]) -> bool:
     """Whether a config nests the config of a language model."""
     return any(isinstance(config.get(key), dict) for key in TEXT_CONFIGS)
-
-
-def unwrap(store: TensorStore) -> TensorStore:
-    """The language model's tensors under the names of the language model alone."""
-    prefixes = Counter(match[0] for name in store.names if (match := _INNER.match(name)))
-    if not prefixes:
-        return store
-    # A vision encoder may contain a small text model; the language model has more tensors.
-    prefix = prefixes.most_common(1)[0][0]
-    inner = {name.removeprefix(prefix): name for name in store.names if name.startswith(prefix)}
-
-    def derive(name: str) -> Derived:
-        info = renamed(store.entry(inner[name]), name)
-        return Derived(info, (inner[name],), lambda parts: parts[0], by_rows=(True,))
-
-    return DerivedTensors(store, inner, derive)

@@ -1,20 +1,28 @@
 """Find and read the vocabulary file of a model."""
 
 import fnmatch
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from huref.errors import CheckpointError, locating
 from huref.loader.repository import Repository, read_json, read_text
 from huref.loader.vocabulary.bpe_files import added_tokens, parse_vocab_json, parse_vocab_txt
-from huref.loader.vocabulary.sentencepiece import parse_sentencepiece
+from huref.loader.vocabulary.encoder import (
+    TextEncoder,
+    from_pieces,
+    from_ranked_bytes,
+    from_tokenizer_json,
+)
+from huref.loader.vocabulary.sentencepiece import parse_sentencepiece, sentencepiece_scores
 from huref.loader.vocabulary.spelling import Token
 from huref.loader.vocabulary.tiktoken import looks_like_tiktoken, parse_tekken, parse_tiktoken
 from huref.loader.vocabulary.tokenizer_json import parse_tokenizer_json
 
 # In order of preference.
 FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "tekken.json", "vocab.json",
+    "tokenizer.json", "tokenizer.model", "spiece.model", "*.tiktoken", "tiktoken.model",
+    "tekken.json", "vocab.json",
     "vocab.txt",
 )  # fmt: skip
 # Files that say which tokens of a vocab.json are added or special.
@@ -45,6 +53,42 @@ def open_vocabulary(repository: Repository) -> list[Token]:
     except CheckpointError as error:
         error.advice = "download it again"
         raise
+
+
+def open_encoder(repository: Repository, begins: int | None) -> TextEncoder | None:
+    """The tokenizer that runs, from the file that `open_vocabulary` reads; None if none can.
+
+    Args:
+        repository: the model's files.
+        begins: the id with which the model's texts begin, or None.
+    """
+    file = _find_file(repository.files)
+    if file is None or (file == "vocab.json" and "merges.txt" not in repository.files):
+        return None
+    data = read_text(repository, file)
+    try:
+        if file == "tokenizer.json":
+            return from_tokenizer_json(data, begins)
+        if file == "vocab.json":
+            ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
+            pieces = [f"<unused {number}>" for number in range(max(ids.values()) + 1)]
+            for piece, number in ids.items():
+                pieces[number] = piece
+            lines = read_text(repository, "merges.txt").decode("utf-8").splitlines()
+            merges = [line for line in lines if line and not line.startswith("#version")]
+            return from_pieces(pieces, None, kind="byte-level", merges=merges, begins=begins)
+        if file == "vocab.txt":
+            pieces = data.decode("utf-8").splitlines()
+            unknown = pieces.index("[UNK]") if "[UNK]" in pieces else 0
+            return from_pieces(pieces, None, kind="wordpiece", begins=begins, unknown=unknown)
+        if file == "tekken.json":
+            return from_ranked_bytes(parse_tekken(data), begins)
+        if file.endswith(".tiktoken") or looks_like_tiktoken(data[:1024]):
+            return from_ranked_bytes(parse_tiktoken(data), begins)
+        spellings, scores, is_bpe = sentencepiece_scores(data)
+        return from_pieces(spellings, scores, kind="bpe" if is_bpe else "unigram", begins=begins)
+    except (CheckpointError, ValueError, IndexError, TypeError, AttributeError):
+        return None
 
 
 def _find_file(files: Iterable[str]) -> str | None:

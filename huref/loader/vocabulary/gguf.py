@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 from huref.budget import TOKEN, Budget
 from huref.errors import CheckpointError
+from huref.loader.vocabulary.encoder import TextEncoder, from_pieces
 from huref.loader.vocabulary.sentencepiece import KINDS
 from huref.loader.vocabulary.spelling import (
     Kind,
@@ -48,6 +49,28 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any]) -> list[Token]:
             text = piece.replace("▁", " ").encode("utf-8", "surrogateescape")
         tokens.append(Token(number, text, kind))
     return tokens
+
+
+def gguf_encoder(metadata: Mapping[str, Any]) -> TextEncoder | None:
+    """The tokenizer in the metadata; None for a kind that cannot be run."""
+    pieces = metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        return None
+    scores, merges = (metadata.get(f"tokenizer.ggml.{key}") for key in ("scores", "merges"))
+    begins, unknown = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "unknown"))
+    if metadata.get("tokenizer.ggml.add_bos_token") is False:
+        begins = None
+    begins = begins if isinstance(begins, int) else None
+    unknown = unknown if isinstance(unknown, int) else 0
+    model = metadata.get("tokenizer.ggml.model")
+    has_scores = isinstance(scores, list) and len(scores) == len(pieces)
+    if model == "gpt2" and isinstance(merges, list):
+        return from_pieces(pieces, None, kind="byte-level", merges=merges, begins=begins)
+    if model == "llama" and has_scores:
+        return from_pieces(pieces, scores, kind="bpe", begins=begins)
+    if model == "t5" and has_scores:
+        return from_pieces(pieces, scores, kind="unigram", begins=begins, unknown=unknown)
+    return None
 
 
 def _are_numbers(values: object) -> TypeGuard[list[int]]:

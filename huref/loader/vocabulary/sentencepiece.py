@@ -4,6 +4,7 @@ Wire format: a field is a varint key (number << 3 | wire type) followed by a val
 ModelProto is a piece, in which field 1 is the text and field 3 the type.
 """
 
+import struct
 from collections.abc import Iterator
 
 from huref.budget import TOKEN, Budget
@@ -17,6 +18,7 @@ from huref.loader.vocabulary.spelling import (
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 PIECE, TEXT, TYPE = 1, 1, 3  # field numbers
+SCORE, TRAINER, MODEL_TYPE, BPE = 2, 2, 3, 2  # a piece's score; trainer_spec.model_type is BPE
 # SentencePiece's types NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE.
 KINDS: dict[int, Kind] = {
     1: "normal", 2: "special", 3: "special", 4: "added", 5: "special", 6: "byte",
@@ -75,6 +77,28 @@ def parse_sentencepiece(data: bytes) -> list[Token]:
     if not tokens:
         raise CheckpointError("the SentencePiece model has no pieces")
     return tokens
+
+
+def sentencepiece_scores(data: bytes) -> tuple[list[str], list[float], bool]:
+    """Pieces, their scores, and whether the model is BPE (otherwise unigram).
+
+    Raises:
+        ValueError, IndexError: the file is not a SentencePiece model.
+    """
+    pieces, scores, is_bpe = [], [], False
+    for number, value in _fields(memoryview(data)):
+        if number == PIECE and isinstance(value, memoryview):
+            text, score = "", 0.0
+            for field, content in _fields(value):
+                if field == TEXT and isinstance(content, memoryview):
+                    text = bytes(content).decode("utf-8")
+                elif field == SCORE and isinstance(content, memoryview):
+                    score = struct.unpack("<f", content)[0]
+            pieces.append(text)
+            scores.append(score)
+        elif number == TRAINER and isinstance(value, memoryview):
+            is_bpe |= any(f == MODEL_TYPE and v == BPE for f, v in _fields(value))
+    return pieces, scores, is_bpe
 
 
 def _token(number: int, message: memoryview) -> Token:

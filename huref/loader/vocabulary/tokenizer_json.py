@@ -41,6 +41,11 @@ def _decode(piece: str, model_type: str, byte_level: bool) -> tuple[bytes, Kind]
     return decode_metaspace(piece), "normal"
 
 
+def _contradicts(entry: Any, piece: str) -> bool:
+    """Whether an added token has another string than the vocabulary at its id."""
+    return isinstance(entry, dict) and str(entry.get("content", "")) != piece
+
+
 def _pieces(model: dict[str, Any], model_type: str) -> dict[int, str]:
     """Pieces by id. Raises ValueError for a vocabulary that the tokenizers library refuses."""
     vocabulary = model.get("vocab")
@@ -87,10 +92,12 @@ def parse_tokenizer_json(text: bytes) -> list[Token]:
     byte_level = any(_mentions(data.get(k), "ByteLevel") for k in ("pre_tokenizer", "decoder"))
     tokens = []
     for number, piece in sorted(pieces.items()):
-        if number not in added:
+        if number not in added or _contradicts(added[number], piece):
             decoded, kind = _decode(piece, model_type, byte_level)
             tokens.append(Token(number, decoded, kind))
     for number, entry in sorted(added.items()):
+        if number in pieces and _contradicts(entry, pieces[number]):
+            continue  # the tokenizers library gives such a token another id
         special: Kind = "special" if entry.get("special") else "added"
         tokens.append(Token(number, entry["content"].encode(), special))
     return tokens

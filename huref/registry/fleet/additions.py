@@ -7,9 +7,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from huref.api.public import public_path
 from huref.errors import HurefError, RecipeError
+from huref.evidence.keys import Signer
 from huref.registry.exchange import read_jsonl
 from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
+from huref.registry.signing import sign_entry
 from huref.registry.store import Store
 
 
@@ -31,6 +34,7 @@ def add_models(
     recipe: str,
     base: str | None = None,
     measured_by: str | None = None,
+    signer: Signer | None = None,
 ) -> Additions:
     """Add models to a registry, one after the other; a failure does not stop the others.
 
@@ -39,7 +43,8 @@ def add_models(
         models: folders, Hub ids, records, or .jsonl files that `exchange.export` wrote.
         recipe: name or file of the recipe; its digest must be the registry's.
         base: their base; when None, the base that each model declares.
-        measured_by: see `Entry`; the login name when None.
+        measured_by: see `Entry`; empty when None.
+        signer: signs what is measured; entries of exports keep their own signatures.
     """
     done = Additions()
     for model in tqdm(models, unit="model", delay=2, disable=None):
@@ -53,7 +58,10 @@ def add_models(
                 continue
             entry = outcome.entry
             if base is not None:
-                entry = dataclasses.replace(entry, base=base)
+                entry = dataclasses.replace(entry, base=public_path(base))
+            entry = store.free_name(entry)
+            if signer is not None:
+                entry = sign_entry(entry, signer)
             (done.added if store.add([entry]) else done.known).append(entry.model)
         except HurefError as error:
             done.failed.append({"model": model, "why": reason_without_model(error, model)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from huref.registry.fleet.journal import FAILED, KNOWN, Journal, JournalLine
 from huref.registry.fleet.model_list import ListedModel
@@ -45,7 +46,8 @@ def make_plan(
     plan = Plan([], [])
     for listed in models:
         name = listed.name.partition("@")[0]
-        known = commits.get(name.lower(), set()) | commits.get(name, set())
+        is_local = Path(name).expanduser().exists()  # its entry has the last part of the path
+        known = set() if is_local else commits.get(name.lower(), set()) | commits.get(name, set())
         line = journal.find(listed.name, digest)
         if line is not None and listed.commit not in (None, line.revision):
             line = None  # it is about another commit

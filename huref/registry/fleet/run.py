@@ -14,6 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from huref.errors import FleetError, one_line
+from huref.evidence.keys import Signer
 from huref.files import as_path
 from huref.loader.hub.rate import RateLimiter, share
 from huref.registry.fleet import work
@@ -49,6 +50,7 @@ def fleet(
     refresh: bool = False,
     retry_failed: bool = False,
     measured_by: str | None = None,
+    signer: Signer | None = None,
 ) -> FleetReport:
     """Measure models and add them to a registry.
 
@@ -62,7 +64,8 @@ def fleet(
         journal: its file; see `journal_path` for the default.
         refresh: check the Hub for new commits of measured models.
         retry_failed: also try models again that failed for permanent reasons.
-        measured_by: see `Entry`; the login name when None.
+        measured_by: see `Entry`; empty when None.
+        signer: signs the entries, in this process.
 
     Raises:
         FleetError: the network is down, the executor is broken, or the registry cannot be written.
@@ -80,7 +83,7 @@ def fleet(
         retry_failed=retry_failed,
         measured_by=measured_by,
     )
-    run = _Run(store, history, Workers(engine, executor, workers), plan.finished)
+    run = _Run(store, history, Workers(engine, executor, workers), plan.finished, signer)
     return run.work(plan.jobs, models.duplicates)
 
 
@@ -96,11 +99,16 @@ class _Run:
     """One call of `fleet`."""
 
     def __init__(
-        self, store: Store, journal: Journal, workers: Workers, finished: list[JournalLine]
+        self,
+        store: Store,
+        journal: Journal,
+        workers: Workers,
+        finished: list[JournalLine],
+        signer: Signer | None = None,
     ):
         self.digest = store.recipe.digest
         self.workers = workers
-        self.saver = Saver(store, journal)
+        self.saver = Saver(store, journal, signer)
         self.lines = finished
         self._failed = 0
         self._unreachable = 0

@@ -3,8 +3,10 @@
 import time
 
 from huref.errors import FleetError, HurefError
+from huref.evidence.keys import Signer
 from huref.registry.entry import Entry
 from huref.registry.fleet.journal import Journal, JournalLine
+from huref.registry.signing import sign_entry
 from huref.registry.store import Store
 
 MOST_PENDING = 256  # entries of 9 kB
@@ -15,8 +17,9 @@ LARGEST_SHARE = 0.05  # of the time spent in saving
 class Saver:
     """Adds entries to the registry and then lines to the journal, always in this order."""
 
-    def __init__(self, store: Store, journal: Journal):
+    def __init__(self, store: Store, journal: Journal, signer: Signer | None = None):
         self._store = store
+        self._signer = signer
         self._journal = journal
         self._lines: list[JournalLine] = []
         self._entries: list[Entry] = []
@@ -28,7 +31,8 @@ class Saver:
         """Queue a result."""
         self._lines.append(line)
         if entry is not None:
-            self._entries.append(entry)
+            entry = self._store.free_name(entry, self._entries)
+            self._entries.append(sign_entry(entry, self._signer) if self._signer else entry)
 
     def save_if_due(self) -> None:
         """Save if many results are queued, or one has been for long."""

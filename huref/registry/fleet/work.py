@@ -35,7 +35,7 @@ class Task:
         recipe: name or file of the recipe on the worker's machine.
         digest: the expected digest of the recipe.
         known: commits of the model that the registry has.
-        measured_by: see `Entry`; the worker's login name when None.
+        measured_by: see `Entry`; empty when None.
     """
 
     name: str
@@ -98,6 +98,7 @@ def measure_task(task: Task) -> Outcome:
                 return Outcome(model, revision, KNOWN, seconds=time.perf_counter() - began)
             record = _read(repository, model, task)
         entry = _entry(record, base, task)
+        model = entry.model
     except (HurefError, OSError, MemoryError) as error:
         status, kind = FAILED, type(error).__name__
         reason = reason_without_model(error, task.name) or "out of memory; use fewer workers"

@@ -6,13 +6,14 @@ from huref.recipe import Recipe
 from huref.registry.store import Store
 
 
-def create_store(uri: str, recipe: Recipe) -> Store:
+def create_store(uri: str, recipe: Recipe, require: str = "") -> Store:
     """Create an empty registry for entries of one recipe.
 
     Args:
         uri: a folder that does not exist or is empty; or, with huref[lance], a folder or an
             object store's URI whose name ends in ".lance", or "lance://folder".
         recipe: of all its entries.
+        require: "signed" refuses unsigned entries; "" takes all.
 
     Raises:
         RegistryError: there is something at that URI already, or it cannot be written.
@@ -20,10 +21,10 @@ def create_store(uri: str, recipe: Recipe) -> Store:
     if address := _lance_address(uri):
         from huref.registry.stores.lance import LanceStore
 
-        return LanceStore.create(address, recipe)
+        return LanceStore.create(address, recipe, require)
     from huref.registry.stores.folder import FolderStore
 
-    return FolderStore.create(as_path(uri), recipe)
+    return FolderStore.create(as_path(uri), recipe, require)
 
 
 def open_store(uri: str) -> Store:

@@ -16,7 +16,12 @@ NO_REGISTRY = "there is no registry"
 MAKE_ONE = "make one with 'huref registry init'"
 RESTORE = "restore the registry from a copy, or make it again"
 FREE_SPACE = "free some space and try again"
+SIGNATURE_TABLE = """CREATE TABLE IF NOT EXISTS signatures (
+    model TEXT NOT NULL, revision TEXT NOT NULL, signer TEXT NOT NULL, signature TEXT NOT NULL,
+    PRIMARY KEY (model, revision)
+)"""
 TABLES = ("about", "segments", "entries")
+SIGNATURES = "signatures"
 SCHEMA = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE segments (name TEXT PRIMARY KEY, size INTEGER NOT NULL)",
@@ -26,6 +31,7 @@ SCHEMA = (
         segment TEXT NOT NULL REFERENCES segments, place INTEGER NOT NULL,
         PRIMARY KEY (model, revision), UNIQUE (segment, place)
     )""",
+    SIGNATURE_TABLE,
 )
 
 
@@ -55,7 +61,9 @@ def refuse_foreign(db: sqlite3.Connection) -> None:
     found = db.execute(
         "SELECT type, name FROM sqlite_master WHERE type != 'index' AND name NOT GLOB 'sqlite_*'"
     )
-    if {tuple(row) for row in found} != {("table", name) for name in TABLES}:
+    tables = {("table", name) for name in TABLES}
+    # A registry of an older huref has no table of signatures.
+    if {tuple(row) for row in found} | {("table", SIGNATURES)} != tables | {("table", SIGNATURES)}:
         raise RegistryError("its catalogue holds more than a registry's tables", advice=RESTORE)
     for (name,) in db.execute("SELECT name FROM segments"):
         if not isinstance(name, str) or not OURS.fullmatch(name):

@@ -34,6 +34,7 @@ from huref.registry.stores.catalogue import (
     OURS,
     RESTORE,
     SCHEMA,
+    SIGNATURE_TABLE,
     connect,
     explained,
     read_format,
@@ -45,6 +46,7 @@ from huref.registry.stores.segments import MissingSegmentError, Segment, sync_fo
 FORMAT = 1
 CHUNK = 512  # models read at a time: 10 MB
 LABELS = "model, revision, base, measured_at, measured_by"
+SIGNATURES = "LEFT JOIN signatures USING (model, revision)"
 
 
 def _label(row: Sequence[object], folder: Path) -> Label:
@@ -58,14 +60,15 @@ def _label(row: Sequence[object], folder: Path) -> Label:
 class FolderStore(Store):
     """A registry in a folder."""
 
-    def __init__(self, folder: Path, recipe: Recipe):
+    def __init__(self, folder: Path, recipe: Recipe, require: str = ""):
         self.uri = str(folder)
         self.recipe = recipe
+        self.require = require
         self._folder = folder
         self._segments = folder / "segments"
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe) -> "FolderStore":
+    def create(cls, folder: Path, recipe: Recipe, require: str = "") -> "FolderStore":
         """See `create_store`."""
         database = folder / NAME
         if folder.exists() and not folder.is_dir():
@@ -83,11 +86,11 @@ class FolderStore(Store):
                 raise RegistryError("there is a registry already", file=folder)
             for statement in SCHEMA:
                 db.execute(statement)
-            about = {"recipe": recipe.to_json(), "sketch": VERSION}
+            about = {"recipe": recipe.to_json(), "sketch": VERSION, "require": require}
             db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
             db.execute(f"PRAGMA user_version = {FORMAT}")
         sync_folder(folder)
-        return cls(folder, recipe)
+        return cls(folder, recipe, require)
 
     @classmethod
     def open(cls, folder: Path) -> "FolderStore":
@@ -110,7 +113,7 @@ class FolderStore(Store):
             what = "it is damaged (the catalogue has no recipe)"
             raise RegistryError(what, file=folder, advice=RESTORE) from error
         require_version(version, folder)
-        return cls(folder, recipe)
+        return cls(folder, recipe, about.get("require", ""))
 
     def has(self, model: str, revision: str | None, recipe: str) -> bool:
         """See Store."""
@@ -125,7 +128,7 @@ class FolderStore(Store):
         with self._writing() as db:
             writer = SegmentWriter(db, self._segments)
             while batch := list(islice(remaining, FULL)):
-                refuse_unfit(batch, self.recipe, self.uri)
+                refuse_unfit(batch, self.recipe, self.uri, self.require)
                 query = "SELECT 1 FROM entries WHERE model = ? AND revision = ?"
                 fresh = {
                     entry.key: entry
@@ -148,6 +151,8 @@ class FolderStore(Store):
             gone: dict[str, set[int]] = {}
             for segment, place in db.execute(query, where):
                 gone.setdefault(segment, set()).add(place)
+            only = "" if revision is None else " AND revision = ?"
+            db.execute(f"DELETE FROM signatures WHERE model = ?{only}", where)
             for segment, places in gone.items():
                 db.executemany(
                     "DELETE FROM entries WHERE segment = ? AND place = ?",
@@ -171,7 +176,7 @@ class FolderStore(Store):
     def labels(self) -> Iterator[Label]:
         """See Store. Reads only the catalogue."""
         with self._reading() as db:
-            rows = db.execute(f"SELECT {LABELS} FROM entries").fetchall()
+            rows = db.execute(_query(db, LABELS)).fetchall()
         for row in rows:
             yield _label(row, self._folder)
 
@@ -187,8 +192,8 @@ class FolderStore(Store):
         for last in (False, False, False, True):
             with self._reading() as db, transaction(db, "DEFERRED"):
                 labels: dict[str, list[Label]] = {}
-                query = f"SELECT {LABELS}, segment FROM entries ORDER BY segment, place"
-                for *row, segment in db.execute(query):
+                query = f"{_query(db, f'segment, {LABELS}')} ORDER BY segment, place"
+                for segment, *row in db.execute(query):
                     label = _label(row, self._folder)
                     if not isinstance(segment, str) or not OURS.fullmatch(segment):
                         raise RegistryError(
@@ -216,6 +221,7 @@ class FolderStore(Store):
         with explained(self._folder), closing(connect(self._folder, "rw")) as db:
             db.execute("BEGIN IMMEDIATE")
             try:
+                db.execute(SIGNATURE_TABLE)  # a registry of an older huref has none
                 SegmentWriter(db, self._segments).sweep()
                 yield db
                 db.execute("COMMIT")
@@ -225,3 +231,11 @@ class FolderStore(Store):
                 # If another writer has the lock by now, it sweeps instead.
                 with suppress(sqlite3.OperationalError), transaction(db):
                     SegmentWriter(db, self._segments).sweep()
+
+
+def _query(db: sqlite3.Connection, columns: str) -> str:
+    """A query for columns of all entries, then signer and signature."""
+    tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'signatures'"
+    if db.execute(tables).fetchone() is None:  # made by an older huref
+        return f"SELECT {columns}, '', '' FROM entries"
+    return f"SELECT {columns}, signer, signature FROM entries {SIGNATURES}"

@@ -37,28 +37,30 @@ TABLE = "models"
 BATCH = 2048  # models per commit
 CHUNK = 512  # models read at a time
 FRAGMENTS = 64  # small files from which on the table is compacted
-LABELS = ("model", "revision", "base", "measured_at", "measured_by")
+SIGNATURE = ("signer", "signature")
+LABELS = ("model", "revision", "base", "measured_at", "measured_by", *SIGNATURE)
 
 
 class LanceStore(Store):
     """A registry in a LanceDB table."""
 
-    def __init__(self, uri: str, recipe: Recipe, table: Any):
+    def __init__(self, uri: str, recipe: Recipe, table: Any, require: str = ""):
         self.uri = uri
         self.recipe = recipe
+        self.require = require
         self._table = table
 
     @classmethod
-    def create(cls, uri: str, recipe: Recipe) -> "LanceStore":
+    def create(cls, uri: str, recipe: Recipe, require: str = "") -> "LanceStore":
         """See `create_store`."""
         with _explained(uri):
             database = lancedb.connect(uri)
             if TABLE in database.list_tables().tables:
                 raise RegistryError("there is a registry already", file=uri)
-            table: Any = database.create_table(TABLE, schema=_schema(recipe))
+            table: Any = database.create_table(TABLE, schema=_schema(recipe, require))
             # So that of two writers that add one key at the same time, one fails and tries again.
             table.set_unenforced_primary_key("key")
-            return cls(uri, recipe, table)
+            return cls(uri, recipe, table, require)
 
     @classmethod
     def open(cls, uri: str) -> "LanceStore":
@@ -77,7 +79,7 @@ class LanceStore(Store):
         except (KeyError, ValueError) as error:
             raise RegistryError(f"its table '{TABLE}' is no registry of huref", file=uri) from error
         require_version(version, uri)
-        return cls(uri, recipe, table)
+        return cls(uri, recipe, table, about.get(b"require", b"").decode())
 
     def has(self, model: str, revision: str | None, recipe: str) -> bool:
         """See Store."""
@@ -90,9 +92,11 @@ class LanceStore(Store):
         """See Store. Commits a few thousand entries at a time."""
         added, remaining = 0, iter(entries)
         while batch := list(islice(remaining, BATCH)):
-            refuse_unfit(batch, self.recipe, self.uri)
+            refuse_unfit(batch, self.recipe, self.uri, self.require)
             fresh = {_key(entry.model, entry.revision): entry for entry in reversed(batch)}
             with _explained(self.uri):
+                if missing := [n for n in SIGNATURE if n not in self._table.schema.names]:
+                    self._table.add_columns(dict.fromkeys(missing, "''"))  # an older huref's
                 merge = self._table.merge_insert("key").when_not_matched_insert_all()
                 result = merge.execute(self._rows(list(reversed(fresh.values()))))
             added += int(result.num_inserted_rows)
@@ -113,7 +117,8 @@ class LanceStore(Store):
         """See Store."""
         with _explained(self.uri):
             self._table.checkout_latest()
-            columns = [*LABELS, "latent", "anchors", *(["sketch"] if sketches else [])]
+            names = [name for name in LABELS if name in self._table.schema.names]
+            columns = [*names, "latent", "anchors", *(["sketch"] if sketches else [])]
             for batch in self._table.search().select(columns).to_batches(CHUNK):
                 yield self._chunk(batch)
 
@@ -139,7 +144,8 @@ class LanceStore(Store):
         terms = len(self.recipe.layers) * 3
         sketches = columns["sketch"].reshape(count, terms, -1) if "sketch" in columns else empty
         m = from_columns([(columns["latent"], sketches, columns["anchors"])])
-        texts = zip(*(batch.column(name).to_pylist() for name in LABELS), strict=True)
+        names = [name for name in LABELS if name in batch.schema.names]
+        texts = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         try:
             labels = [parse_label(*row) for row in texts]
         except ValueError as error:
@@ -159,7 +165,7 @@ class LanceStore(Store):
         return pa.table(columns, schema=schema)
 
 
-def _schema(recipe: Recipe) -> Any:
+def _schema(recipe: Recipe, require: str = "") -> Any:
     size = len(recipe.layers) * 3 * kept_of(recipe.m) // 8
     fields = [pa.field("key", pa.string(), nullable=False)]
     fields += [pa.field(name, pa.string()) for name in LABELS]
@@ -168,7 +174,8 @@ def _schema(recipe: Recipe) -> Any:
         pa.field("sketch", pa.list_(pa.uint8(), size)),
         pa.field("anchors", pa.list_(pa.uint32(), recipe.m)),
     ]
-    return pa.schema(fields, metadata={"recipe": recipe.to_json(), "sketch": VERSION})
+    about = {"recipe": recipe.to_json(), "sketch": VERSION, "require": require}
+    return pa.schema(fields, metadata=about)
 
 
 def _key(model: str, revision: str | None) -> str:

@@ -47,6 +47,8 @@ class SegmentWriter:
             for place, e in enumerate(entries)
         ]
         self._db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        signed = [(e.model, e.revision or "", e.signer, e.signature) for e in entries if e.signer]
+        self._db.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?, ?, ?)", signed)
 
     def merge(self) -> None:
         """Merge small segments of similar size.

@@ -1,0 +1,185 @@
+"""Signs of disguise: what honest training does not leave behind.
+
+`Seen` collects figures while blocks are run; `signs_of` says which of them are signs. Thresholds
+are far from what the zoo's models and SmolLM2-135M show. See docs/maths.md, Function.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from huref.architecture.block import FeedForward, SelfAttention
+from huref.architecture.reader import ModelReader
+from huref.invariants.forward import BlockUse, ForwardPass, UnitUse
+from huref.invariants.function_use import Sign
+from huref.loader.checkpoint import Checkpoint
+
+UNEMITTED = 0.05  # share of the tried anchor strings
+EQUAL = 0.02  # share of a network's units that equal gates make superfluous
+NULL = 1e-6  # of the median norm: a vector that is zero but for rounding
+NULL_UNITS = 0.02  # share of a network's units without effect
+READ = 0.01  # of the share of a network's weights that directions of the stream have on average
+HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
+EXPERTS = 0.4  # of `BlockUse.experts_agree`
+MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
+HEAD_NAMES = ("lm_head.weight", "embed_out.weight", "output.weight")
+NORM_NAMES = (
+    "model.norm.weight", "model.final_layernorm.weight", "transformer.ln_f.weight",
+    "gpt_neox.final_layer_norm.weight", "model.decoder.final_layer_norm.weight",
+    "transformer.norm_f.weight", "norm.weight", "ln_f.weight",
+)  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """Figures of the blocks that were run.
+
+    Attributes:
+        own_text: the text's ids are its tokenizer's, not random ones.
+        silent: indices of blocks that write next to nothing.
+        cancelling: pairs of blocks that undo each other.
+        equal: units that equal gates make superfluous, by block.
+        null_units: units without effect, by block.
+        null_heads: heads without effect, by block.
+        opposed_heads: sums of the absolute shares of heads, by block.
+        experts: how far experts agree, by block.
+        unwritten: directions that are read, and that neither embeddings nor blocks use.
+        loss: see `misfit`.
+        whole: whether all blocks were run.
+    """
+
+    own_text: bool = True
+    silent: list[int] = field(default_factory=list)
+    cancelling: list[tuple[int, int]] = field(default_factory=list)
+    equal: dict[int, int] = field(default_factory=dict)
+    null_units: dict[int, int] = field(default_factory=dict)
+    null_heads: dict[int, int] = field(default_factory=dict)
+    opposed_heads: dict[int, float] = field(default_factory=dict)
+    experts: dict[int, float] = field(default_factory=dict)
+    unwritten: int = 0
+    loss: float | None = None
+    whole: bool = False
+
+    def see_unwritten(self, unused: Tensor, network: FeedForward) -> None:
+        """Count directions that nothing writes and that a network reads nevertheless."""
+        W = network.up if network.gate is None else network.gate
+        share = float((unused @ W).square().sum() / W.square().sum().clamp(min=1e-30))
+        if share > READ * len(unused) / len(W):
+            self.unwritten = max(self.unwritten, len(unused))
+
+    def see_network(
+        self, index: int, expert: int, network: FeedForward, use: UnitUse, removed: int
+    ) -> None:
+        """Count the superfluous units of a network, and those without effect."""
+        units = network.up.shape[1]
+        if removed > EQUAL * units:
+            self.equal[index] = self.equal.get(index, 0) + removed
+        null = torch.zeros(units, dtype=torch.bool)
+        for vectors in (network.up.T, network.down):
+            norms = vectors.norm(dim=1)
+            null |= norms <= NULL * norms.max()
+        if network.gate is not None:  # a pruned unit has no gate either
+            norms = network.gate.norm(dim=0)
+            null &= norms > NULL * norms.max()
+        if int(null.sum()) > NULL_UNITS * units:
+            self.null_units[index] = self.null_units.get(index, 0) + int(null.sum())
+
+    def see_block(self, index: int, use: BlockUse, attention: SelfAttention) -> None:
+        """Count the heads of a block without effect, and those that work against others."""
+        energy = use.head_energy
+        null = int((energy <= NULL * energy.max()).sum())
+        if null and float(energy.max()) > 0:
+            self.null_heads[index] = null
+        against = float(use.heads.abs().sum())
+        if use.units and against > HEADS:
+            self.opposed_heads[index] = against
+        if use.experts_agree < EXPERTS:
+            self.experts[index] = use.experts_agree
+
+
+def misfit(reader: ModelReader, run: ForwardPass) -> float | None:
+    """Loss of the next token among the text's own, over the loss of guessing; None if unknown.
+
+    Below 1 the stream knows something of the text. Needs the rows of the head for the tokens of
+    the text, not the whole head.
+    """
+    checkpoint: Checkpoint = reader.checkpoint
+    names = set(checkpoint.names)
+    head = next((n for n in names if n.endswith(HEAD_NAMES)), None)
+    gain = next((n for n in NORM_NAMES if n in names), None)
+    distinct, places = torch.unique(run.ids, return_inverse=True)
+    if head is not None:
+        rows = checkpoint.read_rows(head, distinct.tolist()).float()
+    else:
+        rows = reader.embeddings(distinct.tolist())
+    if rows.shape[1] != run.x.shape[1] or reader.layout.embedding.factor:
+        return None
+    x = run.normal(run.x)
+    if gain is not None:
+        x = x * (checkpoint.read([gain])[gain].float() + reader.layout.norms.offset)
+    logits = (x @ rows.T).reshape(*run.shape, -1)[:, :-1]
+    cap = reader.config.get("final_logit_softcapping")
+    if cap:
+        logits = torch.tanh(logits / cap) * cap
+    scale = reader.config.get("logits_scaling")
+    if scale:
+        logits = logits / float(scale)
+    target: Tensor = places[:, 1:]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+    counts = torch.bincount(places.flatten()).float()
+    shares = counts / counts.sum()
+    guess = float(-(shares * shares.log()).sum())  # knowing the frequencies, nothing else
+    return float(loss) / guess if math.isfinite(float(loss)) else None
+
+
+def _blocks(indices: list[int]) -> str:
+    words = ", ".join(str(index) for index in indices[:8])
+    return f"block {words}" if len(indices) == 1 else f"blocks {words}"
+
+
+def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
+    """The signs of disguise, each with a sentence."""
+    signs = []
+
+    def add(kind: str, words: str) -> None:
+        signs.append(Sign(kind, words))
+
+    if seen.silent:
+        add("silent block", f"{_blocks(seen.silent)} write next to nothing")
+    if seen.cancelling:
+        pairs = ", ".join(f"{a} and {b}" for a, b in seen.cancelling)
+        add("cancelling blocks", f"blocks {pairs} undo each other")
+    if seen.equal:
+        total = sum(seen.equal.values())
+        add("equal gates", f"{total} hidden units of {_blocks([*seen.equal])} have another's gate")
+    if seen.null_units:
+        total = sum(seen.null_units.values())
+        add(
+            "unit without effect",
+            f"{total} hidden units of {_blocks([*seen.null_units])} have no effect",
+        )
+    if seen.null_heads:
+        total = sum(seen.null_heads.values())
+        add("head without effect", f"{total} heads of {_blocks([*seen.null_heads])} write nothing")
+    if seen.opposed_heads:
+        add("cancelling heads", f"heads of {_blocks([*seen.opposed_heads])} cancel each other")
+    if seen.experts:
+        add("cancelling experts", f"experts of {_blocks([*seen.experts])} cancel each other")
+    if seen.unwritten:
+        add(
+            "unwritten dimension",
+            f"{seen.unwritten} dimensions of the stream are read, but nothing is written there",
+        )
+    if seen.own_text and seen.whole and seen.loss is not None and seen.loss > MISFIT:
+        add(
+            "tokenizer does not fit",
+            "under its own tokenizer the model predicts text worse than a guess by frequency",
+        )
+    if unemitted > UNEMITTED:
+        add(
+            "anchor not emitted",
+            f"the tokenizer never emits {unemitted:.0%} of the strings that would be anchors",
+        )
+    return signs

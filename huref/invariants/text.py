@@ -1,0 +1,36 @@
+"""The text that blocks are run on: passages that ship with huref, as token ids of one model."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from huref.assets import locate
+from huref.loader.checkpoint import Checkpoint
+
+PASSAGES = "configs/passages.txt"  # separated by lines of "---"
+LENGTH = 64  # tokens of each passage
+
+
+@lru_cache(maxsize=1)
+def passages() -> tuple[str, ...]:
+    """The passages: English prose, code, other European languages, questions and figures."""
+    text = locate(PASSAGES).read_text("utf-8")
+    return tuple(part.strip("\n") for part in text.split("\n---\n"))
+
+
+def text_ids(checkpoint: Checkpoint) -> tuple[Tensor, bool]:
+    """Token ids (passages, LENGTH) int64, and whether they are the passages' own.
+
+    Where the tokenizer cannot be run, ids are drawn from the vocabulary's normal tokens with a
+    fixed seed. A passage of fewer tokens goes on from its beginning.
+    """
+    encoder = checkpoint.encoder
+    if encoder is not None:
+        rows = [encoder.encode(passage) for passage in passages()]
+        if all(len(set(row)) > LENGTH // 4 for row in rows):
+            return torch.tensor([(row * (LENGTH // len(row) + 1))[:LENGTH] for row in rows]), True
+    normal = [token.id for token in checkpoint.vocabulary if token.kind == "normal"]
+    draw = torch.Generator().manual_seed(0)
+    places = torch.randint(len(normal), (len(passages()), LENGTH), generator=draw)
+    return torch.tensor(normal)[places], False

@@ -1,0 +1,104 @@
+"""MLX: integers in 32-bit words, a scale and a bias for each group of inputs.
+
+A linear layer or an embedding consists of x.weight (..., out, in * bits / 32) uint32, a stream of
+bits with the lowest first, and of x.scales and x.biases (..., out, in / group):
+W = scales * q + biases. The microscaling modes have no biases; their scales are uint8: E8M0 in
+mxfp4 and mxfp8, e4m3 in nvfp4, and q are 4-bit (E2M1) or 8-bit (e4m3) floats.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from huref.loader.quantized.bits import E2M1, exponents, unpack_last
+from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.tensors import Derived, TensorStore
+
+GROUPS = (64, 32, 128, 16)
+BITS = (2, 3, 4, 5, 6, 8)
+FLOATS = ("mxfp4", "nvfp4", "mxfp8")
+
+
+def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
+    """See `huref.loader.quantized.scheme.Scheme`."""
+    found = find_stems(store)
+    ends = (".weight", ".scales", ".biases")
+    return Plain(
+        {stem + ".weight": partial(_derive, store, stem, settings) for stem in found},
+        frozenset(stem + end for stem in found for end in ends),
+    )
+
+
+def find_stems(store: TensorStore) -> list[str]:
+    """The modules that are quantised in this way."""
+    return [
+        stem
+        for stem in stems(store.names, ".scales")
+        if stem + ".weight" in store.names
+        and store.entry(stem + ".weight").dtype in (torch.uint32, torch.int32)
+    ]
+
+
+def _settings_of(stem: str, settings: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
+    """(bits, group size, mode) that may be a module's, the likeliest first."""
+    own = settings.get(stem)
+    for inner in (".".join(stem.split(".")[1:]), "language_model." + stem):
+        own = own if isinstance(own, dict) else settings.get(inner)
+    both = {**settings, **own} if isinstance(own, dict) else settings
+    mode = str(both.get("mode", "affine"))
+    for source in (both, settings):
+        bits, group = source.get("bits"), source.get("group_size")
+        if type(bits) is int and type(group) is int and group > 0 and bits in BITS:
+            yield bits, group, mode
+    for group in GROUPS:
+        for bits in BITS:
+            yield bits, group, mode
+
+
+def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Derived:
+    words, scales = store.entry(stem + ".weight"), store.entry(stem + ".scales")
+    require(
+        len(words.shape) >= 2 and words.shape[:-1] == scales.shape[:-1],
+        words,
+        f"does not fit its scales of shape {list(scales.shape)}",
+    )
+    groups = scales.shape[-1]
+    fitting = (
+        found
+        for found in _settings_of(stem, settings)
+        if words.shape[-1] * 32 == found[0] * found[1] * groups
+    )
+    bits, group, mode = next(fitting, (0, 0, ""))
+    require(bits > 0, words, f"fits no width and group size with {groups} groups")
+    columns = groups * group
+    names = [stem + ".weight", stem + ".scales"]
+    with_bias = stem + ".biases" in store.names
+    if with_bias:
+        names.append(stem + ".biases")
+    else:
+        require(mode in FLOATS, words, f"has no biases, but its mode is {mode!r}")
+
+    def combine(parts: list[Tensor]) -> Tensor:
+        integers = unpack_last(parts[0], bits)
+        integers = integers.reshape(*integers.shape[:-1], groups, group)
+        values: Tensor
+        if with_bias:
+            values = integers.float().mul_(parts[1].float()[..., None])
+            values = values.add_(parts[2].float()[..., None])
+            return values.flatten(-2)
+        if bits == 4:
+            values = torch.tensor(E2M1)[integers.long()]
+        else:
+            values = integers.view(torch.float8_e4m3fn).float()
+        factors = exponents(parts[1])
+        if mode == "nvfp4":
+            factors = parts[1].view(torch.float8_e4m3fn).float()
+        values = values.mul_(factors[..., None])
+        return values.flatten(-2)
+
+    shape = (*words.shape[:-1], columns)
+    info = plain_info(stem + ".weight", words, shape)
+    return Derived(info, tuple(names), combine, by_rows=(True,) * len(names))

@@ -1,0 +1,48 @@
+"""optimum-quanto: 8-bit integers or floats with a scale for each output.
+
+x.weight._data (out, in) int8 or an 8-bit float, x.weight._scale (out, 1): W = data * scale.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.tensors import Derived, TensorStore
+
+DATA, SCALE, SHIFT = ".weight._data", ".weight._scale", ".weight._shift"
+
+
+def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
+    """See `huref.loader.quantized.scheme.Scheme`."""
+    found = stems(store.names, DATA)
+    ends = (DATA, SCALE, SHIFT, ".input_scale", ".output_scale")
+    return Plain(
+        {stem + ".weight": partial(_derive, store, stem) for stem in found},
+        frozenset(stem + end for stem in found for end in ends),
+    )
+
+
+def _derive(store: TensorStore, stem: str) -> Derived:
+    data = store.entry(stem + DATA)
+    require(
+        stem + SHIFT not in store.names and data.dtype != torch.uint8,
+        data,
+        "has fewer than 8 bits, which huref does not read of optimum-quanto",
+        advice="give the model that it was quantised from",
+    )
+    scale = store.entry(stem + SCALE)
+    per_row = scale.shape[:1] == data.shape[:1] and len(scale.shape) >= 1
+    single = not scale.shape or set(scale.shape) == {1}
+    require(len(data.shape) == 2 and (per_row or single), data, "does not fit its scales")
+    return Derived(
+        plain_info(stem + ".weight", data, data.shape),
+        (stem + DATA, stem + SCALE),
+        lambda parts: (
+            parts[0].float()
+            * (parts[1].float().reshape(-1, 1) if per_row else parts[1].float().reshape(1, 1))
+        ),
+        by_rows=(True, per_row and not single),
+    )

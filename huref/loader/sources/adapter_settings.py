@@ -1,0 +1,167 @@
+"""adapter_config.json: how an adapter's factors are scaled, and what huref cannot merge."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from huref.errors import CheckpointError, UnsupportedModelError
+
+MERGE_FIRST = "merge it with PEFT's merge_and_unload and give the merged model"
+KINDS = ("LORA", "TRAINABLE_TOKENS")
+# PEFT's initialisations that take a part of the base's weights into the adapter. The first two are
+# computed from the weights alone, so that what was taken out can be taken out again.
+PISSA, OLORA = "pissa", "olora"
+UNKNOWN_STARTS = ("corda", "loftq", "lora_ga")
+KNOWN_STARTS = ("eva", "gaussian", "orthogonal", "mica", "true", "false", "none")
+# Settings of LoRA variants whose modules compute something else than W + s B A.
+VARIANTS = (
+    "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config", "arrow_config",
+    "layer_replication", "monteclora_config",
+)  # fmt: skip
+LONGEST_PATTERN = 2000  # characters
+MOST_PATTERNS = 10_000
+
+
+class PeftSettings:
+    """The settings of a LoRA adapter in PEFT's adapter_config.json."""
+
+    def __init__(self, settings: Mapping[str, Any]):
+        self._settings = settings
+        self._alphas = self._patterns("alpha_pattern")
+        self._require_known()
+
+    def _require_known(self) -> None:
+        kind = str(self._settings.get("peft_type") or "LORA").upper()
+        if kind not in KINDS:
+            raise UnsupportedModelError(
+                f"adapters of type {kind} cannot be read, only LORA", advice=MERGE_FIRST
+            )
+        start = self.start
+        if start.startswith(UNKNOWN_STARTS):
+            raise UnsupportedModelError(
+                f"the adapter was initialised with {start!r}, which takes a part of the base into "
+                "the adapter that its files do not state",
+                advice=MERGE_FIRST,
+            )
+        for variant in VARIANTS:
+            if self._settings.get(variant):
+                raise UnsupportedModelError(
+                    f"the adapter's {variant} makes it more than a sum of low-rank matrices",
+                    advice=MERGE_FIRST,
+                )
+        if start not in KNOWN_STARTS and not start.startswith((PISSA, OLORA)):
+            raise UnsupportedModelError(
+                f"the adapter's initialisation {start!r} is not known; it may change the base",
+                advice=MERGE_FIRST,
+            )
+
+    @property
+    def start(self) -> str:
+        """init_lora_weights in lower case."""
+        return str(self._settings.get("init_lora_weights", True)).lower()
+
+    @property
+    def with_tokens(self) -> bool:
+        """Whether rows of embeddings were trained."""
+        return bool(self._settings.get("trainable_token_indices"))
+
+    def _patterns(self, key: str) -> list[tuple[re.Pattern[str], Any]]:
+        """The patterns of module names in PEFT's sense, with their values."""
+        table = self._settings.get(key) or {}
+        if not isinstance(table, dict) or len(table) > MOST_PATTERNS:
+            raise CheckpointError(f"its {key} is not a mapping of patterns")
+        compiled = []
+        for pattern, value in table.items():
+            if len(pattern) > LONGEST_PATTERN or _may_backtrack(pattern):
+                raise CheckpointError(
+                    f"its {key} has a pattern that may take forever to match: {pattern[:100]!r}",
+                    advice=MERGE_FIRST,
+                )
+            try:
+                # As in peft.utils.other.get_pattern_key.
+                compiled.append((re.compile(rf"(.*\.)?({pattern})$"), value))
+            except re.error as error:
+                raise CheckpointError(
+                    f"its {key} has {pattern[:100]!r}, which is no regular expression ({error})"
+                ) from error
+        return compiled
+
+    def scale(self, module: str, rank: int) -> float:
+        """What the product of a module's factors is multiplied by."""
+        default = self._settings.get("lora_alpha", 8)
+        alpha = next((value for pattern, value in self._alphas if pattern.match(module)), default)
+        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not is_number or not math.isfinite(alpha) or rank <= 0:
+            raise CheckpointError(f"lora_alpha is {alpha!r} for '{module}' and the rank is {rank}")
+        return float(alpha / (math.sqrt(rank) if self._settings.get("use_rslora") else rank))
+
+    def token_ids(self, module: str) -> list[int]:
+        """The token ids whose rows of an embedding were trained.
+
+        Raises:
+            CheckpointError: the settings do not give them.
+        """
+        ids = self._settings.get("trainable_token_indices") or self._settings.get("token_indices")
+        if isinstance(ids, dict):
+            fitting = [v for k, v in ids.items() if f".{module}".endswith(f".{k}")]
+            ids = fitting[0] if fitting else None
+        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
+            raise CheckpointError(
+                f"its trainable_token_indices do not name the rows of '{module}'",
+                advice="download the adapter again",
+            )
+        return ids
+
+    def is_target_parameter(self, name: str) -> bool:
+        """Whether a parameter is one that target_parameters names."""
+        targets = self._settings.get("target_parameters") or []
+        return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+class MlxSettings:
+    """The settings of an adapter of MLX-LM or MLX-VLM.
+
+    MLX-LM multiplies by `scale`, its first releases by scale alpha / rank, MLX-VLM by `alpha`.
+    """
+
+    start = "true"
+    with_tokens = False
+
+    def __init__(self, settings: Mapping[str, Any]):
+        kind = settings.get("fine_tune_type", "lora")
+        if kind not in ("lora", "dora", "full"):
+            raise UnsupportedModelError(
+                f"MLX adapters of type {kind!r} cannot be read",
+                advice="fuse the adapter with mlx_lm.fuse",
+            )
+        self._settings = settings
+
+    def scale(self, module: str, rank: int) -> float:
+        """See PeftSettings."""
+        values = self._settings.get("lora_parameters")
+        if isinstance(values, dict):
+            scale = values.get("scale", 20.0)
+            if "alpha" in values and isinstance(scale, int | float):
+                scale = scale * values["alpha"] / rank if rank else None
+        else:
+            scale = self._settings.get("alpha", 20.0)
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise CheckpointError(f"lora_parameters.scale is {scale!r}")
+        return float(scale)
+
+    def token_ids(self, module: str) -> list[int]:
+        """MLX trains no single rows."""
+        raise CheckpointError(f"its settings do not name the rows of '{module}'")
+
+    def is_target_parameter(self, name: str) -> bool:
+        """MLX has no target parameters; its stacked experts are modules."""
+        return False
+
+
+def _may_backtrack(pattern: str) -> bool:
+    """Whether matching may take time exponential in the length of a name, or close to it.
+
+    That takes a repeated group, as in (a+)+, or many repetitions one after the other.
+    """
+    return bool(re.search(r"\)[*+{]", pattern)) or len(re.findall(r"[*+{]", pattern)) > 6

@@ -1,0 +1,161 @@
+"""Which files of a repository hold its weights. An index is a hint; the files are the truth."""
+
+import fnmatch
+import re
+
+from huref.errors import CheckpointError
+from huref.loader.look_around import explain_no_weights
+from huref.loader.ranges import is_plain_name
+from huref.loader.repository import Repository, part_names, read_json
+from huref.loader.stored_tensors import StoredTensors
+
+INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
+# In order of preference: a repository often has the same weights in two formats.
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+NOT_THE_MODEL = (
+    "adapter_*", "adapters.safetensors", "consolidated*", "training_args*", "optimizer*",
+    "scheduler*", "rng_state*", "scaler*", "random_states*", "trainer_state*", "mmproj*",
+    "value_head*", "v_head*", "*_states.pt", "imatrix*", "openvino_*", "onnx*", "sampler*",
+    "tokenizer*", "generation*",
+)  # fmt: skip
+WHOLE = ("model.safetensors", "pytorch_model.bin", "weights.safetensors")
+_SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\..+)")
+_VARIANT = re.compile(
+    r"(?P<stem>model|pytorch_model|weights)[.-](?P<variant>[A-Za-z0-9_]+)(?P<end>\.\w+)"
+)
+
+
+def has_weights(repository: Repository) -> bool:
+    """Whether the top of a repository holds files of weights in safetensors or torch's format."""
+    return any(
+        "/" not in name
+        and any(fnmatch.fnmatch(name.lower(), p) for p in WEIGHTS)
+        and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
+        for name in repository.files
+    )
+
+
+def open_stored(repository: Repository) -> StoredTensors:
+    """The weights of a Hugging Face repository, or of the one file that the user named.
+
+    Raises:
+        CheckpointError: there are no weights, a shard is missing, an index names a file outside
+            the repository, or the folder holds several variants of the weights.
+    """
+    if repository.chosen is not None:
+        return StoredTensors(repository, part_names(repository.chosen, repository.files))
+    top = [
+        name
+        for name in repository.files
+        if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
+    ]
+    for number, pattern in enumerate(WEIGHTS):
+        weights = sorted([name for name in top if fnmatch.fnmatch(name.lower(), pattern)])
+        indexes = fnmatch.filter(top, INDEXES[number]) if number < len(INDEXES) else []
+        if indexes:
+            return _open_indexed(repository, min(indexes, key=lambda n: (len(n), n)), weights)
+        if weights:
+            return StoredTensors(repository, _select(repository, weights))
+    raise explain_no_weights(repository)
+
+
+def _open_indexed(repository: Repository, index: str, weights: list[str]) -> StoredTensors:
+    """The weights that an index lists, or those that are there in its place."""
+    try:
+        file_of = _read_weight_map(repository, index)
+    except CheckpointError:
+        if not weights:
+            raise
+        file_of = {}
+    _refuse_outside(repository, index, file_of)
+    if not file_of and weights:
+        return StoredTensors(repository, _select(repository, weights))
+    absent = sorted(set(file_of.values()) - repository.files.keys())
+    if not absent:
+        return StoredTensors(repository, file_of=file_of)
+    others = [name for name in weights if name not in file_of.values()]
+    missing = CheckpointError(
+        f"it names '{absent[0]}', which is missing",
+        model=repository.model,
+        file=index,
+        advice="download that file, too"
+        if len(absent) == 1
+        else f"download the {len(absent)} missing files, too",
+    )
+    candidates = others or weights
+    if not candidates:
+        raise missing
+    try:
+        stored = StoredTensors(repository, _select(repository, candidates))
+    except CheckpointError as error:
+        raise missing from error
+    # A set of its own may name some tensors otherwise, as a tied head, but has as many.
+    if others and not _is_part_of(stored, file_of):
+        return stored
+    if all(name in stored.names for name in file_of):
+        return stored
+    raise missing
+
+
+def _is_part_of(stored: StoredTensors, file_of: dict[str, str]) -> bool:
+    """Whether files hold only a small part of the tensors that an index lists."""
+    held = sum(name in stored.names for name in file_of)
+    return held < len(file_of) and len(stored.names) < 0.9 * len(file_of)
+
+
+def _select(repository: Repository, weights: list[str]) -> list[str]:
+    """The files with the whole model: one file, one set of shards, or one variant.
+
+    Raises:
+        CheckpointError: shards are missing, or there are several variants.
+    """
+    for whole in WHOLE:
+        if whole in weights:
+            return [whole]
+    sets: dict[tuple[str, str, str], dict[int, str]] = {}
+    for name in weights:
+        if match := _SHARD.fullmatch(name):
+            key = (match["stem"], match["count"], match["end"])
+            sets.setdefault(key, {})[int(match["number"])] = name
+    complete = [
+        [shards[n] for n in sorted(shards)]
+        for (_, count, _), shards in sorted(sets.items())
+        if len(shards) == int(count)
+    ]
+    if complete:
+        return complete[0]
+    for (stem, count, end), shards in sets.items():
+        numbers = range(0 if 0 in shards else 1, int(count) + (0 not in shards))
+        if absent := [n for n in numbers if n not in shards]:
+            raise CheckpointError(
+                f"of {count.lstrip('0')} shards {len(absent)} are missing, such as "
+                f"'{stem}-{absent[0]:05}-of-{count}{end}'",
+                model=repository.model,
+                advice="download the missing shards, too",
+            )
+    variants = sorted(name for name in weights if _VARIANT.fullmatch(name))
+    if len(variants) > 1 and len(variants) == len(weights):
+        raise CheckpointError(
+            f"the folder holds several variants of the weights ({', '.join(variants[:4])})",
+            model=repository.model,
+            advice=f"name one of them, such as {repository.model.rstrip('/')}/{variants[0]}",
+        )
+    return weights
+
+
+def _read_weight_map(repository: Repository, index: str) -> dict[str, str]:
+    weight_map = read_json(repository, index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError("it has no weight_map", model=repository.model, file=index)
+    return {str(name): str(file) for name, file in weight_map.items()}
+
+
+def _refuse_outside(repository: Repository, index: str, file_of: dict[str, str]) -> None:
+    """Raise CheckpointError for an index that names a file outside the repository."""
+    for file in set(file_of.values()):
+        if not is_plain_name(file):
+            raise CheckpointError(
+                f"it names '{file}', which is outside the folder",
+                model=repository.model,
+                file=index,
+            )

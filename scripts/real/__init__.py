@@ -1,0 +1,1 @@
+"""Public models from the package index, children of them made here, and a ladder of sizes."""

