@@ -21,19 +21,38 @@ _TOKEN_ID = re.compile(r"token_id:(\d{1,10})")
 _MINUS_INFINITY = -9000.0  # servers write -9999 for log 0
 
 
+TokenScore = tuple[str | int, float | None]  # a token's name and its log-probability
+
+
+class UnreadableError(EndpointError):
+    """A response that is not that of an OpenAI-compatible server."""
+
+
+class VanishedError(EndpointError):
+    """A response with status 200 that lacks a field that the endpoint used to give."""
+
+
 @dataclass(frozen=True)
 class TokenAnswer:
-    """The first token that an endpoint generated.
+    """The tokens that an endpoint generated; log-probabilities are those of the first one.
 
     Attributes:
         text: the generated text.
         by_id: token id -> log-probability (nat), where the server names ids.
         by_text: text or bytes of a token -> log-probability, where it does not name ids.
+        generated: every generated token and its log-probability.
+        prompt: every token of the prompt and its log-probability; None for the first.
+        prompt_tokens: number of tokens of the prompt that the endpoint counted.
+        used: number of tokens in all that the endpoint counted.
     """
 
     text: str
     by_id: dict[int, float] = field(default_factory=dict)
     by_text: dict[str, float] = field(default_factory=dict)
+    generated: tuple[TokenScore, ...] = ()
+    prompt: tuple[TokenScore, ...] = ()
+    prompt_tokens: int | None = None
+    used: int | None = None
 
     @property
     def count(self) -> int:
@@ -55,29 +74,50 @@ class TokenAnswer:
         return self.by_text.get(str(name)) if found is None else found
 
 
-def parse_answer(payload: Any) -> TokenAnswer:
+def parse_answer(payload: Any, echo: bool = False) -> TokenAnswer:
     """Parse a response of /completions or /chat/completions from OpenAI, vLLM or llama.cpp.
 
+    Args:
+        payload: the JSON.
+        echo: whether the query asked for the prompt's tokens in front of the generated ones.
+
     Raises:
-        EndpointError: it has no choices, or a log-probability that is not a number.
+        UnreadableError: it has no choices.
+        EndpointError: a log-probability is not a number.
     """
     try:
         choice = payload["choices"][0]
         message = choice.get("message")
         text = str((message or {}).get("content") or "" if message else choice.get("text") or "")
+        usage = payload.get("usage") or {}
+        counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion", "total")]
+        prompt_tokens, generated_tokens, used = (n if type(n) is int else None for n in counts)
         logprobs = choice.get("logprobs") or {}
-        entries: dict[str | int, Any] = {}
+        tops: list[dict[str | int, Any]] = []
+        sequence: list[tuple[str | int, Any]] = []
         if logprobs.get("content"):  # chat, and llama.cpp for both
-            position = logprobs["content"][0]
-            for entry in [position, *(position.get("top_logprobs") or [])]:
-                entries[_name_entry(entry)] = entry["logprob"]
+            for position in logprobs["content"]:
+                sequence.append((_name_entry(position), position["logprob"]))
+                others = position.get("top_logprobs") or []
+                tops.append({_name_entry(entry): entry["logprob"] for entry in others})
         elif logprobs.get("tokens"):
-            entries[_name_text(logprobs["tokens"][0])] = logprobs["token_logprobs"][0]
-            for token, value in ((logprobs.get("top_logprobs") or [None])[0] or {}).items():
-                entries[_name_text(token)] = value
+            tokens = [_name_text(token) for token in logprobs["tokens"]]
+            sequence = list(zip(tokens, logprobs["token_logprobs"], strict=True))
+            listed = logprobs.get("top_logprobs") or [None] * len(tokens)
+            tops = [{_name_text(t): v for t, v in (top or {}).items()} for top in listed]
+        prompt = _read_prompt_logprobs(payload, choice)
+        if echo and sequence:
+            # A server that ends at once generates nothing, which only its usage tells.
+            end = len(sequence) - (1 if generated_tokens is None else generated_tokens)
+            prompt, sequence, tops = sequence[:end], sequence[end:], tops[end:]
+        entries = {} if not sequence else dict([sequence[0]]) | (tops[0] if tops else {})
         values = {name: _number(value) for name, value in entries.items()}
+        scores = [
+            tuple((name, None if v is None else _number(v)) for name, v in part)
+            for part in (sequence, prompt)
+        ]
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise EndpointError(
+        raise UnreadableError(
             "the response is not that of an OpenAI-compatible server "
             f"({type(error).__name__}: {str(error)[:200]})",
             advice="give the base URL that ends in /v1",
@@ -87,7 +127,24 @@ def parse_answer(payload: Any) -> TokenAnswer:
         text,
         {name: value for name, value in kept.items() if isinstance(name, int)},
         {name: value for name, value in kept.items() if isinstance(name, str)},
+        scores[0],
+        scores[1],
+        prompt_tokens,
+        used,
     )
+
+
+def _read_prompt_logprobs(payload: Any, choice: Any) -> list[tuple[str | int, Any]]:
+    """The prompt's tokens from vLLM's prompt_logprobs, whose entries begin with the token."""
+    found = choice.get("prompt_logprobs") or payload.get("prompt_logprobs") or []
+    scores: list[tuple[str | int, Any]] = []
+    for position in found:
+        if not position:
+            scores.append(("", None))
+            continue
+        name, entry = next(iter(position.items()))
+        scores.append((int(name) if name.isdigit() else name, entry["logprob"]))
+    return scores
 
 
 def _name_entry(entry: Mapping[str, Any]) -> str | int:
@@ -131,7 +188,10 @@ class AnswerStore:
                 make_private(path)
             self._file = sqlite3.connect(path or ":memory:", isolation_level=None)
             self._file.execute("PRAGMA synchronous=OFF")
-            self._file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value)")
+            for table in ("answers", "facts"):
+                self._file.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, value)"
+                )
         except sqlite3.Error as error:
             raise EndpointError(f"answers cannot be stored there ({error})", file=path) from error
 
@@ -147,13 +207,48 @@ class AnswerStore:
             return None
         data = json.loads(row[0])
         by_id = {int(token): value for token, value in data["by_id"].items()}
-        return TokenAnswer(data["text"], by_id, data["by_text"])
+        return TokenAnswer(
+            data["text"],
+            by_id,
+            data["by_text"],
+            tuple((name, value) for name, value in data.get("generated", ())),
+            tuple((name, value) for name, value in data.get("prompt", ())),
+            data.get("prompt_tokens"),
+            data.get("used"),
+        )
 
     def put(self, key: str, answer: TokenAnswer) -> None:
         """Store an answer."""
         row = (key, json.dumps(asdict(answer)))
         self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
 
+    def recall(self, key: str) -> Any:
+        """What `remember` stored under a key, or None."""
+        row = self._file.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def remember(self, key: str, fact: Any) -> None:
+        """Store a fact about the endpoint, in JSON; None deletes it."""
+        if fact is None:
+            self._file.execute("DELETE FROM facts WHERE key = ?", (key,))
+            return
+        row = (key, json.dumps(fact))
+        self._file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def count_answers(path: Path) -> int:
+    """Number of answers in a store's file; 0 if there is none. Creates nothing."""
+    if not path.is_file():
+        return 0
+    try:
+        file = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return int(file.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        finally:
+            file.close()
+    except sqlite3.Error as error:
+        raise EndpointError(f"it holds no stored answers ({error})", file=path) from error

@@ -1,15 +1,19 @@
-"""Detect what an endpoint offers, with about two dozen requests.
+"""Detect what an endpoint offers, in at most MOST requests, and remember it with the answers.
 
 From most to least informative: log-probabilities of all tokens; those of chosen ids; the top k
-with the logit bias applied; a logit bias that changes the generated token; text alone.
+with the logit bias applied; a logit bias that changes the generated token; text alone. Besides:
+the log-probabilities of a prompt's own tokens, whether a seed and a temperature of 0 have an
+effect, and whether answers count tokens.
 """
 
+import datetime as dt
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from huref.blackbox.answers import TokenAnswer
-from huref.blackbox.client import ATTEMPTS, Client, FailedError, RefusedError
+from huref.blackbox.answers import AnswerStore, TokenAnswer, UnreadableError
+from huref.blackbox.client import Client, FailedError, RefusedError
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.query import Api, TokenQuery
 from huref.errors import EndpointError
@@ -17,18 +21,26 @@ from huref.errors import EndpointError
 Access = Literal["full", "chosen", "biased", "argmax", "none"]
 
 APIS: tuple[Api, ...] = ("completions", "chat")
+MOST = 12  # requests of `detect`, apart from those that a busy server did not answer
 MAX_BIAS = 100.0
 CHOSEN_AT_ONCE = 128  # vLLM's limit for logprob_token_ids
-# Values to try, from the most informative: of top_logprobs, and of the number of biased ids.
-_TOPS = (1_000_000, -1, 100, 20, 5, 1)
+ALL = 1_000_000  # a number of log-probabilities that no vocabulary has
+_TOPS = (20, 5)  # tried where a refusal of ALL does not say how many are allowed
 _BIASED_AT_ONCE = (1024, 300, 100, 20, 5)
 _PROBE_IDS = (40, 41, 42, 43, 44, 45, 46, 47)
+_BIASED_IDS = (45, 300)  # far apart: neighbours may all be control tokens without a text
 _LARGEST_VOCABULARY = 1 << 20
+_SEEDED = 8  # tokens that are generated to see the effect of a seed
+_CAP = re.compile(
+    r"(?:at most|max[a-z]*|less than or equal to|<=|≤|up to|allowed|\ble\b|between \d+ and)"
+    r"[^0-9]{0,24}(\d+)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an endpoint offers.
+    """What an endpoint offers by one of OpenAI's two APIs.
 
     Attributes:
         api: which of OpenAI's two APIs to use.
@@ -39,9 +51,17 @@ class Capabilities:
         steerable: whether a logit bias changes the generated token.
         bias_visible: whether a logit bias changes the log-probabilities.
         ids_given: whether answers name token ids; otherwise each id's text must be found first.
-        biased_at_once: number of ids that one request may bias.
-        vocabulary: number of token ids, 0 if unknown.
+        biased_at_once: number of ids that one request may bias; found when it is needed.
+        vocabulary: number of token ids, 0 if unknown; found when it is needed.
         jitter: largest change (nat) of a log-probability between two identical queries.
+        dropped: whether requested log-probabilities are null with status 200.
+        prompt_scores: how the log-probabilities of a prompt's tokens can be had, or None.
+        seed: whether the same seed gave the same text; None if that was not tried.
+        greedy: whether temperature 0 gave the same token twice; None if that was not tried.
+        usage: whether answers count the tokens of the prompt.
+        detected: UTC date and time, ISO 8601.
+        requests: requests that the detection took, over both APIs.
+        others: the same for the other API, if it is offered.
     """
 
     api: Api
@@ -55,6 +75,14 @@ class Capabilities:
     biased_at_once: int = 0
     vocabulary: int = 0
     jitter: float = 0.0
+    dropped: bool = False
+    prompt_scores: Literal["echo", "prompt_logprobs"] | None = None
+    seed: bool | None = None
+    greedy: bool | None = None
+    usage: bool = False
+    detected: str = ""
+    requests: int = 0
+    others: tuple["Capabilities", ...] = ()
 
     @property
     def access(self) -> Access:
@@ -79,39 +107,105 @@ class Capabilities:
             if self.top
             else "neither log-probabilities nor a logit bias",
         }
-        return f"{self.api}, {ways[self.access]}, {self.vocabulary or 'unknown'} tokens"
+        words = [self.api, ways[self.access]]
+        if self.access == "argmax" and self.top:
+            words.append(f"top {self.top} log-probabilities")
+        if self.dropped:
+            words.append("log-probabilities are null with status 200")
+        if self.prompt_scores:
+            words.append(f"log-probabilities of the prompt by {self.prompt_scores}")
+        if self.vocabulary:
+            words.append(f"{self.vocabulary} tokens")
+        return ", ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of this API as `huref probe capabilities --json` prints them."""
+        names = (
+            "api", "top", "full", "chosen", "steerable", "bias_visible", "ids_given", "jitter",
+            "dropped", "prompt_scores", "seed", "greedy", "usage",
+        )  # fmt: skip
+        found = {name: getattr(self, name) for name in names}
+        return found | {"jitter": self.jitter if math.isfinite(self.jitter) else None}
 
 
-async def detect(client: Client, model: str | None = None) -> Capabilities:
-    """Detect what an endpoint offers.
+def lost_fields(before: Capabilities, after: Capabilities) -> list[str]:
+    """What an endpoint gave and gives no longer, in words."""
+    lost = []
+    if before.top > after.top:
+        what = "no log-probabilities" if not after.top else f"only {after.top} log-probabilities"
+        silently = ", with status 200" if after.dropped else ""
+        lost.append(f"{what} where it gave {before.top}{silently}")
+    if before.prompt_scores and not after.prompt_scores:
+        lost.append("no log-probabilities of a prompt any more")
+    for name, words in (
+        ("chosen", "log-probabilities of chosen ids"),
+        ("steerable", "effect of a logit bias"),
+        ("bias_visible", "effect of a logit bias on log-probabilities"),
+    ):
+        if getattr(before, name) and not getattr(after, name):
+            lost.append(f"no {words} any more")
+    return lost
+
+
+def recall(store: AnswerStore, url: str, model: str | None) -> Capabilities | None:
+    """The capabilities that `detect` stored, or None."""
+    fact = store.recall(_key(url, model))
+    if fact is None:
+        return None
+    others = tuple(Capabilities(**other | {"others": ()}) for other in fact["others"])
+    return Capabilities(**fact | {"others": others})
+
+
+def remember(store: AnswerStore, url: str, model: str | None, found: Capabilities) -> None:
+    """Store capabilities, for `recall`."""
+    store.remember(_key(url, model), asdict(found))
+
+
+def _key(url: str, model: str | None) -> str:
+    return AnswerStore.key("capabilities", url, model)
+
+
+async def detect(client: Client, model: str | None = None, visit: str = "") -> Capabilities:
+    """Detect what an endpoint offers, in at most MOST requests.
 
     Raises:
         EndpointError: it offers neither API, or lists no model.
     """
+    purse = _Purse(client)
     name = model or await _first_model(client)
     refusals: list[str] = []
-    insufficient: Capabilities | None = None
+    found: list[Capabilities] = []
     for api in APIS:
-        detection = _Detection(client, api, name)
+        detection = _Detection(client, api, name, purse, found[0] if found else None)
+        detection.visit = visit
         try:
-            await detection.ask()
-        except RefusedError as error:
+            await detection.find_top()
+        except (RefusedError, UnreadableError) as error:
             refusals.append(error.what)
             continue
-        await detection.find_top()
-        await detection.find_chosen()
-        await detection.find_bias()
-        await detection.find_vocabulary()
-        if detection.found.access != "none":
-            return detection.found
-        # transformers' own server accepts a logit_bias for chat only, so the other API is tried.
-        if insufficient is None or detection.found.top > insufficient.top:
-            insufficient = detection.found
-    if insufficient is None:
+        await detection.find_the_rest()
+        found.append(detection.found)
+    if not found:
         raise EndpointError(
             f"it offers neither completions nor chat ({'; '.join(refusals)})", model=client.url
         )
-    return insufficient
+    order = ("full", "chosen", "biased", "argmax", "none")
+    best = min(found, key=lambda c: (order.index(c.access), -c.top, c.prompt_scores is None))
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    others = tuple(each for each in found if each is not best)
+    return replace(best, detected=now, requests=purse.spent, others=others)
+
+
+async def complete(client: Client, found: Capabilities) -> Capabilities:
+    """Find the vocabulary's length and the number of ids that can be biased at once.
+
+    Only measurements of logits need them; they take up to 25 requests.
+    """
+    detection = _Detection(client, found.api, found.model, None, None)
+    detection.found = found
+    await detection.find_biased_at_once()
+    await detection.find_vocabulary()
+    return detection.found
 
 
 async def _first_model(client: Client) -> str:
@@ -124,75 +218,215 @@ async def _first_model(client: Client) -> str:
         ) from error
 
 
+class _Purse:
+    """Counts the requests of a detection."""
+
+    def __init__(self, client: Client):
+        self._client = client
+        self._before = client.requests
+        self._waits = client.busy_answers
+
+    @property
+    def spent(self) -> int:
+        """Requests so far, without those that a busy server did not answer."""
+        waits = self._client.busy_answers - self._waits
+        return self._client.requests - self._before - waits
+
+    @property
+    def left(self) -> int:
+        return MOST - self.spent
+
+
 class _Detection:
     """Queries with one prompt, and the capabilities they have shown so far."""
 
-    def __init__(self, client: Client, api: Api, model: str):
-        self.found = Capabilities(api, model)
-        self._client = client
-        self._prompt = make_prompts(1, "detect")[0]
-
-    async def ask(
+    def __init__(
         self,
-        top: int | None = None,
-        ids: tuple[int, ...] = (),
-        bias: dict[int, float] | None = None,
-        greedy: bool = False,
-        repeat: str = "",
-        attempts: int = ATTEMPTS,
-    ) -> TokenAnswer:
-        query = TokenQuery(self._prompt, top, ids, bias or {}, greedy, repeat)
+        client: Client,
+        api: Api,
+        model: str,
+        purse: _Purse | None,
+        first: Capabilities | None,
+    ):
+        self.found = Capabilities(api, model)
+        self.visit = ""  # distinguishes this detection from others in the store
+        self._client = client
+        self._purse = purse
+        self._first = first  # what the other API offers
+        self._prompt = make_prompts(1, "detect")[0]
+        self._plain: TokenAnswer | None = None
+        self._fails_when_refusing = False  # as transformers' server, with status 500
+
+    @property
+    def _left(self) -> float:
+        return math.inf if self._purse is None else self._purse.left
+
+    async def ask(self, **options: Any) -> TokenAnswer:
+        """The answer to a query; after status 500 once more, unless that proved to be a refusal."""
         found = self.found
-        return await self._client.ask(query, found.api, found.model, attempts)
+        options["repeat"] = options.get("repeat", "") + self.visit
+        query = TokenQuery(self._prompt, **options)
+        repeatable = not self._fails_when_refusing and self._left > 2
+        try:
+            return await self._client.ask(query, found.api, found.model, final=(500,))
+        except FailedError:
+            if not repeatable:
+                raise
+        try:
+            return await self._client.ask(query, found.api, found.model, final=(500,))
+        except FailedError:
+            self._fails_when_refusing = True
+            raise
 
     async def try_to_ask(self, **options: Any) -> TokenAnswer | None:
-        """None if the endpoint refuses the query; transformers' server does so with status 500."""
+        """None if the endpoint refuses the query, or no request is left."""
+        if self._left < 1:
+            return None
         try:
-            return await self.ask(**options, attempts=2)
-        except (RefusedError, FailedError):
+            return await self.ask(**options)
+        except (RefusedError, FailedError, UnreadableError):
             return None
 
     async def find_top(self) -> None:
-        for top in _TOPS:
-            # Greedy, because servers append a sampled token that is outside the top k.
-            answer = await self.try_to_ask(top=top, greedy=True)
-            if answer is None or not answer.count:
-                continue
-            again = await self.ask(top=top, greedy=True, repeat="again")
-            mass = math.fsum(math.exp(v) for v in answer.by_id.values())
-            full = set(answer.by_id) == set(range(answer.count)) and abs(mass - 1) < 1e-2
-            self.found = replace(
-                self.found,
-                top=min(answer.count, top) if top > 0 else answer.count,
-                full=full,
-                ids_given=bool(answer.by_id),
-                vocabulary=answer.count if full else 0,
-                jitter=_largest_change(answer, again),
-            )
+        """Find how many log-probabilities an answer has.
+
+        Raises:
+            RefusedError, UnreadableError: the endpoint does not offer this API.
+            NetworkError: it fails at every query.
+        """
+        tops = [ALL, *_TOPS] if self._first is None else [max(self._first.top, 1)]
+        if self._first is not None and self._first.top == 0:
+            tops = [_TOPS[0]]
+        while tops:
+            top = tops.pop(0)
+            try:
+                # Greedy, because servers append a sampled token that is outside the top k.
+                answer = await self.ask(top=top, greedy=True)
+            except RefusedError as error:
+                if error.status in (404, 405, 501):
+                    raise
+                caps = [int(number) for number in _CAP.findall(error.reply)]
+                caps = [cap for cap in caps if 0 < cap < top]
+                if caps and top not in caps:
+                    tops = [max(caps)]
+            except FailedError:
+                pass
+            else:
+                self._read_usage(answer)
+                if answer.count:
+                    self._plain = answer
+                    self._learn_top(top, answer)
+                    return
+                self.found = replace(self.found, dropped=True)
+                if top != _TOPS[-1]:
+                    tops = tops and [_TOPS[-1]]
+                self._plain = answer
+        if self._plain is None or not self.found.dropped:
+            self._plain = await self.ask(greedy=True)
+            self._read_usage(self._plain)
+
+    def _learn_top(self, top: int, answer: TokenAnswer) -> None:
+        mass = math.fsum(math.exp(v) for v in answer.by_id.values())
+        full = set(answer.by_id) == set(range(answer.count)) and abs(mass - 1) < 1e-2
+        self.found = replace(
+            self.found,
+            dropped=False,
+            top=min(answer.count, top),
+            full=full,
+            ids_given=bool(answer.by_id),
+            vocabulary=answer.count if full else 0,
+        )
+
+    def _read_usage(self, answer: TokenAnswer) -> None:
+        if answer.prompt_tokens is not None:
+            self.found = replace(self.found, usage=True)
+
+    async def find_the_rest(self) -> None:
+        """The other capabilities, the most useful first, while requests are left."""
+        if self._first is None or self._first.access == "none":
+            await self._find_again()
+            if self.found.top and not self.found.full:
+                await self._find_chosen()
+            if not self.found.full:
+                await self._find_bias()
+        # The other API needs two requests, or five where this one gives too little.
+        reserve = 0 if self._first is not None else 5 if self.found.access == "none" else 2
+        for step in (self._find_prompt_scores, self._find_seed):
+            if self._left > reserve:
+                await step()
+
+    async def _find_again(self) -> None:
+        top = self.found.top or None
+        again = await self.try_to_ask(top=top, greedy=True, repeat="again")
+        if again is not None and self._plain is not None:
+            jitter = _largest_change(self._plain, again) if top else 0.0
+            self.found = replace(self.found, greedy=again.text == self._plain.text, jitter=jitter)
+
+    async def _find_chosen(self) -> None:
+        answer = await self.try_to_ask(ids=_PROBE_IDS)
+        if answer is not None and set(_PROBE_IDS) <= set(answer.by_id):
+            self.found = replace(self.found, chosen=True, ids_given=True)
+
+    async def _find_bias(self) -> None:
+        """Bias two tokens in turn: the generated token must change both times."""
+        plain = self._plain
+        top = 1 if self.found.top else None
+        answers: list[TokenAnswer] = []
+        if plain is None:
             return
-
-    async def find_chosen(self) -> None:
-        if self.found.top and not self.found.full:
-            answer = await self.try_to_ask(ids=_PROBE_IDS)
-            if answer is not None and set(_PROBE_IDS) <= set(answer.by_id):
-                self.found = replace(self.found, chosen=True, ids_given=True)
-
-    async def find_bias(self) -> None:
-        """Bias one token after the other: the most probable token must change with the bias."""
-        top = None if not self.found.top else 1
-        plain = await self.ask(top=top, greedy=True)
-        biased = []
-        for token in _PROBE_IDS[::2]:
+        for token in _BIASED_IDS:
             answer = await self.try_to_ask(top=top, bias={token: MAX_BIAS}, greedy=True)
             if answer is None:
                 return
-            biased.append(answer)
-        # Tokens may share a text or have an empty one; three different answers of five suffice.
-        steerable = len({answer.text for answer in (plain, *biased)}) >= 3
-        visible = bool(top) and len({answer.best for answer in (plain, *biased)}) >= 3
-        visible = visible and min(answer.count for answer in biased) > 0
+            answers.append(answer)
+            if answer.text == plain.text and (top is None or answer.best == plain.best):
+                return
+        # Where greedy answers vary, any two of three may differ.
+        steady = self.found.greedy is not False
+        texts = {answer.text for answer in (plain, *answers)}
+        steerable = plain.text not in {a.text for a in answers} and (steady or len(texts) == 3)
+        visible = (
+            bool(top)
+            and min(answer.count for answer in answers) > 0
+            and plain.best not in {answer.best for answer in answers}
+        )
         self.found = replace(self.found, steerable=steerable, bias_visible=visible)
-        for count in _BIASED_AT_ONCE if steerable or visible else ():
+
+    async def _find_prompt_scores(self) -> None:
+        """Ask for the prompt's own log-probabilities, and for seeded text in the same request."""
+        if not self.found.top:
+            return
+        if self.found.api == "completions":
+            answer = await self.try_to_ask(top=1, echo=True)
+            if answer is not None and _has_scores(answer):
+                self.found = replace(self.found, prompt_scores="echo")
+                return
+        if self._left < 1:
+            return
+        answer = await self.try_to_ask(top=1, prompt_scores=True)
+        if answer is not None and _has_scores(answer):
+            self.found = replace(self.found, prompt_scores="prompt_logprobs")
+
+    async def _find_seed(self) -> None:
+        """Whether the same seed gives the same text: two requests."""
+        if self._left < 2:
+            return
+        texts = []
+        for repeat in ("first", "second"):
+            answer = await self.try_to_ask(length=_SEEDED, seed=7, repeat=repeat)
+            if answer is None:
+                if repeat == "first":
+                    self.found = replace(self.found, seed=False)
+                return
+            texts.append(answer.text)
+        self.found = replace(self.found, seed=texts[0] == texts[1])
+
+    async def find_biased_at_once(self) -> None:
+        """Find how many ids one request may bias."""
+        if self.found.biased_at_once or self.found.access not in ("biased", "argmax"):
+            return
+        top = 1 if self.found.top else None
+        for count in _BIASED_AT_ONCE:
             small_bias = dict.fromkeys(range(count), 1.0)
             if await self.try_to_ask(top=top, bias=small_bias, greedy=True) is not None:
                 self.found = replace(self.found, biased_at_once=count)
@@ -223,6 +457,12 @@ class _Detection:
         if self.found.bias_visible:
             return answer.best != plain.best or abs(_peak(answer) - _peak(plain)) > 0.1
         return answer.text != plain.text
+
+
+def _has_scores(answer: TokenAnswer) -> bool:
+    """Whether an answer has log-probabilities of at least half of a prompt of several tokens."""
+    known = [value for _, value in answer.prompt if value is not None]
+    return len(answer.prompt) > 1 and 2 * len(known) >= len(answer.prompt)
 
 
 def _peak(answer: TokenAnswer) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from huggingface_hub.utils import httpx
 from tqdm.auto import tqdm
 
-from huref.blackbox.answers import AnswerStore, TokenAnswer, parse_answer
+from huref.blackbox.answers import AnswerStore, TokenAnswer, UnreadableError, parse_answer
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
 from huref.blackbox.query import Api, TokenQuery
 from huref.bounded_json import JsonError, loads
@@ -25,10 +25,28 @@ SMALL_ANSWER = 8 << 20  # bytes of any answer; of one with log-probabilities, mo
 BYTES_PER_TOKEN = 400  # of an answer; a token with its text, bytes and value takes about 80
 LARGEST_ANSWER = 96 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
 BUSY = (408, 425, 429, 500, 502, 503, 504)
+# Words in a refusal -> how to change the body of the request: reasoning models of OpenAI rename a
+# field, and some gateways answer in streams only.
+ADAPTATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "max_completion_tokens": lambda body: {
+        ("max_completion_tokens" if name == "max_tokens" else name): value
+        for name, value in body.items()
+    },
+    "stream": lambda body: body | {"stream": True},
+    "seed": lambda body: {name: value for name, value in body.items() if name != "seed"},
+}
 
 
 class RefusedError(EndpointError):
-    """The endpoint refuses a query (status 3xx or 4xx)."""
+    """The endpoint refuses a query (status 3xx or 4xx).
+
+    Attributes:
+        status: the HTTP status.
+        reply: the beginning of the response.
+    """
+
+    status = 0
+    reply = ""
 
 
 class FailedError(NetworkError):
@@ -92,12 +110,14 @@ class Client:
         self.limits = limits or Limits()
         self.store = store or AnswerStore()
         self.requests = 0
+        self.busy_answers = 0  # requests that were repeated because the endpoint was busy
         self.tokens = 0
         self.bar: tqdm[Any] | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
         self._next_start = 0.0
+        self._adaptations: list[str] = []
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Client"]:
@@ -116,9 +136,21 @@ class Client:
                 self._http = None
 
     async def ask(
-        self, query: TokenQuery, api: Api, model: str, attempts: int = ATTEMPTS
+        self,
+        query: TokenQuery,
+        api: Api,
+        model: str,
+        attempts: int = ATTEMPTS,
+        final: tuple[int, ...] = (),
     ) -> TokenAnswer:
         """The answer to a query, from the store or from the endpoint.
+
+        Args:
+            query: the query.
+            api: which of OpenAI's APIs.
+            model: name of the model at the endpoint.
+            attempts: how often a busy endpoint is asked.
+            final: statuses after which it is not asked again.
 
         Raises:
             RefusedError: the endpoint refuses the query.
@@ -129,25 +161,54 @@ class Client:
         answer = self.store.get(key)
         if answer is None:
             path = "/chat/completions" if api == "chat" else "/completions"
-            payload = await self.request(path, body, attempts)
-            self.tokens += count_tokens(payload) - EXPECTED_TOKENS
+            expected = expect_tokens(query)
+            payload = await self._request_adapted(path, body, attempts, final, expected)
+            self.tokens += count_tokens(payload, expected) - expected
             with locating(model=self.url):
-                answer = parse_answer(payload)
+                answer = parse_answer(payload, query.echo)
             self.store.put(key, answer)
         return answer
 
+    async def _request_adapted(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        attempts: int,
+        final: tuple[int, ...],
+        expected: int,
+    ) -> Any:
+        """The response; a refusal that names one of ADAPTATIONS is answered with that change."""
+        while True:
+            sent = dict(body)
+            for change in self._adaptations:
+                sent = ADAPTATIONS[change](sent)
+            try:
+                return await self.request(path, sent, attempts, final, expected)
+            except RefusedError as error:
+                reply = error.reply.lower()
+                new = [c for c in ADAPTATIONS if c in reply and c not in self._adaptations]
+                if error.status not in (400, 422) or not new:
+                    raise
+                self._adaptations.append(new[0])
+
     async def request(
-        self, path: str, body: Mapping[str, Any] | None = None, attempts: int = ATTEMPTS
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        attempts: int = ATTEMPTS,
+        final: tuple[int, ...] = (),
+        expected: int = EXPECTED_TOKENS,
     ) -> Any:
         """The JSON response at a path, after retries; without a body the request is a GET."""
         status = 0
         for attempt in range(attempts):
             async with self._slots:
-                await self._take_turn()
+                await self._take_turn(expected)
                 try:
                     async with asyncio.timeout(self.limits.timeout):
                         status, headers, data = await self._send(path, body)
                 except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
+                    status = 0
                     failure = f"{type(error).__name__} {error}".strip()[:200]
                     wait = 2.0**attempt / 4
                 else:
@@ -161,16 +222,20 @@ class Client:
                         model=self.url,
                         advice=self._advise("wait, or send fewer requests at a time with --rate"),
                     )
+                if status in final:
+                    break
+                self.busy_answers += 1
                 if attempt < attempts - 1:
                     await asyncio.sleep(min(wait, LONGEST_WAIT))
         kind = FailedError if status == 500 else NetworkError
         raise kind(
-            f"{path} gives no answer after {attempts} attempts; the last one ended with {failure}",
+            f"{path} gives no answer after {attempt + 1} attempts; the last one ended with "
+            f"{failure}",
             model=self.url,
             advice=self._advise("check that the endpoint is running"),
         )
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, expected: int) -> None:
         """Count a request, and wait as the rate demands."""
         if self.requests >= self.limits.requests:
             raise BudgetError(
@@ -185,7 +250,7 @@ class Client:
                 advice=self._advise("allow more with --tokens"),
             )
         self.requests += 1
-        self.tokens += EXPECTED_TOKENS  # counted before sending: failed requests cost tokens, too
+        self.tokens += expected  # counted before sending: failed requests cost tokens, too
         if self.bar is not None:
             self.bar.update()
         if self.limits.rate:
@@ -226,12 +291,19 @@ class Client:
                 advice=self._advise("name the environment variable with the key by --key-env"),
             )
         if status >= 300:
-            raise RefusedError(f"{path} answers status {status} {_excerpt(data)}", model=self.url)
+            refusal = RefusedError(
+                f"{path} answers status {status} {_excerpt(data)}", model=self.url
+            )
+            refusal.status, refusal.reply = status, data[:4000].decode("utf-8", "replace")
+            raise refusal
         try:
+            if data.lstrip().startswith(b"data:"):
+                return join_stream(data)
             return loads(data, constants=True)
-        except JsonError as error:
-            raise EndpointError(
-                f"the response of {path} is not JSON ({error}): {_excerpt(data)}", model=self.url
+        except (JsonError, AttributeError, TypeError) as error:
+            why = error if isinstance(error, JsonError) else type(error).__name__
+            raise UnreadableError(
+                f"the response of {path} is not JSON ({why}): {_excerpt(data)}", model=self.url
             ) from error
 
     def _advise(self, advice: str) -> str:
@@ -250,11 +322,39 @@ def _asked_tokens(body: Mapping[str, Any] | None) -> int:
     return sum(count for count in counts if type(count) is int)
 
 
-def count_tokens(payload: Any) -> int:
-    """The tokens that a response reports as used, or else the estimate EXPECTED_TOKENS."""
+def join_stream(data: bytes) -> dict[str, Any]:
+    """The answer that server-sent events amount to, in the form of an answer without a stream."""
+    texts: list[str] = []
+    lists: dict[str, list[Any]] = {}
+    usage, chat = None, False
+    for line in data.decode("utf-8", "replace").splitlines():
+        payload = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or payload in ("", "[DONE]"):
+            continue
+        event = loads(payload, constants=True)
+        usage = event.get("usage") or usage
+        for choice in event.get("choices") or ():
+            delta = choice.get("delta")
+            chat = chat or delta is not None
+            texts.append(str((delta or {}).get("content") or choice.get("text") or ""))
+            for name, values in (choice.get("logprobs") or {}).items():
+                if isinstance(values, list):
+                    lists.setdefault(name, []).extend(values)
+    text = "".join(texts)
+    joined: dict[str, Any] = {"message": {"content": text}} if chat else {"text": text}
+    return {"choices": [joined | {"logprobs": lists or None}], "usage": usage}
+
+
+def expect_tokens(query: TokenQuery) -> int:
+    """Tokens of a query and its answer, as they are counted if no usage is returned."""
+    return max(EXPECTED_TOKENS, len(query.prompt) // 3 + query.length)
+
+
+def count_tokens(payload: Any, expected: int = EXPECTED_TOKENS) -> int:
+    """The tokens that a response reports as used, or else an estimate."""
     usage = payload.get("usage") if isinstance(payload, dict) else None
     counted = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return counted if type(counted) is int and counted > 0 else EXPECTED_TOKENS
+    return counted if type(counted) is int and counted > 0 else expected
 
 
 def _retry_after(header: str | None, default: float) -> float:

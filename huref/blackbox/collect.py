@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from huref.blackbox.answers import TokenAnswer
+from huref.blackbox.answers import TokenAnswer, VanishedError
 from huref.blackbox.argmax import Differences, Method, next_bias
 from huref.blackbox.capabilities import CHOSEN_AT_ONCE, MAX_BIAS, Capabilities
 from huref.blackbox.client import Client
@@ -200,6 +200,13 @@ class Collector:
     def _pick(self, answer: TokenAnswer, ids: Sequence[int], names: TokenNames) -> Vector:
         values = [answer.of(token, names.get(token)) for token in ids]
         missing = [token for token, value in zip(ids, values, strict=True) if value is None]
+        if not answer.count and self.capabilities.top:
+            raise VanishedError(
+                f"an answer with status 200 has no log-probabilities, where the endpoint gave "
+                f"{self.capabilities.top}",
+                model=self._client.url,
+                advice="detect its capabilities again with --ask-again",
+            )
         if missing:
             raise EndpointError(
                 f"{len(missing)} of {len(ids)} tokens are missing from an answer, the first with "

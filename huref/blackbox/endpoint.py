@@ -13,35 +13,85 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from huref.assets import user_cache
-from huref.blackbox.answers import AnswerStore
-from huref.blackbox.capabilities import Capabilities, detect
+from huref.blackbox.answers import AnswerStore, TokenAnswer
+from huref.blackbox.capabilities import (
+    Capabilities,
+    complete,
+    detect,
+    lost_fields,
+    recall,
+    remember,
+)
 from huref.blackbox.client import Client
 from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.prompts import order_ids
 from huref.blackbox.query import TokenQuery
-from huref.errors import EndpointError
+from huref.errors import AccessError, BudgetError, EndpointError, HurefError, NetworkError
 
 T = TypeVar("T")
-WATCHED = 20  # log-probabilities per answer that `watch` compares over time
 
 
 class Endpoint:
-    """A server with OpenAI's API. The constructor detects its capabilities."""
+    """A server with OpenAI's API. The constructor detects its capabilities, or recalls them.
 
-    def __init__(self, client: Client, model: str | None = None, settings: Settings | None = None):
+    Args:
+        client: sends the requests.
+        model: name of the model at the endpoint; None for the first one that it lists.
+        settings: of argmax searches.
+        ask_again: detect the capabilities although the store has them.
+
+    Attributes:
+        findings: what the endpoint gave at an earlier detection and gives no longer, in words.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        model: str | None = None,
+        settings: Settings | None = None,
+        ask_again: bool = False,
+    ):
         self.name = client.url
         self.client = client
-        self.capabilities: Capabilities = asyncio.run(
-            self._connected(lambda: detect(client, model))
-        )
-        self.collector = Collector(client, self.capabilities, settings)
-        self.vocabulary = self.capabilities.vocabulary
-        self.jitter = self.capabilities.jitter if self.capabilities.top else 0.0
-        access = self.capabilities.access
-        self.absolute = access in ("full", "chosen")
-        self.resolution = self.collector.settings.precision if access == "argmax" else 0.0
+        self._model = model
+        self.findings: list[str] = []
+        known = recall(client.store, client.url, model)
+        visit = secrets.token_hex(8) if ask_again else ""
+        if known is None or ask_again:
+            found = asyncio.run(self._connected(lambda: detect(client, model, visit)))
+            self.findings = lost_fields(known, found) if known else []
+            remember(client.store, client.url, model, found)
+        else:
+            found = known
+        self._settings = settings
+        self._use(found)
+
+    def _use(self, found: Capabilities) -> None:
+        self.capabilities = found
+        self.collector = Collector(self.client, found, self._settings)
+        self.jitter = found.jitter if found.top else 0.0
+        self.absolute = found.access in ("full", "chosen")
+        self.resolution = self.collector.settings.precision if found.access == "argmax" else 0.0
         self._names: dict[int, str | int] = {}
-        self._order = order_ids(self.vocabulary)
+        self._order: NDArray[np.int64] | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids; found, and remembered, when it is needed."""
+        if self._order is None:
+            found = self.capabilities
+            lacks_bias = found.access in ("biased", "argmax") and not found.biased_at_once
+            if found.access != "none" and (not found.vocabulary or lacks_bias):
+                found = asyncio.run(self._connected(lambda: complete(self.client, found)))
+                remember(self.client.store, self.client.url, self._model, found)
+                self._use(found)
+            self._order = order_ids(found.vocabulary)
+        return len(self._order)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """All token ids in the order in which they are measured."""
+        return order_ids(0) if not self.vocabulary or self._order is None else self._order
 
     @property
     def requests(self) -> int:
@@ -82,9 +132,10 @@ class Endpoint:
                 "logits",
                 model=self.name,
             )
+        order = self.order
         if not self._needs_names:
-            return self._order[start : start + count]
-        wanted = self._order[: min(len(self._order), start + count + count // 8 + 8)]
+            return order[start : start + count]
+        wanted = order[: min(len(order), start + count + count // 8 + 8)]
         new = [int(token) for token in wanted if int(token) not in self._names]
         with self._progress("tokens"):
             names = asyncio.run(self._all([self.collector.name(token) for token in new]))
@@ -106,6 +157,7 @@ class Endpoint:
             HurefError: the budget is spent or the connection lost, for instance.
         """
         tokens = [int(token) for token in ids]
+        _ = self.vocabulary  # finds what the collector must know
         with self._progress("outputs"):
             rows = asyncio.run(
                 self._all([self.collector.row(prompt, tokens, self._names) for prompt in prompts])
@@ -113,33 +165,44 @@ class Endpoint:
             self._check_names(tokens[:2])
         return np.array(rows)
 
-    def visit(self, prompts: Sequence[str], repeats: int) -> list[list[dict[str, float]]]:
-        """Fresh answers to every prompt, for `watch`.
+    def ask_all(
+        self, queries: Sequence[TokenQuery], label: str, most_failures: float = 0.0
+    ) -> list[TokenAnswer | None]:
+        """The answer to every query.
 
-        Returns:
-            For each prompt and repeat, token -> log-probability.
+        Args:
+            queries: the queries.
+            label: of the progress bar.
+            most_failures: share of queries that may fail; their answers are None.
 
         Raises:
-            EndpointError: the endpoint gives no log-probabilities.
+            HurefError: more queries fail, the budget is spent, or the key is refused.
         """
-        top = min(self.capabilities.top, WATCHED)
-        if not top:
-            raise EndpointError(
-                f"the endpoint gives {self.capabilities.summary}; watching needs log-probabilities",
+        failures: list[HurefError] = []
+
+        async def ask(query: TokenQuery) -> TokenAnswer | None:
+            try:
+                return await self.collector.ask(query)
+            except (BudgetError, AccessError):
+                raise
+            except (NetworkError, EndpointError) as error:
+                failures.append(error)
+                if len(failures) > max(most_failures * len(queries), 1 if most_failures else 0):
+                    raise
+                return None
+
+        with self._progress(label):
+            return asyncio.run(self._all([ask(query) for query in queries]))
+
+    def require(self, requests: int) -> None:
+        """Raise BudgetError unless so many requests are left."""
+        left = self.requests_left
+        if left is not None and left < requests:
+            raise BudgetError(
+                f"{requests:,} more requests are needed, {left:,} are left",
                 model=self.name,
+                advice="allow more with --budget",
             )
-        visit = secrets.token_hex(8)  # a new key, so that no answer comes from the store
-        queries = [
-            TokenQuery(prompt, top, greedy=True, repeat=f"{visit}/{i}")
-            for prompt in prompts
-            for i in range(repeats)
-        ]
-        with self._progress("visit"):
-            answers = asyncio.run(self._all([self.collector.ask(q) for q in queries]))
-        tables = [
-            {str(token): value for token, value in (a.by_id or a.by_text).items()} for a in answers
-        ]
-        return [tables[i : i + repeats] for i in range(0, len(tables), repeats)]
 
     def _check_names(self, tokens: Sequence[int]) -> None:
         if not self._needs_names:

@@ -22,10 +22,12 @@ class Source(Protocol):
     """
 
     name: str
-    vocabulary: int
     absolute: bool
     jitter: float
     resolution: float
+
+    @property
+    def vocabulary(self) -> int: ...  # noqa: D102
 
     @property
     def requests(self) -> int: ...  # noqa: D102

@@ -1,37 +1,73 @@
-"""Detect a silent change of a served model from its log-probabilities.
+"""Detect a silent change of a served model, by the most that it gives.
 
-At each visit the same short prompts are sent several times. The statistic is the mean absolute
-change of a token's mean log-probability. Its null distribution comes from permuting the answers of
-both visits, prompt by prompt (Logprob Tracking, arXiv 2512.03816).
+logprobs: at each visit the same short prompts are sent several times, and log-probabilities of
+their next tokens are compared (Logprob Tracking, arXiv 2512.03816). scores: fixed texts are scored
+token by token. tokens: the generated tokens after border inputs are counted (`border`). The null
+distribution of every test comes from permuting the answers of both visits (`permutation`).
 """
 
+import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from huref.blackbox.answers import AnswerStore, TokenAnswer, VanishedError
+from huref.blackbox.border import (
+    FEWEST,
+    INPUTS,
+    MOST_FAILURES,
+    SEARCH,
+    TEMPERATURES,
+    Borders,
+    find_borders,
+    sampled_query,
+)
+from huref.blackbox.client import RefusedError
 from huref.blackbox.endpoint import Endpoint
-from huref.blackbox.prompts import make_prompts
+from huref.blackbox.permutation import (
+    LEAST,
+    LEVEL,
+    REFERENCE,
+    Change,
+    Power,
+    TokenVisit,
+    Visit,
+    compare_tokens,
+    compare_visits,
+    power_of_tokens,
+    power_of_visits,
+)
+from huref.blackbox.prompts import TEXTS, make_prompts
+from huref.blackbox.query import TokenQuery
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Source
 from huref.bounded_json import loads
-from huref.errors import SignatureError
+from huref.errors import EndpointError, SignatureError
 from huref.files import replacing
 
+__all__ = ["Baseline", "Change", "compare_visits", "load_baseline", "revisit", "watch_prompts"]
+
 Matrix = NDArray[np.float64]
+Mode = Literal["logprobs", "scores", "tokens"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
-FORMAT = "huref watch 1"
+FORMATS = ("huref watch 1", "huref watch 2")
 NOT_A_BASELINE = "it is not a baseline made by `huref probe watch`"
-PROMPTS, REPEATS = 6, 6
+WATCHED = 20  # log-probabilities per answer that are compared
+PROMPTS, REPEATS = 6, 6  # of the modes logprobs and scores
+TOKEN_REPEATS = 24  # answers to each border input
+LEAST_TOKEN_REPEATS = 8
 NEW_OUTPUTS = 8  # prompts whose outputs are compared with a signature's image
-PERMUTATIONS = 2000
-ALARM = 0.01  # p-value below which the model counts as changed
-
-Visit = Sequence[Sequence[Mapping[str, float]]]  # prompt -> repeat -> token -> log-probability
+MIDDLE = 0.001  # p-value below which the two halves of one visit count as different
+BLUNT = 2.0  # nat; a visit that would miss such a change cannot say that nothing changed
+RESUMED = 3600  # seconds after which an interrupted visit is begun anew
 
 
 @dataclass(frozen=True)
@@ -40,121 +76,490 @@ class Baseline:
 
     Attributes:
         source: name of the endpoint.
-        answers: for each prompt and repeat, token -> log-probability.
+        answers: for each prompt and repeat, token -> log-probability; empty in mode tokens.
+        mode: what was compared.
+        prompts: the prompts, texts or border inputs; empty in files of an earlier huref.
+        texts: for each prompt and repeat the generated token; empty in mode scores.
+        temperature: of the sampling in mode tokens.
+        top: number of log-probabilities in an answer.
+        made: UTC date and time, ISO 8601.
     """
 
     source: str
     answers: Visit
+    mode: Mode = "logprobs"
+    prompts: Sequence[str] = ()
+    texts: TokenVisit = ()
+    temperature: float = 0.0
+    top: int = WATCHED
+    made: str = ""
 
     def save(self, path: Path) -> None:
         """Write the file as JSON, atomically."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
+            temporary.write_text(json.dumps({"format": FORMATS[-1], **asdict(self)}), "utf-8")
 
 
 def load_baseline(path: Path) -> Baseline:
     """Read a baseline. Raises SignatureError when the file is not a baseline."""
     try:
         data = loads(path.read_text("utf-8"), constants=True)
-        if data["format"] != FORMAT:
+        if data.pop("format") not in FORMATS:
             raise SignatureError(NOT_A_BASELINE, file=path)
-        return Baseline(str(data["source"]), data["answers"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = Baseline(**data)
+        _require_form(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SignatureError(NOT_A_BASELINE, file=path) from error
+    return found
 
 
-@dataclass(frozen=True)
-class Change:
-    """The comparison of two visits.
-
-    Attributes:
-        statistic: mean absolute change of a mean log-probability, nat.
-        p: p-value under the hypothesis that nothing changed.
-        changed: whether p is below ALARM.
-    """
-
-    statistic: float
-    p: float
-    changed: bool
+def _require_form(found: Baseline) -> None:
+    """Raise ValueError unless the answers have the form that the mode promises."""
+    visit: Sequence[Sequence[object]] = found.texts if found.mode == "tokens" else found.answers
+    kind = str if found.mode == "tokens" else dict
+    if found.mode not in MODES or not visit or not all(visit):
+        raise ValueError("no answers")
+    answers = [answer for answers in visit for answer in answers]
+    if not all(isinstance(answer, kind) and (answer or kind is str) for answer in answers):
+        raise ValueError("an answer has a wrong form")
+    if found.prompts and len(found.prompts) != len(visit):
+        raise ValueError("the prompts do not fit the answers")
 
 
 def watch_prompts() -> list[str]:
-    """The prompts of every visit."""
+    """The prompts of every visit in mode logprobs."""
     return make_prompts(PROMPTS, "watch")
 
 
-def compare_visits(before: Visit, after: Visit, seed: int = 0) -> Change:
-    """Permutation test between two visits of the same prompts.
+def choose_mode(endpoint: Endpoint) -> Mode:
+    """The mode that sees most, by what an endpoint gives."""
+    found = endpoint.capabilities
+    return "logprobs" if found.top else "scores" if found.prompt_scores else "tokens"
 
-    Raises:
-        SignatureError: the visits differ in their prompts, or have too few answers.
+
+@dataclass
+class _Visit:
+    """A visit in the making.
+
+    Attributes:
+        mode: what the answers allow, which may be less than was wanted.
+        answers, texts: as in `Baseline`.
+        findings: what is remarkable, in words.
+        halves: p-value of a test between the first and the second half; None if not tested.
     """
-    if len(before) != len(after) or min(len(v) for v in (*before, *after)) < 4:
-        raise SignatureError("the two visits do not have four answers each to the same prompts")
-    tables = [_tabulate([*old, *new]) for old, new in zip(before, after, strict=True)]
-    random = np.random.default_rng(seed)
-    observed, permuted = 0.0, np.zeros(PERMUTATIONS)
-    for old, table in zip(before, tables, strict=True):
-        actual = np.arange(len(table)) < len(old)
-        shuffled = random.permuted(np.tile(actual, (PERMUTATIONS, 1)), axis=1)
-        observed += _distances(table, actual[None])[0] / len(tables)
-        permuted += _distances(table, shuffled) / len(tables)
-    as_large = int((permuted >= observed - 1e-12).sum())
-    p = (as_large + 1) / (PERMUTATIONS + 1)
-    return Change(float(observed), p, p < ALARM)
 
-
-def _tabulate(answers: Sequence[Mapping[str, float]]) -> Matrix:
-    """Log-probabilities (answers, tokens); missing tokens get the smallest value of the answer."""
-    tokens = sorted({token for answer in answers for token in answer})
-    table = np.empty((len(answers), len(tokens)))
-    for row, answer in zip(table, answers, strict=True):
-        least = min(answer.values())
-        row[:] = [answer.get(token, least) for token in tokens]
-    return table
-
-
-def _distances(table: Matrix, first: NDArray[np.bool_]) -> Matrix:
-    """Mean absolute difference between two halves' means, (k,), for k masks (k, answers)."""
-    mask = first.astype(np.float64)
-    first_mean = mask @ table / mask.sum(axis=1, keepdims=True)
-    second_mean = (1 - mask) @ table / (1 - mask).sum(axis=1, keepdims=True)
-    distances: Matrix = np.abs(first_mean - second_mean).mean(axis=1)
-    return distances
+    mode: Mode
+    answers: list[list[dict[str, float]]] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    halves: float | None = None
 
 
 def revisit(
-    endpoint: Endpoint, baseline: Path, signatures: Sequence[Path] = ()
-) -> dict[str, object]:
+    endpoint: Endpoint,
+    baseline: Path,
+    signatures: Sequence[Path] = (),
+    mode: Mode | None = None,
+    level: float = LEVEL,
+) -> dict[str, Any]:
     """Compare a new visit with the baseline, or make the baseline if its file does not exist.
 
     Args:
         endpoint: the endpoint.
         baseline: file with the first visit.
         signatures: earlier signatures of the endpoint; new outputs must lie in their images.
+        mode: what to compare; None for the baseline's mode, or at first for what sees most.
+        level: probability of a false alarm at one visit.
 
     Returns:
-        changed, p, statistic, image_residual (the largest, or None), requests, why.
+        What `huref probe watch --json` prints.
+
+    Raises:
+        HurefError: the endpoint gives too little for the mode, the budget is spent, or the
+            baseline is of another mode.
     """
     before = load_baseline(baseline) if baseline.exists() else None
+    if before is not None and mode is not None and mode != before.mode:
+        raise SignatureError(
+            f"the baseline is of the mode {before.mode}",
+            file=baseline,
+            advice=f"name another file, or leave out --mode {mode}",
+        )
     images = [load_signature(path) for path in signatures]
-    visit = endpoint.visit(watch_prompts(), REPEATS)
-    result: dict[str, object] = dict.fromkeys(
-        ("changed", "p", "statistic", "image_residual", "requests", "why")
-    )
+    wanted = before.mode if before else mode or choose_mode(endpoint)
+    name = _open_visit(endpoint, baseline, wanted)
     if before is None:
-        Baseline(endpoint.name, visit).save(baseline)
-        why = f"the baseline {baseline} was made; later visits are compared with it"
-        return result | {"requests": endpoint.requests, "why": why}
-    change = compare_visits(before.answers, visit)
-    result |= {"changed": change.changed, "p": change.p, "statistic": change.statistic}
-    why = f"mean log-probabilities changed by {change.statistic:.2g} nat, p = {change.p:.2g}"
+        result = _make_baseline(endpoint, baseline, wanted, name, level)
+    else:
+        result = _compare(endpoint, before, images, name, level)
+    endpoint.client.store.remember(_visit_key(endpoint, baseline, wanted), None)
+    return result
+
+
+def _visit_key(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
+    return AnswerStore.key("visit", endpoint.name, str(baseline.resolve()), mode)
+
+
+def _open_visit(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
+    """A name for the visit's answers in the store; that of an interrupted visit, if it is recent.
+
+    The budget of an interrupted visit is then not spent twice.
+    """
+    key, now = _visit_key(endpoint, baseline, mode), dt.datetime.now(dt.UTC).timestamp()
+    opened = endpoint.client.store.recall(key)
+    if opened is not None and now - opened["at"] < RESUMED:
+        return str(opened["name"])
+    name = secrets.token_hex(8)
+    endpoint.client.store.remember(key, {"name": name, "at": now})
+    return name
+
+
+def _make_baseline(
+    endpoint: Endpoint, path: Path, mode: Mode, name: str, level: float
+) -> dict[str, Any]:
+    prompts: Sequence[str] = TEXTS if mode == "scores" else watch_prompts()
+    temperature, top = 0.0, min(endpoint.capabilities.top, WATCHED)
+    search = ""
+    repeats = TOKEN_REPEATS if mode == "tokens" else REPEATS
+    findings = list(endpoint.findings)
+    if mode == "logprobs" and not top:
+        raise EndpointError(
+            f"it gives {endpoint.capabilities.summary}, which is too little for the mode logprobs",
+            model=endpoint.name,
+            advice="use --mode tokens",
+        )
+    if mode == "scores" and endpoint.capabilities.prompt_scores is None:
+        raise EndpointError(
+            "it gives no log-probabilities of a prompt's tokens",
+            model=endpoint.name,
+            advice="use --mode tokens",
+        )
+    if mode == "tokens":
+        borders, repeats = _search(endpoint, name)
+        search = (
+            f"{len(borders.prompts)} border inputs at temperature {borders.temperature:g} among "
+            f"{borders.tried} candidates ({borders.requests:,} requests)"
+        )
+        if len(borders.prompts) < FEWEST:
+            return _result(
+                endpoint, mode, level, findings=findings,
+                why=f"cannot tell: only {search}, {FEWEST} are needed; {_why_none(borders)}",
+            )  # fmt: skip
+        prompts, temperature = borders.prompts, borders.temperature
+    base = Baseline(
+        endpoint.name, (), mode, tuple(prompts), (), temperature, top,
+        dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    visit = _collect(endpoint, base, repeats, name)
+    findings += visit.findings
+    if visit.mode != mode:
+        why = "cannot tell: the baseline was not made, because a field vanished meanwhile"
+        return _result(endpoint, mode, level, findings=findings, why=why)
+    if visit.halves is not None and visit.halves < MIDDLE:
+        findings.append(_in_the_middle(visit.halves))
+        why = "cannot tell: the baseline was not made, because its two halves differ; make it again"
+        return _result(endpoint, mode, level, findings=findings, why=why)
+    base = Baseline(**asdict(base) | {"answers": visit.answers, "texts": visit.texts})
+    base.save(path)
+    power = _power(base, repeats, level)
+    why = f"the baseline {path} was made; later visits are compared with it"
+    why += f"; {search}" if search else ""
+    return _result(
+        endpoint, mode, level, power=power, findings=findings, why=f"{why}; {_say(power, mode)}"
+    )
+
+
+def _search(endpoint: Endpoint, name: str) -> tuple[Borders, int]:
+    """Border inputs, and the number of repeats that the budget allows afterwards."""
+    left = endpoint.requests_left
+    endpoint.require(INPUTS * LEAST_TOKEN_REPEATS + SEARCH // 4)
+    visit = INPUTS * TOKEN_REPEATS
+    most = SEARCH
+    if left is not None:
+        most = min(SEARCH, max(left - visit, left - INPUTS * LEAST_TOKEN_REPEATS))
+        most = min(most, max(SEARCH // 4, left - visit))
+    borders = find_borders(endpoint, name, most)
+    left = endpoint.requests_left
+    repeats = TOKEN_REPEATS
+    if left is not None and borders.prompts:
+        repeats = min(repeats, left // len(borders.prompts))
+    return borders, max(repeats, LEAST_TOKEN_REPEATS)
+
+
+def _why_none(borders: Borders) -> str:
+    if borders.distinct <= 1:
+        return (
+            "every answer is the same text, as of a model that first generates hidden tokens, or "
+            "of an endpoint that does not answer the prompt"
+        )
+    return "the endpoint seems to ignore the temperature, or to repeat stored answers"
+
+
+def _in_the_middle(p: float) -> str:
+    return f"the first and the second half of this visit's answers differ (p = {p:.2g})"
+
+
+def _collect(endpoint: Endpoint, base: Baseline, repeats: int, name: str) -> _Visit:
+    """Fresh answers to a baseline's prompts, in two rounds."""
+    visit = _Visit(base.mode)
+    prompts = list(base.prompts) or watch_prompts()
+    try:
+        _collect_rounds(endpoint, base, prompts, repeats, name, visit)
+    except (RefusedError, VanishedError) as error:
+        if base.mode == "tokens":
+            raise
+        visit = _Visit("tokens", findings=[f"{_given(base)} {error.what}"])
+        if base.mode == "logprobs":
+            _collect_rounds(endpoint, base, prompts, repeats, f"{name}/texts", visit)
+    return visit
+
+
+def _given(base: Baseline) -> str:
+    when = f" of {base.made}" if base.made else ""
+    return f"the baseline{when} has log-probabilities;"
+
+
+def _collect_rounds(
+    endpoint: Endpoint,
+    base: Baseline,
+    prompts: list[str],
+    repeats: int,
+    name: str,
+    visit: _Visit,
+) -> None:
+    """Add answers to a visit, and test its first half against its second.
+
+    Raises:
+        VanishedError: at least half of the answers lack the log-probabilities.
+    """
+    endpoint.require(len(prompts) * LEAST)
+    answers: list[list[TokenAnswer]] = [[] for _ in prompts]
+    asked, sizes = 0, []
+    for half in (range(repeats // 2), range(repeats // 2, repeats)):
+        repeated = [(i, _query(visit.mode, base, endpoint, p, f"{name}/{k}"))
+                    for k in half for i, p in enumerate(prompts)]  # fmt: skip
+        found = endpoint.ask_all([query for _, query in repeated], "visit", MOST_FAILURES)
+        asked += len(found)
+        for (i, _), answer in zip(repeated, found, strict=True):
+            if answer is not None:
+                answers[i].append(answer)
+        sizes.append([len(each) for each in answers])
+    received = sum(map(len, answers))
+    if received < asked:
+        visit.findings.append(f"{asked - received} of {asked} requests failed at every attempt")
+    if visit.mode == "tokens":
+        visit.texts = [[answer.text for answer in each] for each in answers]
+        _require_enough(endpoint, visit.texts)
+        halves = [[t[:n] for t, n in zip(visit.texts, sizes[0], strict=True)],
+                  [t[n:] for t, n in zip(visit.texts, sizes[0], strict=True)]]  # fmt: skip
+        if min(len(t) for half in halves for t in half) >= LEAST:
+            visit.halves = compare_tokens(halves[0], halves[1]).p
+        return
+    tables = [[_table(visit.mode, answer) for answer in each] for each in answers]
+    lacking = sum(not table for each in tables for table in each)
+    if 2 * lacking >= received:
+        raise VanishedError(
+            f"{lacking} of {received} answers with status 200 have none", model=endpoint.name
+        )
+    if lacking:
+        visit.findings.append(f"{lacking} of {received} answers lack log-probabilities")
+    visit.answers = [[table for table in each if table] for each in tables]
+    visit.texts = [[a.text for a in each] for each in answers] if visit.mode == "logprobs" else []
+    _require_enough(endpoint, visit.answers)
+    if visit.mode == "scores":
+        visit.answers = [_common(each, visit.findings) for each in visit.answers]
+    if not lacking and received == asked and repeats >= 6:
+        first = [each[: repeats // 2] for each in visit.answers]
+        second = [each[repeats // 2 :] for each in visit.answers]
+        # Three answers to each of several prompts have permutations enough.
+        visit.halves = compare_visits(first, second, permutations=5000, least=3).p
+
+
+def _require_enough(endpoint: Endpoint, visit: Sequence[Sequence[object]]) -> None:
+    if min(map(len, visit)) < LEAST:
+        raise EndpointError(
+            f"fewer than {LEAST} answers to a prompt arrived, so nothing can be concluded",
+            model=endpoint.name,
+        )
+
+
+def _query(mode: Mode, base: Baseline, endpoint: Endpoint, prompt: str, repeat: str) -> TokenQuery:
+    if mode == "scores":
+        by_echo = endpoint.capabilities.prompt_scores != "prompt_logprobs"
+        return TokenQuery(
+            prompt, 1, greedy=True, repeat=repeat, echo=by_echo, prompt_scores=not by_echo
+        )
+    if mode == "tokens" and base.mode == "tokens":
+        return sampled_query(prompt, base.temperature, repeat)
+    top = None if mode == "tokens" else min(base.top, WATCHED)
+    return TokenQuery(prompt, top, greedy=True, repeat=repeat)
+
+
+def _table(mode: Mode, answer: TokenAnswer) -> dict[str, float]:
+    """An answer's log-probabilities by token, or by place and token of a scored text."""
+    if mode == "scores":
+        scores = enumerate(answer.prompt)
+        return {f"{i}:{name}": value for i, (name, value) in scores if value is not None}
+    return {str(token): value for token, value in (answer.by_id or answer.by_text).items()}
+
+
+def _common(answers: list[dict[str, float]], findings: list[str]) -> list[dict[str, float]]:
+    """The scores of the tokens that all answers to a text have."""
+    shared = set.intersection(*(set(answer) for answer in answers))
+    if any(len(answer) > len(shared) for answer in answers):
+        note = "not all answers score the same tokens of a text"
+        findings += [] if note in findings else [note]
+    return [{name: answer[name] for name in answer if name in shared} for answer in answers]
+
+
+def _compare(
+    endpoint: Endpoint, before: Baseline, images: Sequence[Signature], name: str, level: float
+) -> dict[str, Any]:
+    repeats = TOKEN_REPEATS if before.mode == "tokens" else REPEATS
+    if before.mode == "tokens":
+        repeats = max(map(len, before.texts))
+        left = endpoint.requests_left
+        if left is not None:
+            repeats = max(LEAST_TOKEN_REPEATS, min(repeats, left // len(before.texts)))
+    visit = _collect(endpoint, before, repeats, name)
+    findings = [*endpoint.findings, *visit.findings]
+    in_the_middle = visit.halves is not None and visit.halves < MIDDLE
+    if in_the_middle and visit.halves is not None:
+        findings.append(_in_the_middle(visit.halves))
+    if visit.mode != before.mode:
+        return _compare_what_is_left(endpoint, before, visit, level, findings)
+    difference: tuple[float, float] | None = None
+    if before.mode == "tokens":
+        change = compare_tokens(before.texts, visit.texts, level=level)
+        why = f"the answers' frequencies differ by {change.statistic:.2g}, p = {change.p:.2g}"
+    elif before.mode == "scores":
+        old, new = _align(before.answers, visit.answers)
+        if old is None or new is None:
+            why = "the texts have other tokens than at the baseline: the tokenizer has changed"
+            return _result(
+                endpoint, before.mode, level, changed=True, findings=[*findings, why], why=why
+            )
+        change = compare_visits(old, new, level=level)
+        difference = _difference(old, new)
+        why = (
+            f"log-probabilities moved by {change.statistic:.2g} nat a token, on average by "
+            f"{difference[0]:.2g} ± {difference[1]:.2g}, p = {change.p:.2g}"
+        )
+    else:
+        change = compare_visits(before.answers, visit.answers, level=level)
+        why = f"mean log-probabilities changed by {change.statistic:.2g} nat, p = {change.p:.2g}"
+    power = _power(before, repeats, level)
+    changed: bool | None = change.changed
+    why += f"; {_say(power, before.mode)}"
+    if not change.changed and (power.detectable is None or power.detectable > BLUNT):
+        changed, why = None, f"cannot tell: {why}"
+    elif not change.changed and in_the_middle:
+        changed, why = None, f"cannot tell: the answers changed during this visit; {why}"
+    result = _result(
+        endpoint, before.mode, level, changed=changed, p=change.p, statistic=change.statistic,
+        power=power, difference=difference, findings=findings, why=why,
+    )  # fmt: skip
     found = [image_residual(endpoint, image) for image in images]
     if found:
         residual, limit = max(found)
         why += f"; image residual {residual:.2g}, up to {limit:.2g} expected from noise"
-        result |= {"image_residual": residual, "changed": change.changed or residual > limit}
-    return result | {"requests": endpoint.requests, "why": why}
+        changed = True if residual > limit else changed
+        result |= {"image_residual": residual, "changed": changed, "why": why}
+        result["requests"] = endpoint.requests
+    return result
+
+
+def _compare_what_is_left(
+    endpoint: Endpoint, before: Baseline, visit: _Visit, level: float, findings: list[str]
+) -> dict[str, Any]:
+    """Compare generated tokens where log-probabilities have vanished."""
+    why = "the log-probabilities of the baseline are no longer given"
+    if not before.texts or not visit.texts:
+        why = f"cannot tell: {why}; make a new baseline with --mode tokens"
+        return _result(endpoint, "tokens", level, findings=findings, why=why)
+    change = compare_tokens(before.texts, visit.texts, level=level)
+    words = f"the most probable tokens differ by {change.statistic:.2g}, p = {change.p:.2g}"
+    if change.changed:
+        why = f"{why}; {words}"
+    else:
+        why = f"cannot tell: {why}; {words}, but a small change would leave them as they are"
+    return _result(
+        endpoint, "tokens", level, changed=change.changed or None, p=change.p,
+        statistic=change.statistic, findings=findings, why=why,
+    )  # fmt: skip
+
+
+def _align(before: Visit, after: Visit) -> tuple[Visit, Visit] | tuple[None, None]:
+    """Both visits on the tokens that both score; None if the tokens at the same places differ.
+
+    An answer that ends early says nothing of the tokens that it lacks.
+    """
+    old, new = [], []
+    for first, second in zip(before, after, strict=True):
+        shared = set(first[0]) & set(second[0])
+        if 2 * len(shared) < min(len(first[0]), len(second[0])) or not shared:
+            return None, None
+        old.append([{name: answer[name] for name in sorted(shared)} for answer in first])
+        new.append([{name: answer[name] for name in sorted(shared)} for answer in second])
+    return old, new
+
+
+def _difference(before: Visit, after: Visit) -> tuple[float, float]:
+    """Mean change of a token's log-probability, nat, and its standard error over the tokens."""
+    changes: list[float] = []
+    for old, new in zip(before, after, strict=True):
+        for name in old[0]:
+            means = [float(np.mean([answer[name] for answer in part])) for part in (new, old)]
+            changes.append(means[0] - means[1])
+    error = np.std(changes, ddof=1) / np.sqrt(len(changes)) if len(changes) > 1 else np.inf
+    return float(np.mean(changes)), float(error)
+
+
+def _power(base: Baseline, repeats: int, level: float) -> Power:
+    if base.mode == "tokens":
+        return power_of_tokens(base.texts, repeats, base.temperature or TEMPERATURES[0], level)
+    return power_of_visits(base.answers, repeats, level)
+
+
+def _say(power: Power, mode: Mode) -> str:
+    what = "a logit" if mode == "tokens" else "a log-probability"
+    if power.detectable is None:
+        return "no change of a plausible size would be detected"
+    return (
+        f"a change of {what} by {power.detectable:.2g} nat would be detected in 80 % of visits, "
+        f"one by {REFERENCE:g} nat in {power.at_reference:.0%}"
+    )
+
+
+def _result(
+    endpoint: Endpoint,
+    mode: Mode,
+    level: float,
+    *,
+    why: str,
+    findings: Sequence[str] = (),
+    changed: bool | None = None,
+    p: float | None = None,
+    statistic: float | None = None,
+    power: Power | None = None,
+    difference: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    return {
+        "changed": changed,
+        "mode": mode,
+        "level": level,
+        "p": p,
+        "statistic": statistic,
+        "difference": difference and difference[0],
+        "standard_error": difference and difference[1],
+        "power": power and power.at_reference,
+        "detectable": power and power.detectable,
+        "image_residual": None,
+        "findings": list(findings),
+        "requests": endpoint.requests,
+        "tokens": endpoint.client.tokens,
+        "why": why,
+    }
 
 
 def image_residual(source: Source, signature: Signature) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """`huref probe`: what the outputs of a served model say of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ from huref.errors import HurefError
 from huref.escape import terminal
 
 if TYPE_CHECKING:
+    from huref.blackbox.endpoint import Endpoint
+    from huref.blackbox.match import HeadMatch
+    from huref.blackbox.scoring import ScoreMatch
     from huref.blackbox.signature import Signature
+    from huref.blackbox.watch import Mode
 
 
 @click.group()
@@ -26,9 +31,31 @@ def probe() -> None:
 
     For endpoints that you own or may test. SOURCE is the base URL of an OpenAI-compatible endpoint
     (http://127.0.0.1:8000/v1), or a model's folder or Hub id, whose outputs are then computed here.
-    --budget limits the requests; it is shown, and confirmed by you, before the first one. The terms
-    of many providers forbid probing: ask them first.
+    --budget limits the requests; it is shown, and confirmed by you, before the first one, with the
+    tokens and, given --price, the money. The terms of many providers forbid probing: ask them
+    first.
     """
+
+
+@probe.command()
+@click.argument("source")
+@probe_options
+def capabilities(source: str, options: Options) -> None:
+    """Show what the endpoint SOURCE offers, in at most 12 requests."""
+    endpoint = _open_only_endpoint(source, options)
+    found = endpoint.capabilities
+    kinds = [each.to_json() for each in (found, *found.others)]
+    if options.as_json:
+        names = ("model", "access", "summary", "detected")
+        figures = {name: getattr(found, name) for name in names}
+        counts = {"requests": endpoint.requests, "detection_requests": found.requests}
+        print_json({**figures, "kinds": kinds, "findings": endpoint.findings, **counts})
+        return
+    for kind in kinds:
+        echo(f"{kind.pop('api')}:")
+        for name, value in kind.items():
+            echo(f"  {name:<14} {'not tried' if value is None else terminal(value)}")
+    echo(f"detected {found.detected} in {found.requests} requests")
 
 
 @probe.command()
@@ -122,20 +149,29 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
     """Find which open MODEL has the output head of SOURCE.
 
     SOURCE is a signature, an endpoint or a model. One output suffices to recognise the same head;
-    a signature also separates relatives from unrelated models.
+    a signature also separates relatives from unrelated models. Where an endpoint's logits cannot be
+    measured, but one log-probability a token is given, the scores of texts are compared with those
+    of each MODEL, run on this machine at several precisions.
     """
     from huref.blackbox.heads import read_head
     from huref.blackbox.match import match_outputs, match_signature, require_candidates
+    from huref.blackbox.scoring import collect_scores, match_scores
     from huref.blackbox.signature import collect_outputs, load_signature
     from huref.blackbox.size import precision_of
 
     heads = [read_head(model) for model in models]
     requests = 0
-    if not is_endpoint(source) and Path(source).is_file():
+    matches: Sequence[HeadMatch | ScoreMatch]
+    endpoint = open_endpoint(source, options) if is_endpoint(source) else None
+    if endpoint is None and Path(source).is_file():
         loaded = load_signature(Path(source))
         matches = [match_signature(loaded, head) for head in heads]
+    elif endpoint is not None and endpoint.capabilities.access == "none":
+        scored = collect_scores(endpoint)
+        matches = [match_scores(scored, model) for model in models]
+        requests = endpoint.requests
     else:
-        opened = open_source(source, options)
+        opened = endpoint or open_source(source, options)
         values, ids = collect_outputs(opened, outputs, require_candidates(heads))
         noise = precision_of(opened, values).noise
         matches = [match_outputs(values, ids, noise, head) for head in heads]
@@ -144,7 +180,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
         found = [one.to_json() for one in matches]
         print_json({"candidates": found, "requests": requests})
         return
-    for one in sorted(matches, key=lambda m: (m.residual is None, m.residual)):
+    for one in sorted(matches, key=_residual):
         echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
 
 
@@ -152,21 +188,50 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 @click.argument("source")
 @click.argument("models", nargs=-1, metavar="[SIGNATURE]...")
 @click.option("--baseline", type=as_file, required=True, help="File written by the first call.")
+@click.option(
+    "--mode",
+    type=click.Choice(["logprobs", "scores", "tokens"]),
+    help="What to compare.  [default: the baseline's; at first what sees most]",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0.001, 0.2),
+    default=0.01,
+    show_default=True,
+    help="Probability of a false alarm at one visit.",
+)
 @probe_options
-def watch(source: str, models: tuple[str, ...], baseline: Path, options: Options) -> None:
+def watch(
+    source: str,
+    models: tuple[str, ...],
+    baseline: Path,
+    mode: "Mode | None",
+    level: float,
+    options: Options,
+) -> None:
     """Detect whether the model behind SOURCE has changed.
 
     The first call writes the baseline; later calls compare with it, and with any SIGNATURE of the
-    same endpoint that is named.
+    same endpoint that is named. It compares log-probabilities, the scores of fixed texts, or, where
+    an endpoint gives nothing but text, the generated tokens.
     """
     from huref.blackbox.watch import revisit
 
+    endpoint = _open_only_endpoint(source, options)
+    _report(options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level))
+
+
+def _residual(one: "HeadMatch | ScoreMatch") -> float:
+    residual = getattr(one, "residual", None)
+    return float("inf") if residual is None else float(residual)
+
+
+def _open_only_endpoint(source: str, options: Options) -> "Endpoint":
     if not is_endpoint(source):
         raise HurefError(
-            "only an endpoint can be watched", model=source, advice="give its base URL"
+            "only an endpoint can be probed in this way", model=source, advice="give its base URL"
         )
-    endpoint = open_endpoint(source, options)
-    _report(options, revisit(endpoint, baseline, [Path(model) for model in models]))
+    return open_endpoint(source, options)
 
 
 def _signature_of(source: str, rank: int | None, options: Options) -> "Signature":

@@ -14,6 +14,7 @@ from huref.blackbox.heads import Head, read_head
 from huref.blackbox.local_model import LocalModel
 from huref.blackbox.match import match_outputs, match_signature
 from huref.blackbox.prompts import make_prompts
+from huref.blackbox.query import TokenQuery
 from huref.blackbox.signature import collect_outputs, load_signature, make_signature
 from huref.blackbox.watch import Baseline, compare_visits, load_baseline
 from huref.errors import SignatureError, UnsupportedModelError
@@ -140,7 +141,10 @@ def test_watch_detects_an_update_and_ignores_noise(
     def visit(seed: int) -> list[list[dict[str, float]]]:
         stub = served("llama", seed, top=5, jitter=0.02)
         stub._noise = np.random.default_rng(visits.pop())
-        return connect(stub).visit(prompts, 6)
+        endpoint = connect(stub)
+        queries = [TokenQuery(p, 5, greedy=True, repeat=str(i)) for p in prompts for i in range(6)]
+        answers = [a.by_text for a in endpoint.ask_all(queries, "visit") if a is not None]
+        return [answers[i : i + 6] for i in range(0, 36, 6)]
 
     visits = list(range(30))
     Baseline("stub", visit(0)).save(tmp_path / "b.json")

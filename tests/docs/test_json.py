@@ -216,6 +216,8 @@ def test_probe_watch(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with LoopbackEndpoint(served("llama", 0, top=None, ids="token_id")) as endpoint:
+        found = run("probe-capabilities", "probe", "capabilities", endpoint.url, "--yes")
+        assert found["access"] == "full"
         arguments = ("probe", "watch", endpoint.url, "--baseline", tmp_path / "b.json", "--yes")
         assert run("probe-watch", *arguments)["changed"] is None
         assert run("probe-watch", *arguments)["changed"] is False

@@ -109,6 +109,52 @@ def served(models: Callable[..., Path]) -> Callable[..., Stub]:
     return serve
 
 
+class TextModel:
+    """A model's folder with a tokenizer, as `endpoint_server.TextModel`; transformers runs it."""
+
+    def __init__(self, folder: Path, change: Callable[[torch.nn.Module], None] | None = None):
+        from tokenizers import Tokenizer
+        from transformers import AutoModelForCausalLM
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        if change is not None:
+            change(self._model)
+        self._rows: dict[tuple[int, ...], np.ndarray] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def piece(self, token: int) -> str:
+        """The text of a token."""
+        return str(self._tokenizer.decode([token]))
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Logits (len(ids), v) after each of the ids."""
+        key = tuple(ids)
+        if key not in self._rows:
+            with torch.inference_mode():
+                self._rows[key] = self._model(torch.tensor([ids])).logits[0].double().numpy()
+        return self._rows[key]
+
+    def serve(self, **switches: Any) -> Stub:
+        """A stub endpoint that serves the model."""
+        switches = {"spell": self.piece} | switches
+        return Stub(lambda p: self.logits(self.encode(p))[-1], Switches(**switches), text=self)
+
+
+def round_weights(model: torch.nn.Module, bits: int, group: int = 32) -> None:
+    """Quantise the weights of all linear layers in place: each group has a scale of its own."""
+    largest = 2 ** (bits - 1) - 1
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = module.weight.data
+            groups = weight.reshape(-1, min(group, weight.shape[1]))
+            scale = groups.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / largest
+            module.weight.data = ((groups / scale).round() * scale).reshape(weight.shape)
+
+
 def connect(stub: Stub, budget: int = 100_000, **options: Any) -> Endpoint:
     """Open a stub endpoint in this process, without a socket."""
     client = Client(

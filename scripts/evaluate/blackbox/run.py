@@ -4,6 +4,7 @@
     python -m scripts.evaluate blackbox queries --models FOLDER
     python -m scripts.evaluate blackbox match --zoo FOLDER
     python -m scripts.evaluate blackbox watch --before FOLDER --after FOLDER
+    python -m scripts.evaluate blackbox changes --before FOLDER --after FOLDER --other FOLDER
 
 The stub endpoint of the tests serves the models inside the process. The true values are read from
 the models' configuration and weights. Each result is printed as one line of JSON.
@@ -19,7 +20,7 @@ from huref.errors import HurefError
 from scripts import make_parser
 from scripts.evaluate.blackbox.match import evaluate_match
 from scripts.evaluate.blackbox.size import evaluate_queries, evaluate_size
-from scripts.evaluate.blackbox.watch import evaluate_watch
+from scripts.evaluate.blackbox.watch import evaluate_changes, evaluate_watch
 from tests.support.served_models import KINDS, make_model
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     """Measure and print one JSON object per line."""
     torch.set_num_threads(1)
     parser = make_parser(__doc__)
-    parser.add_argument("what", choices=("size", "queries", "match", "watch"))
+    parser.add_argument("what", choices=("size", "queries", "match", "watch", "changes"))
     parser.add_argument("--models", nargs="*", type=Path, default=[])
     parser.add_argument(
         "--tiny", action="store_true", help="also measure a random model of every kind of head"
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--after", type=Path)
+    parser.add_argument("--other", type=Path)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--trials", type=int, default=100)
@@ -49,6 +51,8 @@ def main() -> None:
             results = evaluate_queries(options.models, options.tokens, options.prompts)
         elif options.what == "match":
             results = evaluate_match(options.zoo)
+        elif options.what == "changes":
+            results = evaluate_changes(options.before, options.after, options.other, options.trials)
         else:
             results = evaluate_watch(options.before, options.after, options.trials)
         for figures in results:

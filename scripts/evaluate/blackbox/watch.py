@@ -1,6 +1,8 @@
-"""False alarms and power of `huref probe watch`."""
+"""False alarms and power of `huref probe watch`, in each of its modes."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from huref.blackbox.local_model import LocalModel
+from huref.blackbox.permutation import compare_tokens, compare_visits
 from huref.blackbox.prompts import make_prompts
-from huref.blackbox.watch import PROMPTS, REPEATS, compare_visits
+from huref.blackbox.watch import PROMPTS, REPEATS, Mode, load_baseline, revisit
+from tests.support.endpoint_server import Stub
+from tests.support.served_models import TextModel, connect, round_weights
 
 
 def evaluate_watch(before: Path, after: Path, trials: int) -> Iterator[dict[str, Any]]:
@@ -51,3 +56,75 @@ def visit(
             repeats.append({str(i): float(shown[i]) for i in np.argsort(-shown)[:5]})
         answers.append(repeats)
     return answers
+
+
+NOISY: dict[str, Any] = {"jitter": 0.003, "fail": 0.01, "bias": "ignored", "count": True}
+SERVED: dict[Mode, dict[str, Any]] = {
+    "tokens": NOISY | {"top": 0},
+    "scores": NOISY | {"top": 1, "echo": "scores"},
+    "logprobs": NOISY | {"top": 5},
+}
+
+
+def evaluate_changes(
+    before: Path, after: Path, other: Path, trials: int
+) -> Iterator[dict[str, Any]]:
+    """Yield alarms at a level of 1 % by mode and change, with requests and tokens of a visit.
+
+    The unchanged model is `before` in eight bits. Logits have a noise of 0.003 nat, and 1 % of the
+    requests fail. Every trial has a new baseline and a new visit. False alarms are also counted
+    between resampled halves of all answers of the unchanged model.
+    """
+    eight = TextModel(before, partial(round_weights, bits=8))
+    models = {
+        "none": eight,
+        "8 to 4 bits": TextModel(before, partial(round_weights, bits=4)),
+        "8 to 32 bits": TextModel(before),
+        "fine-tune": TextModel(after),
+        "other model": TextModel(other),
+    }
+    folder = Path(tempfile.mkdtemp(prefix="huref-watch-"))
+    seeds = iter(range(1, 1_000_000))
+
+    def serve(model: TextModel, mode: Mode) -> Stub:
+        stub = model.serve(**SERVED[mode])
+        stub._noise = np.random.default_rng(next(seeds))
+        return stub
+
+    for mode in SERVED:
+        alarms = dict.fromkeys(models, 0)
+        costs: dict[str, list[tuple[int, int]]] = {name: [] for name in ("baseline", "visit")}
+        pooled: list[Any] = []
+        for trial in range(trials):
+            path = folder / f"{mode}-{trial}.json"
+            made = revisit(connect(serve(eight, mode)), path, mode=mode)
+            costs["baseline"].append((made["requests"], made["tokens"]))
+            if not path.exists():
+                yield {"mode": mode, "trial": trial, "no baseline": made["why"]}
+                continue
+            base = load_baseline(path)
+            pooled.append(base.texts if mode == "tokens" else base.answers)
+            for name, model in models.items():
+                found = revisit(connect(serve(model, mode)), path)
+                costs["visit"].append((found["requests"], found["tokens"]))
+                alarms[name] += found["changed"] is True
+        cost = {name: np.mean(each, axis=0).round().tolist() for name, each in costs.items()}
+        yield {"mode": mode, "baselines": len(pooled), "alarms": alarms, "requests, tokens": cost}
+        yield {"mode": mode, "resampled": 300, "false alarms": _resample(pooled, mode, 300)}
+
+
+def _resample(visits: Sequence[Any], mode: Mode, repeats: int) -> int:
+    """False alarms between visits whose answers are drawn from those of one baseline.
+
+    Answers to an input are drawn with replacement, so that both visits have one distribution.
+    """
+    random, alarms = np.random.default_rng(0), 0
+    for repeat in range(repeats):
+        visit = visits[repeat % len(visits)]
+        first, second = (
+            [[each[i] for i in random.integers(len(each), size=len(each))] for each in visit]
+            for _ in range(2)
+        )
+        compare = compare_tokens if mode == "tokens" else compare_visits
+        alarms += compare(first, second, repeat).changed
+    return alarms
