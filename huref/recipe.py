@@ -150,7 +150,7 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
     stated = [_digest_of(asset) for asset in paths]
     digests = [digest[:DIGEST_LENGTH] for digest in stated]
     _require_expected("encoder", stated[0], expected, paths[0])
-    if decoder is None:
+    if decoder is None and recipe.decoder.startswith("checkpoints/"):
         _require_expected("decoder", stated[1], expected, paths[1])
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]

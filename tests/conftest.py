@@ -7,6 +7,8 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Ray reads it when it is imported: its cluster then listens on the loopback address alone.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["HUREF_HOME"] = tempfile.mkdtemp(prefix="huref-tests-")  # not the user's files
 
 from tests.support.hub_server import LoopbackHub

@@ -8,7 +8,7 @@ from typing import Any
 
 import huref
 from scripts import make_parser
-from scripts.fuzz.run import WORK, inputs_of
+from scripts.fuzz.inputs import WORK, inputs_of
 
 PACKAGE = Path(huref.__file__).parent
 PARSERS = ("loader/formats", "loader/vocabulary", "bounded_json.py", "budget.py", "loader/hub")

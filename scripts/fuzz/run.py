@@ -15,23 +15,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from scripts import ROOT, make_parser
+from scripts.fuzz.inputs import STORED, WORK, inputs_of
 
-STORED = ROOT / "tests" / "fuzz"
-WORK = ROOT / "build" / "fuzz"
 LONGEST_INPUT = 4096  # bytes
 HUNG = 20  # seconds for one input
-
-
-def inputs_of(name: str) -> Iterator[Path]:
-    """The stored inputs of a target: seeds, then those that failed once."""
-    for kind in ("seeds", "found"):
-        folder = STORED / kind / name
-        if folder.is_dir():
-            yield from sorted(folder.iterdir())
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scripts import make_parser
-from scripts.fuzz.run import STORED
+from scripts.fuzz.inputs import STORED
 
 SENTENCEPIECE = b"\x0a\x09\x0a\x05<unk>\x18\x02\x0a\x0a\x0a\x03\xe2\x96\x81\x15\0\0\0\0"
 

@@ -311,7 +311,7 @@ def test_control_characters_in_names_are_escaped(model: Path) -> None:
     write_card(model, 'base_model: "\\e[2Jorg/x"')
     result = run(model)
     assert "\x1b" not in result.output
-    assert "?[2Jorg/x" in result.stdout
+    assert "\\x1b[2Jorg/x" in result.stdout
 
 
 def test_the_models_own_folder_is_no_base(model: Path) -> None:

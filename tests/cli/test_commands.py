@@ -52,7 +52,7 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     data = json.loads(result.stdout)
     assert set(data) == {
         "huref", "schema", "model", "revision", "recipe", "image", "latent", "code", "anchors",
-        "bytes_read", "bytes_total", "seconds",
+        "files", "bytes_read", "bytes_total", "seconds",
     }  # fmt: skip
     assert set(data["seconds"]) == {"read", "terms", "encode", "render"}
     assert data["image"] == str(out)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.fuzz.run import inputs_of
+from scripts.fuzz.inputs import inputs_of
 from scripts.fuzz.targets import TARGETS
 
 

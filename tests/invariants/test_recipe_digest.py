@@ -125,7 +125,7 @@ def test_a_registry_can_be_used_with_another_decoder(bases: Store, tmp_path: Pat
         assert result.exit_code == 0, result.stderr
     assert {entry.recipe for entry in store.entries()} == {NOW.digest}
     found = identify(child, store, read=0)
-    assert (found.answer, found.base) == ("descends", str(ZOO / "llama-a"))
+    assert (found.answer, found.base) == ("descends", "llama-a")
     assert found.draw().ndim == 3
     assert all(image is not None for image in draw_map(store).images)
 
@@ -138,7 +138,8 @@ def test_a_fleet_continues_with_another_decoder(bases: Store, tmp_path: Path) ->
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
     data = json.loads(result.stdout)
-    assert (data["done"], data["known"], data["failed"]) == (1, 1, 0)
+    # A folder has no commit: what no journal tells of is measured again.
+    assert (data["done"], data["known"], data["failed"]) == (2, 0, 0)
     with Image.open(tmp_path / "dogs.png") as image:
         assert min(image.size) > 100
 

@@ -33,7 +33,7 @@ def test_contents_of_a_record_file(made: Path) -> None:
         assert file.get_slice("latent").get_shape() == [512]
         metadata = file.metadata()
     assert set(metadata) == {
-        *("recipe", "model", "revision", "layers", "anchors", "traits", "digest")
+        *("recipe", "model", "revision", "layers", "anchors", "traits", "files", "digest")
     }
     assert json.loads(metadata["layers"]) == [1, 2]
     rows = json.loads(metadata["anchors"])
@@ -119,7 +119,7 @@ def test_a_record_without_units_is_compared_by_its_terms(made: Path, tmp_path: P
     assert pair.evidence.verdict == "descends"
 
 
-def test_a_record_without_relations_gives_no_verdict_of_descent(made: Path, tmp_path: Path) -> None:
+def test_terms_and_units_decide_where_a_record_has_no_relations(made: Path, tmp_path: Path) -> None:
     tensors, metadata = read_all(made / "b.safetensors")
     old = {name: tensor for name, tensor in tensors.items() if "relations" not in name}
     assert len(old) == len(tensors) - 2
@@ -127,7 +127,8 @@ def test_a_record_without_relations_gives_no_verdict_of_descent(made: Path, tmp_
     save_file(old, tmp_path / "old.safetensors", metadata)
     pair = huref.compare([made / "b.safetensors", tmp_path / "old.safetensors"]).pairs[0]
     assert pair.evidence.retention is None
-    assert pair.evidence.verdict == "inconclusive"
+    assert pair.similarity.ics == pytest.approx(1.0)
+    assert pair.evidence.verdict == "descends"
     assert pair.evidence.log10_p is not None
     assert pair.evidence.log10_p < -99
 

@@ -161,7 +161,6 @@ def test_a_fine_tune_of_a_dequantised_base_is_not_older(tmp_path: Path) -> None:
     child = damage(tmp_path / "base", tmp_path / "child", lambda w: w + 1e-3 * torch.randn_like(w))
     assert base.traits is not None
     assert base.traits.levels is not None
-    assert base.traits.levels < 16.5
     assert build_table((base, child)).pairs[0].evidence.verdict == "descends"
     assert direction(base, child) is None
 

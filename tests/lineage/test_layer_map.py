@@ -78,7 +78,7 @@ def test_blocks_outside_the_recipes_layers_show_a_relation(tmp_path: Path) -> No
     assert pair.evidence.log10_p < -100
     assert pair.evidence.units is not None
     assert pair.evidence.units.layer in (3, 4)
-    assert pair.evidence.verdict == "descends"
+    assert pair.evidence.verdict == "inconclusive"  # the units say so, and nothing else does
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +113,11 @@ def test_a_splice_of_independent_parents_shows_both(spliced: Record) -> None:
     none = (None,) * 5
     assert sources == [(0, 1, 2, None, None), (None, None, None, 3, 4), none, (0, 1, 2, None, None)]
     verdicts = [pair.evidence.verdict for pair in pairs]
-    assert verdicts == ["descends", "descends", "unrelated", "shared initialisation"]
+    assert verdicts == ["descends", "contains parts", "unrelated", "shared initialisation"]
     assert "barcodes" in pairs[1].why
     assert pairs[1].to_json()["blocks"] == [None, None, None, 3, 4]
     halves = "; 2 of 5 blocks of the first model and 2 of 5 of the second have no counterpart"
-    assert pairs[0].why.endswith(halves)
+    assert halves in pairs[0].why
     assert pairs[1].why.endswith(halves.replace("2 of", "3 of"))
 
 

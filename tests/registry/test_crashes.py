@@ -316,7 +316,7 @@ def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> Non
 
 def test_a_killed_init_can_be_repeated(folder: Path) -> None:
     statuses = []
-    for line in range(1, 60, 3):
+    for line in range(1, 240, 6):
         create = killed_at(line, lambda: create_store(str(folder), RECIPE))
         statuses.append(in_child(create))
         with suppress(RegistryError):  # killed after it had committed

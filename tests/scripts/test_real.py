@@ -28,7 +28,7 @@ def test_the_lists_fit_together() -> None:
     attacked = {kind for spec in children.values() for kind in spec.get("attack", ())}
     from huref.attacks import KINDS
 
-    assert attacked >= set(KINDS) - {"mean-shift"}  # which RMSNorm does not have
+    assert {"all", "upcycling"} <= attacked <= {"all", *KINDS}
 
 
 def test_the_rungs_of_the_ladder_are_alike() -> None:
