@@ -9,7 +9,6 @@ part of W in A and B, which is subtracted from W first.
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from huref.errors import CheckpointError, HurefError, locating
@@ -117,8 +116,6 @@ class AdapterModel:
                 file=CONFIG,
                 advice=GIVE_BASE,
             )
-        if not self._base_name and isinstance(self.repository, LocalFolder):
-            _require_near(name, self.repository)
         try:
             return self._open_base(name)
         except HurefError as error:
@@ -455,29 +452,6 @@ class _Resolver:
 def _order(name: str) -> tuple[int, str]:
     last = name.rpartition(".")[2]
     return next((i for i, word in enumerate(_ORDER) if last.startswith(word)), len(_ORDER)), last
-
-
-def _require_near(name: str, repository: LocalFolder) -> None:
-    """Check that the path of a declared base does not lead to any place of the machine.
-
-    Allowed are folders below the adapter's own, beside it, and below the current one.
-
-    Raises:
-        CheckpointError: the adapter names a path elsewhere.
-    """
-    path = as_path(name)
-    if not path.exists():  # a Hub id
-        return
-    own = repository.path.resolve()
-    near = (own, own.parent, Path.cwd())
-    if not any(path.resolve().is_relative_to(folder) for folder in near):
-        raise CheckpointError(
-            f"it names as its base '{name}', a path outside the adapter's folder, its neighbours "
-            "and the current folder, which is not opened for it",
-            model=repository.model,
-            file=CONFIG,
-            advice=GIVE_BASE,
-        )
 
 
 def declared_base(repository: Repository) -> object:
