@@ -20,6 +20,7 @@ from huref.bounded_json import loads
 from huref.errors import CheckpointDigestError, RecipeError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LASTING = re.compile(r"[a-z]+-[0-9]+")  # names of recipes that stay available, as "function-1"
 LARGEST_M = 8192
 MOST_LAYERS = 256
 DIGEST_LENGTH = 12  # hex digits
@@ -124,14 +125,19 @@ def _require_usual(data: Mapping[str, Any]) -> None:
 def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Recipe, Path, Path]:
     """A recipe by name or YAML file, with the paths of its encoder and decoder checkpoints.
 
+    "default" is the newest recipe; its own name, as "function-1", finds it as well and goes on
+    finding it when "default" is a newer one.
     The file names the checkpoints, which are beside it or ship with huref; the recipe has their
     digests in place of the names. `decoder` names an imported decoder or a file.
 
     Raises:
         RecipeError: there is no such recipe, or the file is not a recipe.
     """
-    known = sorted(p.stem for p in locate("configs/recipes/default.yaml").parent.glob("*.yaml"))
-    path = locate(f"configs/recipes/{name}.yaml") if name in known else Path(name)
+    shipped = locate("configs/recipes/default.yaml")
+    known = {path.stem: path for path in sorted(shipped.parent.glob("*.yaml"))}
+    path = known.get(name, Path(name))
+    if not path.is_file() and _LASTING.fullmatch(name) and _is_called(shipped, name):
+        path = shipped
     if not path.is_file():
         raise RecipeError(
             f"there is no recipe '{name}'", advice=f"give one of {', '.join(known)}, or a file"
@@ -154,6 +160,11 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
         _require_expected("decoder", stated[1], expected, paths[1])
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
+
+
+def _is_called(path: Path, name: str) -> bool:
+    """Whether a recipe that ships has this name of its own, beside its file's."""
+    return f"\nname: {name}\n" in path.read_text("utf-8")
 
 
 def _expected(data: Any, path: Path) -> dict[str, str]:

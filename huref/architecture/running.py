@@ -81,6 +81,11 @@ class Running:
     parallel: bool
     softcap: float
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether act(c x) = c act(x) for every c > 0."""
+        return self.activation is torch.relu
+
     def score_scale(self, index: int, head_dim: int) -> float:
         """The factor of the products of queries and keys."""
         if (multiplier := self.config.get("attention_multiplier")) is not None:

@@ -3,7 +3,8 @@
 Splitting a unit, or adding parts that cancel, changes nothing of what a network computes. Units
 of a gated network whose gate vectors are equal have the same activation a, and together write
 a x sum(u d^T). The function depends on that matrix alone; its singular vectors, as many as are
-needed, are the canonical units. See docs/maths.md, Function.
+needed, are the canonical units. Mixtures that are dense in disguise are one network. See
+docs/maths.md, Function.
 """
 
 from dataclasses import dataclass, replace
@@ -11,27 +12,56 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Attention, FeedForward, LatentAttention
-from huref.invariants.forward import BlockUse, UnitUse
+from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
+from huref.architecture.reader import ModelReader
+from huref.invariants.block_use import BlockUse, UnitUse
 
 SAME = 1 - 2e-4  # cosine of gates that are equal but for bfloat16 rounding
 SAME_LENGTH = 0.01  # relative difference of their lengths
 SKETCH = 64  # projections in which candidates are looked for
 RANK = 0.1  # singular values below this share of the first are rounding noise
 ROWS = 2048
+EVEN = 1e-3  # norm of a router, less its mean over experts, over the root of the width
+MOST_DENSE = 2**28  # numbers in up of a mixture that is read as one dense network
 
 
 @dataclass(frozen=True)
 class EqualUnits:
-    """A network with equal gates merged, and how many units that removed."""
+    """A network whose units with equal gates are merged.
+
+    Attributes:
+        network: the canonical network.
+        use: what its units do.
+        groups: of each merged set of units the indices in the original network.
+        ranks: how much of a set's share each of its canonical units has; these take the places of
+            the first of the set.
+    """
 
     network: FeedForward
     use: UnitUse
-    removed: int
+    groups: tuple[tuple[int, ...], ...] = ()
+    ranks: tuple[Tensor, ...] = ()
+
+    @property
+    def removed(self) -> int:
+        """Number of units that were superfluous."""
+        return sum(len(group) for group in self.groups) - sum(len(rank) for rank in self.ranks)
+
+    def merge_shares(self, shares: Tensor) -> Tensor:
+        """Shares of the canonical units, from those of the original ones."""
+        shares = shares.clone()
+        keep = torch.ones(len(shares), dtype=torch.bool)
+        for group, rank in zip(self.groups, self.ranks, strict=True):
+            shares[list(group[: len(rank)])] = float(shares[list(group)].sum()) * rank
+            keep[list(group[len(rank) :])] = False
+        return shares[keep]
 
 
-def find_groups(gate: Tensor) -> list[list[int]]:
-    """Groups of two or more equal columns of a gate (d, units); a zero column is in none."""
+def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
+    """Groups of two or more equal columns of a gate (d, units); a zero column is in none.
+
+    With `any_length` columns of one direction are equal.
+    """
     length = gate.norm(dim=0)
     normal = gate / length.clamp(min=1e-30)
     signs = torch.randn(SKETCH, len(gate), generator=torch.Generator().manual_seed(0))
@@ -53,8 +83,8 @@ def find_groups(gate: Tensor) -> list[list[int]]:
             i += start
             if min(length[i], length[j]) <= floor:
                 continue
-            alike = abs(float(length[i] - length[j])) < SAME_LENGTH * float(length[i])
-            if alike and float(normal[:, i] @ normal[:, j]) > SAME:
+            close = abs(float(length[i] - length[j])) < SAME_LENGTH * float(length[i])
+            if (any_length or close) and float(normal[:, i] @ normal[:, j]) > SAME:
                 parent[root(j)] = root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(parent)):
@@ -62,32 +92,67 @@ def find_groups(gate: Tensor) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def merge_equal_units(network: FeedForward, use: UnitUse) -> EqualUnits:
-    """A network whose units all have different gates; the first of a group keeps its place."""
-    if network.gate is None or network.biases:
-        return EqualUnits(network, use, 0)
-    groups = find_groups(network.gate)
+def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = False) -> EqualUnits:
+    """A network whose units all have different gates; the first of a group keeps its place.
+
+    Without a gate the activation is that of up, and units with equal up are one, whose down is the
+    sum. A bias counts as one more input.
+
+    Args:
+        network: dense, or one expert.
+        use: what its units do.
+        homogeneous: whether act(c x) = c act(x) for c > 0, as ReLU; gates then need only the same
+            direction.
+    """
+    up = _with_bias(network, "up", network.up)
+    key = up if network.gate is None else _with_bias(network, "gate", network.gate)
+    groups = find_groups(key, homogeneous)
     if not groups:
-        return EqualUnits(network, use, 0)
+        return EqualUnits(network, use)
     keep = torch.ones(network.up.shape[1], dtype=torch.bool)
-    up, down, shares = network.up.clone(), network.down.clone(), use.shares.clone()
+    new_up, down, ranks = up.clone(), network.down.clone(), []
     for group in groups:
-        # sum u d^T = U D; from thin factors, without the (d, d) product
-        q_u, r_u = torch.linalg.qr(network.up[:, group])
-        q_d, r_d = torch.linalg.qr(network.down[group].T)
-        left, size, right = torch.linalg.svd(r_u @ r_d.T)
-        rank = max(int((size > RANK * size[0]).sum()), 1) if size[0] > 0 else 1
-        share = float(use.shares[group].sum())
-        weights = size[:rank].square() / size[:rank].square().sum().clamp(min=1e-30)
-        for place, unit in enumerate(group[:rank]):
-            scale = size[place].sqrt()
-            up[:, unit] = q_u @ left[:, place] * scale
-            down[unit] = q_d @ right[place] * scale
-            shares[unit] = share * weights[place]
-        keep[group[rank:]] = False
-    merged = FeedForward(up[:, keep], network.gate[:, keep], down[keep])
-    removed = int((~keep).sum())
-    return EqualUnits(merged, UnitUse(use.active[keep], shares[keep]), removed)
+        lengths = key[:, group].norm(dim=0)
+        downs = network.down[group]
+        if homogeneous:
+            downs = downs * (lengths / lengths[0])[:, None]
+        if network.gate is None:
+            down[group[0]] = downs.sum(dim=0)
+            ranks.append(torch.ones(1))
+        else:
+            # sum u d^T = U D; from thin factors, without the (d, d) product
+            q_u, r_u = torch.linalg.qr(up[:, group])
+            q_d, r_d = torch.linalg.qr(downs.T)
+            left, size, right = torch.linalg.svd(r_u @ r_d.T)
+            rank = max(int((size > RANK * size[0]).sum()), 1) if size[0] > 0 else 1
+            for place, unit in enumerate(group[:rank]):
+                scale = size[place].sqrt()
+                new_up[:, unit] = q_u @ left[:, place] * scale
+                down[unit] = q_d @ right[place] * scale
+            squares = size[:rank].square()
+            ranks.append(squares / squares.sum().clamp(min=1e-30))
+        keep[group[len(ranks[-1]) :]] = False
+    merged = _kept(network, new_up, down, keep)
+    found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
+    return replace(found, use=UnitUse(use.active[keep], found.merge_shares(use.shares)))
+
+
+def _with_bias(network: FeedForward, role: str, weight: Tensor) -> Tensor:
+    """A matrix (d, units) with its bias, if it has one, as one more row."""
+    bias = network.biases.get(role)
+    return weight if bias is None else torch.cat([weight, bias[None]])
+
+
+def _kept(network: FeedForward, up: Tensor, down: Tensor, keep: Tensor) -> FeedForward:
+    """The kept units of a network with new up (d, or d + 1 with the bias, units) and down."""
+    width = len(network.up)
+    gate = None if network.gate is None else network.gate[:, keep]
+    biases = {role: bias[keep] for role, bias in network.biases.items() if role != "down"}
+    if "up" in biases:
+        biases["up"] = up[width, keep]
+    if "down" in network.biases:
+        biases["down"] = network.biases["down"]
+    return FeedForward(up[:width, keep], gate, down[keep], biases)
 
 
 def without_directions(network: FeedForward, unused: Tensor) -> FeedForward:
@@ -141,3 +206,31 @@ def used_attention(
             size = size.clamp(min=0).sqrt().clamp(min=1e-30)
             new_q[:, head] = q[:, head] * (use.heads[head] / size)
     return replace(attention, q=new_q.flatten(1), o=new_o.flatten(0, 1))
+
+
+def as_dense(reader: ModelReader, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
+    """A mixture whose experts are all active with equal weights, as a dense network."""
+    if isinstance(ffn, FeedForward) or ffn.count == 1:
+        return ffn
+    chosen = reader.config.get("num_experts_per_tok")
+    router = reader.read_router(index)
+    if chosen != ffn.count or router is None:
+        return ffn
+    even = router - router.mean(dim=1, keepdim=True)
+    if float(even.norm()) > EVEN * float(len(router) ** 0.5):
+        return ffn
+    first = ffn.read(0)
+    if first.up.numel() * ffn.count > MOST_DENSE or first.biases:
+        return ffn
+    experts = [first, *(ffn.read(expert) for expert in range(1, ffn.count))]
+    downs = [expert.down / ffn.count for expert in experts]
+    if ffn.shared is not None:
+        experts, downs = [*experts, ffn.shared], [*downs, ffn.shared.down]
+    if any(expert.gate is None for expert in experts):
+        return ffn
+    gates = [expert.gate for expert in experts if expert.gate is not None]
+    return FeedForward(
+        torch.cat([expert.up for expert in experts], dim=1),
+        torch.cat(gates, dim=1),
+        torch.cat(downs),
+    )

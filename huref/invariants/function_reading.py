@@ -4,16 +4,15 @@ Blocks are run in order, each read once. A block counts where it writes a share 
 recipe's positions are places among those. See docs/maths.md, Function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture, SelfAttention
+from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
 from huref.architecture.reader import ModelReader
-from huref.errors import AnchorError, WeightsError
-from huref.invariants.anchors import Anchors, choose_anchors, choose_emitted
+from huref.errors import WeightsError
 from huref.invariants.block_units import (
     BlockUnits,
     NetworkUnits,
@@ -21,26 +20,31 @@ from huref.invariants.block_units import (
     measure_block,
     measure_network,
 )
+from huref.invariants.block_use import BlockUse, Observer, UnitUse
 from huref.invariants.canonical_units import (
+    EqualUnits,
+    as_dense,
     attention_without,
     merge_equal_units,
     used_attention,
     without_directions,
 )
+from huref.invariants.effect import BackwardPass, BlockEffect
+from huref.invariants.emitted_anchors import choose_for_function
 from huref.invariants.extracted import Depth, Extract
 from huref.invariants.forward import (
     WIDEST,
-    BlockUse,
     ForwardPass,
-    HalfUse,
-    Observer,
     StreamOverflowError,
-    UnitUse,
+    directions_energy,
     row_space,
+    unused_directions,
 )
 from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
+from huref.invariants.output_head import read_head
 from huref.invariants.signs import Seen, misfit, signs_of
+from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
 from huref.invariants.text import text_ids
 from huref.invariants.traits import Traits, count_levels
@@ -49,9 +53,8 @@ from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
 WRITES = 0.02  # share of the stream's norm from which a block counts
-EVEN = 1e-3  # norm of a router, less its mean over experts, over the root of the width
-MOST_DENSE = 2**28  # numbers in up of a mixture that is read as one dense network
 CANCEL = 0.1  # two blocks cancel whose writes sum to less than this share of either
+KEPT = 2**28  # numbers of blocks that stay in memory for the pass backwards
 
 
 @dataclass
@@ -61,6 +64,18 @@ class _Measured:
     terms: Tensor
     levels: float | None
     units: BlockUnits | None
+    merges: dict[int, EqualUnits]
+
+    def use_effects(self, effect: BlockEffect) -> None:
+        """Give the units their shares in what the block adds to the logits."""
+        if self.units is not None:
+            parts = tuple(
+                replace(part, shares=self.merges[part.expert].merge_shares(found))
+                if (found := effect.units.get(part.expert)) is not None
+                else part
+                for part in self.units.features
+            )
+            self.units = replace(self.units, features=parts)
 
 
 @dataclass
@@ -70,6 +85,7 @@ class _State:
     working: list[int] = field(default_factory=list)
     measured: dict[int, _Measured] = field(default_factory=dict)
     energy: dict[int, BlockUse] = field(default_factory=dict)
+    effects: dict[int, BlockEffect] = field(default_factory=dict)
     overflowed: bool = False
 
 
@@ -85,9 +101,11 @@ class FunctionReading:
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, depth: Depth):
         self.checkpoint, self.depth = checkpoint, depth
         self.reader = ModelReader(checkpoint)
-        self.anchors, self.recipe, self.unemitted = _choose(checkpoint, recipe)
+        self.anchors, self.recipe, self.unemitted = choose_for_function(checkpoint, recipe)
         filled = self.anchors.filled
-        self.rows = self.reader.embeddings([self.anchors.ids[i] for i in filled])
+        rows = self.reader.embeddings([self.anchors.ids[i] for i in filled])
+        self.unread = self._unread_directions()
+        self.rows = rows - (rows @ self.unread.T) @ self.unread
         if not self.rows.any():
             raise WeightsError("the embeddings are all zero")
         E = torch.zeros(self.recipe.m, self.rows.shape[1])
@@ -138,6 +156,7 @@ class FunctionReading:
         function = FunctionUse(
             forward=self._forward(state),
             energy=_energies(state.energy),
+            effects=_effects(state.effects),
             unit_shares=shares,
             blocks=torch.tensor(sketched, dtype=torch.int32),
             terms=self._sketch([state.measured[i].terms for i in sketched]),
@@ -170,7 +189,9 @@ class FunctionReading:
         """
         ids, own = text_ids(self.checkpoint)
         self.signs = Seen(own_text=own)
-        self._pass = ForwardPass(self.reader, ids, row_space(self.E), self._embedded())
+        self._pass = ForwardPass(self.reader, ids, row_space(self.E), self._embedded(), self.unread)
+        self._starts: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = _State()
         needed = max(self.recipe.layers) + 1
         previous: tuple[int, Tensor, Tensor] | None = None
@@ -197,29 +218,82 @@ class FunctionReading:
             previous = (index, moved, written)
             if len(state.working) == needed and not (everything and self.depth == "full"):
                 break
-        if not state.overflowed and own:
-            self.signs.loss = misfit(self.reader, self._pass)
+        if not state.overflowed:
             self.signs.whole = len(state.energy) == len(self.reader.attention_blocks)
+            if own:
+                self.signs.loss = misfit(self.reader, self._pass)
+            if self.depth == "full" and self.signs.whole:
+                self._go_back(state)
         return state
+
+    def _unread_directions(self) -> Tensor:
+        """Orthonormal rows (n, d): directions of the stream that the output head does not read."""
+        head = self._rows_of(lambda ids: read_head(self.reader, ids))
+        if head is None:
+            return torch.zeros(0, self.reader.embeddings([0]).shape[1])
+        return unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
 
     def _embedded(self) -> Tensor:
         """Embeddings of more tokens than the stream has dimensions, where that is not too many."""
-        width, count = self.rows.shape[1], len(self.checkpoint.vocabulary)
-        if len(self.rows) >= 2 * width or width > WIDEST:
-            return self.rows
-        size = min(2 * width, count)
-        start = (count - size) // 2  # adjacent rows are read in one request
-        ids = [token.id for token in self.checkpoint.vocabulary[start : start + size]]
-        return torch.cat([self.rows, self.reader.embeddings(ids)])
+        rows = self._rows_of(self.reader.embeddings)
+        assert rows is not None
+        return rows
+
+    def _rows_of(self, read: Callable[[list[int]], Tensor | None]) -> Tensor | None:
+        """Rows of a table of the vocabulary: the anchors', and others where the width is small.
+
+        Those are twice as many as the stream has dimensions, so that they span it.
+        """
+        ids = [self.anchors.ids[i] for i in self.anchors.filled]
+        rows = read(ids)
+        if rows is None or len(rows) >= 2 * rows.shape[1] or rows.shape[1] > WIDEST:
+            return rows
+        vocabulary = self.checkpoint.vocabulary
+        size = min(2 * rows.shape[1], len(vocabulary))
+        start = (len(vocabulary) - size) // 2  # adjacent rows are read in one request
+        more = read([token.id for token in vocabulary[start : start + size]])
+        return rows if more is None else torch.cat([rows, more])
+
+    def _read_block(self, index: int) -> tuple[Attention | LatentAttention, FeedForward | Mixture]:
+        """A block; with depth "full" it stays in memory for the pass back, if there is room."""
+        if index in self._kept:
+            return self._kept[index]
+        ffn = as_dense(self.reader, index, self.reader.read_ffn(index))
+        attention = self.reader.read_attention(index)
+        if self.depth == "full" and isinstance(ffn, FeedForward):
+            size = (self.rows.shape[1] * ffn.up.shape[1]) * 4  # up, gate, down and attention
+            if (len(self._kept) + 1) * size <= KEPT:
+                self._kept[index] = attention, ffn
+        return attention, ffn
+
+    def _go_back(self, state: _State) -> None:
+        """Measure what every block adds to the logits, and give the units these shares.
+
+        Blocks that were not kept are read once more; from the Hub they are not.
+        """
+        if self.checkpoint.repository.remote and len(self._kept) < len(self._starts):
+            return
+        ids = torch.unique(self._pass.ids).tolist()
+        back = BackwardPass(self._pass, read_head(self.reader, ids))
+        for index, start in reversed(self._starts.items()):
+            effect = back.step(index, *self._read_block(index), start)
+            self._kept.pop(index, None)
+            if not torch.isfinite(back.gradient).all():
+                return
+            state.effects[index] = effect
+        for index, measured in state.measured.items():
+            measured.use_effects(state.effects[index])
 
     def _block(self, state: _State, index: int, wanted: bool) -> tuple[BlockUse, _Measured | None]:
         """Run one block and measure it if it is wanted."""
-        ffn = _as_dense(self.reader, index, self.reader.read_ffn(index))
-        attention = self.reader.read_attention(index)
+        attention, ffn = self._read_block(index)
+        if self.depth == "full":
+            self._starts[index] = self._pass.x
         unwritten = self._pass.unwritten() if not state.overflowed else None
         first = index in self.recipe.layers or not state.measured
         every_unit = self.depth == "full" and len(state.working) in self.recipe.layers
         networks: list[NetworkUnits] = []
+        merges: dict[int, EqualUnits] = {}
         written = torch.zeros_like(self.E)
 
         def observe(expert: int, network: FeedForward, use: UnitUse, mass: float) -> None:
@@ -227,15 +301,15 @@ class FunctionReading:
                 if not self.reader.layout.embedding.factor:  # which has a low rank by design
                     self.signs.see_unwritten(unwritten, network)
                 network = without_directions(network, unwritten)
-            merged = merge_equal_units(network, use)
+            merged = merge_equal_units(network, use, self._pass.running.homogeneous)
             self.signs.see_network(index, expert, network, use, merged.removed)
             if not wanted:
                 return
             written.add_(mass * used_network(merged.network, merged.use, self.E))
             if self.S is not None:
-                networks.append(
-                    measure_network(merged.network, expert, self.S, every_unit, merged.use.shares)
-                )
+                merges[expert] = merged
+                shares = mass * merged.use.shares
+                networks.append(measure_network(merged.network, expert, self.S, every_unit, shares))
 
         use = self._run(state, index, attention, ffn, observe)
         self.signs.see_block(index, use, attention)
@@ -247,7 +321,8 @@ class FunctionReading:
         counted = used_attention(attention, use)
         units = measure_block(index, networks, counted) if networks else None
         terms = torch.stack([qk, vo, written @ self.E.T])
-        return use, _Measured(terms, count_levels(attention.o) if first else None, units)
+        levels = count_levels(attention.o) if first else None
+        return use, _Measured(terms, levels, units, merges)
 
     def _run(
         self,
@@ -269,7 +344,7 @@ class FunctionReading:
                 if isinstance(ffn, FeedForward):
                     observe(EVERY_TOKEN, ffn, use.units[EVERY_TOKEN], 1.0)
                 return use
-        return _as_it_stands(attention, ffn, self.E, observe)
+        return use_as_it_stands(attention, ffn, self.E, observe)
 
     def _sketch(self, terms: Sequence[Tensor]) -> Tensor:
         """P^T T P of flattened terms (3, m, m), (n, 3, SKETCHED, SKETCHED) float16."""
@@ -282,65 +357,9 @@ class FunctionReading:
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
 
 
-def _as_dense(reader: ModelReader, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
-    """A mixture whose experts are all active with equal weights, as a dense network."""
-    if isinstance(ffn, FeedForward) or ffn.count == 1:
-        return ffn
-    chosen = reader.config.get("num_experts_per_tok")
-    router = reader.read_router(index)
-    if chosen != ffn.count or router is None:
-        return ffn
-    even = router - router.mean(dim=1, keepdim=True)
-    if float(even.norm()) > EVEN * float(len(router) ** 0.5):
-        return ffn
-    first = ffn.read(0)
-    if first.up.numel() * ffn.count > MOST_DENSE or first.biases:
-        return ffn
-    experts = [first, *(ffn.read(expert) for expert in range(1, ffn.count))]
-    downs = [expert.down / ffn.count for expert in experts]
-    if ffn.shared is not None:
-        experts, downs = [*experts, ffn.shared], [*downs, ffn.shared.down]
-    if any(expert.gate is None for expert in experts):
-        return ffn
-    gates = [expert.gate for expert in experts if expert.gate is not None]
-    return FeedForward(
-        torch.cat([expert.up for expert in experts], dim=1),
-        torch.cat(gates, dim=1),
-        torch.cat(downs),
-    )
-
-
 def _cancel(a: Tensor, b: Tensor) -> bool:
     largest = max(float(a.norm()), float(b.norm()))
     return largest > 0 and float((a + b).norm()) < CANCEL * largest
-
-
-def _choose(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Recipe, float]:
-    """Anchors, the recipe, and the share of the tried strings that the tokenizer does not emit.
-
-    Where it emits too few, or cannot be run, strings are not checked. Where normal tokens are too
-    few, added ones count as well, and then strings of every script.
-    """
-    tokens, encoder = checkpoint.vocabulary, checkpoint.encoder
-    plain = [replace(t, kind="normal") if t.kind == "added" else t for t in tokens]
-    rules = dict.fromkeys((recipe.anchors, "all"))
-    share = 0.0
-    for vocabulary in (tokens, plain):
-        for rule in rules:
-            named = recipe
-            if rule != recipe.anchors:
-                named = replace(recipe, name=f"{recipe.name}+all-tokens", anchors=rule)
-            if encoder is not None:
-                anchors, unemitted = choose_emitted(vocabulary, recipe.m, rule, encoder.emits)
-                share = max(share, unemitted)
-                if anchors is not None:
-                    return anchors, named, share
-            try:
-                return choose_anchors(vocabulary, recipe.m, rule), named, share
-            except AnchorError:
-                if vocabulary is plain and rule == "all":
-                    raise
-    raise AnchorError("the vocabulary has no tokens")
 
 
 def _joined_shares(blocks: Sequence[BlockUnits]) -> Tensor:
@@ -366,33 +385,9 @@ def _energies(energy: dict[int, BlockUse]) -> Tensor:
     return torch.tensor(rows).reshape(-1, 5)
 
 
-def _as_it_stands(
-    attention: SelfAttention, ffn: FeedForward | Mixture, E: Tensor, observe: Observer
-) -> BlockUse:
-    """A use under which every head and unit weighs what its weights weigh."""
-    queries, keys = attention.features(E)
-    values = attention.values(E)
-    heads = queries.shape[1]
-    o = attention.o.reshape(heads, -1, attention.o.shape[1])
-    sizes, energies = torch.empty(heads), torch.empty(heads)
-    for head in range(heads):
-        k = keys[:, head * keys.shape[1] // heads]
-        v = values[:, head * values.shape[1] // heads]
-        sizes[head] = (queries[:, head] @ k.T).norm()
-        energies[head] = (v @ o[head] @ E.T).norm()
-
-    def show(expert: int, network: FeedForward, mass: float) -> None:
-        gated = E @ (network.up if network.gate is None else network.gate)
-        units = gated.shape[1]
-        use = UnitUse(gated.square().mean(dim=0).sqrt(), torch.full((units,), 1 / units))
-        observe(expert, network, use, mass)
-
-    if isinstance(ffn, FeedForward):
-        show(EVERY_TOKEN, ffn, 1.0)
-    else:
-        if ffn.shared is not None:
-            show(EVERY_TOKEN, ffn.shared, 1.0)
-        for expert in range(ffn.count):
-            show(expert, ffn.read(expert), 1 / ffn.count)
-    half = HalfUse(share=1.0, token_share=1.0)
-    return BlockUse(half, half, sizes, energies, {})
+def _effects(effects: dict[int, BlockEffect]) -> Tensor:
+    """Index, and what attention and the feed-forward half add, as shares of all, (blocks, 3)."""
+    rows = torch.tensor([[i, e.attention, e.ffn] for i, e in sorted(effects.items())])
+    rows = rows.reshape(-1, 3).float()
+    rows[:, 1:] /= rows[:, 1:].sum().clamp(min=1e-30)
+    return rows

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
-from huref.invariants.forward import BlockUse, UnitUse
+from huref.invariants.block_use import BlockUse, UnitUse
 
 FUNCTION = "function-1"  # value of the recipe's `terms`
 TINY = 1e-30

@@ -16,7 +16,7 @@ Forward = Literal["exact", "approximate", "none"]
 SIGN_KINDS = (
     "silent block", "cancelling blocks", "equal gates", "unwritten dimension", "anchor not emitted",
     "tokenizer does not fit", "head without effect", "cancelling heads", "unit without effect",
-    "cancelling experts",
+    "cancelling experts", "unread dimension",
 )  # fmt: skip
 SKETCHED = 64  # rows and columns of a block's sketched term
 COLUMNS = 5  # of `energy`
@@ -40,8 +40,11 @@ class FunctionUse:
         energy: (blocks, 5) float32, in the order of the blocks: index; share of the stream's norm
             that attention writes; the same within the span of the anchors; both for the
             feed-forward half.
+        effects: (blocks, 3) float32: index; what attention and the feed-forward half add to the
+            logits, as shares of what all blocks add. Empty where it was not measured.
         unit_shares: (units,) float32, in the order of `UnitFeatures.features`: share of each unit
-            in what its network writes.
+            in what its block's networks add to the logits; where that was not measured, in what
+            they write.
         blocks: (n,) int32, indices of the blocks of `terms`.
         terms: (n, 3, SKETCHED, SKETCHED) float16: flattened terms of every working block that was
             measured, P^T T P with the signs P of the anchors' strings; of all with --depth full.
@@ -50,6 +53,7 @@ class FunctionUse:
 
     forward: Forward
     energy: Tensor
+    effects: Tensor
     unit_shares: Tensor
     blocks: Tensor
     terms: Tensor
@@ -69,13 +73,15 @@ class FunctionUse:
         return (
             self.energy.ndim == 2
             and self.energy.shape[1] == COLUMNS
+            and self.effects.ndim == 2
+            and self.effects.shape[1] == 3
             and self.unit_shares.ndim == 1
             and self.terms.shape == (len(self.blocks), 3, SKETCHED, SKETCHED)
             and all(bool(torch.isfinite(t).all()) for t in self.tensors().values())
         )
 
 
-TENSORS = ("energy", "unit_shares", "blocks", "terms")
+TENSORS = ("energy", "effects", "unit_shares", "blocks", "terms")
 
 
 def parse_function_use(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> FunctionUse:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
 from huref.architecture.reader import ModelReader
-from huref.invariants.forward import BlockUse, ForwardPass, UnitUse
+from huref.invariants.block_use import BlockUse, UnitUse
+from huref.invariants.forward import ForwardPass
 from huref.invariants.function_use import Sign
-from huref.loader.checkpoint import Checkpoint
+from huref.invariants.output_head import read_head
 
 UNEMITTED = 0.05  # share of the tried anchor strings
 EQUAL = 0.02  # share of a network's units that equal gates make superfluous
@@ -24,12 +25,7 @@ READ = 0.01  # of the share of a network's weights that directions of the stream
 HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
 EXPERTS = 0.4  # of `BlockUse.experts_agree`
 MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
-HEAD_NAMES = ("lm_head.weight", "embed_out.weight", "output.weight")
-NORM_NAMES = (
-    "model.norm.weight", "model.final_layernorm.weight", "transformer.ln_f.weight",
-    "gpt_neox.final_layer_norm.weight", "model.decoder.final_layer_norm.weight",
-    "transformer.norm_f.weight", "norm.weight", "ln_f.weight",
-)  # fmt: skip
+UNREAD = 0.01  # share of the energy that a block writes where the output head does not read
 
 
 @dataclass
@@ -46,6 +42,7 @@ class Seen:
         opposed_heads: sums of the absolute shares of heads, by block.
         experts: how far experts agree, by block.
         unwritten: directions that are read, and that neither embeddings nor blocks use.
+        unread: share of what a block writes where the output head does not read, by block.
         loss: see `misfit`.
         whole: whether all blocks were run.
     """
@@ -59,6 +56,7 @@ class Seen:
     opposed_heads: dict[int, float] = field(default_factory=dict)
     experts: dict[int, float] = field(default_factory=dict)
     unwritten: int = 0
+    unread: dict[int, float] = field(default_factory=dict)
     loss: float | None = None
     whole: bool = False
 
@@ -95,6 +93,8 @@ class Seen:
         against = float(use.heads.abs().sum())
         if use.units and against > HEADS:
             self.opposed_heads[index] = against
+        if use.unread > UNREAD:
+            self.unread[index] = use.unread
         if use.experts_agree < EXPERTS:
             self.experts[index] = use.experts_agree
 
@@ -105,20 +105,11 @@ def misfit(reader: ModelReader, run: ForwardPass) -> float | None:
     Below 1 the stream knows something of the text. Needs the rows of the head for the tokens of
     the text, not the whole head.
     """
-    checkpoint: Checkpoint = reader.checkpoint
-    names = set(checkpoint.names)
-    head = next((n for n in names if n.endswith(HEAD_NAMES)), None)
-    gain = next((n for n in NORM_NAMES if n in names), None)
     distinct, places = torch.unique(run.ids, return_inverse=True)
-    if head is not None:
-        rows = checkpoint.read_rows(head, distinct.tolist()).float()
-    else:
-        rows = reader.embeddings(distinct.tolist())
-    if rows.shape[1] != run.x.shape[1] or reader.layout.embedding.factor:
+    rows = read_head(reader, distinct.tolist())
+    if rows is None or rows.shape[1] != run.x.shape[1]:
         return None
-    x = run.normal(run.x)
-    if gain is not None:
-        x = x * (checkpoint.read([gain])[gain].float() + reader.layout.norms.offset)
+    x = run.runner.normal(run.x)
     logits = (x @ rows.T).reshape(*run.shape, -1)[:, :-1]
     cap = reader.config.get("final_logit_softcapping")
     if cap:
@@ -171,6 +162,11 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
         add(
             "unwritten dimension",
             f"{seen.unwritten} dimensions of the stream are read, but nothing is written there",
+        )
+    if seen.unread:
+        add(
+            "unread dimension",
+            f"{_blocks([*seen.unread])} write where the output head does not read",
         )
     if seen.own_text and seen.whole and seen.loss is not None and seen.loss > MISFIT:
         add(

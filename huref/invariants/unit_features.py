@@ -119,7 +119,7 @@ class NetworkFeatures:
     expert: int
     features: Tensor  # (units, 3, PROJECTIONS) float16
     scales: Tensor  # (3,) float32
-    shares: Tensor | None = None  # (units,), see `huref.invariants.forward.UnitUse`
+    shares: Tensor | None = None  # (units,), see `huref.invariants.block_use.UnitUse`
 
 
 def network_features(

@@ -42,9 +42,9 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         if by_barcodes is not None and by_barcodes.found:
             units = by_barcodes
     evidence = replace(judge(similarity, units), layer_map=layer_map)
-    if units.found and a.units is not None and b.units is not None:
+    if units.found:
         blocks = layer_map.pairs if layer_map is not None else units.blocks
-        shares = measure_shares(a.units, b.units, blocks or units.blocks)
+        shares = measure_shares(a, b, blocks or units.blocks)
         whole = all(_reads_every_block(record) for record in (a, b))
         evidence = weigh_shares(evidence, shares, whole)
     if evidence.verdict == "unrelated":

@@ -1,10 +1,11 @@
 """How much of what one model computes has a counterpart in the other, both ways.
 
-A unit of a feed-forward network is weighed by the energy that it can write, the square of
-|gate| |up| |down|; the factor by which up and down may be rescaled cancels. Where two networks
-correspond, the units that a test counted say which part of either has a counterpart: with c_A and
-c_B the energies of the counted units as shares of their networks, the larger of the two is the rate
-at which counterparts are recognised, so that
+A unit of a feed-forward network is weighed by what it adds to the model's logits on a short text;
+in a record of the default depth by what it writes to the stream; and in a record of a recipe that
+does not run the model by what its weights can write, the square of |gate| |up| |down|. Where two
+networks correspond, the units that a test counted say which part of either has a counterpart: with
+c_A and c_B the weights of the counted units as shares of their networks, the larger of the two is
+the rate at which counterparts are recognised, so that
 
     part of A's network in B's = c_A / max(c_A, c_B)
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
 from huref.lineage.order import longest_increasing
 from huref.lineage.unit_matching import agreeing, match_networks, match_twice
@@ -49,19 +51,22 @@ class Shares:
 
 
 def measure_shares(
-    a: UnitFeatures, b: UnitFeatures, blocks: Iterable[tuple[int, int]]
+    record_a: Record, record_b: Record, blocks: Iterable[tuple[int, int]]
 ) -> Shares | None:
     """The shares of two models, from their corresponding blocks.
 
     Args:
-        a: features of A's units in the blocks that were read.
-        b: likewise of B's.
+        record_a: of A, with the features of its units in the blocks that were read.
+        record_b: likewise of B.
         blocks: corresponding blocks, (of A, of B).
 
     Returns:
-        None where a model writes nothing in the blocks that were read.
+        None where a model writes nothing in the blocks that were read, or no units were measured.
     """
-    energies = [[_energies(part, i) for i in range(len(part))] for part in (a, b)]
+    a, b = record_a.units, record_b.units
+    if a is None or b is None:
+        return None
+    energies = [weigh_units(record_a, a), weigh_units(record_b, b)]
     totals = [sum(float(network.sum()) for network in part) for part in energies]
     if min(totals) <= 0:
         return None
@@ -94,8 +99,26 @@ def sample_of(units: int) -> Tensor:
     return torch.arange(0, units, max(units // SAMPLED, 1))
 
 
-def _energies(units: UnitFeatures, network: int) -> Tensor:
-    """Energy of each unit of a network, (units,) float64; without a gate of up and down alone."""
+def weigh_units(record: Record, units: UnitFeatures) -> list[Tensor]:
+    """What each unit of each network computes, (units,) float64, in units of the model's own."""
+    function = record.function
+    if function is None or function.forward == "none":
+        return [_static_weights(units, network) for network in range(len(units))]
+    if len(function.unit_shares) != len(units.features):
+        return [_static_weights(units, network) for network in range(len(units))]
+    of_block = dict(function.energy[:, [0, 3]].tolist())
+    if len(function.effects):
+        of_block = dict(function.effects[:, [0, 2]].tolist())
+    sizes: list[int] = units.networks[:, 2].tolist()
+    shares = torch.split(function.unit_shares.double().clamp(min=0), sizes)
+    return [
+        part * of_block.get(float(layer), 0.0)
+        for part, layer in zip(shares, units.networks[:, 0].tolist(), strict=True)
+    ]
+
+
+def _static_weights(units: UnitFeatures, network: int) -> Tensor:
+    """The energy that the weights of each unit can write; without a gate of up and down alone."""
     rows = units.of_network(network).double() * units.scales[network].double()[:, None]
     squares = rows.square().sum(dim=2)  # (units, 3)
     if not squares[:, 0].any():

@@ -32,8 +32,10 @@ class Repository(Protocol):
         files: size in bytes by path.
         meter: counts the bytes that are read.
         chosen: the one file of weights that the user named; None for the whole model.
+        remote: whether bytes come over a network.
     """
 
+    remote: bool
     model: str
     revision: str | None
     files: dict[str, int]
@@ -54,6 +56,8 @@ class LocalFolder:
 
     Exception: a snapshot in the Hub's cache consists of links into the cache's blobs folder.
     """
+
+    remote = False
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class HubRepository:
         caches_headers: whether `open(..., cache=True)` caches on disk.
     """
 
+    remote = True
+
     def __init__(
         self,
         repo: str,

@@ -1,0 +1,73 @@
+"""What a block, its heads and its hidden units do on a text, as data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from huref.architecture.block import FeedForward
+
+
+@dataclass(frozen=True)
+class HalfUse:
+    """What one half of a block writes on the text.
+
+    Attributes:
+        share: norm of what it writes over the norm of the stream that it reads, a mean over tokens.
+        token_share: the same for the parts of both within the span of the anchors' embeddings.
+    """
+
+    share: float
+    token_share: float
+
+
+@dataclass(frozen=True)
+class UnitUse:
+    """What the hidden units of one network do on the text.
+
+    Attributes:
+        active: root mean square of each unit's activation, (units,).
+        shares: share of each unit in what the network writes, (units,): the inner product of its
+            output with the sum of all, over the squared norm of the sum. They sum to one.
+    """
+
+    active: Tensor
+    shares: Tensor
+
+
+@dataclass(frozen=True)
+class BlockUse:
+    """What a block does on the text.
+
+    Attributes:
+        attention, ffn: what each half writes.
+        heads: (heads,), the share of each query head in what attention writes: the inner product
+            of the head's output with the sum of all, over the squared norm of the sum. They sum to
+            one, whatever cancels.
+        head_energy: (heads,), the root mean square of each head's output over the stream's norm.
+        units: by the number of the network, -1 where every token passes it.
+        routing: mean probability with which a token takes each expert, (experts,), or None.
+        experts_agree: of a mixture, the norm of what its experts write together over the root of
+            the sum of their squared norms: near zero where they cancel; 1 otherwise.
+        unread: share of the energy that the block writes in directions that the output head does
+            not read.
+    """
+
+    attention: HalfUse
+    ffn: HalfUse
+    heads: Tensor
+    head_energy: Tensor
+    units: dict[int, UnitUse]
+    routing: Tensor | None = None
+    experts_agree: float = 1.0
+    unread: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The larger share of the two halves; of each the smaller of its two figures."""
+        halves = (self.attention, self.ffn)
+        return max(min(half.share, half.token_share) for half in halves)
+
+
+# Called with the number of an expert (-1: shared), the network, its use and its routing mass.
+Observer = Callable[[int, FeedForward, UnitUse, float], None]
