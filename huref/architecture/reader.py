@@ -17,6 +17,7 @@ from huref.architecture.block import (
     Mixture,
 )
 from huref.architecture.block_tensors import BlockFinder, count_blocks, find_prefix
+from huref.architecture.complete_config import complete_config
 from huref.architecture.config_values import look_up
 from huref.architecture.experts import ExpertSource
 from huref.architecture.folding import Folding
@@ -55,19 +56,20 @@ class ModelReader:
     def __init__(self, checkpoint: Checkpoint, layout: Layout | None = None, fold: bool = True):
         self.checkpoint = checkpoint
         self.fold = fold
-        self.config = checkpoint.config
         self._names = frozenset(checkpoint.names)
-        self.layout = layout or find_layout(self.config, self._names, checkpoint.model)
+        self.layout = layout or find_layout(checkpoint.config, self._names, checkpoint.model)
         prefix = find_prefix(self.layout, self._names)
         if prefix is None:
             examples = ", ".join(sorted(self._names)[:3]) or "no tensors"
             raise UnsupportedModelError(
-                f"config.json says model_type {self.config.get('model_type')!r}, but the weights "
-                f"hold no '{self.layout.embedding.weight[0]}' (they hold {examples} and so on)",
+                f"config.json says model_type {checkpoint.config.get('model_type')!r}, but the "
+                f"weights hold no '{self.layout.embedding.weight[0]}' (they hold {examples} and so "
+                "on)",
                 model=checkpoint.model,
                 advice=f"{MISMATCH}, or the model needs a layout of its own",
             )
         self.prefix = prefix
+        self.config = complete_config(self.layout, prefix, checkpoint.config, self._names)
         if self.layout.experts is not None:
             embedding = self._find_outside_blocks(self.layout.embedding.weight)
             self.layout = as_stored(
@@ -163,7 +165,9 @@ class ModelReader:
         if index not in self._blocks:
             found = self._finder.find(index)
             with locating(model=self.checkpoint.model):
-                self._blocks[index] = resolve_block(self.layout, found, index, self.checkpoint)
+                self._blocks[index] = resolve_block(
+                    self.layout, found, index, self.checkpoint, self.config
+                )
         return self._blocks[index]
 
     def may_be_noop(self, index: int) -> bool:

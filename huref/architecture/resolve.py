@@ -32,7 +32,11 @@ def missing_tensor(name: str) -> CheckpointError:
 
 
 def resolve_block(
-    layout: Layout, tensors: BlockTensors, index: int, checkpoint: Checkpoint
+    layout: Layout,
+    tensors: BlockTensors,
+    index: int,
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
 ) -> ResolvedBlock:
     """One block of one model.
 
@@ -40,7 +44,8 @@ def resolve_block(
         layout: the model's layout.
         tensors: the block's tensors.
         index: of the block.
-        checkpoint: for shapes and the config.
+        checkpoint: for shapes.
+        config: the model's settings.
 
     Raises:
         CheckpointError: a tensor is missing, a shape contradicts the config, or the config lacks a
@@ -48,7 +53,6 @@ def resolve_block(
     """
     if tensors.has_attention and tensors.missing:
         raise missing_tensor(tensors.start + tensors.missing[0])
-    config = checkpoint.config
     norms = ResolvedNorms(
         **_form(NormForm, layout.norms),
         tensors=_stored(checkpoint, tensors.part("norms")),
@@ -60,8 +64,8 @@ def resolve_block(
         index=index,
         start=tensors.start,
         norms=norms,
-        attention=_attention(layout, tensors, index, checkpoint),
-        ffn=_network(layout, tensors, checkpoint),
+        attention=_attention(layout, tensors, index, checkpoint, config),
+        ffn=_network(layout, tensors, checkpoint, config),
         convolutions=_stored(checkpoint, tensors.part("convolutions")),
         out=out.get("out"),
     )
@@ -81,11 +85,15 @@ def _stored(checkpoint: Checkpoint, names: Mapping[str, Names]) -> Roles:
 
 
 def _attention(
-    layout: Layout, tensors: BlockTensors, index: int, checkpoint: Checkpoint
+    layout: Layout,
+    tensors: BlockTensors,
+    index: int,
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
 ) -> ResolvedAttention | None:
     if not tensors.has_attention:
         return None
-    template, config = layout.attention, checkpoint.config
+    template = layout.attention
     roles = _stored(checkpoint, tensors.part("attention"))
     latent = None
     if template.latent is not None and "latent.kv_a" in roles:
@@ -116,10 +124,10 @@ def _attention(
 
 
 def _network(
-    layout: Layout, tensors: BlockTensors, checkpoint: Checkpoint
+    layout: Layout, tensors: BlockTensors, checkpoint: Checkpoint, config: Mapping[str, Any]
 ) -> ResolvedNetwork | ResolvedExperts | None:
     if tensors.has_experts and layout.experts is not None:
-        return _experts(layout.experts, tensors, checkpoint)
+        return _experts(layout.experts, tensors, checkpoint, config)
     if layout.ffn is None or not tensors.has_ffn:
         return None
     roles = _stored(checkpoint, tensors.part("ffn"))
@@ -128,12 +136,14 @@ def _network(
     return ResolvedNetwork(**_form(NetworkForm, layout.ffn), tensors=roles)
 
 
-def _experts(template: Experts, tensors: BlockTensors, checkpoint: Checkpoint) -> ResolvedExperts:
+def _experts(
+    template: Experts, tensors: BlockTensors, checkpoint: Checkpoint, config: Mapping[str, Any]
+) -> ResolvedExperts:
     roles = dict(_stored(checkpoint, tensors.part("experts")))
     scale = roles.pop("scale", None)
     routed = {role: stored for role, stored in roles.items() if not role.startswith("shared.")}
     down = routed["down"]
-    count = config_ints(checkpoint.config, template.count)[0]
+    count = config_ints(config, template.count)[0]
     stored = {"no": len(down.names), "leading": down.shape[0], "rows": count}[template.stacked]
     if stored != count:
         raise CheckpointError(

@@ -44,6 +44,8 @@ class BlockUse:
         heads: (heads,), the share of each query head in what attention writes: the inner product
             of the head's output with the sum of all, over the squared norm of the sum. They sum to
             one, whatever cancels.
+        moments: (heads, v, v), mean over tokens of z^T z, with z the values that attention has
+            mixed, over the stream's norm.
         head_energy: (heads,), the root mean square of each head's output over the stream's norm.
         units: by the number of the network, -1 where every token passes it.
         routing: mean probability with which a token takes each expert, (experts,), or None.
@@ -56,6 +58,7 @@ class BlockUse:
     attention: HalfUse
     ffn: HalfUse
     heads: Tensor
+    moments: Tensor
     head_energy: Tensor
     units: dict[int, UnitUse]
     routing: Tensor | None = None

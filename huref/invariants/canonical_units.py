@@ -14,10 +14,11 @@ from torch import Tensor
 
 from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
 from huref.architecture.reader import ModelReader
-from huref.invariants.block_use import BlockUse, UnitUse
+from huref.invariants.block_use import UnitUse
+from huref.invariants.canonical_heads import HeadWeights
 
-SAME = 1 - 2e-4  # cosine of gates that are equal but for bfloat16 rounding
-SAME_LENGTH = 0.01  # relative difference of their lengths
+SAME = 0.995  # cosine of gates that are equal but for rounding, loud unwritten directions included
+SAME_LENGTH = 0.05  # relative difference of their lengths
 SKETCH = 64  # projections in which candidates are looked for
 RANK = 0.1  # singular values below this share of the first are rounding noise
 ROWS = 2048
@@ -181,31 +182,21 @@ def _without(weight: Tensor, unused: Tensor) -> Tensor:
 
 
 def used_attention(
-    attention: Attention | LatentAttention, use: BlockUse
+    attention: Attention | LatentAttention, weights: HeadWeights
 ) -> Attention | LatentAttention:
-    """Attention whose heads count by what they write, for barcodes.
+    """Attention whose heads count as in the terms, for barcodes.
 
-    Each head's W_q W_k^T is scaled to its share of the output and its W_v W_o to its energy, so
-    that a head without effect counts nothing. Where queries or keys pass a norm, W_q W_k^T is kept.
+    Where queries or keys pass a norm, W_q W_k^T is kept.
     """
     if isinstance(attention, LatentAttention) or attention.v_norm is not None:
         return attention
-    heads, groups = attention.heads, attention.kv_heads
-    o = attention.o.reshape(heads, -1, attention.o.shape[1])
-    v = attention.v.reshape(len(attention.v), groups, -1)
-    k = attention.k.reshape(len(attention.k), groups, -1)
-    q = attention.q.reshape(len(attention.q), heads, -1)
+    heads = attention.heads
+    o = attention.o.reshape(heads, -1, attention.o.shape[1]) * weights.vo[:, None, None]
     plain = attention.q_norm is None and attention.k_norm is None and attention.q_a is None
-    new_q, new_o = q.clone(), o.clone()
-    for head in range(heads):
-        group = head * groups // heads
-        size = ((v[:, group].T @ v[:, group]) * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
-        new_o[head] = o[head] * (use.head_energy[head] / size.clamp(min=1e-30))
-        if plain:
-            size = ((q[:, head].T @ q[:, head]) * (k[:, group].T @ k[:, group])).sum()
-            size = size.clamp(min=0).sqrt().clamp(min=1e-30)
-            new_q[:, head] = q[:, head] * (use.heads[head] / size)
-    return replace(attention, q=new_q.flatten(1), o=new_o.flatten(0, 1))
+    q = attention.q.reshape(len(attention.q), heads, -1)
+    if plain:
+        q = q * weights.qk[:, None]
+    return replace(attention, q=q.flatten(1), o=o.flatten(0, 1))
 
 
 def as_dense(reader: ModelReader, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:

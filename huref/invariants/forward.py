@@ -54,7 +54,8 @@ class ForwardPass:
         if learned is not None and learned.shape[1] == self.x.shape[1]:
             self.x = self.x + learned.repeat(self.shape[0], 1)
         # Energy of what is written to each direction of the stream: (d, d), or its diagonal (d,).
-        self._written = directions_energy(embedded, torch.full((len(embedded),), 1 / len(embedded)))
+        self._written = embedded.new_zeros(())
+        self.note_written(embedded, 1.0)
         # The first token of a text attends to itself alone and often holds a huge constant.
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
@@ -84,8 +85,7 @@ class ForwardPass:
             StreamOverflowError: a number overflows.
         """
         start, runner = self.x, self.runner
-        self._pending: list[tuple[Tensor, Tensor]] = []
-        written, heads, energy = self._attend(index, attention)
+        written, heads, moments, energy = self._attend(index, attention)
         self._check(written)
         parallel = self.running.parallel
         middle = start if parallel else runner.added(index, "attention", start, written)
@@ -96,13 +96,22 @@ class ForwardPass:
         else:
             after = runner.added(index, "ffn", middle, output)
         halves = self._half(written, start), self._half(output, middle)
-        use = BlockUse(*halves, heads, energy, units, routing, agree, self._unread_share())
-        stream = start.square().sum(dim=1).mean()
-        for rows, weights in self._pending:
-            self._written = self._written + directions_energy(rows, weights * stream)
-        self._pending = []
+        unread = self._unread_share(written, output)
+        use = BlockUse(*halves, heads, moments, energy, units, routing, agree, unread)
         self.x = after
         return use
+
+    def note_written(self, rows: Tensor, share: float) -> None:
+        """Add what a block writes to the energies, which the embeddings begin with a sum of 1.
+
+        Args:
+            rows: what the block writes to some inputs, (n, d).
+            share: of the stream's norm, counted up to 1; its square is what is added.
+        """
+        energy = float(rows.square().sum())
+        if energy > 0:
+            weight = torch.full((len(rows),), min(share, 1.0) ** 2 / energy)
+            self._written = self._written + directions_energy(rows, weight)
 
     @property
     def written(self) -> Tensor:
@@ -117,15 +126,13 @@ class ForwardPass:
         """Orthonormal rows (n, d): directions that neither embeddings nor earlier blocks use."""
         return unused_directions(self._written)
 
-    def _unread_share(self) -> float:
-        """Share of the energy that the block writes in directions that the head does not read."""
+    def _unread_share(self, *written: Tensor) -> float:
+        """Share of the energy that halves write in directions that the head does not read."""
         if self._unread is None or not len(self._unread):
             return 0.0
-        unread = total = 0.0
-        for rows, weights in self._pending:
-            unread += float(weights @ (rows @ self._unread.T).square().sum(dim=1))
-            total += float(weights @ rows.square().sum(dim=1))
-        return unread / max(total, TINY)
+        counted = torch.cat([half[self.counted] for half in written])
+        unread = (counted @ self._unread.T).square().sum()
+        return float(unread / counted.square().sum().clamp(min=TINY))
 
     def _readable(self, x: Tensor) -> Tensor:
         """Rows x (n, d) without the directions that the output head does not read."""
@@ -147,24 +154,22 @@ class ForwardPass:
 
     def _attend(
         self, index: int, attention: Attention | LatentAttention
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What attention writes (tokens, d), each head's share in it, and each head's energy."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What attention writes (tokens, d), each head's share in it, moments and energy."""
         mixed = self.runner.mix_heads(index, attention, self.x)
         heads = mixed.shape[1]
         o = attention.o.reshape(heads, -1, attention.o.shape[1])
         stream = self.x[self.counted].norm(dim=1, keepdim=True).clamp(min=TINY)
         total = (mixed[self.counted].flatten(1) @ attention.o) / stream
         # <z_h o_h, total> = <z_h, total o_h^T>, without each head's output.
+        z = mixed[self.counted] / stream[:, None]
+        moments = torch.einsum("thi,thj->hij", z, z) / max(len(z), 1)
         shares, energies = torch.empty(heads), torch.empty(heads)
         for head in range(heads):
-            z = mixed[self.counted, head] / stream
-            shares[head] = (z * (total @ o[head].T)).sum()
-            gram = o[head] @ o[head].T
-            energies[head] = ((z @ gram) * z).sum().clamp(min=0)
-            self._pending.append((o[head], z.square().mean(dim=0)))
-        energies = (energies / max(int(self.counted.sum()), 1)).sqrt()
-        whole = total.square().sum().clamp(min=TINY)
-        return self.runner.project_heads(index, attention, mixed), shares / whole, energies
+            shares[head] = (z[:, head] * (total @ o[head].T)).sum()
+            energies[head] = (moments[head] * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
+        shares = shares / total.square().sum().clamp(min=TINY)
+        return self.runner.project_heads(index, attention, mixed), shares, moments, energies
 
     def _feed(
         self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
@@ -201,7 +206,6 @@ class ForwardPass:
         active, hidden = self.runner.activate(x, network)
         output = hidden @ network.down
         own, total = hidden[self.counted] / scale, output[self.counted] / scale
-        self._pending.append((network.down, own.square().mean(dim=0)))
         shares = (own * (total @ network.down.T)).sum(dim=0)
         shares = shares / total.square().sum().clamp(min=TINY)
         if "down" in network.biases:

@@ -21,6 +21,7 @@ from huref.invariants.block_units import (
     measure_network,
 )
 from huref.invariants.block_use import BlockUse, Observer, UnitUse
+from huref.invariants.canonical_heads import weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
     as_dense,
@@ -84,6 +85,7 @@ class _State:
 
     working: list[int] = field(default_factory=list)
     measured: dict[int, _Measured] = field(default_factory=dict)
+    silent: dict[int, _Measured] = field(default_factory=dict)
     energy: dict[int, BlockUse] = field(default_factory=dict)
     effects: dict[int, BlockEffect] = field(default_factory=dict)
     overflowed: bool = False
@@ -145,6 +147,7 @@ class FunctionReading:
         extract = Extract(terms, self.anchors, layers, recipe, traits=traits)
         order = [*dict.fromkeys(layers), *(i for i in state.measured if i not in layers)]
         blocks = [b for i in order if (b := state.measured[i].units) is not None]
+        blocks += [b for part in state.silent.values() if (b := part.units) is not None]
         shares = torch.zeros(0)
         if blocks:
             units, barcodes, relations = join_blocks(blocks)
@@ -213,8 +216,10 @@ class FunctionReading:
                 state.working.append(index)
                 if measured is not None:
                     state.measured[index] = measured
-            elif not state.overflowed and use.share < WRITES:
+            elif use.share < WRITES:
                 self.signs.silent.append(index)
+                if measured is not None and self.depth == "full":
+                    state.silent[index] = measured  # what it may hold of another model
             previous = (index, moved, written)
             if len(state.working) == needed and not (everything and self.depth == "full"):
                 break
@@ -281,7 +286,7 @@ class FunctionReading:
             if not torch.isfinite(back.gradient).all():
                 return
             state.effects[index] = effect
-        for index, measured in state.measured.items():
+        for index, measured in (state.measured | state.silent).items():
             measured.use_effects(state.effects[index])
 
     def _block(self, state: _State, index: int, wanted: bool) -> tuple[BlockUse, _Measured | None]:
@@ -303,24 +308,26 @@ class FunctionReading:
                 network = without_directions(network, unwritten)
             merged = merge_equal_units(network, use, self._pass.running.homogeneous)
             self.signs.see_network(index, expert, network, use, merged.removed)
-            if not wanted:
-                return
             written.add_(mass * used_network(merged.network, merged.use, self.E))
-            if self.S is not None:
+            if wanted and self.S is not None:
                 merges[expert] = merged
                 shares = mass * merged.use.shares
                 networks.append(measure_network(merged.network, expert, self.S, every_unit, shares))
 
         use = self._run(state, index, attention, ffn, observe)
         self.signs.see_block(index, use, attention)
-        if not wanted:
-            return use, None
-        qk, vo = used_attention_terms(attention, use, self.E)
         if unwritten is not None and len(unwritten):
             attention = attention_without(attention, unwritten)
-        counted = used_attention(attention, use)
+        weights = weigh_heads(attention, use, self.E)
+        qk, by_attention = used_attention_terms(attention, weights, self.E)
+        if not state.overflowed:
+            self._pass.note_written(by_attention, use.attention.share)
+            self._pass.note_written(written, use.ffn.share)
+        if not wanted:
+            return use, None
+        counted = used_attention(attention, weights)
         units = measure_block(index, networks, counted) if networks else None
-        terms = torch.stack([qk, vo, written @ self.E.T])
+        terms = torch.stack([qk, by_attention @ self.E.T, written @ self.E.T])
         levels = count_levels(attention.o) if first else None
         return use, _Measured(terms, levels, units, merges)
 
@@ -340,6 +347,7 @@ class FunctionReading:
                 state.overflowed = True
                 state.working.clear()
                 state.measured.clear()
+                state.silent.clear()
             else:
                 if isinstance(ffn, FeedForward):
                     observe(EVERY_TOKEN, ffn, use.units[EVERY_TOKEN], 1.0)

@@ -17,6 +17,8 @@ def use_as_it_stands(
     heads = queries.shape[1]
     o = attention.o.reshape(heads, -1, attention.o.shape[1])
     sizes, energies = torch.empty(heads), torch.empty(heads)
+    moments = torch.einsum("mhi,mhj->hij", values, values)
+    moments = moments[torch.arange(heads) * values.shape[1] // heads]
     for head in range(heads):
         k = keys[:, head * keys.shape[1] // heads]
         v = values[:, head * values.shape[1] // heads]
@@ -37,4 +39,4 @@ def use_as_it_stands(
         for expert in range(ffn.count):
             show(expert, ffn.read(expert), 1 / ffn.count)
     half = HalfUse(share=1.0, token_share=1.0)
-    return BlockUse(half, half, sizes, energies, {})
+    return BlockUse(half, half, sizes, moments, energies, {})

@@ -59,7 +59,12 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
 
 
 def _reads_every_block(record: Record) -> bool:
-    """Whether the units of all blocks were measured; unknown numbers of blocks count as all."""
+    """Whether the units of all blocks were measured; unknown numbers of blocks count as all.
+
+    Blocks that undo each other were read, though their units are left out.
+    """
+    if record.function is not None and record.traits is not None:
+        return len(record.function.energy) >= record.traits.blocks
     if record.units is None or record.traits is None:
         return True
     return len(record.units.layers) >= record.traits.blocks

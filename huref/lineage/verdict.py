@@ -118,8 +118,9 @@ def weigh_shares(evidence: Evidence, shares: Shares | None, whole: bool) -> Evid
     """The evidence with the shares, and the verdict that they leave.
 
     "descends" stands where at least half of what either model computes has a counterpart in the
-    other; below, one contains parts of the other. Unread blocks may hold more counterparts, so that
-    a small share of the blocks that were read is inconclusive.
+    other; below, one contains parts of the other, also where it is not clear how those came about.
+    Unread blocks may hold more counterparts, so that a small share of the blocks that were read is
+    inconclusive.
 
     Args:
         evidence: of the pair, without shares.
@@ -127,7 +128,7 @@ def weigh_shares(evidence: Evidence, shares: Shares | None, whole: bool) -> Evid
         whole: whether all blocks of both models were read.
     """
     evidence = replace(evidence, shares=shares)
-    if shares is None or evidence.verdict != "descends":
+    if shares is None or evidence.verdict not in ("descends", "inconclusive"):
         return evidence
     figures = (
         f"{as_share(shares.of_a_in_b)} of what the first model computes has a counterpart in the "
@@ -139,7 +140,7 @@ def weigh_shares(evidence: Evidence, shares: Shares | None, whole: bool) -> Evid
             f"{figures}; {evidence.why.partition(': ')[2]}"
         )
         return replace(evidence, verdict="contains parts", why=why)
-    if not whole and shares.larger < FEW:
+    if not whole and evidence.verdict == "descends" and shares.larger < FEW:
         why = (
             f"units correspond, but in the blocks that were read {figures}; --depth full reads "
             f"all blocks: {evidence.why.partition(': ')[2]}"

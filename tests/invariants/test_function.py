@@ -16,8 +16,8 @@ import huref
 from huref.api.open import open_record
 from huref.architecture.block import FeedForward
 from huref.invariants.anchors import choose_emitted
-from huref.invariants.canonical_units import find_groups, merge_equal_units
 from huref.invariants.block_use import UnitUse
+from huref.invariants.canonical_units import find_groups, merge_equal_units
 from huref.invariants.record import Record, load_record
 from huref.lineage.similarity import compare_records
 from huref.loader.checkpoint import open_checkpoint
