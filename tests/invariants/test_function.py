@@ -142,7 +142,7 @@ def disguise(folder: Path, *edits: Callable[[Tensors, Settings], None]) -> Path:
 
 @pytest.fixture(scope="module")
 def base() -> Record:
-    return open_record(str(ZOO / "llama-a"), "function")
+    return open_record(str(ZOO / "llama-a"))
 
 
 def similarity(a: Record, b: Record) -> float:
@@ -153,7 +153,7 @@ def similarity(a: Record, b: Record) -> float:
 
 @pytest.mark.parametrize("kind", DISGUISES)
 def test_what_is_not_used_weighs_nothing(kind: str, base: Record, tmp_path: Path) -> None:
-    copy = open_record(str(disguise(tmp_path / "copy", DISGUISES[kind])), "function")
+    copy = open_record(str(disguise(tmp_path / "copy", DISGUISES[kind])))
     assert similarity(base, copy) > 0.995
     assert compare_records(base, copy).latent_cosine > 0.95  # type: ignore[operator]
     assert copy.function is not None
@@ -164,7 +164,7 @@ def test_what_is_not_used_weighs_nothing(kind: str, base: Record, tmp_path: Path
 def test_all_disguises_at_once_are_seen_through(base: Record, tmp_path: Path) -> None:
     edits = (dead_heads, split_units, silent_blocks, unwritten_dimensions)
     folder = disguise(tmp_path / "copy", *edits)
-    table = huref.compare([ZOO / "llama-a", folder], recipe="function", cache=False)
+    table = huref.compare([ZOO / "llama-a", folder], cache=False)
     pair = table.pairs[0]
     assert pair.evidence.verdict == "descends"
     assert pair.similarity.ics is not None
@@ -180,7 +180,7 @@ def test_all_disguises_at_once_are_seen_through(base: Record, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["llama-a-continued", "llama-a-twin", "llama-b", "qwen-c"])
 def test_relatives_and_strangers_are_as_near_as_by_weights(name: str, base: Record) -> None:
-    other = open_record(str(ZOO / name), "function")
+    other = open_record(str(ZOO / name))
     static = [open_record(str(ZOO / model)) for model in ("llama-a", name)]
     assert abs(similarity(base, other) - similarity(*static)) < 0.03
     assert other.function is not None
@@ -224,7 +224,7 @@ def test_overflow_falls_back_to_the_weights(tmp_path: Path) -> None:
     def overflow(tensors: Tensors, config: Settings) -> None:
         tensors["model.layers.0.mlp.down_proj.weight"] *= 1e38
 
-    record = open_record(str(disguise(tmp_path / "copy", overflow)), "function")
+    record = open_record(str(disguise(tmp_path / "copy", overflow)))
     assert record.function is not None
     assert record.function.forward == "none"
     assert record.terms is not None

@@ -33,7 +33,8 @@ def test_contents_of_a_record_file(made: Path) -> None:
         assert file.get_slice("latent").get_shape() == [512]
         metadata = file.metadata()
     assert set(metadata) == {
-        *("recipe", "model", "revision", "layers", "anchors", "traits", "files", "digest")
+        *("recipe", "model", "revision", "layers", "anchors", "traits", "files", "digest"),
+        *("forward", "signs"),
     }
     assert json.loads(metadata["layers"]) == [1, 2]
     rows = json.loads(metadata["anchors"])

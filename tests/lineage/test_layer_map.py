@@ -78,7 +78,7 @@ def test_blocks_outside_the_recipes_layers_show_a_relation(tmp_path: Path) -> No
     assert pair.evidence.log10_p < -100
     assert pair.evidence.units is not None
     assert pair.evidence.units.layer in (3, 4)
-    assert pair.evidence.verdict == "inconclusive"  # the units say so, and nothing else does
+    assert pair.evidence.verdict == "contains parts"
 
 
 @pytest.fixture(scope="module")
