@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install huref with the packages that its tests need, then lint, check types and run the tests.
+# Install huref with the packages that its tests need, then lint, check types and run the tests, but
+# for those marked "slow", which .ci/run runs in a step of its own.
 # Arguments are passed to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."

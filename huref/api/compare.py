@@ -28,7 +28,8 @@ def compare(
             only the latent can be compared.
         recipe: name or YAML file of a recipe, for the models whose weights are read.
         depth: "full" reads the feed-forward networks of every block, for layer maps. With "recipe"
-            all blocks are read of a model on this machine that shows a sign of disguise.
+            all blocks are read of a model on this machine that shows a sign of disguise, and of
+            those beside it where the verdict hangs on them.
         cache: whether stored records are used, and new ones stored.
         skip_failed: whether models that cannot be read are listed in the table's `failed` and cost
             only their own pairs, as long as two others can be read.
@@ -49,8 +50,15 @@ def compare(
     if errors and len(records) < 2:  # no pair is left
         raise errors[0]
     if depth == "recipe":
-        records = [read_on(record, record.model, recipe, cache) for record in records]
-    return replace(build_table(records), failed=tuple(failed))
+        records = [read_on(record, recipe, cache) for record in records]
+    table = build_table(records)
+    if depth == "recipe" and (unsettled := table.unsettled):
+        records = [
+            read_on(record, recipe, cache, anyway=index in unsettled)
+            for index, record in enumerate(records)
+        ]
+        table = build_table(records)
+    return replace(table, failed=tuple(failed))
 
 
 def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:

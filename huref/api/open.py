@@ -121,22 +121,38 @@ def _measure(
     return record, costs
 
 
-def read_on(record: Record, model: str, recipe: str = "default", cache: bool = False) -> Record:
+def read_on(
+    record: Record,
+    recipe: str = "default",
+    cache: bool = False,
+    *,
+    model: str = "",
+    anyway: bool = False,
+) -> Record:
     """The record with all blocks read, where it shows a sign of disguise and lies on this machine.
 
     Args:
         record: of the model, at the default depth.
-        model: as `open_record` takes it.
         recipe: name or file of a recipe.
         cache: as for `open_record`.
+        model: as `open_record` takes it, if not the record's own name.
+        anyway: read on without a sign as well.
     """
+    model = model or record.model
     path = Path(model).expanduser()
     disguised = record.function is not None and bool(record.function.signs)
-    if not disguised or not path.exists():
+    if not (disguised or anyway) or not path.exists() or reads_every_block(record):
         return record
     if path.is_file() and kind_of_file(path) != "weights":
         return record
     return open_record(model, recipe, depth="full", cache=cache)
+
+
+def reads_every_block(record: Record) -> bool:
+    """Whether the units of every block were measured."""
+    if record.function is None or record.traits is None or record.units is None:
+        return False
+    return len(record.function.energy) >= record.traits.blocks and len(record.function.effects) > 0
 
 
 def _new_name(checkpoint: Checkpoint) -> str | None:

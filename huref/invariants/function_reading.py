@@ -31,6 +31,7 @@ from huref.invariants.canonical_units import (
     without_directions,
 )
 from huref.invariants.effect import BackwardPass, BlockEffect
+from huref.invariants.embedding_relations import relate_embeddings
 from huref.invariants.emitted_anchors import choose_for_function
 from huref.invariants.extracted import Depth, Extract
 from huref.invariants.forward import (
@@ -163,6 +164,7 @@ class FunctionReading:
             unit_shares=shares,
             blocks=torch.tensor(sketched, dtype=torch.int32),
             terms=self._sketch([state.measured[i].terms for i in sketched]),
+            embeddings=relate_embeddings(self.rows, self.anchors.filled, self.recipe.m),
             signs=tuple(self._signs(state)),
         )
         return replace(extract, function=function)

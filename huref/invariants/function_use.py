@@ -48,6 +48,7 @@ class FunctionUse:
         blocks: (n,) int32, indices of the blocks of `terms`.
         terms: (n, 3, SKETCHED, SKETCHED) float16: flattened terms of every working block that was
             measured, P^T T P with the signs P of the anchors' strings; of all with --depth full.
+        embeddings: (m, m) float16, see `huref.invariants.embedding_relations`.
         signs: the signs of disguise that were found.
     """
 
@@ -57,6 +58,7 @@ class FunctionUse:
     unit_shares: Tensor
     blocks: Tensor
     terms: Tensor
+    embeddings: Tensor
     signs: tuple[Sign, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -76,12 +78,14 @@ class FunctionUse:
             and self.effects.ndim == 2
             and self.effects.shape[1] == 3
             and self.unit_shares.ndim == 1
+            and self.embeddings.ndim == 2
+            and self.embeddings.shape[0] == self.embeddings.shape[1]
             and self.terms.shape == (len(self.blocks), 3, SKETCHED, SKETCHED)
             and all(bool(torch.isfinite(t).all()) for t in self.tensors().values())
         )
 
 
-TENSORS = ("energy", "effects", "unit_shares", "blocks", "terms")
+TENSORS = ("energy", "effects", "unit_shares", "blocks", "terms", "embeddings")
 
 
 def parse_function_use(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> FunctionUse:

@@ -1,8 +1,9 @@
-"""What signs of disguise do to a verdict: where blocks are left unread, "unrelated" is not said."""
+"""What signs of disguise, and embeddings that are alike, do to a verdict."""
 
 from dataclasses import replace
 
 from huref.invariants.record import Record
+from huref.lineage.embeddings import ALIKE, compare_embeddings
 from huref.lineage.evidence import Evidence
 
 
@@ -21,15 +22,36 @@ def all_blocks_read(record: Record) -> bool:
 def with_signs(evidence: Evidence, a: Record, b: Record) -> Evidence:
     """Evidence whose reason names the signs of disguise of both models.
 
-    Where a model with a sign has unread blocks, "unrelated" becomes "inconclusive".
+    Where blocks are unread, "unrelated" becomes "inconclusive" if a model has a sign, or if the
+    embeddings of both are alike: blocks may have been replaced. Where all were read, models with
+    such embeddings have these in common.
     """
-    disguised = [record for record in (a, b) if signs_of(record)]
-    if not disguised or evidence.verdict in (None, "descends"):
+    if evidence.verdict in (None, "descends"):
         return evidence
-    found = "; ".join(f"{record.model}: {', '.join(signs_of(record))}" for record in disguised)
-    why = f"{evidence.why}; signs of disguise in {found}"
-    verdict = evidence.verdict
-    if verdict == "unrelated" and not all(map(all_blocks_read, disguised)):
-        verdict = "inconclusive"
-        why += "; --depth full reads the blocks that are left"
-    return replace(evidence, verdict=verdict, why=why)
+    disguised = [record for record in (a, b) if signs_of(record)]
+    why, whole = evidence.why, all_blocks_read(a) and all_blocks_read(b)
+    if disguised:
+        found = "; ".join(f"{record.model}: {', '.join(signs_of(record))}" for record in disguised)
+        why += f"; signs of disguise in {found}"
+    alike = compare_embeddings(a, b)
+    related = alike is not None and alike >= ALIKE
+    if evidence.verdict != "unrelated" or not (disguised or related):
+        return replace(evidence, why=why)
+    if related:
+        why = (
+            f"their embeddings are alike (correlation {alike:.2f}; unrelated models stay below "
+            f"0.4), their blocks are not: {why}"
+        )
+    if whole:
+        return replace(evidence, verdict="contains parts" if related else "unrelated", why=why)
+    return replace(evidence, verdict="inconclusive", why=f"{why}; --depth full reads all blocks")
+
+
+def is_unsettled(evidence: Evidence, a: Record, b: Record) -> bool:
+    """Whether the blocks that were left unread may change a verdict, for what was found so far."""
+    if evidence.verdict not in ("inconclusive", "contains parts"):
+        return False
+    if all_blocks_read(a) and all_blocks_read(b):
+        return False
+    alike = compare_embeddings(a, b)
+    return any(map(signs_of, (a, b))) or (alike is not None and alike >= ALIKE)

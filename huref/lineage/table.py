@@ -11,7 +11,7 @@ from huref.lineage.evidence import Direction, Evidence, Mixing
 from huref.lineage.mixing import find_mixings
 from huref.lineage.pair_evidence import find_evidence
 from huref.lineage.screening import screen_pairs
-from huref.lineage.signs import signs_of, with_signs
+from huref.lineage.signs import is_unsettled, signs_of, with_signs
 from huref.lineage.similarity import Similarity, compare_all
 from huref.lineage.verdict import DESCENT_ICS
 
@@ -106,6 +106,17 @@ class LineageTable:
             label if labels.index(label) == i else f"{label} #{labels[: i + 1].count(label)}"
             for i, label in enumerate(labels)
         ]
+
+    @property
+    def unsettled(self) -> set[int]:
+        """Indices of the models of pairs whose verdict unread blocks may change."""
+        pairs = zip(combinations(range(len(self.records)), 2), self.pairs, strict=True)
+        return {
+            index
+            for (i, j), pair in pairs
+            if is_unsettled(pair.evidence, self.records[i], self.records[j])
+            for index in (i, j)
+        }
 
     @property
     def families(self) -> list[list[int]]:

@@ -9,6 +9,7 @@ from huref.api.fingerprint import render
 from huref.decoder.picture import contact_sheet
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
+from huref.lineage.signs import signs_of
 from huref.lineage.similarity import Similarity
 from huref.registry.entry import Entry
 from huref.registry.signing import signer_id
@@ -71,8 +72,8 @@ class Identification:
     Attributes:
         record: the model to identify.
         answer: the relation to `base`; "inconclusive" if the two are related and it is not clear
-            how.
-        base: the chosen candidate's name, or None if the answer is "none".
+            how, or if no base was found and the model shows signs of disguise.
+        base: the chosen candidate's name, or None if no base was found.
         of: number of bases searched.
         candidates: best first, at least three if the registry has that many.
     """
@@ -86,6 +87,11 @@ class Identification:
     @property
     def sentence(self) -> str:
         """The answer in words."""
+        if self.base is None and self.answer == "inconclusive":
+            signs = ", ".join(signs_of(self.record))
+            return (
+                f"none of {self.of} known bases was found, but there are signs of disguise: {signs}"
+            )
         if self.base is None:
             return f"none of {self.of} known bases"
         direction = self.chosen.evidence.direction if self.chosen else None
@@ -98,6 +104,12 @@ class Identification:
             "inconclusive": f"is related to {self.base}, but it is not clear how",
         }
         return sentences[self.answer]
+
+    @property
+    def _why(self) -> str:
+        if self.base is None and self.answer == "inconclusive":
+            return self.sentence
+        return self.chosen.evidence.why if self.chosen else "the registry has no bases"
 
     @property
     def chosen(self) -> Candidate | None:
@@ -115,7 +127,8 @@ class Identification:
             "base": self.base,
             "of": self.of,
             "log10_stranger": chosen.log10_stranger if chosen else None,
-            "why": chosen.evidence.why if chosen else "the registry has no bases",
+            "why": self._why,
+            "signs": list(signs_of(self.record)),
             "candidates": [candidate.to_json() for candidate in self.candidates],
         }
 

@@ -8,12 +8,13 @@ from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
+from huref.lineage.signs import signs_of
 from huref.lineage.similarity import Similarity
-from huref.lineage.table import build_table
+from huref.lineage.table import Pair, build_table
 from huref.lineage.verdict import judge
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
-from huref.registry.identification import ANSWERS, SHOWN, Candidate, Identification
+from huref.registry.identification import ANSWERS, SHOWN, Answer, Candidate, Identification
 from huref.registry.places import recall_place
 from huref.registry.signing import check_entry
 from huref.registry.store import SearchResult, Store
@@ -45,7 +46,7 @@ def identify(
         HurefError: the model or the registry cannot be read; see the subclass.
     """
     store = registry if isinstance(registry, Store) else open_store(str(registry))
-    record = read_on(open_record(str(model), recipe), str(model), recipe)
+    record = read_on(open_record(str(model), recipe), recipe, model=str(model))
     if record.recipe.digest != store.recipe.digest:
         fields = ", ".join(record.recipe.differences(store.recipe))
         raise RecipeError(
@@ -81,7 +82,8 @@ def identify_record(
         for candidate in candidates:
             if candidate.evidence.verdict == answer:
                 return Identification(record, answer, candidate.model, of, tuple(candidates))
-    return Identification(record, "none", None, of, tuple(candidates))
+    unknown: Answer = "inconclusive" if signs_of(record) else "none"
+    return Identification(record, unknown, None, of, tuple(candidates))
 
 
 def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) -> Candidate:
@@ -90,7 +92,8 @@ def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) 
     deviation = LATENT_SPREAD if match.ics is None else match.deviation
     chance = log10_stranger(score, deviation, of)
     unread = Similarity(None, None, None, match.latent_cosine, "")
-    if not is_worth_reading(score, deviation, of):
+    disguised = bool(signs_of(record)) and recipe is not None  # its score may be the disguise's
+    if not disguised and not is_worth_reading(score, deviation, of):
         why = f"its score of {score:.3f} is one that the best of {of} unrelated models reaches"
         return Candidate(match, chance, unread, Evidence(why=why))
     reason = "its weights were not read"
@@ -98,8 +101,7 @@ def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) 
         reason = "a picture has no terms to compare"
     elif recipe is not None:
         try:
-            base = open_record(_address(match.entry), recipe)
-            pair = build_table([record, base]).pairs[0]
+            pair = _compare_with(record, _address(match.entry), recipe)
         except (HurefError, OSError) as error:
             reason = f"its weights cannot be read ({one_line(error)})"
         else:
@@ -110,6 +112,15 @@ def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) 
         why = f"its score of {score:.3f} is one that some unrelated models reach, and {reason}"
         return Candidate(match, chance, unread, Evidence(why=why))
     return Candidate(match, chance, unread, _judge_by_score(score, match, reason))
+
+
+def _compare_with(record: Record, base: str, recipe: str) -> Pair:
+    """The pair with a base, all of whose blocks are read where the verdict hangs on them."""
+    table = build_table([record, open_record(base, recipe)])
+    if table.unsettled:
+        whole = read_on(table.records[1], recipe, model=base, anyway=True)
+        table = build_table([record, whole])
+    return table.pairs[0]
 
 
 def _judge_by_score(score: float, match: SearchResult, reason: str) -> Evidence:

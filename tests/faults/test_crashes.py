@@ -18,6 +18,8 @@ from huref.files import replacing
 from huref.loader.hub.rate import RateLimiter
 from scripts.fuzz.kill import MODELS, finish, kill_at_random
 
+pytestmark = pytest.mark.slow
+
 MakeModel = Callable[..., Path]
 
 

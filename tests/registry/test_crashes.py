@@ -23,7 +23,10 @@ from huref.registry.stores import catalogue, create_store, open_store, segment_w
 from huref.registry.stores import folder as folder_store
 from tests.support.registry_cases import RECIPE, are_equal, random_entry
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked"),
+]
 
 
 def in_child(work: Callable[[], None]) -> int:

@@ -19,6 +19,8 @@ from huref.registry.stores import create_store
 from tests.support.fleet_hub import write_small_llama
 from tests.support.zoo import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:

@@ -20,6 +20,8 @@ from huref.registry.fleet.engines import make_engine
 from huref.registry.stores import open_store
 from tests.support.fleet_hub import write_small_llama
 
+pytestmark = pytest.mark.slow
+
 # A head gives up when a port was taken meanwhile, or its processes take longer than 30 seconds.
 STARTS = 3
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from huref.loader.model_name import _HUB_ID
 from huref.registry.fleet.model_list import read_list
 from huref.registry.stores import open_store
 from scripts.bases.build import LIST, read_families
 from tests.support.fleet_hub import FleetHub, write_small_llama
 from tests.support.zoo import ROOT
+
+pytestmark = pytest.mark.slow
 
 BUILD = [sys.executable, "-m", "scripts.bases", "build"]
 

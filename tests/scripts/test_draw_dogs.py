@@ -14,6 +14,8 @@ pytest.importorskip("skia")
 from scripts.dogs import digest
 from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis, main
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 
 

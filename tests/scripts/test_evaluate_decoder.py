@@ -17,6 +17,8 @@ from scripts.evaluate.decoder.drawings import drawings, latents_of, reduced, rel
 from scripts.evaluate.decoder.note import write_note
 from scripts.evaluate.decoder.regressor import TRAITS, load_regressor, read_traits, to_input, traits
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

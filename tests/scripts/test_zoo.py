@@ -31,6 +31,8 @@ from scripts.zoo.plan import Plan  # noqa: E402
 from scripts.zoo.relations import NARROWED, RELATIONS, load  # noqa: E402
 from scripts.zoo.training import mean_loss  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CONFIG = yaml.safe_load((ROOT / "configs" / "zoo.yaml").read_text(encoding="utf-8"))
 LARGE = yaml.safe_load((ROOT / "configs" / "lineage-zoo.yaml").read_text(encoding="utf-8"))
 MODELS = read_manifest(ZOO)["models"]
