@@ -49,6 +49,21 @@ def bases(records: dict[str, Record], tmp_path: Path) -> Store:
     return store
 
 
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("static-1", "26249a62fd7a"), ("function-1", "65d74cddb88e"), ("paper", "f1e51a5d49df")],
+)
+def test_recipes_that_shipped_stay_as_they_are(name: str, digest: str) -> None:
+    recipe = load_recipe(name)[0]
+    assert (recipe.name, recipe.digest) == (name, digest)
+
+
+def test_default_is_the_newest_recipe_under_its_own_name() -> None:
+    assert load_recipe("function-1") == load_recipe("default")
+    with pytest.raises(RecipeError, match="there is no recipe 'function-99'"):
+        load_recipe("function-99")
+
+
 def test_files_in_the_current_folder_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

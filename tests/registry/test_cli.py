@@ -157,7 +157,7 @@ def test_an_empty_registry_and_one_of_another_recipe(
     assert found.to_json()["log10_stranger"] is None
     assert run("identify", child[0], "--registry", empty.uri).exit_code == 0
     other = create_store(str(tmp_path / "other"), RECIPE)
-    with pytest.raises(RecipeError, match="made by the recipe 'default'"):
+    with pytest.raises(RecipeError, match="made by the recipe 'function-1'"):
         identify(child[0], other)
 
 

@@ -331,7 +331,7 @@ def test_another_recipe_than_the_registrys_is_refused(tmp_path: Path, store: Sto
     listed.write_text("org/beta\n")
     result = run("fleet", listed, "-o", store.uri, "--recipe", "paper")
     assert result.exit_code == 1
-    assert "holds the recipe 'default'" in result.stderr
+    assert "holds the recipe 'function-1'" in result.stderr
 
 
 class DyingExecutor(Executor):
