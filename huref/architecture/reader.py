@@ -122,6 +122,12 @@ class ModelReader:
             )
         return found
 
+    @cached_property
+    def embedding_width(self) -> int:
+        """Number of columns of the embedding table: the stream's width, unless it is factorised."""
+        name = self._find_outside_blocks(self.layout.embedding.weight)
+        return int(self.checkpoint.entry(name).shape[-1])
+
     def embeddings(self, ids: Sequence[int]) -> Tensor:
         """Embedding rows of some token ids, (len(ids), d) float32, as the first block reads them.
 

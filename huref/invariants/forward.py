@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
-from huref.architecture.reader import ModelReader
 from huref.architecture.running import Running, running
 from huref.invariants.block_run import TINY, BlockRunner
 from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
+from huref.invariants.token_rows import TokenRows
 
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
 UNUSED = 1e-4  # of the upper quartile of the energies; a mean would be that of outliers
@@ -26,7 +26,7 @@ class ForwardPass:
     """The residual stream of some sequences on their way through a model's blocks.
 
     Args:
-        reader: the model.
+        tokens: the model's embeddings.
         ids: token ids, (sequences, length); every sequence begins as the model's texts begin.
         basis: orthonormal rows (k, d) that span the anchors' embeddings.
         embedded: embeddings of many tokens (n, d), from which unwritten directions are told.
@@ -35,16 +35,17 @@ class ForwardPass:
 
     def __init__(
         self,
-        reader: ModelReader,
+        tokens: TokenRows,
         ids: Tensor,
         basis: Tensor,
         embedded: Tensor,
         unread: Tensor | None = None,
     ):
-        self.reader, self.ids, self._basis, self._unread = reader, ids, basis, unread
+        reader = self.reader = tokens.reader
+        self.ids, self._basis, self._unread = ids, basis, unread
         self.shape = (ids.shape[0], ids.shape[1])
         distinct, places = torch.unique(ids.flatten(), return_inverse=True)
-        rows = reader.embeddings(distinct.tolist())
+        rows = tokens.embeddings(distinct.tolist())
         learned = reader.read_positions(self.shape[1])
         self.running: Running = running(
             reader.layout, reader.config, rows.shape[1], learned is not None

@@ -4,7 +4,7 @@ Blocks are run in order, each read once. A block counts where it writes a share 
 recipe's positions are places among those. See docs/maths.md, Function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -44,11 +44,11 @@ from huref.invariants.forward import (
 )
 from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
-from huref.invariants.output_head import read_head
 from huref.invariants.signs import Seen, misfit, signs_of
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
 from huref.invariants.text import text_ids
+from huref.invariants.token_rows import TokenRows
 from huref.invariants.traits import Traits, count_levels
 from huref.invariants.unit_features import EVERY_TOKEN, sketch_rows, token_signs
 from huref.loader.checkpoint import Checkpoint
@@ -106,7 +106,13 @@ class FunctionReading:
         self.reader = ModelReader(checkpoint)
         self.anchors, self.recipe, self.unemitted = choose_for_function(checkpoint, recipe)
         filled = self.anchors.filled
-        rows = self.reader.embeddings([self.anchors.ids[i] for i in filled])
+        self.tokens = TokenRows(self.reader)
+        self.text, self.own_text = text_ids(checkpoint)
+        self.table_ids = self._choose_rows()
+        self.table = self.tokens.embeddings(self.table_ids)
+        rows = self.table[: len(filled)]
+        if torch.equal(rows, rows[:1].expand_as(rows)) and rows.any():
+            raise WeightsError("the anchors' embeddings are all equal")
         self.unread = self._unread_directions()
         self.rows = rows - (rows @ self.unread.T) @ self.unread
         if not self.rows.any():
@@ -192,9 +198,8 @@ class FunctionReading:
         Args:
             everything: measure every block that works, and with depth "full" run all of them.
         """
-        ids, own = text_ids(self.checkpoint)
-        self.signs = Seen(own_text=own)
-        self._pass = ForwardPass(self.reader, ids, row_space(self.E), self._embedded(), self.unread)
+        self.signs = Seen(own_text=self.own_text)
+        self._pass = ForwardPass(self.tokens, self.text, row_space(self.E), self.table, self.unread)
         self._starts: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = _State()
@@ -227,39 +232,34 @@ class FunctionReading:
                 break
         if not state.overflowed:
             self.signs.whole = len(state.energy) == len(self.reader.attention_blocks)
-            if own:
-                self.signs.loss = misfit(self.reader, self._pass)
+            if self.own_text:
+                self.signs.loss = misfit(self.tokens, self._pass)
             if self.depth == "full" and self.signs.whole:
                 self._go_back(state)
         return state
 
     def _unread_directions(self) -> Tensor:
         """Orthonormal rows (n, d): directions of the stream that the output head does not read."""
-        head = self._rows_of(lambda ids: read_head(self.reader, ids))
+        head = self.tokens.head(self.table_ids)
         if head is None:
-            return torch.zeros(0, self.reader.embeddings([0]).shape[1])
+            return torch.zeros(0, self.table.shape[1])
         return unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
 
-    def _embedded(self) -> Tensor:
-        """Embeddings of more tokens than the stream has dimensions, where that is not too many."""
-        rows = self._rows_of(self.reader.embeddings)
-        assert rows is not None
-        return rows
+    def _choose_rows(self) -> list[int]:
+        """Ids of tokens whose rows tell the directions of the stream: anchors, text, and more.
 
-    def _rows_of(self, read: Callable[[list[int]], Tensor | None]) -> Tensor | None:
-        """Rows of a table of the vocabulary: the anchors', and others where the width is small.
-
-        Those are twice as many as the stream has dimensions, so that they span it.
+        Where the width is small, twice as many as the stream has dimensions, so that they span it.
+        All are read at once.
         """
         ids = [self.anchors.ids[i] for i in self.anchors.filled]
-        rows = read(ids)
-        if rows is None or len(rows) >= 2 * rows.shape[1] or rows.shape[1] > WIDEST:
-            return rows
-        vocabulary = self.checkpoint.vocabulary
-        size = min(2 * rows.shape[1], len(vocabulary))
+        ids = list(dict.fromkeys([*ids, *torch.unique(self.text).tolist()]))
+        vocabulary, width = self.checkpoint.vocabulary, self.reader.embedding_width
+        if len(ids) >= 2 * width or width > WIDEST:
+            return ids
+        size = min(2 * width, len(vocabulary))
         start = (len(vocabulary) - size) // 2  # adjacent rows are read in one request
-        more = read([token.id for token in vocabulary[start : start + size]])
-        return rows if more is None else torch.cat([rows, more])
+        more = [token.id for token in vocabulary[start : start + size]]
+        return list(dict.fromkeys([*ids, *more]))
 
     def _read_block(self, index: int) -> tuple[Attention | LatentAttention, FeedForward | Mixture]:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""
@@ -281,7 +281,7 @@ class FunctionReading:
         if self.checkpoint.repository.remote and len(self._kept) < len(self._starts):
             return
         ids = torch.unique(self._pass.ids).tolist()
-        back = BackwardPass(self._pass, read_head(self.reader, ids))
+        back = BackwardPass(self._pass, self.tokens.head(ids))
         for index, start in reversed(self._starts.items()):
             effect = back.step(index, *self._read_block(index), start)
             self._kept.pop(index, None)

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
-from huref.architecture.reader import ModelReader
 from huref.invariants.block_use import BlockUse, UnitUse
 from huref.invariants.forward import ForwardPass
 from huref.invariants.function_use import Sign
-from huref.invariants.output_head import read_head
+from huref.invariants.token_rows import TokenRows
 
 UNEMITTED = 0.05  # share of the tried anchor strings
 EQUAL = 0.02  # share of a network's units that equal gates make superfluous
@@ -99,18 +98,19 @@ class Seen:
             self.experts[index] = use.experts_agree
 
 
-def misfit(reader: ModelReader, run: ForwardPass) -> float | None:
+def misfit(tokens: TokenRows, run: ForwardPass) -> float | None:
     """Loss of the next token among the text's own, over the loss of guessing; None if unknown.
 
     Below 1 the stream knows something of the text. Needs the rows of the head for the tokens of
     the text, not the whole head.
     """
     distinct, places = torch.unique(run.ids, return_inverse=True)
-    rows = read_head(reader, distinct.tolist())
+    rows = tokens.head(distinct.tolist())
     if rows is None or rows.shape[1] != run.x.shape[1]:
         return None
     x = run.runner.normal(run.x)
     logits = (x @ rows.T).reshape(*run.shape, -1)[:, :-1]
+    reader = tokens.reader
     cap = reader.config.get("final_logit_softcapping")
     if cap:
         logits = torch.tanh(logits / cap) * cap

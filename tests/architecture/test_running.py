@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from huref.architecture.reader import ModelReader
 from huref.architecture.running import EXACT
 from huref.invariants.forward import ForwardPass, row_space
+from huref.invariants.token_rows import TokenRows
 from huref.loader.checkpoint import open_checkpoint
 from tests.support.module_oracle import find_layers
 from tests.support.small_models import some_words, write_tokenizer
@@ -101,7 +102,7 @@ def test_hidden_states_agree_with_the_module(name: str, tmp_path: Path) -> None:
     expected = hidden_states(model, ids, 32)
     reader = ModelReader(open_checkpoint(str(tmp_path)))
     rows = reader.embeddings(range(64))
-    run = ForwardPass(reader, ids, row_space(rows), rows)
+    run = ForwardPass(TokenRows(reader), ids, row_space(rows), rows)
     assert run.exact
     for index in reader.attention_blocks:
         run.run(index, reader.read_attention(index), reader.read_ffn(index))

@@ -133,7 +133,7 @@ def test_a_model_of_two_blocks_gets_a_recipe_of_its_own(
     assert result.exit_code == 0, result.output
     pair = json.loads(result.stdout)["pairs"][0]
     assert pair["ics"] is None
-    assert "default+shallow" in pair["why"]
+    assert "function-1+shallow" in pair["why"]
 
 
 def broken_models(make: MakeModel, tmp_path: Path) -> dict[str, tuple[Path, str]]:
