@@ -74,6 +74,7 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
             _start(folder, "attest", ZOO / "llama-b", "--key", key, "-o", stated,
                    "--record", stated.with_suffix(".safetensors")),
         ]  # fmt: skip
+        chance.shuffle(started)  # none is always the first to go
         for process in started:
             time.sleep(chance.uniform(0, longest) / len(started))
             process.kill()

@@ -1,6 +1,5 @@
 """Imported once by the server from which `scripts.fuzz.kill` forks the processes that it kills."""
 
-import cryptography.hazmat.primitives.serialization
 import rfc3161_client  # noqa: F401
 
 import huref.api.attest
