@@ -14,6 +14,7 @@ from huref.budget import DICT, FACTOR, FLOOR, LIST, NUMBER, SLOT, TEXT
 
 MAX_DEPTH = 100  # of nested containers; a tokenizer.json has eight, serde_json reads 127
 CHUNK = 256 * 1024  # bytes scanned at a time
+SHORT = 4096  # bytes of a text that cannot need more memory than any file may
 _PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 COMMA, QUOTE, OPEN_LIST, CLOSE_LIST, OPEN_DICT, CLOSE_DICT = b',"[]{}'
@@ -23,12 +24,13 @@ class JsonError(ValueError):
     """The text is not JSON, or costs more than its size justifies."""
 
 
-def loads(text: bytes | bytearray | str, *, constants: bool = False) -> Any:
+def loads(text: bytes | bytearray | str, *, constants: bool = False, unique: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
         text: UTF-8.
         constants: whether NaN and Infinity are numbers, as in what Python writes.
+        unique: whether an object with a key twice is refused; otherwise its last value counts.
 
     Raises:
         JsonError: it is not JSON, too deep, or has more containers and elements than its size
@@ -38,7 +40,8 @@ def loads(text: bytes | bytearray | str, *, constants: bool = False) -> Any:
         data = text.encode() if isinstance(text, str) else bytes(text)
         _check(data)
         refuse = None if constants else _refuse_constant
-        return json.loads(data.decode(), parse_constant=refuse)
+        pairs = _refuse_twice if unique else None
+        return json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=pairs)
     except JsonError:
         raise
     except (ValueError, RecursionError) as error:
@@ -57,16 +60,25 @@ def _refuse_constant(name: str) -> NoReturn:
     raise JsonError(f"{name} is not a number of JSON")
 
 
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise JsonError("an object has a key twice")
+    return found
+
+
 def _check(data: bytes) -> None:
     """Raise JsonError for a text that is too deep, or would need too much memory."""
-    import numpy as np
-
     plain = data
     if b"\\" in data:
         plain = data.replace(b"\\\\", b"__")
         if _SURROGATE.search(plain) and _SURROGATE.search(_PAIR.sub(b"", plain)):
             raise JsonError("it has a lone surrogate, which is not a character")
         plain = plain.replace(b'\\"', b"__")
+    if len(data) <= SHORT and plain.count(b"[") + plain.count(b"{") <= MAX_DEPTH:
+        return  # a line of a journal is not worth a scan
+    import numpy as np
+
     level = deepest = inside = lists = dicts = commas = quotes = 0
     for start in range(0, len(plain), CHUNK):
         part = np.frombuffer(plain, np.uint8, min(CHUNK, len(plain) - start), start)

@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huref.assets import imported_decoder, locate, read_metadata
 from huref.bounded_json import loads
+from huref.bounded_yaml import YamlError
+from huref.bounded_yaml import loads as loads_yaml
 from huref.errors import CheckpointDigestError, RecipeError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LASTING = re.compile(r"[a-z]+-[0-9]+")  # names of recipes that stay available, as "function-1"
 LARGEST_M = 8192
+LARGEST_FILE = 1 << 20  # bytes; a recipe has a few hundred
 MOST_LAYERS = 256
 DIGEST_LENGTH = 12  # hex digits
 LATENT_SIZE = 512  # numbers of a latent, whichever encoder and decoder a recipe names
@@ -143,9 +144,11 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
             f"there is no recipe '{name}'", advice=f"give one of {', '.join(known)}, or a file"
         )
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError("not a YAML file", file=path) from error
+        if path.stat().st_size > LARGEST_FILE:
+            raise RecipeError("too large for a recipe", file=path)
+        data = loads_yaml(path.read_text("utf-8"))
+    except (YamlError, UnicodeDecodeError) as error:
+        raise RecipeError(f"not a YAML file ({error})", file=path) from error
     expected = _expected(data, path)
     recipe = parse_recipe(data, str(path))
     if decoder is not None and Path(decoder).is_file():

@@ -19,7 +19,7 @@ from huref.errors import EvidenceError
 from huref.evidence.envelope import Envelope, sign_payload
 from huref.evidence.keyless import KeylessSigner, sign_keyless
 from huref.evidence.keys import Signer, load_signer
-from huref.evidence.model_files import Subject, hash_model, read_oms
+from huref.evidence.model_files import STATED, Subject, hash_model, read_oms
 from huref.evidence.statement import PAYLOAD_TYPE, Statement
 from huref.evidence.timestamp import public_address, request_timestamp, require_rfc3161
 from huref.files import replacing, require_folder
@@ -62,6 +62,7 @@ class Attestation:
             "signer": self.signer,
             "made_at": stated.to_json()["predicate"]["made_at"],
             "files": len(stated.subjects),
+            "files_stated_by_hub": sum(one.source == STATED for one in stated.subjects),
             "commitment": stated.commitment,
             "timestamp": stated.timestamp_authority,
             "lineage": [{key: pair[key] for key in ("base", "verdict")} for pair in stated.lineage],
@@ -78,6 +79,7 @@ def attest(
     timestamp: str | None = None,
     recipe: str = "default",
     cache: bool = True,
+    read_all: bool = False,
 ) -> Attestation:
     """State what a model's files and weights are, and sign it.
 
@@ -90,6 +92,8 @@ def attest(
         timestamp: address of an RFC 3161 timestamp authority.
         recipe: name or file of a recipe.
         cache: whether stored records of model and bases are used, and new ones stored.
+        read_all: whether large files on the Hub are downloaded and hashed as well; otherwise their
+            digests are those that the Hub states, and the statement says so.
 
     Raises:
         EvidenceError: the key cannot be used, a package is missing, or there are no files.
@@ -104,7 +108,7 @@ def attest(
     name = str(model)
     checkpoint = open_weights(name)
     measured = open_record(name, recipe, cache=cache)
-    subjects = measure_subjects(checkpoint)
+    subjects = measure_subjects(checkpoint, read_all=read_all)
     private = replace(measured, model=public_name(measured), salt=token_hex(SALT_BYTES))
     assert measured.latent is not None
     statement = Statement(
@@ -117,7 +121,7 @@ def attest(
         made_at=datetime.now(UTC).replace(microsecond=0),
         timestamp_authority=authority,
         lineage=tuple(
-            _lineage(measured, str(base), recipe, cache)
+            _lineage(measured, str(base), recipe, cache, read_all)
             for base in tqdm(bases, desc="bases", delay=2, disable=None)
         ),
         oms=read_oms(checkpoint.repository, subjects),
@@ -168,9 +172,10 @@ def open_weights(model: str) -> Checkpoint:
     return open_checkpoint(model)
 
 
-def measure_subjects(checkpoint: Checkpoint) -> list[Subject]:
+def measure_subjects(checkpoint: Checkpoint, *, read_all: bool) -> list[Subject]:
     """The files of a model, and of the bases that its adapters are applied to, with SHA-256."""
-    return hash_model(checkpoint.repositories, base_names(checkpoint.repositories))
+    names = base_names(checkpoint.repositories)
+    return hash_model(checkpoint.repositories, names, read_all=read_all)
 
 
 def base_names(repositories: Sequence[Repository]) -> list[str]:
@@ -181,7 +186,9 @@ def base_names(repositories: Sequence[Repository]) -> list[str]:
     ]
 
 
-def _lineage(measured: Record, base: str, recipe: str, cache: bool) -> dict[str, Any]:
+def _lineage(
+    measured: Record, base: str, recipe: str, cache: bool, read_all: bool
+) -> dict[str, Any]:
     """The measured pair of the model and one base, under public names."""
     path = Path(base).expanduser()
     record = open_record(base, recipe, cache=cache)
@@ -189,13 +196,18 @@ def _lineage(measured: Record, base: str, recipe: str, cache: bool) -> dict[str,
     if path.is_file() and kind_of_file(path) != "weights":
         files = []
     else:
-        files = [
-            {"name": s.name, "sha256": s.sha256} for s in measure_subjects(open_checkpoint(base))
-        ]
+        found = measure_subjects(open_checkpoint(base), read_all=read_all)
+        files = [file_of_base(one) for one in found]
     return stated_pair(pair, public_name(measured), public_name(record)) | {
         "revision": record.revision,
         "files": files,
     }
+
+
+def file_of_base(subject: Subject) -> dict[str, str]:
+    """A file of a base, as the predicate has it."""
+    source = {"source": STATED} if subject.source == STATED else {}
+    return {"name": subject.name, "sha256": subject.sha256} | source
 
 
 def stated_pair(pair: Pair, model: str, base: str) -> dict[str, Any]:

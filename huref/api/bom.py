@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from huref.api.attest import measure_subjects, open_weights, stated_pair
+from huref.api.attest import file_of_base, measure_subjects, open_weights, stated_pair
 from huref.api.check import check
 from huref.api.open import open_record
 from huref.api.public import public_name, public_path
@@ -24,6 +24,7 @@ def bom(
     *,
     recipe: str = "default",
     cache: bool = True,
+    read_all: bool = False,
 ) -> dict[str, Any]:
     """A CycloneDX 1.7 bill of materials of a model, as a JSON object.
 
@@ -32,6 +33,7 @@ def bom(
         bases: models whose descent is measured; those that the model declares when empty.
         recipe: name or file of a recipe.
         cache: whether stored records are used, and new ones stored.
+        read_all: as for `huref.attest`.
 
     Raises:
         HurefError: the model cannot be read. A base that cannot be is noted in the pedigree.
@@ -39,7 +41,7 @@ def bom(
     name = str(model)
     checkpoint = open_weights(name)
     record = open_record(name, recipe, cache=cache)
-    subjects = measure_subjects(checkpoint)
+    subjects = measure_subjects(checkpoint, read_all=read_all)
     measured = check(name, bases, recipe=recipe, cache=cache)
     pairs, unmeasured = [], [*measured.notes]
     for finding in measured.findings:
@@ -50,8 +52,8 @@ def bom(
         opened = open_record(base.model or base.base, recipe, cache=cache)
         files: list[dict[str, str]] = []
         try:
-            found = measure_subjects(open_weights(base.model or base.base))
-            files = [{"name": one.name, "sha256": one.sha256} for one in found]
+            found = measure_subjects(open_weights(base.model or base.base), read_all=read_all)
+            files = [file_of_base(one) for one in found]
         except HurefError as error:  # a record: it has no files
             unmeasured.append(f"{public_name(opened)}: {one_line(error.what)}")
         stated = stated_pair(finding.pair, public_name(record), public_name(opened))

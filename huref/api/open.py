@@ -31,6 +31,7 @@ from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ALL_BLOCKS = 100_000  # larger than the number of blocks of any model
+KIND, ENDPOINT = "huref:kind", "endpoint"  # of pictures that show no weights
 RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 
 
@@ -263,6 +264,12 @@ def read_picture(path: Path, recipe_name: str = "default", decoder: str | None =
         RecordError: the PNG is not a fingerprint, its text is damaged, or it was edited.
     """
     text, pixels = read_png(path)
+    if text.get(KIND) == ENDPOINT:
+        raise RecordError(
+            "it is the picture of an endpoint, which is not compared with weights",
+            file=path,
+            advice="compare its signature with 'huref probe match'",
+        )
     try:
         recipe = parse_recipe(loads(text["huref:recipe.json"]), str(path))
         raw = base64.b64decode(text["huref:latent"], validate=True)

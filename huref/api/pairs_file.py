@@ -16,6 +16,8 @@ EXPECTED = (*get_args(Verdict), DISPUTED)
 REQUIRED = ("id_a", "id_b", "expected")
 RELATION, RIVALS, OLDER = "relation", "rivals", "older"
 KNOWN = (*REQUIRED, RELATION, RIVALS, OLDER)
+MOST_PAIRS = 50_000  # each takes a second or more to measure
+MOST_COLUMNS = 200
 SHIPPED = {"public": "configs/public-pairs.tsv"}
 
 
@@ -103,6 +105,8 @@ def read_pairs(path: Path) -> PairList:
     if not lines:
         raise HurefError("the list of pairs is empty", file=path)
     header = [name.strip() for name in lines[0][1]]
+    if len(header) > MOST_COLUMNS:
+        raise HurefError(f"it has more than {MOST_COLUMNS} columns", file=path)
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if repeated:
         raise HurefError(f"it has several columns '{one_line(repeated[0])}'", file=path)
@@ -135,6 +139,10 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
         for number, line in enumerate(text.splitlines(), start=1)
         if line.strip() and not line.startswith("#")
     ]
+    if len(numbered) > MOST_PAIRS:
+        raise HurefError(
+            f"it has more than {MOST_PAIRS:,} lines", file=path, advice="measure it in parts"
+        )
     comma = path.suffix.lower() == ".csv"
     # Cells of a tab-separated list hold quotation marks as any other character.
     reader = csv.reader(

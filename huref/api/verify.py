@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from huref.api.attest import base_names
-from huref.api.open import PNG_MAGIC, cached_encoder, open_record, read_picture
+from huref.api.endpoint_picture import check_endpoint_picture
+from huref.api.open import ENDPOINT, KIND, PNG_MAGIC, cached_encoder, open_record, read_picture
+from huref.decoder.picture import read_png
 from huref.errors import EditedError, EvidenceError, HurefError, locating, one_line
 from huref.evidence.envelope import LARGEST, Envelope, parse_envelope, parse_json
 from huref.evidence.keyless import is_bundle, verify_bundle
@@ -19,7 +21,7 @@ from huref.evidence.keys import SHOWN, PublicKey, load_public_key
 from huref.evidence.model_files import Subject, hash_model
 from huref.evidence.statement import Statement, parse_statement
 from huref.evidence.timestamp import load_certificates, read_timestamp, require_rfc3161
-from huref.invariants.record import Record, load_record
+from huref.invariants.record import Record, Seal, load_record
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.model_name import open_repository
 from huref.loader.repository import Repository
@@ -162,10 +164,10 @@ def _open(
 def _open_bundle(
     value: dict[str, Any], identity: str | None, issuer: str | None
 ) -> tuple[Envelope, Check]:
-    if "dsseEnvelope" not in value:
+    entry = value.get("dsseEnvelope")
+    if not isinstance(entry, dict) or not isinstance(entry.get("payloadType"), str):
         raise EvidenceError("a sigstore bundle without a DSSE envelope")
-    entry = value["dsseEnvelope"]
-    envelope = Envelope(str(entry["payloadType"]), _payload(entry), ())
+    envelope = Envelope(entry["payloadType"], _payload(entry), ())
     if identity is None or issuer is None:
         why = "signed through sigstore; give --identity and --issuer"
         return envelope, Check("signature", "unchecked", why)
@@ -316,10 +318,13 @@ def _verify_picture(
             "a picture is checked alone", advice="compare it with a model by 'huref compare'"
         )
     try:
-        record = read_picture(path)
+        text, _ = read_png(path)
+        if text.get(KIND) == ENDPOINT:
+            seal: Seal | None = check_endpoint_picture(path)
+        else:
+            seal = read_picture(path).seal
     except EditedError as error:
         return Verification(str(path), "picture", (Check("picture", "fails", error.what),))
-    seal = record.seal
     assert seal is not None
     checks = [Check("picture", "holds", "its digest fits its texts and pixels")]
     if not seal.pixels_checked:

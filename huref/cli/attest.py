@@ -11,6 +11,7 @@ from huref.cli.options import (
     key_option,
     no_cache_option,
     print_json,
+    read_all_option,
     recipe_option,
 )
 
@@ -33,6 +34,7 @@ from huref.cli.options import (
 )
 @click.option("--timestamp", metavar="URL", help="Add the token of this RFC 3161 authority.")
 @click.option("--keyless", is_flag=True, help="Sign through sigstore (needs huref[keyless]).")
+@read_all_option
 @no_cache_option
 @recipe_option
 @json_option
@@ -44,6 +46,7 @@ def attest(
     record: Path | None,
     timestamp: str | None,
     keyless: bool,
+    read_all: bool,
     no_cache: bool,
     recipe: str,
     as_json: bool,
@@ -60,6 +63,7 @@ def attest(
         raise click.UsageError("--timestamp is for --key; sigstore's log dates the others")
     out = out or _default_name(model)
     from huref.api.attest import attest as make
+    from huref.evidence.model_files import STATED
 
     made = make(
         model,
@@ -70,6 +74,7 @@ def attest(
         timestamp=timestamp,
         recipe=recipe,
         cache=not no_cache,
+        read_all=read_all,
     )
     if as_json:
         saved = str(record) if record else None
@@ -78,7 +83,9 @@ def attest(
     stated = made.statement
     echo(f"statement   {out}")
     echo(f"signed by   {made.signer}")
-    echo(f"files       {len(stated.subjects)}")
+    by_hub = sum(one.source == STATED for one in stated.subjects)
+    note = f"  ({by_hub} by the SHA-256 that the Hub states, not read; see --read-all)"
+    echo(f"files       {len(stated.subjects)}{note if by_hub else ''}")
     echo(f"commitment  {stated.commitment}")
     if stated.timestamp_authority:
         echo(f"timestamp   {stated.timestamp_authority}")

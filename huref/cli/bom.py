@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import as_file, echo, no_cache_option, recipe_option
+from huref.cli.options import as_file, echo, no_cache_option, read_all_option, recipe_option
 from huref.errors import EvidenceError
 
 SPDX = (
@@ -25,10 +25,17 @@ SPDX = (
 )
 @click.option("-o", "--out", type=as_file, help="Where to write it.  [default: stdout]")
 @click.option("--spdx", is_flag=True, help="SPDX 3 with its AI profile (says why it is not there).")
+@read_all_option
 @no_cache_option
 @recipe_option
 def bom(
-    model: str, bases: tuple[str, ...], out: Path | None, spdx: bool, no_cache: bool, recipe: str
+    model: str,
+    bases: tuple[str, ...],
+    out: Path | None,
+    spdx: bool,
+    read_all: bool,
+    no_cache: bool,
+    recipe: str,
 ) -> None:
     """Write the bill of materials of MODEL: CycloneDX 1.7 for machine learning, as JSON.
 
@@ -43,7 +50,9 @@ def bom(
 
     require_folder(out)
     text = json.dumps(
-        make(model, bases, recipe=recipe, cache=not no_cache), indent=2, ensure_ascii=False
+        make(model, bases, recipe=recipe, cache=not no_cache, read_all=read_all),
+        indent=2,
+        ensure_ascii=False,
     )
     if out is None:
         echo(text)

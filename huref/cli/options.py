@@ -27,6 +27,11 @@ key_option = click.option(
     metavar="KEY.pem",
     help="Sign with this private key, Ed25519 or ECDSA P-256 (needs huref[evidence]).",
 )
+read_all_option = click.option(
+    "--read-all",
+    is_flag=True,
+    help="Download and hash large files on the Hub, instead of stating the Hub's own digests.",
+)
 no_cache_option = click.option(
     "--no-cache", is_flag=True, help="Read the weights again; keep no records."
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from huref.cli.options import as_file, echo, print_json
+from huref.cli.options import as_file, echo, key_option, print_json
 from huref.cli.probe_options import (
     Options,
     is_endpoint,
@@ -83,18 +83,31 @@ def size(source: str, options: Options) -> None:
 @click.argument("source")
 @click.option("-o", "--out", type=as_file, required=True, help="Signature file to write.")
 @click.option("--picture", type=as_file, help="Also draw the endpoint's dog (PNG).")
+@key_option
 @click.option("--size", "rank", type=int, help="Rank of the logits, if known.")
 @probe_options
 def signature(
-    source: str, out: Path, picture: Path | None, rank: int | None, options: Options
+    source: str,
+    out: Path,
+    picture: Path | None,
+    key: Path | None,
+    rank: int | None,
+    options: Options,
 ) -> None:
     """Save a basis of the space of SOURCE's logits."""
+    if key is not None and picture is None:
+        raise click.UsageError("--key signs the picture; name it with --picture")
+    signer = None
+    if key is not None:
+        from huref.evidence.keys import load_signer
+
+        signer = load_signer(key)
     made = _signature_of(source, rank, options)
     made.save(out)
     if picture is not None:
         from huref.api.endpoint_picture import draw_signature
 
-        draw_signature(made, picture)
+        draw_signature(made, picture, signer)
     _report(
         options,
         {

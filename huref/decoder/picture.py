@@ -18,6 +18,8 @@ Picture = NDArray[np.uint8]
 LARGEST_FILE = 64 << 20  # bytes
 LARGEST_SIDE = 8192  # pixels
 OURS = "huref:"  # how the keys of huref's texts begin
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+CHUNKS = (b"IHDR", b"IDAT", b"IEND", b"tIME")  # beside texts; others change what is shown
 LARGEST_TEXT = 1 << 20  # bytes of one text chunk; also Pillow's own limit
 
 PAPER = (250, 249, 246)
@@ -70,7 +72,7 @@ def read_png(path: Path) -> tuple[dict[str, str], Picture]:
             raise EditedError("the picture was edited: not plain RGB", file=path)
         text = {key: str(value) for key, value in image.text.items()}
         pixels = np.array(image)
-    keys = [key for key in _text_keys(path.read_bytes()) if key.startswith(OURS)]
+    keys = [key for key in _text_keys(path) if key.startswith(OURS)]
     if len(set(keys)) < len(keys):
         raise EditedError("the picture was edited: it has one of huref's texts twice", file=path)
     return text, pixels
@@ -106,16 +108,29 @@ def _opened(path: Path) -> Iterator[PngImagePlugin.PngImageFile]:
         raise RecordError(f"it cannot be read as a picture ({error})", file=path) from error
 
 
-def _text_keys(data: bytes) -> Iterator[str]:
-    """The keyword of every text chunk of a PNG that Pillow has read whole."""
+def _text_keys(path: Path) -> Iterator[str]:
+    """The keyword of every text chunk of a PNG that Pillow has read whole.
+
+    Raises:
+        EditedError: it has a chunk that changes how the pixels are shown, such as a colour
+            profile, or bytes after its end, which another program may read as another file.
+    """
+    data = path.read_bytes()
     place = 8  # after the signature
     while place + 8 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         kind = data[place + 4 : place + 8]
-        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+        if kind in TEXTS:
             keyword = data[place + 8 : place + 8 + length].partition(b"\0")[0]
             yield keyword.decode("latin-1")
+        elif kind not in CHUNKS:
+            shown = kind.decode("latin-1")
+            raise EditedError(f"the picture was edited: it has a chunk '{shown}'", file=path)
         place += 12 + length
+        if kind == b"IEND":
+            break
+    if place != len(data):
+        raise EditedError("the picture was edited: bytes after its end", file=path)
 
 
 def enlarge(image: Picture, side: int) -> Picture:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from huref.evidence.model_files import Subject
+from huref.evidence.model_files import READ, Subject
 from huref.loader.model_name import is_hub_id
 from huref.version import __version__
 
@@ -168,6 +168,7 @@ def _ancestor(pair: Mapping[str, Any]) -> dict[str, Any]:
             "type": "file",
             "name": file["name"],
             "hashes": [{"alg": "SHA-256", "content": file["sha256"]}],
+            "properties": _properties({"huref:sha256": file.get("source", READ)}),
         }
         for file in pair["files"]
     ]

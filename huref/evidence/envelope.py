@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from huref.bounded_json import JsonError, loads
 from huref.errors import EvidenceError
 from huref.evidence.keys import PublicKey, Signer
 
@@ -126,16 +127,10 @@ def parse_json(data: bytes | str) -> Any:
     if len(data) > LARGEST:
         raise EvidenceError(f"more than {LARGEST:,} bytes; not an attestation")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise EvidenceError("its JSON has a key twice")
-        return found
-
     try:
-        return json.loads(data, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise EvidenceError("not JSON, or truncated") from error
+        return loads(data, unique=True)
+    except JsonError as error:
+        raise EvidenceError(f"not JSON, or truncated ({error})") from error
 
 
 def _encode(data: bytes) -> str:

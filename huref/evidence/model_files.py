@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from huref.errors import CheckpointError, EvidenceError
 from huref.evidence.envelope import parse_json
 from huref.loader.checkpoint import WEIGHTS
-from huref.loader.ranges import ByteSource
+from huref.loader.ranges import ByteSource, LocalFile
 from huref.loader.repository import Repository, read_text
 
 # Beside weights: configurations, indices, tokenizers, chat templates, code that transformers runs.
@@ -40,36 +40,41 @@ class Subject:
     source: str = READ
 
 
-def hash_model(repositories: Sequence[Repository], names: Sequence[str]) -> list[Subject]:
+def hash_model(
+    repositories: Sequence[Repository], names: Sequence[str], *, read_all: bool = True
+) -> list[Subject]:
     """The files of a model, and of the bases that its adapters are applied to, by name.
 
     Args:
         repositories: the model's own first.
         names: what the repositories are called in public.
+        read_all: whether every file is read; otherwise the digest that the Hub states for a large
+            file stands for it, where the file is not on this machine.
     """
     found: list[Subject] = []
     for place, (repository, name) in enumerate(zip(repositories, names, strict=True)):
         prefix = f"{name}/" if place else ""
         found += [
             Subject(prefix + file.name, file.sha256, file.size, file.source)
-            for file in _hash_files(repository)
+            for file in _hash_files(repository, read_all)
         ]
     if not found:
         raise EvidenceError("there are no files to attest", model=repositories[0].model)
     return sorted(found, key=lambda subject: subject.name)
 
 
-def _hash_files(repository: Repository) -> Iterator[Subject]:
-    stated: dict[str, str] = getattr(repository, "sha256", {})
+def _hash_files(repository: Repository, read_all: bool) -> Iterator[Subject]:
+    stated: dict[str, str] = {} if read_all else getattr(repository, "sha256", {})
     for name, size in sorted(repository.files.items()):
         hidden = any(part.startswith(".") for part in name.split("/"))
         is_other = name.endswith(WEIGHTS) and repository.chosen is not None
         if hidden or not name.endswith(SUFFIXES) or (is_other and not _belongs(name, repository)):
             continue
-        if name in stated:
+        source = repository.open(name)
+        if name in stated and not isinstance(source, LocalFile):
             yield Subject(name, stated[name], size, STATED)
         else:
-            yield Subject(name, hash_source(repository.open(name)), size)
+            yield Subject(name, hash_source(source), size)
 
 
 def _belongs(name: str, repository: Repository) -> bool:

@@ -141,6 +141,7 @@ def _parse(data: Mapping[str, Any]) -> Statement:
         and isinstance(authority, str | None)
         and isinstance(predicate["lineage"], Sequence)
         and all(isinstance(pair["verdict"], str | None) for pair in predicate["lineage"])
+        and all(isinstance(pair["base"], str) for pair in predicate["lineage"])
     )
     if not fits:
         raise EvidenceError("its statement contradicts itself")

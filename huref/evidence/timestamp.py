@@ -1,5 +1,6 @@
 """RFC 3161 timestamps: proof that some bytes existed at a time, signed by an authority."""
 
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from rfc3161_client import TimeStampResponse
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds for the whole answer
+PIECE = 4096  # bytes read at a time
 LARGEST = 1 << 20  # bytes of an answer; a token with its certificates has a few thousand
 SHA256 = "2.16.840.1.101.3.4.2.1"  # object identifier
 
@@ -87,8 +89,7 @@ def request_timestamp(url: str, message: bytes) -> bytes:
     }
     query = urllib.request.Request(url, request.as_bytes(), headers)  # http(s) alone
     try:
-        with urllib.request.urlopen(query, timeout=PATIENCE) as reply:
-            answer = bytes(reply.read(LARGEST + 1))
+        answer = _fetch(query)
     except urllib.error.HTTPError as error:
         raise EvidenceError(f"{public}: the timestamp authority answers {error.code}") from error
     except OSError as error:
@@ -100,6 +101,25 @@ def request_timestamp(url: str, message: bytes) -> bytes:
     if not _covers(response, message):
         raise EvidenceError(f"{public}: the authority's token covers other bytes")
     return answer
+
+
+def _fetch(query: urllib.request.Request) -> bytes:
+    """The answer to a request. Raises OSError where it takes longer than PATIENCE."""
+    ends = time.monotonic() + PATIENCE
+    answer = bytearray()
+    with urllib.request.build_opener(_NoRedirects).open(query, timeout=PATIENCE) as reply:
+        while len(answer) <= LARGEST and (piece := reply.read1(PIECE)):
+            answer += piece
+            if time.monotonic() > ends:
+                raise TimeoutError(f"no whole answer within {PATIENCE:.0f} s")
+    return bytes(answer)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the user named the authority, and no other server gets the request."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: the redirect is an error of its status."""
 
 
 def load_certificates(path: Path) -> "list[Certificate]":

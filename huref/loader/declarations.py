@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from huref.bounded_yaml import YamlError, loads
 from huref.errors import CheckpointError
 from huref.loader.formats.gguf import read_header
 from huref.loader.repository import LocalFolder, Repository, read_json, read_text
@@ -64,7 +63,7 @@ def read_declarations(repository: Repository) -> tuple[list[Declaration], list[s
                     notes.append(f"{declared.sources[0]} names the model itself as its base")
                 else:
                     found[key] = _join(found[key], declared) if key in found else declared
-        except (CheckpointError, yaml.YAMLError, RecursionError) as error:
+        except CheckpointError as error:
             notes.append(" ".join(str(error).split())[:MAX_NAME])
     return list(found.values()), notes
 
@@ -223,6 +222,6 @@ def _short_text(repository: Repository, file: str) -> str:
 
 def _yaml(text: str, file: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError("its declaration is not valid YAML", file=file) from error
+        return loads(text)
+    except YamlError as error:
+        raise CheckpointError(f"its declaration is not valid YAML ({error})", file=file) from error

@@ -2,30 +2,38 @@
 
     python -m scripts.fuzz kill --times 200
 
-Each time two fleets on one registry, an identification and a fingerprint are started and killed
-with SIGKILL. What a journal says is measured must be in the registry; the registry must open and
-pass its checks; outputs are absent or whole; at the end a fleet that is left alone finishes.
+Each time two fleets on one registry, a fingerprint, an identification and an attestation are
+started and killed with SIGKILL. What a journal says is measured must be in the registry; the
+registry must open and pass its checks; outputs are absent or whole; a statement has its record; at
+the end a fleet that is left alone finishes. The figures go to stdout after every round.
 """
 
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from huref.decoder.picture import read_png_text
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from huref.decoder.picture import read_png
 from huref.errors import HurefError
+from huref.evidence.envelope import parse_envelope
+from huref.evidence.seal import check_seal
+from huref.evidence.statement import parse_statement
+from huref.invariants.record import load_record
 from huref.registry.stores import open_store
 from scripts import ROOT, make_parser
 
 ZOO = ROOT / "checkpoints" / "zoo"
 MODELS = ("llama-a", "llama-a-finetune", "llama-b", "qwen-c")
-LONGEST_RUN = 12.0  # seconds until a process is killed at the latest
+LONGEST_RUN = 12.0  # seconds until the last process of a round is killed at the latest
 
 
 @dataclass
@@ -37,6 +45,8 @@ class Result:
     lost: int = 0
     half_made: int = 0
     damaged: int = 0
+    pictures: int = 0
+    statements: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -50,33 +60,49 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
     result = Result()
     registry = folder / "bases"
     models = folder / "models.txt"
+    key = _make_key(folder)
     models.write_text("".join(f"{ZOO / name}\n" for name in MODELS))
     for number in range(times):
         journals = [folder / f"journal-{number}-{i}" for i in range(2)]
         picture = folder / f"dog-{number}.png"
+        stated = folder / f"statement-{number}.json"
         started = [
             *(_start(folder, "fleet", models, "-o", registry, "--journal", journal,
                      "--engine", "threads", "--workers", 1) for journal in journals),
             _start(folder, "fingerprint", ZOO / "llama-b", "-o", picture),
             _start(folder, "identify", ZOO / "qwen-c", "--registry", registry, "--no-cache"),
+            _start(folder, "attest", ZOO / "llama-b", "--key", key, "-o", stated,
+                   "--record", stated.with_suffix(".safetensors")),
         ]  # fmt: skip
+        chance.shuffle(started)  # none is always the first to go
         for process in started:
             time.sleep(chance.uniform(0, longest) / len(started))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
             result.kills += 1
         _check(result, registry, journals, picture)
+        _check_statement(result, stated)
+        print(result, flush=True)
     return result
 
 
-def _start(folder: Path, *words: object) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "HUREF_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "huref", *map(str, words)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def _start(folder: Path, *words: object) -> BaseProcess:
+    """A command in a process of its own, forked from one that has imported huref already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scripts.fuzz.kill_preload"])
+    process = context.Process(target=_run, args=(str(folder / "home"), [*map(str, words)]))
+    process.start()
+    return process
+
+
+def _run(home: str, words: list[str]) -> None:
+    os.environ["HUREF_HOME"] = home
+    silent = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    from huref.cli import main as huref
+
+    huref(words)
 
 
 def _check(result: Result, registry: Path, journals: list[Path], picture: Path) -> None:
@@ -101,10 +127,34 @@ def _check(result: Result, registry: Path, journals: list[Path], picture: Path) 
     else:
         result.lost += len(acknowledged)
     if picture.exists():
+        result.pictures += 1
         try:
-            assert read_png_text(picture)["huref:latent"]
-        except (HurefError, KeyError, AssertionError):
+            check_seal(*read_png(picture))
+        except HurefError as error:
+            print(error, file=sys.stderr)
             result.half_made += 1
+
+
+def _check_statement(result: Result, stated: Path) -> None:
+    """A statement and its record are whole, and no statement is without its record."""
+    record = stated.with_suffix(".safetensors")
+    try:
+        digest = load_record(record).digest if record.exists() else None
+        if stated.exists():
+            result.statements += 1
+            statement = parse_statement(parse_envelope(stated.read_bytes()).payload)
+            result.lost += statement.commitment != digest
+    except HurefError as error:
+        print(error, file=sys.stderr)
+        result.half_made += 1
+
+
+def _make_key(folder: Path) -> Path:
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(pem)
+    return folder / "key.pem"
 
 
 def _lines(journal: Path) -> list[dict[str, str]]:
@@ -121,7 +171,8 @@ def finish(folder: Path) -> int:
     """Run a fleet to its end, and return how many of its models the registry has."""
     process = _start(folder, "fleet", folder / "models.txt", "-o", folder / "bases",
                      "--journal", folder / "last", "--engine", "threads")  # fmt: skip
-    if process.wait():
+    process.join()
+    if process.exitcode:
         return 0
     return len(open_store(str(folder / "bases")))
 
@@ -129,11 +180,14 @@ def finish(folder: Path) -> int:
 def main() -> None:
     """Run the command."""
     parser = make_parser(__doc__)
-    parser.add_argument("--times", type=int, default=50, help="rounds of four kills (default: 50)")
+    parser.add_argument("--times", type=int, default=50, help="rounds of five kills (default: 50)")
+    parser.add_argument(
+        "--longest", type=float, default=LONGEST_RUN, help="seconds a round takes at most"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="huref-kill-") as name:
         folder = Path(name)
-        result = kill_at_random(arguments.times, folder)
+        result = kill_at_random(arguments.times, folder, arguments.longest)
         measured = finish(folder)
     print(result)
     print(f"afterwards {measured} of {len(MODELS)} models were measured")

@@ -1,10 +1,15 @@
 """`huref attest` and `huref verify`, held against openssl and against edits of every field."""
 
 import copy
+import hashlib
 import json
 import shutil
+import socket
+import threading
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,12 @@ import jsonschema
 import pytest
 
 import huref
-from huref.errors import EvidenceError
+from huref.errors import EvidenceError, NetworkError
 from huref.evidence.envelope import parse_envelope
 from huref.evidence.statement import PREDICATE
+from huref.loader.model_name import open_repository
 from tests.evidence.conftest import BASE, MODEL, Attested, Keys, run
+from tests.support.hub_server import LoopbackHub
 from tests.support.timestamp_server import TimestampAuthority, openssl
 from tests.support.zoo import ROOT, ZOO
 
@@ -39,8 +46,6 @@ def test_a_statement_is_what_its_schema_says(attested: Attested) -> None:
 
 
 def test_subjects_are_the_files_as_sha256sum_has_them(attested: Attested) -> None:
-    import hashlib
-
     named = {one["name"]: one["digest"]["sha256"] for one in attested.statement["subject"]}
     files = [path for path in MODEL.iterdir() if path.suffix in (".json", ".safetensors")]
     assert named == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -464,3 +469,102 @@ def test_python(attested: Attested) -> None:
     assert found.statement.model == MODEL.name
     with pytest.raises(EvidenceError, match="cannot be read"):
         huref.verify(attested.file.parent / "none.json")
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        {},
+        {"dsseEnvelope": []},
+        {"dsseEnvelope": {"payload": "AAAA"}},
+        {"dsseEnvelope": {"payloadType": 7, "payload": "AAAA"}},
+        {"dsseEnvelope": {"payloadType": "x", "payload": "?"}},
+        {"dsseEnvelope": {"payloadType": "x", "payload": "AAAA"}},
+    ],
+)
+def test_damaged_bundles_are_one_line(tmp_path: Path, bundle: dict[str, Any]) -> None:
+    kind = {"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}
+    (tmp_path / "b.json").write_text(json.dumps(kind | bundle), "utf-8")
+    result = run("verify", tmp_path / "b.json")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+
+
+def test_where_sigstores_servers_are_not_reached_a_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # its client tries again
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a trust root may be cached
+    result = run("attest", MODEL, "--keyless", "-o", tmp_path / "a.json")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
+    assert "sigstore's servers cannot be reached" in result.stderr
+    assert "sign with --key" in result.stderr
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_an_authority_that_drips_or_redirects_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huref.evidence import timestamp
+
+    monkeypatch.setattr(timestamp, "PATIENCE", 0.3)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if self.path == "/redirect":
+                self.send_response(302)
+                self.send_header("Location", "http://127.0.0.1:1/")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(40):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    with pytest.raises(NetworkError, match="no timestamp authority answers"):
+        timestamp.request_timestamp(f"{url}/drip", b"a")
+    with pytest.raises(EvidenceError, match="answers 302"):
+        timestamp.request_timestamp(f"{url}/redirect", b"a")
+    server.shutdown()
+    server.server_close()
+
+
+def test_digests_that_the_hub_states_are_said_to_be_its_word(
+    hub: LoopbackHub, keys: dict[str, Keys], tmp_path: Path, checks: Checks
+) -> None:
+    """They spare the download; `--read-all` reads, and `verify` always does."""
+    hub.add("org/tiny", MODEL)
+    weights = hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()
+    hub.lfs = {"model.safetensors": weights}
+    arguments = ("--key", keys["ed25519"].private, "--no-cache")
+    out = tmp_path / "a.json"
+    result = run("attest", "org/tiny", *arguments, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "1 by the SHA-256 that the Hub states, not read" in result.stdout
+    statement = json.loads(b64decode(json.loads(out.read_text("utf-8"))["payload"]))
+    said = {one["name"]: one.get("annotations") for one in statement["subject"]}
+    assert said.pop("model.safetensors") == {"sha256": "stated by the Hub"}
+    assert set(said.values()) == {None}
+    found = checks(out, "org/tiny", "--key", keys["ed25519"].public)
+    assert (found["files"], found["latent"]) == ("holds", "holds")
+    hub.lfs = {"model.safetensors": "0" * 64}  # a Hub that is wrong
+    assert run("attest", "org/tiny", *arguments, "-o", out).exit_code == 0
+    found = checks(out, "org/tiny", "--key", keys["ed25519"].public, exit_code=3)
+    assert (found["files"], found["latent"]) == ("fails", "holds")
+    result = run("attest", "org/tiny", *arguments, "-o", out, "--read-all")
+    assert "not read" not in result.stdout
+    assert checks(out, MODEL, "--key", keys["ed25519"].public)["files"] == "holds"
+    for odd in ("zz", "A" * 64, 7, None, ["a"]):
+        hub.lfs = {"model.safetensors": odd}
+        assert open_repository("org/tiny").sha256 == {}  # type: ignore[attr-defined]

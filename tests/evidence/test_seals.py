@@ -1,5 +1,7 @@
 """Seals of pictures and records: no edit is accepted, and who signed is said."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,24 @@ def test_two_texts_of_one_name_transparency_and_animation_are_refused(
     for name in ("twice", "clear", "moving", "grey"):
         with pytest.raises(EditedError, match=f"{name}.png"):
             open_record(str(tmp_path / f"{name}.png"))
+
+
+def test_chunks_that_change_what_is_shown_and_bytes_after_the_end_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = (folder / "signed.png").read_bytes()
+    path = tmp_path / "chunk.png"
+    gamma = struct.pack(">I", 30_000)
+    for kind, value in ((b"gAMA", gamma), (b"sRGB", b"\0"), (b"pHYs", bytes(9)), (b"teSt", b"x")):
+        chunk = struct.pack(">I", len(value)) + kind + value
+        chunk += struct.pack(">I", zlib.crc32(kind + value))
+        path.write_bytes(data[:33] + chunk + data[33:])  # after the header
+        assert is_refused(path), kind
+    for tail in (b"x", b"PK\x03\x04", data[-12:]):
+        path.write_bytes(data + tail)
+        assert is_refused(path), tail
+    path.write_bytes(data)
+    assert not is_refused(path)
 
 
 def test_a_picture_that_its_latent_does_not_draw_is_refused_though_sealed(

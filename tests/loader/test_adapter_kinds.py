@@ -173,8 +173,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown start": ({"init_lora_weights": "newest"}, "'newest' is not known"),
     "activated LoRA": ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
     "repeated layers": ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
-    "no regular expression": ({"alpha_pattern": {"(": 3}}, "no regular expression"),
-    "an endless pattern": ({"alpha_pattern": {"(a+)+b": 3}}, "may take forever"),
+    "no regular expression": ({"alpha_pattern": {"(": 3}}, "no regular expression of modules"),
+    "a pattern with more than names need": (
+        {"alpha_pattern": {"(?=a)b": 3}}, "a group of a kind that names do not need"),
     "patterns that are none": ({"rank_pattern": None, "alpha_pattern": [1]}, "not a mapping"),
     "no number": ({"lora_alpha": "many"}, "lora_alpha is 'many'"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ Every entry is a name and a function that writes one file into a folder and retu
 suffix decides which parser `read_file` of `tests/support/read_within_limits.py` runs.
 """
 
+import base64
 import json
 import pickle
 import struct
@@ -410,3 +411,154 @@ def _() -> bytes:
 @hostile("deep/a.description")
 def _() -> bytes:
     return b'{"cardData":' * 5000 + b"1" + b"}" * 5000
+
+
+# YAML of model cards, merges and recipes.
+
+
+def _card(body: bytes) -> bytes:
+    return b"---\n" + body + b"\n---\n"
+
+
+@hostile("lists/README.md")
+def _() -> bytes:
+    return _card(b"a: [" + b"[]," * 300_000 + b"0]")
+
+
+@hostile("a tower of aliases/README.md")
+def _() -> bytes:
+    floors = (b"a%d: &a%d [%s]" % (i, i, b",".join([b"*a%d" % (i - 1)] * 4)) for i in range(1, 40))
+    return _card(b"a0: &a0 [x]\n" + b"\n".join(floors) + b"\nbase_model: *a39")
+
+
+@hostile("an alias of itself/README.md")
+def _() -> bytes:
+    return _card(b"base_model: &a\n  model: *a")
+
+
+@hostile("merge keys/README.md")
+def _() -> bytes:
+    floors = (b"a%d: &a%d {<<: [%s]}" % (i, i, b",".join([b"*a%d" % (i - 1)] * 20))
+              for i in range(1, 12))  # fmt: skip
+    return _card(b"a0: &a0 {k: v}\n" + b"\n".join(floors))
+
+
+@hostile("a number of base 60/README.md")
+def _() -> bytes:
+    return _card(b"a: 1" + b":59" * 300_000)
+
+
+@hostile("short lines/README.md")
+def _() -> bytes:
+    return _card(b"- a\n" * 250_000)
+
+
+@hostile("colliding keys/README.md")
+def _() -> bytes:
+    return _card(b"".join(b"? %d\n: x\n" % ((i + 1) * (2**61 - 1)) for i in range(30_000)))
+
+
+@hostile("an alias of itself/mergekit_config.yml")
+def _() -> bytes:
+    return b"base_model: &a\n  model: *a\n"
+
+
+@hostile("many models/mergekit_config.yml")
+def _() -> bytes:
+    return b"models:\n" + b"- model: a/b\n" * 70_000
+
+
+@hostile("slices of one list/mergekit_config.yml")
+def _() -> bytes:
+    sources = b"".join(b"- model: a/b%d\n" % i for i in range(1000))
+    return b"s: &s\n" + sources + b"slices:\n" + b"- sources: *s\n" * 1000
+
+
+@hostile("a tower of aliases/recipe.yaml")
+def _() -> bytes:
+    floors = (b"a%d: &a%d [%s]" % (i, i, b",".join([b"*a%d" % (i - 1)] * 4)) for i in range(1, 40))
+    return b"a0: &a0 [x]\n" + b"\n".join(floors) + b"\nname: *a39\n"
+
+
+@hostile("a number of base 60/recipe.yaml")
+def _() -> bytes:
+    return b"name: x\nm: 1" + b":59" * 300_000 + b"\n"
+
+
+@hostile("lists/recipe.yaml")
+def _() -> bytes:
+    return b"name: [" + b"[]," * 300_000 + b"0]"
+
+
+# Statements, lists of pairs, patterns of an adapter.
+
+
+@hostile("dicts/a.attestation")
+def _() -> bytes:
+    return b'{"a":[' + b'{"":{}},' * 1_000_000 + b"0]}"
+
+
+@hostile("lists in the payload/a.attestation")
+def _() -> bytes:
+    payload = (
+        b'{"_type":"https://in-toto.io/Statement/v1","subject":[' + b"[]," * 2_000_000 + b"0]}"
+    )
+    return json.dumps(
+        {
+            "payloadType": "application/vnd.in-toto+json",
+            "payload": base64.b64encode(payload).decode(),
+            "signatures": [{"sig": "AAAA"}],
+        }
+    ).encode()
+
+
+@hostile("many timestamps/a.attestation")
+def _() -> bytes:
+    token = {"type": "rfc3161", "data": "AAAA"}
+    signature = {"sig": "AAAA", "timestamps": [token] * 200_000}
+    return json.dumps({"payloadType": "x", "payload": "AAAA", "signatures": [signature]}).encode()
+
+
+@hostile("short rows/pairs.tsv")
+def _() -> bytes:
+    return b"id_a\tid_b\texpected\n" + b"a\tb\tx\n" * 500_000
+
+
+@hostile("many columns/pairs.tsv")
+def _() -> bytes:
+    return b"id_a\tid_b\texpected" + b"\tc" * 1_000_000 + b"\na\tb\tdescends\n"
+
+
+@hostile("columns by rows/pairs.tsv")
+def _() -> bytes:
+    names = b"".join(b"\tc%d" % i for i in range(3000))
+    return b"id_a\tid_b\texpected" + names + b"\n" + b"a\tb\tdescends\n" * 3000
+
+
+def _patterns(*patterns: str) -> bytes:
+    return json.dumps({"peft_type": "LORA", "alpha_pattern": dict.fromkeys(patterns, 3)}).encode()
+
+
+@hostile("optional letters/adapter_config.json")
+def _() -> bytes:
+    return _patterns("a?" * 40 + "a" * 40)
+
+
+@hostile("equal alternatives/adapter_config.json")
+def _() -> bytes:
+    return _patterns("(a|a)" * 60 + "b")
+
+
+@hostile("six stars/adapter_config.json")
+def _() -> bytes:
+    return _patterns(".*" * 6 + "!")
+
+
+@hostile("nested repetitions/adapter_config.json")
+def _() -> bytes:
+    return _patterns("((((((a{1,9}){1,9}){1,9}){1,9}){1,9}){1,9})", "(a*)*b", "(a+)+$")
+
+
+@hostile("many patterns/adapter_config.json")
+def _() -> bytes:
+    return _patterns(*(f"{i:x}.*" for i in range(9000)))

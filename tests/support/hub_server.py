@@ -38,6 +38,7 @@ class LoopbackHub:
     ignore_ranges: bool = False
     redirect_to: str | None = None  # URL of another server, like the Hub's CDN
     latency: float = 0.0  # seconds before each answer
+    lfs: dict[str, object] = field(default_factory=dict)  # SHA-256 that it states of files
 
     def add(self, name: str, folder: Path, gated: bool = False) -> None:
         self.repositories[name] = HostedRepository(folder, gated)
@@ -116,10 +117,13 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, b"{}", X_Error_Code="RevisionNotFound")
         else:
             files = sorted(p for p in repository.folder.rglob("*") if p.is_file())
-            siblings = [
+            siblings: list[dict[str, object]] = [
                 {"rfilename": str(p.relative_to(repository.folder)), "size": p.stat().st_size}
                 for p in files
             ]
+            for one in siblings:
+                if (digest := self.server_hub.lfs.get(str(one["rfilename"]), self)) is not self:
+                    one["lfs"] = {"sha256": digest, "size": one["size"], "pointerSize": 134}
             body = {"id": name, "sha": repository.commit, "siblings": siblings, "tags": []}
             self._answer(200, json.dumps(body).encode(), Content_Type="application/json")
 

@@ -15,18 +15,24 @@ import sys
 from pathlib import Path
 
 import huref.api.open  # noqa: F401  every import is paid here, before the forks
+from huref.api.pairs_file import read_pairs
+from huref.api.verify import verify
 from huref.bounded_json import loads
 from huref.decoder.network_files import open_network
 from huref.errors import HurefError
+from huref.loader.declarations import read_declarations
 from huref.loader.formats.gguf import read_header
 from huref.loader.hub.repository import _parse_description
 from huref.loader.ranges import LocalFile, Meter
 from huref.loader.repository import LocalFolder, read_json
+from huref.loader.sources.adapter_settings import PeftSettings
 from huref.loader.stored_tensors import read_index
 from huref.loader.vocabulary.files import open_vocabulary
 from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.recipe import load_recipe
 from huref.registry.exchange import read_jsonl
 
+LONG_NAME = "a" * 200  # of a module
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "a.tiktoken")
 
 
@@ -36,10 +42,23 @@ def read_file(path: Path) -> None:
     from huref.blackbox.answers import parse_answer
 
     source = LocalFile(path, path.name, Meter())
-    if path.name in VOCABULARIES:
-        open_vocabulary(LocalFolder(path.parent, str(path.parent), Meter()))
+    folder = LocalFolder(path.parent, str(path.parent), Meter())
+    if path.name in ("README.md", "mergekit_config.yml"):
+        read_declarations(folder)
+    elif path.name == "recipe.yaml":
+        load_recipe(str(path))
+    elif path.suffix == ".attestation":
+        verify(path)
+    elif path.suffix == ".tsv":
+        read_pairs(path)
+    elif path.name == "adapter_config.json":
+        settings = PeftSettings(read_json(folder, path.name))
+        for _ in range(1000):
+            settings.scale(LONG_NAME, 8)
+    elif path.name in VOCABULARIES:
+        open_vocabulary(folder)
     elif path.suffix == ".json":
-        read_json(LocalFolder(path.parent, str(path.parent), Meter()), path.name)
+        read_json(folder, path.name)
     elif path.name == "vocabulary.gguf":
         parse_gguf_vocabulary(read_header(source).metadata)
     elif path.suffix == ".gguf":

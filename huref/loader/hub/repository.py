@@ -31,12 +31,15 @@ from huref.loader.repository import LocalFolder, Repository
 
 LONGEST_NAME = 4096  # characters
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class HubRepository:
     """A Hub repository at a commit. Files in the user's Hub cache are read from there.
 
     Attributes:
+        sha256: digests of large files by name, as the Hub states them: its word, nothing that was
+            read here. Empty unless the commit is pinned.
         canonical: the repository's current name on the Hub; `model` may differ in case or be a
             former name.
         declared_base: the first base model that the card names, or None.
@@ -54,6 +57,7 @@ class HubRepository:
         chosen: str | None = None,
         canonical: str | None = None,
         declared_base: str | None = None,
+        sha256: dict[str, str] | None = None,
     ):
         self.model = repo
         self.canonical = canonical or repo
@@ -64,6 +68,7 @@ class HubRepository:
         self.meter = meter
         self.chosen = chosen
         self._commit = revision
+        self.sha256 = (sha256 or {}) if _COMMIT.fullmatch(revision) else {}
         self._opened: dict[str, ByteSource] = {}
 
     def open(self, name: str, cache: bool = False) -> ByteSource:
@@ -117,7 +122,14 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     if chosen is not None and chosen not in info.files:
         raise ModelNotFoundError(f"there is no file '{chosen}' in the repository", model=repo)
     return HubRepository(
-        repo, info.commit, info.files, meter, chosen, info.canonical, info.declared_base
+        repo,
+        info.commit,
+        info.files,
+        meter,
+        chosen,
+        info.canonical,
+        info.declared_base,
+        info.sha256,
     )
 
 
@@ -129,6 +141,7 @@ class Description:
     files: dict[str, int]
     canonical: str | None
     declared_base: str | None
+    sha256: dict[str, str]
 
 
 def _parse_description(text: bytes, revision: str) -> Description:
@@ -141,6 +154,7 @@ def _parse_description(text: bytes, revision: str) -> Description:
         data = loads_object(text)
         siblings = data.get("siblings") or []
         files = {_text(item["rfilename"]): _size(item.get("size")) for item in siblings}
+        stated = {item["rfilename"]: _stated_digest(item) for item in siblings}
         commit = _text(data.get("sha") or revision or "main")
         canonical = data.get("id")
         canonical = None if canonical is None else _text(canonical)
@@ -154,7 +168,18 @@ def _parse_description(text: bytes, revision: str) -> Description:
             f"the commit {revision} was asked for, and the Hub describes '{commit[:40]}'",
             advice=PORTAL,
         )
-    return Description(commit, files, canonical, _declared_base(data.get("cardData")))
+    digests = {name: digest for name, digest in stated.items() if digest is not None}
+    base = _declared_base(data.get("cardData"))
+    return Description(commit, files, canonical, base, digests)
+
+
+def _stated_digest(item: dict[str, object]) -> str | None:
+    """The SHA-256 of a file in Git LFS; None where the Hub states none that fits the file."""
+    lfs = item.get("lfs")
+    digest = lfs.get("sha256") if isinstance(lfs, dict) else None
+    if not isinstance(lfs, dict) or lfs.get("size", item.get("size")) != item.get("size"):
+        return None
+    return digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else None
 
 
 def _text(value: object) -> str:

@@ -1,11 +1,11 @@
 """adapter_config.json: how an adapter's factors are scaled, and what huref cannot merge."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from huref.errors import CheckpointError, UnsupportedModelError
+from huref.loader.sources.name_patterns import NamePatterns, PatternError
 
 MERGE_FIRST = "merge it with PEFT's merge_and_unload and give the merged model"
 KINDS = ("LORA", "TRAINABLE_TOKENS")
@@ -19,7 +19,6 @@ VARIANTS = (
     "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config", "arrow_config",
     "layer_replication", "monteclora_config",
 )  # fmt: skip
-LONGEST_PATTERN = 2000  # characters
 MOST_PATTERNS = 10_000
 
 
@@ -66,31 +65,26 @@ class PeftSettings:
         """Whether rows of embeddings were trained."""
         return bool(self._settings.get("trainable_token_indices"))
 
-    def _patterns(self, key: str) -> list[tuple[re.Pattern[str], Any]]:
-        """The patterns of module names in PEFT's sense, with their values."""
+    def _patterns(self, key: str) -> NamePatterns:
+        """The values of patterns of module names, in PEFT's sense."""
         table = self._settings.get(key) or {}
         if not isinstance(table, dict) or len(table) > MOST_PATTERNS:
             raise CheckpointError(f"its {key} is not a mapping of patterns")
-        compiled = []
-        for pattern, value in table.items():
-            if len(pattern) > LONGEST_PATTERN or _may_backtrack(pattern):
-                raise CheckpointError(
-                    f"its {key} has a pattern that may take forever to match: {pattern[:100]!r}",
-                    advice=MERGE_FIRST,
-                )
-            try:
-                # As in peft.utils.other.get_pattern_key.
-                compiled.append((re.compile(rf"(.*\.)?({pattern})$"), value))
-            except re.error as error:
-                raise CheckpointError(
-                    f"its {key} has {pattern[:100]!r}, which is no regular expression ({error})"
-                ) from error
-        return compiled
+        try:
+            return NamePatterns(table)
+        except PatternError as error:
+            raise CheckpointError(
+                f"its {key} has a name that is no regular expression of modules: {error}",
+                advice=MERGE_FIRST,
+            ) from error
 
     def scale(self, module: str, rank: int) -> float:
         """What the product of a module's factors is multiplied by."""
         default = self._settings.get("lora_alpha", 8)
-        alpha = next((value for pattern, value in self._alphas if pattern.match(module)), default)
+        try:
+            alpha = self._alphas.find(module, default)
+        except PatternError as error:
+            raise CheckpointError(f"its alpha_pattern: {error}", advice=MERGE_FIRST) from error
         is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
         if not is_number or not math.isfinite(alpha) or rank <= 0:
             raise CheckpointError(f"lora_alpha is {alpha!r} for '{module}' and the rank is {rank}")
@@ -157,11 +151,3 @@ class MlxSettings:
     def is_target_parameter(self, name: str) -> bool:
         """MLX has no target parameters; its stacked experts are modules."""
         return False
-
-
-def _may_backtrack(pattern: str) -> bool:
-    """Whether matching may take time exponential in the length of a name, or close to it.
-
-    That takes a repeated group, as in (a+)+, or many repetitions one after the other.
-    """
-    return bool(re.search(r"\)[*+{]", pattern)) or len(re.findall(r"[*+{]", pattern)) > 6

@@ -13,6 +13,7 @@ from huref.files import refuse_link
 
 DONE, KNOWN, FAILED = "done", "known", "failed"
 NETWORK_ERROR, WORKER_DIED = NetworkError.__name__, "WorkerDied"
+SHORTEST = 60  # bytes of a line with all its keys
 # Kinds of temporary failures. Such models are tried again in the same run and in the next.
 TEMPORARY = (NETWORK_ERROR, WORKER_DIED, "MemoryError")
 
@@ -106,6 +107,8 @@ def _read(path: Path) -> dict[tuple[str, str], JournalLine]:
         with path.open("ab") as file:
             file.write(b"\n")  # so that the next line is not appended to one that a crash cut short
     for raw in text.splitlines():
+        if len(raw) < SHORTEST:
+            continue
         try:
             data = loads_object(raw)
             del data["at"]
