@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
                 {"rfilename": str(p.relative_to(repository.folder)), "size": p.stat().st_size}
                 for p in files
             ]
-            body = {"id": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+            body = {"id": name.partition("@")[0], "sha": repository.commit, "siblings": siblings, "tags": []}
             self._answer(200, json.dumps(body).encode(), Content_Type="application/json")
 
     def _tree(self, repository: HostedRepository) -> None:
