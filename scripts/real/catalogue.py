@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from huref.api.cache import VERSION
 from huref.assets import user_cache
+from huref.recipe import load_recipe
 from scripts import ROOT, make_parser
 
 MODELS = ROOT / "configs" / "real-models.yaml"
@@ -69,11 +71,15 @@ class Cache:
         self.models = root / "models"
         self.children = root / "children"
         self.ladder = root / "ladder"
-        self.records = root / "records"
 
     def file(self, name: str) -> Path:
         """The joined GGUF file of a public model."""
         return self.files / f"{name}.gguf"
+
+    def records(self, recipe: str) -> Path:
+        """The folder of records by a recipe; what changes their numbers changes its name."""
+        digest = load_recipe(recipe)[0].digest
+        return self.root / "records" / f"{digest.replace(':', '-')}-{VERSION}"
 
 
 def cache_parser(description: str | None) -> ArgumentParser:

@@ -21,17 +21,23 @@ from scripts.real.catalogue import Cache, cache_parser, read_catalogue
 
 CHILDREN = ROOT / "configs" / "real-children.yaml"
 MANIFEST = "children.json"
+RANDOM = "-random"  # what the name of a random re-initialisation ends with
 
 
 def read_children(path: Path = CHILDREN) -> dict[str, dict[str, Any]]:
-    """The entries of the list, completed by the defaults."""
+    """The entries of the list, completed by the defaults, and one for each kind of attack."""
     data = yaml.safe_load(path.read_text("utf-8"))
-    return {name: data["defaults"] | entry for name, entry in data["children"].items()}
+    entries: dict[str, dict[str, Any]] = dict(data["children"])
+    for group in data.get("attacks", ()):
+        shared = {key: value for key, value in group.items() if key != "kinds"}
+        entries |= {f"attack-{kind}": {"attack": [kind], **shared} for kind in group["kinds"]}
+    return {name: data["defaults"] | entry for name, entry in entries.items()}
 
 
 def folder_of(name: str, cache: Cache, children: Mapping[str, Any]) -> Path:
-    """The folder of a child or of a converted public model."""
-    return (cache.children if name in children else cache.models) / name
+    """The folder of a child, of a random re-initialisation or of a converted public model."""
+    made = name in children or name.endswith(RANDOM)
+    return (cache.children if made else cache.models) / name
 
 
 def with_parents(names: list[str], children: Mapping[str, Any]) -> Iterator[str]:
@@ -61,11 +67,13 @@ def make_children(names: list[str], cache: Cache, children: dict[str, Any], minu
             return
         spec = children[name]
         parents = [folder_of(parent, cache, children) for parent in spec["from"]]
-        if len(parents) > 1:  # a merge; its base is where its parents come from
+        if "merge" in spec:  # its base is where its parents come from
             parents.append(folder_of(root_of(name, children), cache, children))
         missing = [parent.name for parent in parents if not parent.exists()]
         if missing:
-            print(f"{name}: {missing[0]} is missing; run python -m scripts.real fetch", flush=True)
+            print(
+                f"{name}: {missing[0]} is missing; run python -m scripts.real fetch, then strangers"
+            )
             continue
         partial = folder.with_name(f".{name}")
         shutil.rmtree(partial, ignore_errors=True)

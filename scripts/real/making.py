@@ -171,9 +171,17 @@ def write_distilled(spec: Spec, parents: list[Path], folder: Path) -> None:
     _save(student, tokenizer, folder)
 
 
+def write_cast(spec: Spec, parents: list[Path], folder: Path) -> None:
+    """The same weights stored in another dtype."""
+    model, tokenizer = load(parents[0])
+    model.to(getattr(torch, spec["cast"])).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def write_attacked(spec: Spec, parents: list[Path], folder: Path) -> None:
-    """Function-preserving changes, one after the other."""
-    attack(parents[0], spec["attack"], folder, spec["seed"])
+    """Function-preserving changes, one after the other; of two parents the second gives parts."""
+    other = parents[1] if len(spec["from"]) > 1 else None
+    attack(parents[0], spec["attack"], folder, spec["seed"], other)
 
 
 def write_random(parent: Path, folder: Path, seed: int) -> None:
@@ -194,5 +202,6 @@ WRITERS: dict[str, Callable[[Spec, list[Path], Path], None]] = {
     "merge": write_merge,
     "vocabulary": write_vocabulary,
     "distil": write_distilled,
+    "cast": write_cast,
     "attack": write_attacked,
 }

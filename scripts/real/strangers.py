@@ -6,9 +6,9 @@ python -m scripts.real strangers [--cache DIR] [--only NAME...]
 import shutil
 
 from scripts.real.catalogue import Cache, cache_parser, read_catalogue
+from scripts.real.children import RANDOM
 
 SEED = 7
-SUFFIX = "-random"
 
 
 def main() -> None:
@@ -19,8 +19,9 @@ def main() -> None:
     cache = Cache(options.cache)
     from scripts.real.making import write_random
 
+    cache.children.mkdir(parents=True, exist_ok=True)
     for name in options.only:
-        parent, folder = cache.models / name, cache.children / f"{name}{SUFFIX}"
+        parent, folder = cache.models / name, cache.children / f"{name}{RANDOM}"
         if folder.exists() or not parent.exists():
             continue
         partial = folder.with_name(f".{folder.name}")

@@ -1,77 +1,31 @@
-"""Compares the measured models by `huref.bench` and prints the tables of docs/measured/real.md.
+"""Compares the measured models by `huref.bench` and writes the tables of docs/measured/real.md.
 
-python -m scripts.real table [--cache DIR] [--out FILE]
+    python -m scripts.real table [--cache DIR] [--recipe NAME...] [--into docs/measured/real.md]
+
+The first recipe's tables are written in full; of the others, the counts by relation and what was
+wrong. With --into they replace what follows the line of the file that says so.
 """
 
 import datetime as dt
 import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huref.api.bench import Bench, Score, bench
 from huref.api.pairs_file import ListedPair, PairList
-from huref.lineage.evidence import Verdict
+from huref.files import replacing
 from scripts import ROOT
 from scripts.real.catalogue import Cache, cache_parser, read_catalogue
-from scripts.real.children import read_children, root_of
+from scripts.real.children import MANIFEST, RANDOM
+from scripts.real.conversion import conversion_rows
+from scripts.real.curves import curves
 from scripts.real.measure import CONVERTED
-from scripts.real.strangers import SUFFIX
-from scripts.zoo.manifest import ancestors, kinship, read_manifest
+from scripts.real.pairs import children_pairs, ladder_pairs, sibling_pairs, stranger_pairs
+from scripts.zoo.manifest import read_manifest
 
-UNRELATED: Verdict = "unrelated"
-EXPECTED = {"descends": "descends", "siblings": "descends", "distilled": UNRELATED}
-
-
-def children_pairs(measured: Mapping[str, Path]) -> Iterator[ListedPair]:
-    """Each child beside its parents and its public base; converted models beside their files."""
-    children = read_children()
-    for name in read_catalogue():
-        if name in measured and name + CONVERTED in measured:
-            yield _pair(measured, name, name + CONVERTED, "converted", "descends")
-    for name, spec in children.items():
-        for older in dict.fromkeys([*spec["from"], root_of(name, children)]):
-            older = older if older in children else older + CONVERTED
-            if name in measured and older in measured:
-                expected = spec.get("expected", "descends")
-                parent = expected == "descends"
-                yield _pair(measured, older, name, spec["relation"], expected, parent)
-
-
-def stranger_pairs(measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> Iterator[ListedPair]:
-    """All pairs of public models, of random models with both, of public models with a ladder."""
-    public = [name for name in read_catalogue() if name in measured]
-    random = [name + SUFFIX for name in read_catalogue() if name + SUFFIX in measured]
-    bases = [n for n, entry in ladder.items() if not entry["parents"] and n in measured]
-    for a, b in combinations(public, 2):
-        yield _pair(measured, a, b, "two public models", UNRELATED)
-    for a, b in [*product(public, random), *combinations(random, 2)]:
-        yield _pair(measured, a, b, "a random model of a public shape", UNRELATED)
-    for a, b in product(public, bases):
-        yield _pair(measured, a, b, "a public model and the ladder", UNRELATED)
-
-
-def ladder_pairs(measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> Iterator[ListedPair]:
-    """Each base of a rung beside the other models of its rung."""
-    for name in ladder:
-        rung, _, kind = name.partition("-")
-        base = f"{rung}-base"
-        if name == base or name not in measured or base not in measured:
-            continue
-        relation = kinship(ladder, base, name)
-        expected = EXPECTED.get(relation, relation)
-        is_parent = base in ancestors(ladder, name)
-        yield _pair(measured, base, name, f"ladder: {kind}", expected, is_parent)
-
-
-def _pair(
-    measured: Mapping[str, Path], a: str, b: str, relation: str, expected: str, parent: bool = False
-) -> ListedPair:
-    others = {"a": a, "b": b}
-    older: Literal["a", "b"] | None = "a" if parent else None
-    return ListedPair(0, str(measured[a]), str(measured[b]), relation, expected, older, {}, others)
+MARK = "<!-- What follows is written by `python -m scripts.real table`. -->\n"
 
 
 def by_relation(result: Bench) -> Iterator[str]:
@@ -90,6 +44,8 @@ def _row(relation: str, score: Score) -> str:
     data = score.to_json()
     low, high = data["right_interval"]
     direction = ", ".join(map(str, data["direction"].values()))
+    if not any(data["direction"].values()):
+        direction = "-"
     return (
         f"| {relation} | {data['right']} | {data['of']} | {100 * low:.1f} to {100 * high:.1f} % | "
         f"{data['wrong']} | {data['inconclusive']} | {direction} |"
@@ -120,20 +76,22 @@ def wrong_by_name(result: Bench) -> Iterator[str]:
     for pair in result.pairs:
         names = " and ".join(pair.listed.others.values())
         if pair.status in ("wrong", "inconclusive"):
-            yield f"- {names}: expected {pair.listed.expected}; {pair.why}"
+            assert pair.measured is not None
+            why = pair.why
+            for side in ("a", "b"):  # records are named by their paths
+                why = why.replace(str(pair.measured[side]), pair.listed.others[side])
+            verdict = pair.measured["verdict"] or "no verdict"
+            yield f"- {names}: expected {pair.listed.expected}, got {verdict}: {why}"
         if pair.direction == "wrong":
             yield f"- {names}: the child was found to be the older model"
 
 
-def cost_rows(cache: Cache, names: Iterable[str]) -> Iterator[str]:
+def cost_rows(records: Path, names: Iterable[str]) -> Iterator[str]:
     """Seconds, bytes and memory of models."""
     yield "| model | seconds of processor time | MB read | MB of weights | peak memory, MB |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name in names:
-        path = cache.records / f"{name}.json"
-        costs: dict[str, Any] = {"error": "not measured"}
-        if path.exists():
-            costs = json.loads(path.read_text("utf-8"))
+        costs = read_costs(records, name)
         if "error" in costs:
             yield f"| {name} | {costs['error']} | | | |"
             continue
@@ -142,58 +100,121 @@ def cost_rows(cache: Cache, names: Iterable[str]) -> Iterator[str]:
         yield f"| {name} | {costs['processor_seconds']:.0f} | {figures} |"
 
 
-def measure_pairs(pairs: Iterable[ListedPair], title: str) -> Iterator[str]:
-    """A section: counts by relation, what was wrong, and every pair."""
+def read_costs(records: Path, name: str) -> dict[str, Any]:
+    """What measuring a model cost, or its `error`."""
+    path = records / f"{name}.json"
+    if not path.exists():
+        return {"error": "not measured"}
+    costs: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return costs
+
+
+def failed_rows(records: Path) -> Iterator[str]:
+    """Models that could not be measured, with the error."""
+    for path in sorted(records.glob("*.json")):
+        if error := read_costs(records, path.stem).get("error"):
+            yield f"- {path.stem}: {error.splitlines()[-1]}"
+
+
+def training_rows(cache: Cache, ladder: Mapping[str, Any]) -> Iterator[str]:
+    """How long making the children and the ladder took."""
+    path = cache.root / MANIFEST
+    made = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    seconds = sum(entry["processor_seconds"] for entry in made.values())
+    yield f"{len(made)} children took {seconds / 60:.0f} minutes of processor time to make."
+    if ladder:
+        minutes = sum(entry["seconds"] for entry in ladder.values()) / 60
+        yield f"{len(ladder)} models of the ladder took {minutes:.0f} minutes beside other work."
+
+
+def measure_pairs(
+    pairs: Iterable[ListedPair], title: str, recipe: str, whole: bool
+) -> Iterator[str]:
+    """A section: counts by relation, what was wrong, and every pair if it is to be whole."""
     rows = tuple(pairs)
     yield from (f"## {title}", "")
     if not rows:
         yield from ("Nothing of this kind is measured yet.", "")
         return
-    result = bench(PairList(Path(title), rows))
+    result = bench(PairList(Path(title), rows), recipe=recipe)
     yield from by_relation(result)
     wrong = list(wrong_by_name(result))
     yield from ("", "Wrong or inconclusive:" if wrong else "None is wrong or inconclusive.", "")
     yield from ([*wrong, ""] if wrong else [])
-    yield from pair_rows(result)
-    yield ""
+    if whole:
+        yield from pair_rows(result)
+        yield ""
 
 
-def render(cache: Cache) -> str:
+def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
+    """The records of a recipe by the names of their models."""
+    paths = sorted(cache.records(recipe).glob("*.safetensors"))
+    return {path.stem: path for path in paths if not path.name.startswith(".")}
+
+
+def read_ladder(cache: Cache) -> dict[str, Any]:
+    """The manifest's entries of the ladder's models."""
+    models = read_manifest(cache.ladder)["models"]
+    return {name: entry | {"name": name} for name, entry in models.items()}
+
+
+def render(cache: Cache, recipes: Iterable[str]) -> str:
     """All tables."""
-    measured = {path.stem: path for path in sorted(cache.records.glob("*.safetensors"))}
-    ladder = {
-        name: entry | {"name": name}
-        for name, entry in read_manifest(cache.ladder)["models"].items()
-    }
+    ladder = read_ladder(cache)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
+    lines = [
+        f"Measured on {dt.date.today().isoformat()} at commit {commit}.",
+        *training_rows(cache, ladder),
+        "",
+        "## Conversion",
+        "",
+        *conversion_rows(cache),
+        "",
+    ]
+    for place, recipe in enumerate(recipes):
+        lines += _render_recipe(cache, ladder, recipe, whole=not place)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _render_recipe(
+    cache: Cache, ladder: Mapping[str, Any], recipe: str, whole: bool
+) -> Iterator[str]:
+    measured, records = measured_by(cache, recipe), cache.records(recipe)
     public = [
-        name + part for name in read_catalogue() for part in ("", CONVERTED, SUFFIX)
+        name + part for name in read_catalogue() for part in ("", CONVERTED, RANDOM)
         if name + part in measured
     ]  # fmt: skip
-    lines = [
-        f"Measured on {dt.date.today().isoformat()} at commit {commit} by "
-        f"`python -m scripts.real table`: {len(measured)} models.",
-        "",
-        "## Costs",
-        "",
-        *cost_rows(cache, public),
-        "",
-        *measure_pairs(children_pairs(measured), "Children of public models"),
-        *measure_pairs(stranger_pairs(measured, ladder), "Strangers"),
-        *measure_pairs(ladder_pairs(measured, ladder), "A ladder of sizes"),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
+    of = f" (recipe {recipe})"
+    yield from (f"## Costs{of}", "", f"{len(measured)} models were measured.", "")
+    yield from (*cost_rows(records, public), "")
+    if failed := list(failed_rows(records)):
+        yield from ("Refused, or not read:", "", *failed, "")
+    sections = {
+        "Children of public models": children_pairs(measured),
+        "Siblings": sibling_pairs(measured),
+        "Strangers": stranger_pairs(measured, ladder),
+        "A ladder of sizes": ladder_pairs(measured, ladder),
+    }
+    for title, pairs in sections.items():
+        every = whole and title == "Children of public models"
+        yield from measure_pairs(pairs, title + of, recipe, every)
+    yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder))
 
 
 def main() -> None:
     """Print the tables, or write them."""
     parser = cache_parser(__doc__)
-    parser.add_argument("--out", type=Path, help="write them here")
+    parser.add_argument("--recipe", nargs="+", default=["default"], metavar="NAME")
+    parser.add_argument("--into", type=Path, help="a file that has the line of the tables")
     options = parser.parse_args()
-    text = render(Cache(options.cache))
-    if options.out:
-        options.out.write_text(text, "utf-8")
-    else:
+    text = render(Cache(options.cache), options.recipe)
+    if options.into is None:
         print(text)
+        return
+    head, mark, _ = options.into.read_text("utf-8").partition(MARK)
+    if not mark:
+        parser.error(f"{options.into} has no line {MARK.strip()}")
+    with replacing(options.into) as temporary:
+        temporary.write_text(f"{head}{MARK}\n{text}", "utf-8")

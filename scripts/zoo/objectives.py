@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
-from scripts.zoo.training import Loss, exact_token_loss, token_loss
+from scripts.zoo.training import BFLOAT16, Loss, exact_token_loss, token_loss
 
 BETA = 0.1  # beta of direct preference optimisation
 CORRUPTED = 0.15  # share of a rejected text's tokens that come from elsewhere in the batch
@@ -27,8 +27,8 @@ def corrupt(tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def logits_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Logits (batch, context, vocabulary) in float32, computed under bfloat16 autocast."""
-    with torch.autocast("cpu", torch.bfloat16):
+    """Logits (batch, context, vocabulary) in float32, computed as in `token_loss`."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
         logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
     return logits.float()
 

@@ -124,7 +124,8 @@ class Handler(BaseHTTPRequestHandler):
             for one in siblings:
                 if (digest := self.server_hub.lfs.get(str(one["rfilename"]), self)) is not self:
                     one["lfs"] = {"sha256": digest, "size": one["size"], "pointerSize": 134}
-            body = {"id": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+            renamed = name.partition("@")[0]
+            body = {"id": renamed, "sha": repository.commit, "siblings": siblings, "tags": []}
             self._answer(200, json.dumps(body).encode(), Content_Type="application/json")
 
     def _tree(self, repository: HostedRepository) -> None:
