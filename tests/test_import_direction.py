@@ -17,6 +17,7 @@ GROUND = {
     "files",
     "assets",
     "recipe",
+    "progress",
 }  # what everything may stand on
 PIPELINE = ["loader", "architecture", "invariants", "encoder", "decoder"]
 API = {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence", "api"}
@@ -31,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "assets": {"errors"},
     "recipe": {"errors", "assets", "bounded_json"},
+    "progress": set(),
     **{room: {*GROUND, *PIPELINE[:place]} for place, room in enumerate(PIPELINE)},
     "loader.formats": {"errors", "budget", "bounded_json", "loader.ranges", "loader.tensors"},
     "loader.hub": {"errors", "budget", "bounded_json", "loader.ranges", "loader.repository"},
@@ -43,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence"},
     "report": {*API},
     "registry": {*API},
+    "serve": {*API, "registry", "report"},
     "registry.stores": {*GROUND, "invariants", "registry"},
     "registry.fleet": {*API, "registry"},
     "registry.map": {*API, "registry", "report"},

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from huref.api.open import kind_of_file, open_record
 from huref.api.public import public_path
 from huref.errors import HurefError, one_line
@@ -19,6 +17,7 @@ from huref.loader.declarations import Declaration, read_declarations
 from huref.loader.model_name import open_repository
 from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
 from huref.loader.sources.adapters import AdapterModel
+from huref.progress import track
 
 Status = Literal["confirmed", "contradicted", "undecided", "unreachable"]
 Answer = Literal["confirmed", "contradicted", "undecided", "unreachable", "nothing declared"]
@@ -180,8 +179,7 @@ def check(
     elif not bases and not declared and not notes:
         _ = open_checkpoint(name).names
     findings = [
-        _measure(name, one, is_adapter, recipe, cache)
-        for one in tqdm(declared, desc="declared bases", delay=2, disable=None)
+        _measure(name, one, is_adapter, recipe, cache) for one in track(declared, "declared bases")
     ]
     return Check(name, tuple(findings), tuple(notes))
 

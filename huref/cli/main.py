@@ -26,6 +26,7 @@ from huref.cli.identify import identify
 from huref.cli.layouts import layouts
 from huref.cli.probe import probe
 from huref.cli.registry import registry
+from huref.cli.serve import serve
 from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
 from huref.cli.verify import verify
@@ -79,6 +80,6 @@ def main() -> None:
 
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, cache, bench, attest, verify, bom,
+    train_encoder, layouts, cache, bench, attest, verify, bom, serve,
 ):  # fmt: skip
     main.add_command(command)

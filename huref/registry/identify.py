@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
@@ -11,6 +9,7 @@ from huref.lineage.evidence import Evidence
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import build_table
 from huref.lineage.verdict import judge
+from huref.progress import track
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
 from huref.registry.identification import ANSWERS, SHOWN, Candidate, Identification
@@ -73,9 +72,7 @@ def identify_record(
             check_entry(store.whole(match.entry), store.require)
     candidates = [
         _consider(record, match, of, recipe if place < read else None)
-        for place, match in enumerate(
-            tqdm(matches, desc="candidates", unit="model", delay=2, disable=None)
-        )
+        for place, match in enumerate(track(matches, "candidates", "model"))
     ]
     for answer in ANSWERS:
         for candidate in candidates:
