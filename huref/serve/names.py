@@ -17,6 +17,7 @@ MOST_SEEN = 20_000  # files and folders
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT = b"huref:model"  # in the head of a fingerprint
 HEAD = 64 * 1024  # bytes
+_TAGGED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*:[\w.-]{1,60}")  # of the Hub
 _TAG = re.compile(r"(?P<folder>.+):[\w.-]{1,60}")
 
 
@@ -88,9 +89,8 @@ class Names:
                 opened = name if place == 0 else str(folder / as_path(part)) + name[len(part) :]
                 return Named(text, opened, name)
         if path.is_absolute() or name[:1] in "~." or not is_hub_id(name.replace("@", "/", 1)):
-            if is_hub_id(name.partition(":")[0]) and not path.is_absolute():
-                return Named(text, name, name)  # org/name:Q4_K_M
-            raise self._refusal(name)
+            if not _TAGGED.fullmatch(name):
+                raise self._refusal(name)
         return Named(text, name, name)
 
     def _is_below(self, path: Path) -> bool:
@@ -130,8 +130,9 @@ def _readings(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _exists(path: Path) -> bool:
+    """Whether there is a file, a folder or a link, also one that leads nowhere."""
     try:
-        return path.exists()
+        return os.path.lexists(path)
     except (OSError, ValueError):
         return False
 
