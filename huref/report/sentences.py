@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from huref.escape import printable
+from huref.lineage.build_forest import build_forest
 from huref.lineage.table import LineageTable, Pair
-from huref.report.wording import join
+from huref.report.wording import join, summary
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST_NAMED = 6  # models in one sentence
@@ -58,22 +59,30 @@ def tell_chance(pair: Pair) -> str:
         return ""
     if log10_p is None or log10_p > -6:
         return ""
-    power = str(int(-log10_p)).translate(SUPERSCRIPTS)
     return (
-        "Two networks with initialisations of their own would agree as much by chance less than "
-        f"once in 10{power} cases."
+        "Two networks with initialisations of their own would agree as much by chance "
+        f"{tell_power(log10_p)}."
     )
 
 
-def tell_table(table: LineageTable) -> Iterator[str]:
-    """The verdicts of a table: a sentence for each pair, but one for all that are unrelated."""
+def tell_power(log10: float) -> str:
+    """A probability in words, as "less than once in 10⁴⁰ cases"."""
+    if log10 > -3:
+        return f"with a probability of {10**log10:.2g}"
+    return f"less than once in 10{str(int(-log10)).translate(SUPERSCRIPTS)} cases"
+
+
+def tell_table(table: LineageTable) -> str:
+    """The verdicts of a table: of two models in a sentence, of more by their families."""
+    if len(table.pairs) == 1:
+        return tell_pair(table.pairs[0], *table.labels)
+    return summary(build_forest(table))
+
+
+def tell_pairs(table: LineageTable) -> Iterator[str]:
+    """A sentence for each pair, but one for all that are unrelated."""
     labels = table.labels
-    named = list(zip(combinations(labels, 2), table.pairs, strict=True))
-    if len(named) == 1:
-        ((a, b), pair) = named[0]
-        yield tell_pair(pair, a, b)
-        return
-    for (a, b), pair in named:
+    for (a, b), pair in zip(combinations(labels, 2), table.pairs, strict=True):
         if pair.evidence.verdict != "unrelated":
             yield tell_pair(pair, a, b)
     strangers = list(_without_relatives(table))

@@ -2,8 +2,8 @@
 
 A browser lets any page on the web send requests to this machine. So the Host must be one of ours,
 which a name that was pointed at this machine is not, and a request that another page makes, which
-its Origin or Sec-Fetch-Site says, is refused. No answer allows other origins to read it. Where there
-is a token, it comes once in the address, then in a cookie that no other site's request carries.
+its Origin or Sec-Fetch-Site says, is refused. No answer allows other origins to read it. A token
+comes once in the address, then in a cookie that no other site's request carries.
 """
 
 import secrets

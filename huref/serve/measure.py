@@ -23,10 +23,9 @@ from huref.progress import listening
 from huref.registry.identification import SHOWN, Identification
 from huref.registry.identify import identify
 from huref.registry.stores import open_store
-from huref.report import wording
 from huref.report.page import render_report
 from huref.report.portraits import draw_portraits
-from huref.report.sentences import tell_chance, tell_table
+from huref.report.sentences import tell_chance, tell_pairs, tell_power, tell_table
 from huref.serve.pages import render_view
 from huref.serve.stages import READING, Stages
 from huref.serve.task import Advance, Page, Result, Task
@@ -59,7 +58,8 @@ def _compare(task: Task, stages: Stages) -> Result:
     view = render_view(
         "comparison",
         job=task.job,
-        sentences=list(tell_table(table)),
+        sentences=[tell_table(table)],
+        pair_sentences=list(tell_pairs(table)) if len(table.pairs) > 1 else [],
         chances=_once([tell_chance(pair) for pair in table.pairs]),
         dogs=[
             _dog(label, image, record)
@@ -151,8 +151,7 @@ def _stranger(found: Identification) -> str:
     """The chance that an unrelated model scores as high as the chosen base, or ""."""
     if found.chosen is None or found.base is None:
         return ""
-    mantissa, exponent = wording.probability(found.chosen.log10_stranger)
-    return mantissa + exponent if not exponent else f"10 to the power of {exponent}"
+    return tell_power(found.chosen.log10_stranger)
 
 
 def _latent_only(latent: np.ndarray, like: Record) -> Record:

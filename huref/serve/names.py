@@ -88,9 +88,9 @@ class Names:
                     raise self._refusal(name)
                 opened = name if place == 0 else str(folder / as_path(part)) + name[len(part) :]
                 return Named(text, opened, name)
-        if path.is_absolute() or name[:1] in "~." or not is_hub_id(name.replace("@", "/", 1)):
-            if not _TAGGED.fullmatch(name):
-                raise self._refusal(name)
+        is_id = is_hub_id(name.replace("@", "/", 1)) or _TAGGED.fullmatch(name)
+        if path.is_absolute() or name[:1] in "~." or not is_id:
+            raise self._refusal(name)
         return Named(text, name, name)
 
     def _is_below(self, path: Path) -> bool:

@@ -1,7 +1,6 @@
 """Whose requests a page answers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,8 @@ def client_of(root: Path, token: str = "", host: str = "127.0.0.1") -> TestClien
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[TestClient]:
-    yield client_of(tmp_path)
+def client(tmp_path: Path) -> TestClient:
+    return client_of(tmp_path)
 
 
 def post(client: TestClient, headers: dict[str, str] | None = None) -> int:
