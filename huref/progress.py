@@ -44,6 +44,11 @@ def be_quiet(quiet: bool = True) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether `be_quiet` was asked for."""
+    return _quiet
+
+
 def is_hidden() -> bool | None:
     """For tqdm's `disable`: None hides a bar where stderr is no terminal, but for notebooks."""
     if _quiet:

@@ -1,6 +1,9 @@
 """Finds the base of a model in a registry of known bases."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
@@ -19,6 +22,7 @@ from huref.registry.store import SearchResult, Store
 from huref.registry.stores import open_store
 
 READ = 5  # the most candidates whose weights are read
+ROUNDING = 1e-4  # of a latent's number between machines; measured in docs/evidence.md
 LEVEL = -2.0  # largest log10 probability of an unrelated model at which a score decides alone
 
 
@@ -71,7 +75,7 @@ def identify_record(
         if match.entry.signer or store.require:
             check_entry(store.whole(match.entry), store.require)
     candidates = [
-        _consider(record, match, of, recipe if place < read else None)
+        _mark_same(record, _consider(record, match, of, recipe if place < read else None))
         for place, match in enumerate(track(matches, "candidates", "model"))
     ]
     for answer in ANSWERS:
@@ -79,6 +83,14 @@ def identify_record(
             if candidate.evidence.verdict == answer:
                 return Identification(record, answer, candidate.model, of, tuple(candidates))
     return Identification(record, "none", None, of, tuple(candidates))
+
+
+def _mark_same(record: Record, candidate: Candidate) -> Candidate:
+    """The candidate, marked where the model is the registered one itself."""
+    if record.latent is None or candidate.evidence.verdict is None:
+        return candidate
+    difference = float(np.abs(record.latent - candidate.match.entry.latent).max())
+    return replace(candidate, is_same=difference <= ROUNDING)
 
 
 def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) -> Candidate:

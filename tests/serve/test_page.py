@@ -57,6 +57,7 @@ class Server:
         before, until = 0.0, time.monotonic() + PATIENCE
         while time.monotonic() < until:
             state = self.ask(f"/api/jobs/{job}")
+            validator("serve-job").validate(state)
             assert state["progress"] >= before
             before = state["progress"]
             if state["state"] in ("done", "failed"):
