@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from huref.api.bench import bench
     from huref.api.bom import bom
     from huref.api.check import check
-    from huref.api.compare import compare
     from huref.api.fingerprint import Fingerprint, fingerprint
     from huref.api.verify import Verification, verify
     from huref.errors import HurefError
     from huref.invariants.record import Record
-    from huref.lineage.table import LineageTable
     from huref.registry.fleet.run import fleet
     from huref.registry.identify import identify
+    from huref.report.results import LineageTable, compare
 
 __all__ = [
     "Attestation",
@@ -56,11 +55,11 @@ _HOMES = {
     "verify": "huref.api.verify",
     "Fingerprint": "huref.api.fingerprint",
     "HurefError": "huref.errors",
-    "LineageTable": "huref.lineage.table",
+    "LineageTable": "huref.report.results",
     "Record": "huref.invariants.record",
     "bench": "huref.api.bench",
     "check": "huref.api.check",
-    "compare": "huref.api.compare",
+    "compare": "huref.report.results",
     "fingerprint": "huref.api.fingerprint",
     "identify": "huref.registry.identify",
     "fleet": "huref.registry.fleet.run",

@@ -18,6 +18,7 @@ GROUND = {
     "files",
     "assets",
     "recipe",
+    "progress",
 }  # what everything may stand on
 PIPELINE = ["loader", "architecture", "invariants", "encoder", "decoder"]
 API = {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence", "api"}
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "assets": {"errors"},
     "recipe": {"errors", "assets", "bounded_json", "bounded_yaml"},
+    "progress": set(),
     **{room: {*GROUND, *PIPELINE[:place]} for place, room in enumerate(PIPELINE)},
     "loader.formats": {"errors", "budget", "bounded_json", "loader.ranges", "loader.tensors"},
     "loader.hub": {"errors", "budget", "bounded_json", "loader.ranges", "loader.repository"},
@@ -45,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence"},
     "report": {*API},
     "registry": {*API},
+    "serve": {*API, "registry", "report"},
     "registry.stores": {*GROUND, "invariants", "registry"},
     "registry.fleet": {*API, "registry"},
     "registry.map": {*API, "registry", "report"},

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from huref.api.open import kind_of_file, open_record
 from huref.api.public import public_name, public_path
@@ -27,6 +26,7 @@ from huref.invariants.record import Record
 from huref.lineage.table import Pair, build_table
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.repository import Repository
+from huref.progress import track
 from huref.version import __version__
 
 SALT_BYTES = 32
@@ -122,7 +122,7 @@ def attest(
         timestamp_authority=authority,
         lineage=tuple(
             _lineage(measured, str(base), recipe, cache, read_all)
-            for base in tqdm(bases, desc="bases", delay=2, disable=None)
+            for base in track(bases, "bases")
         ),
         oms=read_oms(checkpoint.repository, subjects),
         versions=versions(),

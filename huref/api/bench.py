@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from huref.api.bench_journal import BenchJournal
 from huref.api.open import measure, read_on
 from huref.api.pairs_file import DISPUTED, ListedPair, PairList, find_list, read_pairs
@@ -16,6 +14,7 @@ from huref.errors import HurefError, locating, one_line
 from huref.invariants.record import Record
 from huref.lineage.calibration import exact_interval
 from huref.lineage.table import Pair, build_table
+from huref.progress import track
 from huref.recipe import load_recipe
 
 Status = Literal["right", "wrong", "inconclusive", "disputed", "not measured"]
@@ -198,7 +197,7 @@ def bench(
     wanted = [pair for pair in listed.pairs if not pair.fault]
     models = _Models(wanted, kept, recipe, cache)
     failures: dict[tuple[str, str], str] = {}
-    for pair in tqdm(wanted, desc="pairs", delay=2, disable=None):
+    for pair in track(wanted, "pairs"):
         key = (pair.id_a, pair.id_b)
         if key in kept.pairs or key in failures:
             models.release(pair)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from huref.api.open import kind_of_file, open_record
 from huref.api.public import public_path
 from huref.errors import HurefError, one_line
@@ -19,6 +17,7 @@ from huref.loader.declarations import Declaration, read_declarations
 from huref.loader.model_name import open_repository
 from huref.loader.sources.adapters import CONFIG as ADAPTER_CONFIG
 from huref.loader.sources.adapters import AdapterModel
+from huref.progress import track
 
 Status = Literal["confirmed", "contradicted", "undecided", "unreachable"]
 Answer = Literal["confirmed", "contradicted", "undecided", "unreachable", "nothing declared"]
@@ -32,16 +31,29 @@ CLOSING: dict[Answer, str] = {
     "unreachable": "Not every declared base could be measured.",
     "nothing declared": "No base is declared; see 'huref identify', or give a --base.",
 }
+ON_ITS_BASE = (
+    "The adapter fits the base that it names. It is measured on top of it, so that its weights can "
+    "neither confirm nor contradict the claim."
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One declared base and its measurement; `pair` is (model, base), or None if unmeasured."""
+    """One declared base and its measurement.
+
+    Attributes:
+        declaration: of the base.
+        status: what the measurement says of it.
+        why: the reason.
+        pair: (model, base), or None if unmeasured.
+        is_on_base: whether the model is an adapter that was measured on top of this very base.
+    """
 
     declaration: Declaration
     status: Status
     why: str
     pair: Pair | None = None
+    is_on_base: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `declared` in `check --json`."""
@@ -77,6 +89,7 @@ class Suggestion:
             "base_model": list(self.bases),
             "base_model_relation": self.relation,
             "notes": list(self.notes),
+            "yaml": str(self),
         }
 
     def __str__(self) -> str:
@@ -122,6 +135,16 @@ class Check:
             "notes": list(self.notes),
         }
 
+    @property
+    def closing(self) -> str:
+        """The answer in a sentence."""
+        firm = [one for one in self.findings if one.declaration.firm]
+        if self.answer == "undecided" and all(
+            one.is_on_base for one in firm if one.status == "undecided"
+        ):
+            return ON_ITS_BASE
+        return CLOSING[self.answer]
+
     def __str__(self) -> str:
         lines = [_plain(self.model)]
         for finding in self.findings:
@@ -136,7 +159,7 @@ class Check:
             ]
         if self.notes:
             lines += ["", *(f"  note      {_plain(note)}" for note in self.notes)]
-        return "\n".join([*lines, "", CLOSING[self.answer]])
+        return "\n".join([*lines, "", self.closing])
 
 
 def _measured(finding: Finding) -> str:
@@ -177,13 +200,17 @@ def check(
     # Errors of the model itself are raised here, before any base is opened.
     if not bases and any(one.model for one in declared):
         open_record(name, recipe, cache=cache)
-    elif not bases and not declared and not notes:
+    elif not bases and not declared and _has_weights(name):
         _ = open_checkpoint(name).names
     findings = [
-        _measure(name, one, is_adapter, recipe, cache)
-        for one in tqdm(declared, desc="declared bases", delay=2, disable=None)
+        _measure(name, one, is_adapter, recipe, cache) for one in track(declared, "declared bases")
     ]
     return Check(name, tuple(findings), tuple(notes))
+
+
+def _has_weights(model: str) -> bool:
+    path = as_path(model)
+    return not path.is_file() or kind_of_file(path) == "weights"
 
 
 def _declarations(model: str) -> tuple[list[Declaration], list[str], bool]:
@@ -209,9 +236,8 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
     status, why = _judge(pair, is_merge=one.relation == "merge")
     if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
         # The adapter was applied to this very base, so agreement is no evidence.
-        return Finding(
-            one, "undecided", f"the adapter was applied to this base, so it must agree: {why}", pair
-        )
+        why = f"it fits this base and is measured on it, so that agreement is no evidence: {why}"
+        return Finding(one, "undecided", why, pair, is_on_base=True)
     return Finding(one, status, why, pair)
 
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from huref.api.open import open_record, read_on
 from huref.errors import HurefError, locating, one_line
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record
 from huref.lineage.table import Failure, LineageTable, build_table
+from huref.progress import track
 
 
 def compare(
@@ -39,7 +38,7 @@ def compare(
         HurefError: a model could not be read, and it is not skipped; the message names it.
     """
     records, failed, errors = [], [], []
-    for name in tqdm([str(model) for model in models], desc="models", delay=2, disable=None):
+    for name in track([str(model) for model in models], "models"):
         try:
             records.append(_open(name, recipe, depth, cache))
         except (HurefError, OSError) as error:

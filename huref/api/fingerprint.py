@@ -1,25 +1,28 @@
 """`huref.fingerprint`: the picture of one model, from its weights."""
 
 import time
+from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import escape
 
 from huref.api.open import Costs, measure, picture_text
-from huref.api.picture import draw_latent
+from huref.api.picture import SHOWN, draw_latent
 from huref.api.public import public_name
-from huref.decoder.picture import captioned, write_png
+from huref.decoder.picture import as_png, captioned, write_png
 from huref.decoder.spoken import colour_strip, spoken_code
 from huref.errors import RecordError
+from huref.escape import printable, terminal
 from huref.evidence.keys import Signer, load_signer
 from huref.evidence.seal import seal_text
 from huref.invariants.record import Record
 from huref.recipe import imported_with, load_recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fingerprint:
     """The picture of a model with its record.
 
@@ -36,6 +39,21 @@ class Fingerprint:
     costs: Costs = field(repr=False)
     path: Path | None = None
     caption: bool = False
+
+    def __repr__(self) -> str:
+        at = f", {self.path}" if self.path else ""
+        return f"<Fingerprint of {terminal(self.record.model)}: {' '.join(self.code)}{at}>"
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.image)
+
+    def _repr_html_(self) -> str:
+        name = escape(printable(public_name(self.record)))
+        uri = b64encode(as_png(self.image)).decode("ascii")
+        return (
+            f'<img width="{SHOWN}" alt="The dog of {name}" src="data:image/png;base64,{uri}"><br>'
+            f"<b>{name}</b><br>{' '.join(self.code)}"
+        )
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -72,6 +90,7 @@ class Fingerprint:
             "model": self.record.model,
             "revision": self.record.revision,
             "recipe": self.record.recipe.digest,
+            "picture_recipe": self.record.recipe.picture_digest,
             "image": str(self.path) if self.path else None,
             "latent": [float(x) for x in self.latent],
             "code": list(self.code),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from huref.api.cache import cache_path, keep, recall
 from huref.api.picture import check_pixels
@@ -27,6 +26,7 @@ from huref.invariants.record import Record, load_record
 from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
 from huref.loader.ollama import is_manifest
+from huref.progress import Bar
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -188,14 +188,7 @@ def _measure_weights(
     began = time.perf_counter()
     read_before = checkpoint.seconds_reading
     meter = checkpoint.repository.meter
-    with tqdm(
-        desc=terminal(checkpoint.model),
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        delay=2,
-        disable=None,
-    ) as bar:
+    with Bar(terminal(checkpoint.model), unit="B", leave=False) as bar:
         meter.bar = bar
         blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
         bar.total = checkpoint.estimate_bytes(blocks)

@@ -27,6 +27,7 @@ from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.prompts import order_ids
 from huref.blackbox.query import TokenQuery
 from huref.errors import AccessError, BudgetError, EndpointError, HurefError, NetworkError
+from huref.progress import is_hidden
 
 T = TypeVar("T")
 
@@ -219,7 +220,7 @@ class Endpoint:
 
     @contextmanager
     def _progress(self, label: str) -> Iterator[None]:
-        with tqdm(desc=label, unit=" requests", leave=False, delay=2, disable=None) as bar:
+        with tqdm(desc=label, unit=" requests", leave=False, delay=2, disable=is_hidden()) as bar:
             self.client.bar = bar
             try:
                 yield

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from huref.blackbox.prompts import order_ids
 from huref.errors import HurefError
 from huref.escape import terminal
+from huref.progress import is_hidden
 
 BATCH = 64  # prompts per forward pass
 
@@ -64,7 +65,7 @@ class LocalModel:
         words = [prompt.split() for prompt in prompts]
         values = np.empty((len(prompts), len(ids)))
         label = terminal(self.name)
-        with tqdm(total=len(prompts), desc=label, leave=False, delay=2, disable=None) as bar:
+        with tqdm(total=len(prompts), desc=label, leave=False, delay=2, disable=is_hidden()) as bar:
             for length in {len(prompt_words) for prompt_words in words}:
                 same_length = [
                     i for i, prompt_words in enumerate(words) if len(prompt_words) == length

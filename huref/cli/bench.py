@@ -97,10 +97,10 @@ def bench(
         resume=resume,
     )
     for message in messages(result):
-        click.echo(message, err=True)
+        options.echo(message, err=True)
     for out in outs:
         _write(result, out)
-        click.echo(f"wrote {out}", err=True)
+        options.echo(f"wrote {out}", err=True)
     if as_json:
         print_json(result.to_json())
     else:

@@ -43,7 +43,7 @@ def fingerprint(
     key: Path | None,
     as_json: bool,
 ) -> None:
-    """Draw the picture of a model: models of one lineage get the same dog."""
+    """Draw the picture of a model: models of one lineage get alike dogs."""
     out = out or _default_picture(model)
     require_kind(out, (".png",))
     require_folder(record)
@@ -71,7 +71,9 @@ def fingerprint(
         echo(f"commit   {terminal(result.record.revision)}")
     if result.record.files is not None:
         echo(f"files    {terminal(describe_files(result.record.files))}")
-    echo(f"recipe   {terminal(result.record.recipe.name)} {result.record.recipe.digest}")
+    made_by = result.record.recipe
+    echo(f"recipe   {terminal(made_by.name)} {made_by.digest}; with its decoder, as in the PNG, "
+         f"{made_by.picture_digest}")  # fmt: skip
     share = costs.bytes_read / max(costs.bytes_total, 1)
     part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
     echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")

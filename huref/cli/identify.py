@@ -8,14 +8,17 @@ import click
 
 from huref.cli.options import (
     as_file,
+    as_json_line,
     echo,
+    explain_failure,
     json_option,
+    jsonl_option,
+    names_for,
     print_json,
     recipe_option,
     require_kind,
     say_seals,
 )
-from huref.errors import RegistryError
 from huref.escape import terminal
 
 if TYPE_CHECKING:
@@ -23,50 +26,71 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True)
 @click.option("--registry", "uri", metavar="URI", help="Known bases.  [default: ~/.huref/registry]")
 @click.option("--every", is_flag=True, help="Search models that declare a base, too.")
 @click.option("--read", default=5, show_default=True, type=click.IntRange(0), metavar="COUNT",
               help="The most candidates whose weights are read.")  # fmt: skip
 @click.option("-o", "--out", type=as_file, help="Draw it beside its nearest three (PNG).")
+@jsonl_option
 @recipe_option
 @json_option
+@click.pass_context
 def identify(
-    model: str,
+    context: click.Context,
+    models: tuple[str, ...],
     uri: str | None,
     every: bool,
     read: int,
     out: Path | None,
+    jsonl: bool,
     recipe: str,
     as_json: bool,
 ) -> None:
-    """Say which known base MODEL was built from, if any.
+    """Say which known base each of MODELS was built from, if any.
 
-    The nearest bases are found by their sketches and then compared by their weights, where these
-    can be read.
+    - reads names from stdin, one a line. The nearest bases are found by their sketches and then
+    compared by their weights, where these can be read. Exit code 1: a model could not be read; the
+    others are identified all the same.
     """
+    names = names_for(models, as_json, jsonl)
+    if out is not None and (names := list(names))[1:]:
+        raise click.UsageError("-o draws one model; give one")
+    require_kind(out, (".png",))
     from huref.registry.identify import identify as find
-    from huref.registry.store import default_uri
+    from huref.registry.known import find_known
     from huref.registry.stores import open_store
+
+    store = open_store(find_known(uri))
+    failed = False
+    for place, name in enumerate(names):
+        try:
+            found = find(name, store, recipe=recipe, read=read, every=every)
+        except Exception as error:  # a queue goes on after any model
+            failed = True
+            why = explain_failure(error)
+            if jsonl:
+                echo(as_json_line({"model": name, "answer": None, "error": why}))
+            echo(f"huref: {why}", err=True)
+            continue
+        say_seals([found.record])
+        if out is not None:
+            _draw(found, out, recipe)
+        if as_json:
+            print_json(found.to_json())
+        elif jsonl:
+            echo(as_json_line(found.to_json() | {"error": None}))
+        else:
+            echo(("\n" if place else "") + as_text(found))
+    context.exit(1 if failed else 0)
+
+
+def _draw(found: "Identification", out: Path, recipe: str) -> None:
+    from huref.decoder.picture import write_png
     from huref.version import __version__
 
-    if uri is None and not Path(default_uri()).is_dir():
-        raise RegistryError(
-            f"there are no known bases at {default_uri()}; give --registry URI, or make them: "
-            f"huref registry init {default_uri()}, then huref registry add {default_uri()} MODEL"
-        )
-    require_kind(out, (".png",))
-    found = find(model, open_store(uri or default_uri()), recipe=recipe, read=read, every=every)
-    say_seals([found.record])
-    if out is not None:
-        from huref.decoder.picture import write_png
-
-        write_png(out, found.draw(recipe), {"Software": f"huref {__version__}"})
-        echo(f"wrote {out}", err=True)
-    if as_json:
-        print_json(found.to_json())
-        return
-    echo(as_text(found))
+    write_png(out, found.draw(recipe), {"Software": f"huref {__version__}"})
+    echo(f"wrote {out}", err=True)
 
 
 def as_text(found: "Identification") -> str:

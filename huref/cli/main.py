@@ -24,8 +24,10 @@ from huref.cli.fingerprint import fingerprint
 from huref.cli.fleet import fleet
 from huref.cli.identify import identify
 from huref.cli.layouts import layouts
+from huref.cli.options import quiet_option
 from huref.cli.probe import probe
 from huref.cli.registry import registry
+from huref.cli.serve import serve
 from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
 from huref.cli.verify import verify
@@ -77,8 +79,18 @@ def main() -> None:
     """
 
 
+def _add_quiet(command: click.Command) -> None:
+    """Give a command, or each of a group's, the option -q."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _add_quiet(below)
+    else:
+        quiet_option(command)
+
+
 for command in (
     fingerprint, compare, check, tree, identify, registry, fleet, probe, attack, decoder,
-    train_encoder, layouts, cache, bench, attest, verify, bom,
+    train_encoder, layouts, cache, bench, attest, verify, bom, serve,
 ):  # fmt: skip
+    _add_quiet(command)
     main.add_command(command)

@@ -1,5 +1,6 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from huref import escape
-from huref.errors import one_line
+from huref.errors import HurefError, one_line
 from huref.files import require_folder
+from huref.progress import be_quiet, is_quiet
 from huref.version import SCHEMA, __version__
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+jsonl_option = click.option(
+    "--jsonl", is_flag=True, help="Print a line of JSON a model, as each is done."
+)
 key_option = click.option(
     "--key",
     type=as_file,
@@ -31,6 +36,14 @@ read_all_option = click.option(
     "--read-all",
     is_flag=True,
     help="Download and hash large files on the Hub, instead of stating the Hub's own digests.",
+)
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda _, __, quiet: be_quiet(quiet),
+    help="Print results and failures alone.",
 )
 no_cache_option = click.option(
     "--no-cache", is_flag=True, help="Read the weights again; keep no records."
@@ -64,21 +77,57 @@ def read_names(names: Sequence[str]) -> list[str]:
     Raises:
         click.UsageError: "-" is given twice, or no name is left.
     """
+    return list(stream_names(names))
+
+
+def stream_names(names: Sequence[str]) -> Iterator[str]:
+    """The same, one by one: a line of stdin is yielded when it has been read.
+
+    Raises:
+        click.UsageError: "-" is given twice, or no name was left.
+    """
     if names.count("-") > 1:
         raise click.UsageError("stdin (-) can be read only once")
-    found = list(_expand(names))
-    if not found:
+    any_name = False
+    for name in names:
+        lines = [name] if name != "-" else iter(sys.stdin.readline, "")
+        for line in lines:
+            found = line if name != "-" else line.strip()
+            if name == "-" and (not found or found.startswith("#")):
+                continue
+            any_name = True
+            yield found
+    if not any_name:
         raise click.UsageError("stdin names no model; give one a line")
+
+
+def names_for(names: Sequence[str], as_json: bool, jsonl: bool) -> Iterable[str]:
+    """The names for a command that prints one document with --json and lines with --jsonl.
+
+    Raises:
+        click.UsageError: both are chosen, or --json for several models.
+    """
+    if as_json and jsonl:
+        raise click.UsageError("--json and --jsonl exclude each other; give one")
+    if not as_json:
+        return stream_names(names)
+    found = read_names(names)
+    if len(found) > 1:
+        raise click.UsageError("--json is for one model; give --jsonl for several")
     return found
 
 
-def _expand(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if name != "-":
-            yield name
-            continue
-        lines = (line.strip() for line in sys.stdin)
-        yield from (line for line in lines if line and not line.startswith("#"))
+def explain_failure(error: Exception) -> str:
+    """The message of a model that stops none of the others.
+
+    Raises:
+        Exception: the same, where HUREF_DEBUG asks for a traceback.
+    """
+    if os.environ.get("HUREF_DEBUG") == "1" or isinstance(error, click.ClickException):
+        raise error
+    if isinstance(error, HurefError | OSError):
+        return one_line(error)
+    return f"an error in huref, please report it: {type(error).__name__}: {one_line(error)}"
 
 
 def terminal_width() -> int | None:
@@ -91,6 +140,11 @@ def as_json(data: dict[str, Any]) -> str:
     return escape.to_json({"huref": __version__, "schema": SCHEMA, **data}, indent=2)
 
 
+def as_json_line(data: dict[str, Any]) -> str:
+    """The same on one line, for JSON Lines."""
+    return escape.to_json({"huref": __version__, "schema": SCHEMA, **data})
+
+
 def print_json(data: dict[str, Any]) -> None:
     """Print a JSON object on stdout; see `as_json`."""
     click.echo(as_json(data))
@@ -99,7 +153,11 @@ def print_json(data: dict[str, Any]) -> None:
 def echo(text: object = "", *, err: bool = False) -> None:
     """Print text of any number of lines; characters that act on a terminal are escaped.
 
+    With -q nothing is printed on stderr but failures, which begin with "huref: ".
+
     A name or a reason is passed through `escape.terminal` before it becomes part of the text: this
     function cannot tell a line end of huref's from one of theirs.
     """
+    if err and is_quiet() and not str(text).startswith("huref: "):
+        return
     click.echo(escape.terminal_lines(text), err=err)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from huref.cli.options import echo, json_option, key_option, print_json, recipe_option
+from huref.cli.options import as_file, echo, json_option, key_option, print_json, recipe_option
 from huref.errors import RecipeError, RegistryError, one_line
 from huref.escape import terminal
 
@@ -197,21 +197,62 @@ def search(uri: str, model: str, limit: int, bases: bool, recipe: str, as_json: 
 @registry.command()
 @click.argument("uri")
 @click.option("-o", "--out", required=True, help="A .jsonl or .csv file, or another URI to create.")
+@key_option
 @json_option
-def export(uri: str, out: str, as_json: bool) -> None:
+def export(uri: str, out: str, key: Path | None, as_json: bool) -> None:
     """Write the registry to a file, or copy it into a new one.
 
-    A .jsonl holds everything and can be added to another registry; a .csv only the names.
+    A .jsonl holds everything and can be added to another registry; a .csv only the names. Beside a
+    .jsonl stands its digest (.sha256) and, with --key, a signature of that (.sig): so it can be
+    published and fetched by 'huref registry pull'.
     """
     from huref.cli.tables import counted
+    from huref.evidence.keys import load_signer
     from huref.registry.exchange import export as write
+    from huref.registry.publication import publish
     from huref.registry.stores import open_store
 
+    signer = load_signer(key) if key is not None else None
+    if signer is not None and not out.endswith(".jsonl"):
+        raise click.UsageError("--key signs a .jsonl file")
     count = write(open_store(uri), out)
+    if out.endswith(".jsonl"):
+        publish(Path(out), signer)
     if as_json:
         print_json({"out": out, "models": count})
     else:
         echo(f"wrote {out}: {counted(count, 'model')}")
+
+
+@registry.command()
+@click.argument("source", metavar="NAME|URL")
+@click.option("-o", "--out", "uri", metavar="URI",
+              help="Where it is added or created.  [default: ~/.huref/registry]")  # fmt: skip
+@click.option("--sha256", default="", metavar="HEX", help="Its digest, if not the one beside it.")
+@click.option(
+    "--key", type=as_file, metavar="KEY.pub", help="Demand the signature of this public key."
+)
+@json_option
+def pull(source: str, uri: str | None, sha256: str, key: Path | None, as_json: bool) -> None:
+    """Fetch a registry that somebody published, and check its digest and signature.
+
+    URL is the https address of a .jsonl file that 'huref registry export' wrote; NAME a data set of
+    the Hub, org/name, which has it as registry.jsonl. The digest beside it finds damage; only
+    --key, or a --sha256 from elsewhere, says who made it.
+    """
+    from huref.cli.tables import counted
+    from huref.evidence.keys import load_public_key
+    from huref.registry.pull import pull as fetch
+    from huref.registry.store import default_uri
+
+    public = load_public_key(key) if key is not None else None
+    done = fetch(source, uri or default_uri(), sha256=sha256, key=public)
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    signed = f"signed by {done.signer[:16]}" if done.signer else "signature not checked; see --key"
+    echo(f"fetched  {counted(done.models, 'model')}, {done.added:,} new, into {done.uri}")
+    echo(f"sha256   {done.sha256} ({signed})")
 
 
 @registry.command("map")

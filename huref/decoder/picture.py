@@ -1,5 +1,6 @@
 """Pictures: PNG files with text chunks, captions, and sheets of several pictures."""
 
+import io
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,13 @@ LARGEST_TEXT = 1 << 20  # bytes of one text chunk; also Pillow's own limit
 PAPER = (250, 249, 246)
 INK = (72, 70, 66)
 PALE_INK = (138, 134, 127)
+
+
+def as_png(image: Picture) -> bytes:
+    """A picture as the bytes of a PNG, without texts."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:

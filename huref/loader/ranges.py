@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from tqdm.auto import tqdm
 
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError
+from huref.progress import Bar
 
 LIMIT = "HUREF_MAX_MEMORY"  # environment variable
 UNKNOWN_RAM = 16_000_000_000
@@ -30,7 +28,7 @@ class Meter:
 
     bytes_read: int = 0
     requests: int = 0
-    bar: "tqdm[Any] | None" = field(default=None, repr=False)
+    bar: Bar | None = field(default=None, repr=False)
 
     def count(self, length: int, requests: int = 0) -> None:
         """Add to both counts."""

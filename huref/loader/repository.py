@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from huref.bounded_json import JsonError, loads_object
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, ModelNotFoundError, locating
+from huref.loader.confinement import require_readable
 from huref.loader.ranges import ByteSource, LocalFile, Meter, is_plain_name
 
 LFS_POINTER = b"version https://git-lfs"  # start of the placeholder for a file not fetched
@@ -73,6 +74,7 @@ class LocalFolder:
         self.meter = meter
         self.chosen = chosen
         with locating(model=model):
+            require_readable(path)
             paths = _list_folder(path) if chosen is None else self._list_around(chosen)
         self.files = {
             str(file.relative_to(path)): file.stat().st_size for file in paths if file.is_file()
@@ -104,6 +106,7 @@ class LocalFolder:
                 file=name,
                 advice="copy the file into the folder if you trust it",
             )
+        require_readable(path)
         if self.files[name] < LONGEST_POINTER and path.read_bytes().startswith(LFS_POINTER):
             raise CheckpointError(
                 "it is a Git LFS pointer, not the file itself",

@@ -1,12 +1,15 @@
 """The answer of `huref identify`: candidates, what was found out about each, and the chosen one."""
 
+from base64 import b64encode
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from markupsafe import escape
 
 from huref.api.fingerprint import render
-from huref.decoder.picture import contact_sheet
+from huref.decoder.picture import as_png, contact_sheet
+from huref.escape import printable, terminal
 from huref.invariants.record import Record
 from huref.lineage.evidence import Evidence
 from huref.lineage.signs import signs_of
@@ -36,12 +39,15 @@ class Candidate:
             number of bases searched.
         similarity: of the full terms; its ICS is None if the base's weights were not read.
         evidence: its verdict is None if the score is one that unrelated models reach.
+        is_same: whether nothing that was read of the model differs from it.
     """
 
     match: SearchResult
     log10_stranger: float
     similarity: Similarity
     evidence: Evidence
+
+    is_same: bool = False
 
     @property
     def model(self) -> str:
@@ -61,11 +67,12 @@ class Candidate:
             "ics": self.similarity.ics,
             "log10_p": self.evidence.log10_p,
             "verdict": self.evidence.verdict,
+            "same": self.is_same,
             "why": self.evidence.why,
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Identification:
     """The answer and the candidates from which it was chosen.
 
@@ -84,6 +91,21 @@ class Identification:
     of: int
     candidates: tuple[Candidate, ...]
 
+    def __repr__(self) -> str:
+        return f"<Identification: {terminal(self.record.model)} {terminal(self.sentence)}>"
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.draw())
+
+    def _repr_html_(self) -> str:
+        uri = b64encode(self._repr_png_()).decode("ascii")
+        said = escape(printable(f"{_short(self.record.model)}: {self.sentence}"))
+        why = escape(printable(self.chosen.evidence.why)) if self.chosen else ""
+        return (
+            f"<p><b>{said}</b><br>{why}</p>"
+            f'<img alt="The model beside its nearest bases" src="data:image/png;base64,{uri}">'
+        )
+
     @property
     def sentence(self) -> str:
         """The answer in words."""
@@ -94,6 +116,8 @@ class Identification:
             )
         if self.base is None:
             return f"none of {self.of} known bases"
+        if self.chosen is not None and self.chosen.is_same:
+            return f"is {self.base} itself, or differs from it in nothing that was read"
         direction = self.chosen.evidence.direction if self.chosen else None
         if self.answer == "descends" and direction is not None and direction.older == "a":
             return f"comes from the same training run as {self.base}, from an earlier state of it"

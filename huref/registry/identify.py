@@ -1,8 +1,9 @@
 """Finds the base of a model in a registry of known bases."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from tqdm.auto import tqdm
+import numpy as np
 
 from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
@@ -12,6 +13,7 @@ from huref.lineage.signs import signs_of
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import Pair, build_table
 from huref.lineage.verdict import judge
+from huref.progress import track
 from huref.registry.chance import LATENT_SPREAD, is_worth_reading, log10_stranger
 from huref.registry.entry import Entry, make_query
 from huref.registry.identification import ANSWERS, SHOWN, Answer, Candidate, Identification
@@ -21,6 +23,7 @@ from huref.registry.store import SearchResult, Store
 from huref.registry.stores import open_store
 
 READ = 5  # the most candidates whose weights are read
+ROUNDING = 1e-4  # of a latent's number between machines; measured in docs/evidence.md
 LEVEL = -2.0  # largest log10 probability of an unrelated model at which a score decides alone
 
 
@@ -73,10 +76,8 @@ def identify_record(
         if match.entry.signer or store.require:
             check_entry(store.whole(match.entry), store.require)
     candidates = [
-        _consider(record, match, of, recipe if place < read else None)
-        for place, match in enumerate(
-            tqdm(matches, desc="candidates", unit="model", delay=2, disable=None)
-        )
+        _mark_same(record, _consider(record, match, of, recipe if place < read else None))
+        for place, match in enumerate(track(matches, "candidates", "model"))
     ]
     for answer in ANSWERS:
         for candidate in candidates:
@@ -84,6 +85,14 @@ def identify_record(
                 return Identification(record, answer, candidate.model, of, tuple(candidates))
     unknown: Answer = "inconclusive" if signs_of(record) else "none"
     return Identification(record, unknown, None, of, tuple(candidates))
+
+
+def _mark_same(record: Record, candidate: Candidate) -> Candidate:
+    """The candidate, marked where the model is the registered one itself."""
+    if record.latent is None or candidate.evidence.verdict is None:
+        return candidate
+    difference = float(np.abs(record.latent - candidate.match.entry.latent).max())
+    return replace(candidate, is_same=difference <= ROUNDING)
 
 
 def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) -> Candidate:

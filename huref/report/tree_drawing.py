@@ -20,7 +20,7 @@ WIDEST_NAME = 280.0
 SAMPLES = (0.99, 0.9, 0.5, 0.1)  # correlations on the scale
 LEADER = 13.0  # from the end of a branch to its dog; not part of the branch's length
 LEGEND = {
-    "arrow": "direction found, away from the root",
+    "arrow": "direction found, from the older to the younger model",
     "dashed": "same initialisation, trained independently",
     "ring": "root at the midpoint: which model came first is unknown",
 }

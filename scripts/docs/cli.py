@@ -23,7 +23,14 @@ Ctrl-C.
 Environment variables: `HUREF_DEBUG=1` shows the traceback of a failure; `HUREF_HOME` is the folder
 of the cache, imported decoders and the default registry; `HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and
 `HF_HUB_OFFLINE` are those of huggingface_hub; `HUREF_MAX_MEMORY=64G` bounds the
-tensors that are read at once (three quarters of the machine's memory unless it is set).
+tensors that are read at once (three quarters of the machine's memory unless it is set);
+`HUREF_SERVE_TOKEN` is the token of `huref serve`.
+
+`python -m huref` is the same as `huref`. Every command has `-q`. Completion in a shell:
+
+    eval "$(_HUREF_COMPLETE=bash_source huref)"        # in ~/.bashrc
+    eval "$(_HUREF_COMPLETE=zsh_source huref)"         # in ~/.zshrc
+    _HUREF_COMPLETE=fish_source huref | source         # in ~/.config/fish/config.fish
 """
 
 

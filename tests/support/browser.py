@@ -58,7 +58,11 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Load a file."""
-        self._post("/url", {"url": path.resolve().as_uri()})
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, url: str) -> None:
+        """Load an address."""
+        self._post("/url", {"url": url})
 
     def run(self, script: str) -> Any:
         """Run a function body in the page and return its result."""

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from huref.api.public import public_path
 from huref.errors import HurefError, RecipeError
 from huref.evidence.keys import Signer
+from huref.progress import track
 from huref.registry.exchange import read_jsonl
 from huref.registry.fleet.work import Outcome, Task, measure_task, reason_without_model
 from huref.registry.signing import sign_entry
@@ -47,7 +46,7 @@ def add_models(
         signer: signs what is measured; entries of exports keep their own signatures.
     """
     done = Additions()
-    for model in tqdm(models, unit="model", delay=2, disable=None):
+    for model in track(models, "models", "model"):
         try:
             if model.endswith(".jsonl"):
                 done.added.append(f"{model} (models: {_add_exported(store, Path(model))})")

@@ -17,6 +17,7 @@ from huref.errors import FleetError, one_line
 from huref.evidence.keys import Signer
 from huref.files import as_path
 from huref.loader.hub.rate import RateLimiter, share
+from huref.progress import is_hidden
 from huref.registry.fleet import work
 from huref.registry.fleet.engines import Workers
 from huref.registry.fleet.journal import (
@@ -122,7 +123,7 @@ class _Run:
         whole = False
         try:
             with tqdm(
-                desc="models", total=len(jobs), unit="model", smoothing=0.02, disable=None
+                desc="models", total=len(jobs), unit="model", smoothing=0.02, disable=is_hidden()
             ) as bar:
                 self._measure(jobs, bar)
             whole = True

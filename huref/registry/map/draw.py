@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from huref.decoder.picture import Picture
 from huref.decoder.render import load_decoder
 from huref.escape import printable
+from huref.progress import track
 from huref.recipe import Recipe, imported_with, load_recipe
 from huref.registry.map.kinship import Kinship, find_kin
 from huref.registry.map.layout import lay_out
@@ -94,7 +94,7 @@ def draw_map(store: Store, decoder: str | None = None) -> RegistryMap:
     first = [model for family in kinship.families for model in family[:1]]
     rest = [model for family in kinship.families for model in family[1:]]
     chosen = (first + rest)[:MOST_DOGS]
-    for model in tqdm(chosen, desc="dogs", delay=2, disable=None):
+    for model in track(chosen, "dogs"):
         images[model] = loaded.render(torch.from_numpy(kinship.latents[model])[None])[0]
     return RegistryMap(kinship, store.recipe, points, tuple(images))
 

@@ -1,0 +1,1 @@
+"""The steps of action.yml: huref installed and run on GitHub."""
