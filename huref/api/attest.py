@@ -121,8 +121,7 @@ def attest(
         made_at=datetime.now(UTC).replace(microsecond=0),
         timestamp_authority=authority,
         lineage=tuple(
-            _lineage(measured, str(base), recipe, cache, read_all)
-            for base in track(bases, "bases")
+            _lineage(measured, str(base), recipe, cache, read_all) for base in track(bases, "bases")
         ),
         oms=read_oms(checkpoint.repository, subjects),
         versions=versions(),

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huref.api.bench_journal import BenchJournal
+from huref.api.compare import settle
 from huref.api.open import measure, read_on
 from huref.api.pairs_file import DISPUTED, ListedPair, PairList, find_list, read_pairs
 from huref.errors import HurefError, locating, one_line
 from huref.invariants.record import Record
 from huref.lineage.calibration import exact_interval
-from huref.lineage.table import Pair, build_table
+from huref.lineage.table import Pair
 from huref.progress import track
 from huref.recipe import load_recipe
 
@@ -203,7 +204,9 @@ def bench(
             models.release(pair)
             continue
         try:
-            found = build_table([models.open(pair.id_a), models.open(pair.id_b)]).pairs[0]
+            names = pair.id_a, pair.id_b
+            records = [models.open(name) for name in names]
+            found = settle(records, recipe, cache, names).pairs[0]
         except Exception as error:  # a list that runs overnight survives any model
             failures[key] = _explain(error)
         else:
@@ -280,7 +283,7 @@ class _Models:
         try:
             with locating(model=name):
                 record, costs = measure(name, self._recipe, cache=self._cache)
-                record = read_on(record, name, self._recipe, cache=self._cache)
+                record = read_on(record, self._recipe, self._cache, model=name)
         except Exception as error:
             self._failures[name] = error
             raise

@@ -50,14 +50,33 @@ def compare(
         raise errors[0]
     if depth == "recipe":
         records = [read_on(record, recipe, cache) for record in records]
-    table = build_table(records)
-    if depth == "recipe" and (unsettled := table.unsettled):
-        records = [
-            read_on(record, recipe, cache, anyway=index in unsettled)
-            for index, record in enumerate(records)
-        ]
+        table = settle(records, recipe, cache)
+    else:
         table = build_table(records)
     return replace(table, failed=tuple(failed))
+
+
+def settle(
+    records: Sequence[Record], recipe: str, cache: bool, names: Sequence[str] = ()
+) -> LineageTable:
+    """The table of some records, with all blocks read of those on which a verdict hangs.
+
+    Args:
+        records: at the default depth.
+        recipe: name or file of a recipe.
+        cache: whether stored records are used, and new ones stored.
+        names: of the models as `open_record` takes them, if not the records' own.
+    """
+    table = build_table(records)
+    if not table.unsettled:
+        return table
+    models = names or [record.model for record in records]
+    return build_table(
+        [
+            read_on(record, recipe, cache, model=model, anyway=index in table.unsettled)
+            for index, (record, model) in enumerate(zip(records, models, strict=True))
+        ]
+    )
 
 
 def _open(name: str, recipe: str, depth: Depth, cache: bool) -> Record:

@@ -70,7 +70,7 @@ def measure_here(path: Path, record: Path, recipe: str) -> dict[str, Any]:
     try:
         first, costs = measure(str(path), recipe)
         seconds = time.process_time() - began
-        whole = read_on(first, str(path), recipe)
+        whole = read_on(first, recipe, model=str(path))
     except HurefError as error:
         return {"error": one_line(error)}
     whole.save(record)
