@@ -21,6 +21,9 @@ from huref.loader.vocabulary import Token
 
 RULES = ("latin", "all")
 MIN_FILLED = 0.5  # share of the buckets; with fewer the vocabulary is too small for the rule
+MOST_TRIED = (
+    20_000  # strings that are given to a tokenizer, so that one that emits none costs little
+)
 _SALT = b"huref anchors 1\0"
 
 
@@ -115,6 +118,8 @@ def choose_emitted(
     tried = 0
     chosen: dict[int, Token] = {}
     for bucket, candidates in buckets.items():
+        if tried > MOST_TRIED:
+            break
         for *_, token in sorted(candidates, key=lambda candidate: candidate[:3]):
             tried += 1
             if emits(token):

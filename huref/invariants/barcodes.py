@@ -17,6 +17,7 @@ from torch import Tensor
 from huref.architecture.block import FeedForward, SelfAttention
 
 CHUNK = 128  # number of units that are computed at once
+STRONGEST = 128  # units of a network that are related to each other besides
 SAMPLED = 128  # units of a network in a sample; `sampled_units` gives at most twice as many
 ORDERED = tuple(product(range(3), repeat=2))  # pairs of gate, up and down, if O is not symmetric
 UNORDERED = tuple((x, y) for x, y in ORDERED if x <= y)
@@ -30,6 +31,20 @@ FLIPS = tuple((x == 0) != (y == 0) for x, y in PAIRS)
 def sampled_units(units: int) -> Tensor:
     """Indices of the sampled units of a network, evenly spaced, (n,) int64."""
     return torch.arange(0, units, max(units // SAMPLED, 1))
+
+
+def related_units(network: FeedForward) -> Tensor:
+    """Indices of the units that are related to each other, (n,) int64, ascending.
+
+    The `sampled_units` and the STRONGEST by the product of the lengths of their vectors, which does
+    not change when up and down are rescaled.
+    """
+    strength = network.up.norm(dim=0) * network.down.norm(dim=1)
+    if network.gate is not None:
+        strength = strength * network.gate.norm(dim=0)
+    strongest = strength.topk(min(STRONGEST, len(strength))).indices
+    found: Tensor = torch.unique(torch.cat([sampled_units(len(strength)), strongest]))
+    return found
 
 
 def find_network(networks: Tensor, layer: int, expert: int) -> int | None:
@@ -99,7 +114,8 @@ class UnitVectors:
         units: number of units of the network.
         vectors: normalised gate, up and down vectors of the chosen units, (3, n, d); the gate's
             are zero for a network without a gate.
-        sample: the vectors of `sampled_units`, without a missing gate, (2 or 3, n, d).
+        related: the `related_units` of the network, (n,) int64.
+        sample: their vectors, without a missing gate, (2 or 3, n, d).
         grams: the numbers under the three Gram matrices, (n, 18).
     """
 
@@ -114,9 +130,10 @@ class UnitVectors:
             ]
         )
         parts = torch.split(self.vectors, CHUNK, dim=1)
-        sampled = sampled_units(self.units) if whole else slice(None)
-        roles = slice(1 if network.gate is None else 0, None)
-        self.sample = self.vectors[roles, sampled]
+        self.related = related_units(network)
+        self.sample = torch.stack(
+            [_normal(W[:, self.related].T) for W in matrices if W is not None]
+        )
         by_matrix = [[_under_gram(part, W) for part in parts] for W in matrices]
         self.grams = torch.cat([torch.cat(chunks) for chunks in by_matrix], dim=1)
 

@@ -102,13 +102,15 @@ class NetworkBarcodes:
         units: number of units of the network.
         barcodes: (units with a barcode, NUMBERS) float16.
         roles: 3 with a gate, 2 without.
-        cosines: the relations of its sampled units, (n,) float16.
+        related: indices of the units that are related to each other, (n,) int64.
+        cosines: their relations, (n (n - 1) / 2 with all roles,) float16.
     """
 
     expert: int
     units: int
     barcodes: Tensor
     roles: int
+    related: Tensor
     cosines: Tensor
 
 
@@ -134,6 +136,7 @@ def measure_block(
                 vectors.units,
                 standard_barcodes(vectors.barcodes(attention)).half(),
                 len(vectors.sample),
+                vectors.related,
                 measure_relations(vectors.sample),
             )
             for network in networks
@@ -160,8 +163,9 @@ def join_blocks(blocks: Sequence[BlockUnits]) -> tuple[UnitFeatures, Barcodes, R
     relations = Relations(
         torch.cat([part.cosines for _, part in coded]),
         torch.tensor(
-            [[layer, part.expert, part.units, part.roles] for layer, part in coded],
+            [[layer, part.expert, len(part.related), part.roles] for layer, part in coded],
             dtype=torch.int32,
         ),
+        torch.cat([part.related for _, part in coded]).int(),
     )
     return features, barcodes, relations

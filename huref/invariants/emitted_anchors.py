@@ -11,13 +11,13 @@ from huref.recipe import Recipe
 def choose_for_function(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors, Recipe, float]:
     """Anchors, the recipe, and the share of the tried strings that the tokenizer does not emit.
 
-    Where it emits too few, or cannot be run, strings are not checked. Where normal tokens are too
-    few, added ones count as well, and then strings of every script.
+    Where it emits too few, or cannot be run, strings are not checked, and the share is 0: such a
+    tokenizer is not the model's, or is run in another way. Where normal tokens are too few, added
+    ones count as well, and then strings of every script.
     """
     tokens, encoder = checkpoint.vocabulary, checkpoint.encoder
     plain = [replace(t, kind="normal") if t.kind == "added" else t for t in tokens]
     rules = dict.fromkeys((recipe.anchors, "all"))
-    share = 0.0
     for vocabulary in (tokens, plain):
         for rule in rules:
             named = recipe
@@ -25,11 +25,10 @@ def choose_for_function(checkpoint: Checkpoint, recipe: Recipe) -> tuple[Anchors
                 named = replace(recipe, name=f"{recipe.name}+all-tokens", anchors=rule)
             if encoder is not None:
                 anchors, unemitted = choose_emitted(vocabulary, recipe.m, rule, encoder.emits)
-                share = max(share, unemitted)
                 if anchors is not None:
-                    return anchors, named, share
+                    return anchors, named, unemitted
             try:
-                return choose_anchors(vocabulary, recipe.m, rule), named, share
+                return choose_anchors(vocabulary, recipe.m, rule), named, 0.0
             except AnchorError:
                 if vocabulary is plain and rule == "all":
                     raise

@@ -11,31 +11,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from huref.invariants.barcodes import find_network, sampled_units
+from huref.invariants.barcodes import find_network
 
 
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """Cosines between the vectors of the `sampled_units` of several networks, concatenated.
+    """Cosines between the vectors of some units of several networks, concatenated.
+
+    The units are `related_units`: evenly spaced ones, which meet where units keep their index, and
+    the strongest, which meet where units were permuted or removed.
 
     Attributes:
         cosines: (sum over networks of n (n - 1) / 2,) float16: the upper triangle of each
             network's matrix, row by row, with n = roles * sampled units; the order of the n
             vectors is all gates, all ups, all downs.
         networks: (networks, 4) int32: index of the block, number of the expert, number of units
-            of the network, and number of roles: 3 with a gate, 2 without.
+            that are related, and number of roles: 3 with a gate, 2 without.
+        units: their indices in their networks, ascending, (sum of these numbers,) int32.
     """
 
     cosines: Tensor
     networks: Tensor
+    units: Tensor
 
     def find(self, layer: int, expert: int) -> int | None:
         """The row of `networks` of a block and an expert, or None."""
         return find_network(self.networks, layer, expert)
 
     def units_of(self, network: int) -> Tensor:
-        """Indices of the sampled units of a network, (n,) int64, ascending."""
-        return sampled_units(int(self.networks[network, 2]))
+        """Indices of the related units of a network, (n,) int64, ascending."""
+        start = int(self.networks[:network, 2].sum())
+        return self.units[start : start + int(self.networks[network, 2])].long()
 
     def of_network(self, network: int) -> Tensor:
         """The cosines of a network, (roles, units, roles, units) float32, zero on the diagonal."""
@@ -49,7 +55,7 @@ class Relations:
 
     def _sizes(self) -> list[int]:
         """Number of vectors of each network."""
-        return [roles * len(sampled_units(units)) for units, roles in self.networks[:, 2:].tolist()]
+        return [roles * units for units, roles in self.networks[:, 2:].tolist()]
 
     def fits(self) -> bool:
         """Whether shapes and values of the tensors are consistent."""
@@ -57,6 +63,8 @@ class Relations:
             return False
         units, roles = self.networks[:, 2], self.networks[:, 3]
         if not ((units > 0).all() and ((roles == 2) | (roles == 3)).all()):
+            return False
+        if self.units.shape != (int(units.sum()),) or bool((self.units < 0).any()):
             return False
         expected = sum(vectors * (vectors - 1) // 2 for vectors in self._sizes())
         return self.cosines.shape == (expected,) and bool(torch.isfinite(self.cosines).all())

@@ -18,7 +18,7 @@ from huref.lineage.order import (
     longest_increase,
     order_log10_p,
 )
-from huref.lineage.retention import Retention, mean_retention, measure_retention
+from huref.lineage.retention import Network, Retention, mean_retention, measure_retention
 from huref.lineage.unit_matching import UnitMatching, agreement, match_networks, match_twice
 
 SIGNIFICANT = -6.0  # log10 p, corrected, up to which units count as corresponding
@@ -126,7 +126,7 @@ def _test_blocks(
     """The better test of each pair of networks of two blocks, not yet corrected."""
     for a_network, b_network in _network_pairs(a_units, b_units, *blocks):
         x, y = a_units.of_network(a_network), b_units.of_network(b_network)
-        rows = _sample(len(x))
+        rows = _sample(len(x), a, a_units.key(a_network))
         matching = _renumber(match_networks(x[rows], y), rows)
         test = replace(_test_networks(x, y, rows, matching, blocks[0]), blocks=(blocks,))
         if test.log10_p <= SIGNIFICANT and a.relations is not None and b.relations is not None:
@@ -144,15 +144,17 @@ def widths_of(a: Record, b: Record) -> tuple[int, int]:
     return first, second
 
 
-def _sample(units: int) -> Tensor:
-    """Indices of the units of A to match: all, or evenly spaced ones of a large network.
+def _sample(units: int, a: Record, network: Network) -> Tensor:
+    """Indices of the units of a network of A to match: all, or evenly spaced ones of a large one.
 
-    Units that have a barcode are always among them.
+    Units that have a barcode, or relations to others, are always among them.
     """
     if units <= 2 * SAMPLED:
         return torch.arange(units)
-    spaced = range(0, units, units // SAMPLED)
-    return torch.tensor(sorted({*spaced, *sampled_units(units).tolist()}))
+    chosen = {*range(0, units, units // SAMPLED), *sampled_units(units).tolist()}
+    if a.relations is not None and (place := a.relations.find(*network)) is not None:
+        chosen |= set(a.relations.units_of(place).tolist())
+    return torch.tensor(sorted(chosen))
 
 
 def _test_networks(

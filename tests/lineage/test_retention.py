@@ -37,7 +37,7 @@ def relations_of(weights: Matrices, layer: int = 1) -> Relations:
     gate, up, down = weights
     sample = UnitVectors(FeedForward(up.T, gate.T, down), -1, whole=True).sample
     networks = torch.tensor([[layer, -1, HIDDEN, 3]], dtype=torch.int32)
-    return Relations(measure_relations(sample), networks)
+    return Relations(measure_relations(sample), networks, torch.arange(int(networks[0, 2])).int())
 
 
 def retention(a: Matrices, b: Matrices, matching: UnitMatching | None = None) -> Retention:
@@ -111,6 +111,7 @@ def test_too_few_units_or_other_roles_give_no_retention() -> None:
         measure_relations(UnitVectors(FeedForward(torch.randn(WIDTH, HIDDEN), None,
                                                   torch.randn(HIDDEN, WIDTH)), -1, True).sample),
         torch.tensor([[1, -1, HIDDEN, 2]], dtype=torch.int32),
+        torch.arange(HIDDEN).int(),
     )  # fmt: skip
     assert ungated.fits()
     assert measure_retention(a, ungated, ((1, -1), (1, -1)), same) is None
@@ -163,7 +164,7 @@ def _relations(weights: Matrices, units: int) -> Relations:
     gate, up, down = weights
     sample = UnitVectors(FeedForward(up.T, gate.T, down), -1, whole=True).sample
     networks = torch.tensor([[1, -1, units, 3]], dtype=torch.int32)
-    return Relations(measure_relations(sample), networks)
+    return Relations(measure_relations(sample), networks, torch.arange(int(networks[0, 2])).int())
 
 
 def test_what_was_learned_is_near_zero_for_an_untrained_model() -> None:
