@@ -1,7 +1,8 @@
 """How often the verdicts were wrong on models that are known to be independent.
 
 `python -m scripts.evaluate lineage` measures it and writes `configs/lineage.json`:
-{"independent_pairs": pairs, "called_related": of them, "command": what reproduces it}.
+{"independent_pairs": pairs, "called_related": of them, "recipe": by which they were measured,
+"command": what reproduces it}.
 """
 
 import json
@@ -27,6 +28,7 @@ class Calibration:
 
     independent_pairs: int
     called_related: int
+    recipe: str
     command: str
 
     @property
@@ -38,8 +40,9 @@ class Calibration:
         low, high = self.interval
         return (
             f"false positives: {self.called_related} of {self.independent_pairs} independent "
-            f"pairs (exact 95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command}); "
-            "measured on models that nobody had prepared to hide or to frame another"
+            f"pairs (exact 95 % interval {100 * low:.2g} to {100 * high:.2g} %; {self.command}), "
+            f"by the recipe {self.recipe}, on models that nobody had prepared to hide or to frame "
+            "another"
         )
 
 
@@ -71,5 +74,8 @@ def load_calibration() -> Calibration | None:
     except CheckpointDigestError:
         return None
     return Calibration(
-        int(data["independent_pairs"]), int(data["called_related"]), str(data["command"])
+        int(data["independent_pairs"]),
+        int(data["called_related"]),
+        str(data["recipe"]),
+        str(data["command"]),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from huref.recipe import load_recipe
 from scripts.evaluate.lineage.calibrating import Null
 from scripts.evaluate.lineage.holding_out import choose_thresholds, retentions
 from scripts.evaluate.lineage.measuring import RIVALS, Rows, key_of
@@ -337,5 +338,6 @@ def calibration_file(e: Evaluation) -> dict[str, Any]:
             "shared_initialisation": round(thresholds.twin, 4),
             "descends": round(thresholds.descent, 4),
         },
+        "recipe": load_recipe()[0].name,
         "command": COMMAND,
     }
