@@ -28,19 +28,10 @@ def text_ids(checkpoint: Checkpoint) -> tuple[Tensor, bool]:
     """
     encoder = checkpoint.encoder
     if encoder is not None:
-        begin = _first_token(checkpoint)
         rows = [encoder.encode(passage) for passage in passages()]
-        rows = [row if row[: len(begin)] == begin else [*begin, *row] for row in rows]
         if all(len(set(row)) > LENGTH // 4 for row in rows):
             return torch.tensor([(row * (LENGTH // len(row) + 1))[:LENGTH] for row in rows]), True
     normal = [token.id for token in checkpoint.vocabulary if token.kind == "normal"]
     draw = torch.Generator().manual_seed(0)
     places = torch.randint(len(normal), (len(passages()), LENGTH), generator=draw)
     return torch.tensor(normal)[places], False
-
-
-def _first_token(checkpoint: Checkpoint) -> list[int]:
-    """The token with which texts begin, if the config names one that is in the vocabulary."""
-    number = checkpoint.config.get("bos_token_id")
-    known = isinstance(number, int) and any(t.id == number for t in checkpoint.vocabulary)
-    return [number] if known and isinstance(number, int) else []

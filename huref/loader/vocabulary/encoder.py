@@ -103,6 +103,7 @@ def from_pieces(
     merges: Sequence[str] | None = None,
     begins: int | None = None,
     unknown: int = 0,
+    spaced: bool = True,
 ) -> TextEncoder | None:
     """An encoder from pieces in order of their ids.
 
@@ -114,6 +115,7 @@ def from_pieces(
         merges: "a b" in order.
         begins: the id with which the model's texts begin.
         unknown: id of the unknown piece.
+        spaced: whether SentencePiece puts a space before a text.
     """
     ids = {piece: number for number, piece in enumerate(pieces)}
     try:
@@ -136,7 +138,9 @@ def from_pieces(
         elif kind == "wordpiece":
             tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         else:
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+                prepend_scheme="always" if spaced else "never"
+            )
     except BaseException as error:  # see above
         _let_pass(error)
         return None

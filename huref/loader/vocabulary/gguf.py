@@ -52,22 +52,25 @@ def parse_gguf_vocabulary(metadata: Mapping[str, Any]) -> list[Token]:
 
 
 def gguf_encoder(metadata: Mapping[str, Any]) -> TextEncoder | None:
-    """The tokenizer in the metadata; None for a kind that cannot be run."""
+    """The tokenizer in the metadata; None for a kind that cannot be run.
+
+    Texts begin with the first token whatever add_bos_token says, as they do where config.json names
+    one (`begins_with`): one model in two containers is run on one text.
+    """
     pieces = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         return None
     scores, merges = (metadata.get(f"tokenizer.ggml.{key}") for key in ("scores", "merges"))
     begins, unknown = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "unknown"))
-    if metadata.get("tokenizer.ggml.add_bos_token") is False:
-        begins = None
     begins = begins if isinstance(begins, int) else None
     unknown = unknown if isinstance(unknown, int) else 0
+    spaced = metadata.get("tokenizer.ggml.add_space_prefix") is not False
     model = metadata.get("tokenizer.ggml.model")
     has_scores = isinstance(scores, list) and len(scores) == len(pieces)
     if model == "gpt2" and isinstance(merges, list):
         return from_pieces(pieces, None, kind="byte-level", merges=merges, begins=begins)
     if model == "llama" and has_scores:
-        return from_pieces(pieces, scores, kind="bpe", begins=begins)
+        return from_pieces(pieces, scores, kind="bpe", begins=begins, spaced=spaced)
     if model == "t5" and has_scores:
         return from_pieces(pieces, scores, kind="unigram", begins=begins, unknown=unknown)
     return None
