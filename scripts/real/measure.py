@@ -1,6 +1,7 @@
 """Measures the public models, their children, the strangers and the ladder, each once.
 
-    python -m scripts.real measure [--cache DIR] [--recipe NAME...] [--only NAME...] [--minutes N]
+    python -m scripts.real measure [--cache DIR] [--recipe NAME...] [--only NAME...] [--whole]
+                                   [--minutes N]
 
 Each public model is read by `huref fingerprint` in a process of its own, whose peak memory is
 noted; the others are read here. Records and costs are kept by recipe, so a stopped run can be
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from huref.api.cache import cache_path, keep
-from huref.api.open import measure, read_on
+from huref.api.open import measure, open_record, read_on
 from huref.errors import HurefError, one_line
+from huref.invariants.extract import Depth
 from huref.invariants.record import load_record
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import load_recipe
@@ -128,13 +130,19 @@ def read_costs(file: Path) -> dict[str, Any]:
 
 
 def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
-    """Names and paths of the models that were measured by a recipe."""
-    folder = cache.costs(recipe)
-    return {
-        name: path
-        for name, path in models_of(cache).items()
-        if "error" not in read_costs(folder / f"{name}.json")
-    }
+    """The records of the models that a recipe measured; of all blocks where these were read."""
+    folder, loaded = cache.costs(recipe), load_recipe(recipe)[0]
+    found = {}
+    for name, path in models_of(cache).items():
+        if "error" in read_costs(folder / f"{name}.json"):
+            continue
+        checkpoint = open_checkpoint(str(path))
+        depths: tuple[Depth, Depth] = ("full", "recipe")
+        places = [cache_path(checkpoint, loaded, depth) for depth in depths]
+        for place in reversed(places):
+            if place is not None and place.exists():
+                found[name] = place
+    return found
 
 
 def main() -> None:
@@ -142,8 +150,15 @@ def main() -> None:
     parser = cache_parser(__doc__)
     parser.add_argument("--recipe", nargs="+", default=["default"], metavar="NAME")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these models")
+    parser.add_argument("--whole", action="store_true", help="read all blocks of them, too")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start none afterwards")
     options = parser.parse_args()
     cache = open_cache(options.cache)
     until = time.monotonic() + 60 * options.minutes
-    measure_missing(cache, options.only or list(models_of(cache)), options.recipe, until)
+    names = options.only or list(models_of(cache))
+    measure_missing(cache, names, options.recipe, until)
+    if options.whole:
+        for recipe in options.recipe:
+            for name in names:
+                open_record(str(models_of(cache)[name]), recipe, depth="full", cache=True)
+                print(f"{name}, {recipe}: all blocks", flush=True)

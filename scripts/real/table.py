@@ -2,12 +2,15 @@
 
     python -m scripts.real table [--cache DIR] [--recipe NAME...] [--into docs/measured/real.md]
 
-The first recipe's tables are written in full; of the others, the counts by relation and what was
-wrong. With --into they replace what follows the line of the file that says so.
+Records are compared as `measure` kept them: no block is read that was not read there, so that a
+pair which `huref compare` would settle by reading all blocks may be inconclusive here. The first
+recipe's tables are written in full; of the others, the counts by relation and what was wrong. With
+--into they replace what follows the line of the file that says so.
 """
 
 import datetime as dt
 import json
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -77,9 +80,7 @@ def wrong_by_name(result: Bench) -> Iterator[str]:
         names = " and ".join(pair.listed.others.values())
         if pair.status in ("wrong", "inconclusive"):
             assert pair.measured is not None
-            why = pair.why
-            for side in ("a", "b"):  # models are named by their paths
-                why = why.replace(str(pair.measured[side]), pair.listed.others[side])
+            why = re.sub(r"/\S*/", "", pair.why)  # models are named by their paths
             verdict = pair.measured["verdict"] or "no verdict"
             yield f"- {names}: expected {pair.listed.expected}, got {verdict}: {why}"
         if pair.direction == "wrong":
@@ -185,7 +186,7 @@ def _render_recipe(
     for title, pairs in sections.items():
         every = whole and title == "Children of public models"
         yield from measure_pairs(pairs, title + of, recipe, every)
-    yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder, recipe))
+    yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder))
 
 
 def main() -> None:
