@@ -29,7 +29,18 @@ from huref.recipe import load_recipe
 from scripts.real.catalogue import Cache, cache_parser, open_cache, read_catalogue
 
 CONVERTED = "-converted"
-KILOBYTE = 1024  # ru_maxrss is in these
+KILOBYTE = 1024
+# huref, and the peak of its memory after it; getrusage would count the process that started it.
+WITH_PEAK = """
+import sys
+from pathlib import Path
+from huref.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+"""
 
 
 def models_of(cache: Cache) -> dict[str, Path]:
@@ -49,7 +60,7 @@ def measure_apart(path: Path, recipe: str) -> dict[str, Any]:
     """The costs of `huref fingerprint` in a process of its own, or its `error`."""
     with tempfile.TemporaryDirectory() as temporary:
         record = Path(temporary) / "record.safetensors"
-        command = [sys.executable, "-m", "huref", "fingerprint", str(path), "--json"]
+        command = [sys.executable, "-c", WITH_PEAK, "fingerprint", str(path), "--json"]
         command += ["-o", f"{temporary}/dog.png", "--record", str(record), "--recipe", recipe]
         began = time.monotonic()
         process = subprocess.Popen(
@@ -60,13 +71,14 @@ def measure_apart(path: Path, recipe: str) -> dict[str, Any]:
         output, message = process.stdout.read(), process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        costs = {
+        message, _, peak = message.strip().rpartition("\n")
+        costs: dict[str, Any] = {
             "seconds": round(time.monotonic() - began, 1),
             "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-            "peak_bytes": usage.ru_maxrss * KILOBYTE,
         }
         if process.returncode:
-            return costs | {"error": message.strip() or f"exit code {process.returncode}"}
+            return costs | {"error": message or f"exit code {process.returncode}"}
+        costs["peak_bytes"] = int(peak) * KILOBYTE
         place = cache_path(open_checkpoint(str(path)), load_recipe(recipe)[0], "recipe")
         assert place is not None
         keep(place, load_record(record))

@@ -43,7 +43,7 @@ def test_what_is_expected_of_each_pair() -> None:
     base = "smollm2-135m-instruct"
     assert pairs[f"{base}-converted", "sft"].expected == "descends"
     assert pairs[f"{base}-converted", "sft"].older == "a"
-    assert {("sft-warm", "merge-linear"), ("sft-hot", "merge-linear")} <= set(pairs)
+    assert {("sft", "merge-linear"), ("sft-hot", "merge-linear")} <= set(pairs)
     framed = pairs[f"{base}-random", "attack-graft"]
     assert (framed.expected, framed.older) == ("contains parts", None)
     assert pairs["base-float32", "attack-graft"].expected == "descends"
