@@ -1,5 +1,6 @@
 """The public models of configs/real-models.yaml, and where they lie on this machine."""
 
+import os
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +77,18 @@ class Cache:
         """The joined GGUF file of a public model."""
         return self.files / f"{name}.gguf"
 
-    def records(self, recipe: str) -> Path:
-        """The folder of records by a recipe; what changes their numbers changes its name."""
-        digest = load_recipe(recipe)[0].digest
-        return self.root / "records" / f"{digest.replace(':', '-')}-{VERSION}"
+    def costs(self, recipe: str) -> Path:
+        """The folder of the costs by a recipe; what changes the records' numbers changes its name.
+
+        The records themselves are in huref's own cache, which lies in this folder, too.
+        """
+        return self.root / "costs" / f"{load_recipe(recipe)[0].digest}-{VERSION}"
+
+
+def open_cache(root: Path) -> Cache:
+    """The cache, with huref's own records inside it."""
+    os.environ["HUREF_HOME"] = str(root / "huref")
+    return Cache(root)
 
 
 def cache_parser(description: str | None) -> ArgumentParser:

@@ -5,11 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
 
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.formats.gguf import read_header
 from huref.loader.ranges import LocalFile, Meter
+from huref.loader.vocabulary.encoder import derived_merges
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -21,7 +30,12 @@ GEMMA3 = {
     "model_type": "gemma3_text", "query_pre_attn_scalar": 256, "rope_local_base_freq": 1e4,
     "hidden_activation": "gelu_pytorch_tanh",
 }  # fmt: skip
-SPECIAL = (3, 4)  # token types of control and user-defined tokens
+CONTROL, USER_DEFINED = 3, 4  # token types
+# Contractions; letters with at most one other character in front; single digits; signs; spaces.
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def convert(file: Path, folder: Path) -> None:
@@ -70,21 +84,39 @@ def make_config(
 
 
 def make_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a file: byte-level BPE with its merges, or Unigram with its scores."""
+    """The tokenizer of a file: byte-level BPE with its merges, or SentencePiece's BPE."""
     pieces: list[str] = metadata["tokenizer.ggml.tokens"]
     types: list[int] = metadata["tokenizer.ggml.token_type"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     if merges := metadata.get("tokenizer.ggml.merges"):
-        vocabulary = {piece: number for number, piece in enumerate(pieces)}
         pairs = [tuple(merge.split(" ")) for merge in merges]
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = split_text(metadata.get("tokenizer.ggml.pre"))
         tokenizer.decoder = decoders.ByteLevel()
     else:
-        scores = metadata["tokenizer.ggml.scores"]
-        unknown = int(metadata.get("tokenizer.ggml.unknown_token_id", 0))
-        listed = list(zip(pieces, map(float, scores), strict=True))
-        tokenizer = Tokenizer(models.Unigram(listed, unk_id=unknown, byte_fallback=True))
+        scores = list(map(float, metadata["tokenizer.ggml.scores"]))
+        # The merges that SentencePiece makes follow from the scores.
+        pairs = derived_merges(vocabulary, scores)
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, byte_fallback=True))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    specials = [piece for piece, kind in zip(pieces, types, strict=True) if kind in SPECIAL]
-    tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in specials])
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
+    for kind in (CONTROL, USER_DEFINED):
+        added = [piece for piece, other in zip(pieces, types, strict=True) if other == kind]
+        special = kind == CONTROL
+        add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
+        add([AddedToken(piece, special=special, normalized=False) for piece in added])
     return tokenizer
+
+
+def split_text(rule: str | None) -> pre_tokenizers.PreTokenizer:
+    """How a text is split into words, by the rule's name in GGUF."""
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if rule == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
+    if rule == "qwen2":
+        words = pre_tokenizers.Split(Regex(QWEN2), "isolated")
+        return pre_tokenizers.Sequence([words, bytes_only])
+    return gpt2

@@ -41,7 +41,8 @@ def curves(measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> Iterator[
 
 def _row(rung: str, kind: str, measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> str:
     base = f"{rung}-base"
-    records = [load_record(measured[name]) for name in (base, f"{rung}-{kind}")]
+    names = (base, f"{rung}-{kind}")
+    records = [load_record(measured[name]) for name in names]
     cells = [rung, f"{ladder[base]['parameters'] / 1e6:.1f} M", f"{ladder[base]['tokens']:,}"]
     return "| " + " | ".join([*cells, *figures(build_table(records).pairs[0])]) + " |"
 

@@ -1,6 +1,7 @@
 """Measures the public models, their children, the strangers and the ladder, each once.
 
-    python -m scripts.real measure [--cache DIR] [--recipe NAME...] [--only NAME...] [--minutes N]
+    python -m scripts.real measure [--cache DIR] [--recipe NAME...] [--only NAME...] [--whole]
+                                   [--minutes N]
 
 Each public model is read by `huref fingerprint` in a process of its own, whose peak memory is
 noted; the others are read here. Records and costs are kept by recipe, so a stopped run can be
@@ -12,16 +13,34 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
-from huref.api.open import measure, read_on
+from huref.api.cache import cache_path, keep
+from huref.api.open import measure, open_record, read_on
 from huref.errors import HurefError, one_line
-from scripts.real.catalogue import Cache, cache_parser, read_catalogue
+from huref.invariants.extract import Depth
+from huref.invariants.record import load_record
+from huref.loader.checkpoint import open_checkpoint
+from huref.recipe import load_recipe
+from scripts.real.catalogue import Cache, cache_parser, open_cache, read_catalogue
 
 CONVERTED = "-converted"
-KILOBYTE = 1024  # ru_maxrss is in these
+KILOBYTE = 1024
+# huref, and the peak of its memory after it; getrusage would count the process that started it.
+WITH_PEAK = """
+import sys
+from pathlib import Path
+from huref.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()
+    print(status.partition("VmHWM:")[2].split()[0], file=sys.stderr)
+"""
 
 
 def models_of(cache: Cache) -> dict[str, Path]:
@@ -37,43 +56,48 @@ def models_of(cache: Cache) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path.exists()}
 
 
-def measure_apart(path: Path, record: Path, recipe: str) -> dict[str, Any]:
-    """Write a record by the command line; the costs of that process, or `error`."""
-    picture = record.with_suffix(".png")
-    command = [sys.executable, "-m", "huref", "fingerprint", str(path), "--json"]
-    command += ["-o", str(picture), "--record", str(record), "--recipe", recipe]
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output, message = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    picture.unlink(missing_ok=True)
-    costs = {
-        "seconds": round(time.monotonic() - began, 1),
-        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_bytes": usage.ru_maxrss * KILOBYTE,
-    }
-    if process.returncode:
-        return costs | {"error": message.strip() or f"exit code {process.returncode}"}
+def measure_apart(path: Path, recipe: str) -> dict[str, Any]:
+    """The costs of `huref fingerprint` in a process of its own, or its `error`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        record = Path(temporary) / "record.safetensors"
+        command = [sys.executable, "-c", WITH_PEAK, "fingerprint", str(path), "--json"]
+        command += ["-o", f"{temporary}/dog.png", "--record", str(record), "--recipe", recipe]
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output, message = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        message, _, peak = message.strip().rpartition("\n")
+        costs: dict[str, Any] = {
+            "seconds": round(time.monotonic() - began, 1),
+            "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        }
+        if process.returncode:
+            return costs | {"error": message or f"exit code {process.returncode}"}
+        costs["peak_bytes"] = int(peak) * KILOBYTE
+        place = cache_path(open_checkpoint(str(path)), load_recipe(recipe)[0], "recipe")
+        assert place is not None
+        keep(place, load_record(record))
     data = json.loads(output)
     return costs | {key: data[key] for key in ("bytes_read", "bytes_total", "anchors")}
 
 
-def measure_here(path: Path, record: Path, recipe: str) -> dict[str, Any]:
+def measure_here(path: Path, recipe: str) -> dict[str, Any]:
     """As `measure_apart`, in this process: faster, and without the peak memory.
 
     Where the record shows a sign of disguise, all blocks are read, as `huref compare` does.
     """
     began = time.process_time()
     try:
-        first, costs = measure(str(path), recipe)
+        first, costs = measure(str(path), recipe, cache=True)
         seconds = time.process_time() - began
-        whole = read_on(first, recipe, model=str(path))
-    except HurefError as error:
+        whole = read_on(first, recipe, cache=True, model=str(path))
+    except (HurefError, OSError) as error:
         return {"error": one_line(error)}
-    whole.save(record)
     found: dict[str, Any] = {
         "processor_seconds": round(seconds, 1),
         "bytes_read": costs.bytes_read,
@@ -81,30 +105,72 @@ def measure_here(path: Path, record: Path, recipe: str) -> dict[str, Any]:
     }
     if whole is not first:
         found["processor_seconds_at_full_depth"] = round(time.process_time() - began - seconds, 1)
+    if first.function is not None and first.function.signs:
+        found["signs"] = [sign.words for sign in first.function.signs]
+    return found
+
+
+def measure_missing(
+    cache: Cache, names: Container[str], recipes: Iterable[str], until: float = math.inf
+) -> None:
+    """Measure the named models that were not measured yet; those that failed are tried again.
+
+    Args:
+        cache: of the models.
+        names: of models.
+        recipes: by which they are measured.
+        until: none is started after `time.monotonic` has this value.
+    """
+    for name, path in models_of(cache).items():
+        for recipe in recipes if name in names else ():
+            file = cache.costs(recipe) / f"{name}.json"
+            if time.monotonic() > until or (file.exists() and "error" not in read_costs(file)):
+                continue
+            apart = name.removesuffix(CONVERTED) in read_catalogue()
+            costs = (measure_apart if apart else measure_here)(path, recipe)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(costs, indent=1), "utf-8")
+            print(f"{name}, {recipe}: {costs.get('error') or costs}", flush=True)
+
+
+def read_costs(file: Path) -> dict[str, Any]:
+    """What measuring a model cost, or its `error`."""
+    if not file.exists():
+        return {"error": "not measured"}
+    costs: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return costs
+
+
+def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
+    """The records of the models that a recipe measured; of all blocks where these were read."""
+    folder, loaded = cache.costs(recipe), load_recipe(recipe)[0]
+    found = {}
+    for name, path in models_of(cache).items():
+        if "error" in read_costs(folder / f"{name}.json"):
+            continue
+        checkpoint = open_checkpoint(str(path))
+        depths: tuple[Depth, Depth] = ("full", "recipe")
+        places = [cache_path(checkpoint, loaded, depth) for depth in depths]
+        for place in reversed(places):
+            if place is not None and place.exists():
+                found[name] = place
     return found
 
 
 def main() -> None:
-    """Measure the models that have no record yet; those that failed are tried again."""
+    """Measure the models that the command line names."""
     parser = cache_parser(__doc__)
     parser.add_argument("--recipe", nargs="+", default=["default"], metavar="NAME")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these models")
+    parser.add_argument("--whole", action="store_true", help="read all blocks of them, too")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start none afterwards")
     options = parser.parse_args()
-    cache = Cache(options.cache)
-    last = time.monotonic() + 60 * options.minutes
-    for name, path in models_of(cache).items():
+    cache = open_cache(options.cache)
+    until = time.monotonic() + 60 * options.minutes
+    names = options.only or list(models_of(cache))
+    measure_missing(cache, names, options.recipe, until)
+    if options.whole:
         for recipe in options.recipe:
-            folder = cache.records(recipe)
-            folder.mkdir(parents=True, exist_ok=True)
-            record = folder / f"{name}.safetensors"
-            unwanted = options.only is not None and name not in options.only
-            if unwanted or record.exists() or time.monotonic() > last:
-                continue
-            partial = folder / f".{name}.safetensors"
-            apart = name.removesuffix(CONVERTED) in read_catalogue()
-            costs = (measure_apart if apart else measure_here)(path, partial, recipe)
-            if "error" not in costs:
-                partial.replace(record)
-            record.with_suffix(".json").write_text(json.dumps(costs, indent=1), "utf-8")
-            print(f"{name}, {recipe}: {costs.get('error') or costs}", flush=True)
+            for name in names:
+                open_record(str(models_of(cache)[name]), recipe, depth="full", cache=True)
+                print(f"{name}, {recipe}: all blocks", flush=True)

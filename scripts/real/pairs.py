@@ -81,7 +81,7 @@ def ladder_pairs(measured: Measured, ladder: Ladder) -> Iterator[ListedPair]:
 def _pair(
     measured: Measured, a: str, b: str, relation: str, expected: str, parent: bool = False
 ) -> ListedPair:
-    """A row: two records, what is expected of them, and whether a is an ancestor of b."""
+    """A row: two models, what is expected of them, and whether a is an ancestor of b."""
     others = {"a": a, "b": b}
     older: Literal["a", "b"] | None = "a" if parent else None
     return ListedPair(0, str(measured[a]), str(measured[b]), relation, expected, older, {}, others)

@@ -2,12 +2,15 @@
 
     python -m scripts.real table [--cache DIR] [--recipe NAME...] [--into docs/measured/real.md]
 
-The first recipe's tables are written in full; of the others, the counts by relation and what was
-wrong. With --into they replace what follows the line of the file that says so.
+Records are compared as `measure` kept them: no block is read that was not read there, so that a
+pair which `huref compare` would settle by reading all blocks may be inconclusive here. The first
+recipe's tables are written in full; of the others, the counts by relation and what was wrong. With
+--into they replace what follows the line of the file that says so.
 """
 
 import datetime as dt
 import json
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,11 +20,11 @@ from huref.api.bench import Bench, Score, bench
 from huref.api.pairs_file import ListedPair, PairList
 from huref.files import replacing
 from scripts import ROOT
-from scripts.real.catalogue import Cache, cache_parser, read_catalogue
+from scripts.real.catalogue import Cache, cache_parser, open_cache, read_catalogue
 from scripts.real.children import MANIFEST, RANDOM
 from scripts.real.conversion import conversion_rows
 from scripts.real.curves import curves
-from scripts.real.measure import CONVERTED
+from scripts.real.measure import CONVERTED, measured_by, read_costs
 from scripts.real.pairs import children_pairs, ladder_pairs, sibling_pairs, stranger_pairs
 from scripts.zoo.manifest import read_manifest
 
@@ -77,21 +80,19 @@ def wrong_by_name(result: Bench) -> Iterator[str]:
         names = " and ".join(pair.listed.others.values())
         if pair.status in ("wrong", "inconclusive"):
             assert pair.measured is not None
-            why = pair.why
-            for side in ("a", "b"):  # records are named by their paths
-                why = why.replace(str(pair.measured[side]), pair.listed.others[side])
+            why = re.sub(r"/\S*/", "", pair.why)  # models are named by their paths
             verdict = pair.measured["verdict"] or "no verdict"
             yield f"- {names}: expected {pair.listed.expected}, got {verdict}: {why}"
         if pair.direction == "wrong":
             yield f"- {names}: the child was found to be the older model"
 
 
-def cost_rows(records: Path, names: Iterable[str]) -> Iterator[str]:
+def cost_rows(folder: Path, names: Iterable[str]) -> Iterator[str]:
     """Seconds, bytes and memory of models."""
     yield "| model | seconds of processor time | MB read | MB of weights | peak memory, MB |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name in names:
-        costs = read_costs(records, name)
+        costs = read_costs(folder / f"{name}.json")
         if "error" in costs:
             yield f"| {name} | {costs['error']} | | | |"
             continue
@@ -100,19 +101,10 @@ def cost_rows(records: Path, names: Iterable[str]) -> Iterator[str]:
         yield f"| {name} | {costs['processor_seconds']:.0f} | {figures} |"
 
 
-def read_costs(records: Path, name: str) -> dict[str, Any]:
-    """What measuring a model cost, or its `error`."""
-    path = records / f"{name}.json"
-    if not path.exists():
-        return {"error": "not measured"}
-    costs: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return costs
-
-
-def failed_rows(records: Path) -> Iterator[str]:
+def failed_rows(folder: Path) -> Iterator[str]:
     """Models that could not be measured, with the error."""
-    for path in sorted(records.glob("*.json")):
-        if error := read_costs(records, path.stem).get("error"):
+    for path in sorted(folder.glob("*.json")):
+        if error := read_costs(path).get("error"):
             yield f"- {path.stem}: {error.splitlines()[-1]}"
 
 
@@ -146,12 +138,6 @@ def measure_pairs(
         yield ""
 
 
-def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
-    """The records of a recipe by the names of their models."""
-    paths = sorted(cache.records(recipe).glob("*.safetensors"))
-    return {path.stem: path for path in paths if not path.name.startswith(".")}
-
-
 def read_ladder(cache: Cache) -> dict[str, Any]:
     """The manifest's entries of the ladder's models."""
     models = read_manifest(cache.ladder)["models"]
@@ -181,15 +167,15 @@ def render(cache: Cache, recipes: Iterable[str]) -> str:
 def _render_recipe(
     cache: Cache, ladder: Mapping[str, Any], recipe: str, whole: bool
 ) -> Iterator[str]:
-    measured, records = measured_by(cache, recipe), cache.records(recipe)
+    measured, costs = measured_by(cache, recipe), cache.costs(recipe)
     public = [
         name + part for name in read_catalogue() for part in ("", CONVERTED, RANDOM)
         if name + part in measured
     ]  # fmt: skip
     of = f" (recipe {recipe})"
     yield from (f"## Costs{of}", "", f"{len(measured)} models were measured.", "")
-    yield from (*cost_rows(records, public), "")
-    if failed := list(failed_rows(records)):
+    yield from (*cost_rows(costs, public), "")
+    if failed := list(failed_rows(costs)):
         yield from ("Refused, or not read:", "", *failed, "")
     sections = {
         "Children of public models": children_pairs(measured),
@@ -209,7 +195,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=["default"], metavar="NAME")
     parser.add_argument("--into", type=Path, help="a file that has the line of the tables")
     options = parser.parse_args()
-    text = render(Cache(options.cache), options.recipe)
+    text = render(open_cache(options.cache), options.recipe)
     if options.into is None:
         print(text)
         return

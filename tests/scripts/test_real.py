@@ -11,7 +11,9 @@ import yaml
 from scripts.real import catalogue
 from scripts.real.catalogue import Cache, Package, PublicModel, read_catalogue
 from scripts.real.children import read_children, root_of, with_parents
+from scripts.real.convert import make_tokenizer, split_text
 from scripts.real.fetch import fetch, find_wheel, join, sha256
+from scripts.real.pairs import children_pairs, ladder_pairs, stranger_pairs
 from tests.support.zoo import ROOT
 
 
@@ -28,7 +30,70 @@ def test_the_lists_fit_together() -> None:
     attacked = {kind for spec in children.values() for kind in spec.get("attack", ())}
     from huref.attacks import KINDS
 
-    assert {"all", "upcycling"} <= attacked <= {"all", *KINDS}
+    assert attacked == {"all", *KINDS} - {"mean-shift"}  # Llamas subtract no mean
+
+
+def test_what_is_expected_of_each_pair() -> None:
+    """Children descend, the framed model does not; strangers are unrelated; the base is older."""
+    children = read_children()
+    names = [*read_catalogue(), *(n + "-converted" for n in read_catalogue()), *children]
+    names.append("smollm2-135m-instruct-random")
+    measured = {name: Path(f"{name}.safetensors") for name in names}
+    pairs = {(p.others["a"], p.others["b"]): p for p in children_pairs(measured)}
+    base = "smollm2-135m-instruct"
+    assert pairs[f"{base}-converted", "sft"].expected == "descends"
+    assert pairs[f"{base}-converted", "sft"].older == "a"
+    assert {("sft", "merge-linear"), ("sft-hot", "merge-linear")} <= set(pairs)
+    framed = pairs[f"{base}-random", "attack-graft"]
+    assert (framed.expected, framed.older) == ("contains parts", None)
+    assert pairs["base-float32", "attack-graft"].expected == "descends"
+    assert pairs[f"{base}-converted", "distilled"].expected == "unrelated"
+    strangers = list(stranger_pairs(measured, {}))
+    assert {p.expected for p in strangers} == {"unrelated"}
+    assert not [p for p in strangers if {p.others["a"], p.others["b"]} == {"sft", base}]
+
+
+def test_pairs_of_the_ladder() -> None:
+    ladder = {
+        name: {"parents": parents, "initialisation": f"{shape}/{seed}"}
+        for name, parents, shape, seed in (
+            ("1m-base", [], "1m", 1), ("1m-twin", [], "1m", 1), ("1m-other", [], "1m", 2),
+            ("1m-sft", ["1m-base"], "1m", 1), ("long-base", [], "1m", 1),
+            ("4m-base", [], "4m", 1),
+        )
+    }  # fmt: skip
+    measured = {name: Path(name) for name in ladder}
+    found = {(p.others["a"], p.others["b"]): p.expected for p in ladder_pairs(measured, ladder)}
+    assert found["1m-base", "1m-twin"] == "shared initialisation"
+    assert found["1m-base", "1m-sft"] == "descends"
+    assert found["1m-twin", "1m-sft"] == "shared initialisation"
+    assert found["1m-base", "4m-base"] == found["1m-base", "1m-other"] == "unrelated"
+    assert ("1m-base", "long-base") not in found  # they only differ in their length
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("smollm", ["a", "Ġ", "1", "2", "(", "b"]),
+        ("qwen2", ["a", "Ġ", "1", "2", "(b"]),
+        ("gpt2", ["a", "Ġ12", "(", "b"]),
+    ],
+)
+def test_a_text_is_split_by_the_rule_of_the_file(rule: str, words: list[str]) -> None:
+    split = split_text(rule).pre_tokenize_str("a 12(b")
+    assert [word for word, _ in split] == words
+
+
+def test_a_sentencepiece_vocabulary_merges_by_score() -> None:
+    pieces = ["<pad>", "a", "b", "▁", "ab", "▁a"]
+    scores = [0.0, 0.0, 0.0, 0.0, -2.0, -1.0]
+    metadata = {
+        "tokenizer.ggml.tokens": pieces, "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": [3, 1, 1, 1, 1, 1],
+    }  # fmt: skip
+    tokenizer = make_tokenizer(metadata)
+    assert tokenizer.encode("ab ab").tokens == ["ab", "▁a", "b"]
+    assert tokenizer.encode("<pad>b").ids == [0, 2]
 
 
 def test_the_rungs_of_the_ladder_are_alike() -> None:
