@@ -48,8 +48,9 @@ class Guard:
         self._settings = settings
         self._cookie = f"huref-{port}"
         jar = SimpleCookie({self._cookie: settings.token})
-        jar[self._cookie].update({"path": "/", "httponly": True, "samesite": "Strict"})
-        self._cookie_header = jar[self._cookie].OutputString()
+        cookie = jar[self._cookie]
+        cookie["path"], cookie["samesite"], cookie["httponly"] = "/", "Strict", True
+        self._cookie_header = cookie.OutputString()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
