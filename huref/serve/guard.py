@@ -9,10 +9,10 @@ comes once in the address, then in a cookie that no other site's request carries
 import secrets
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from huref.serve.settings import Settings, is_loopback
@@ -47,6 +47,10 @@ class Guard:
         self._app = app
         self._settings = settings
         self._cookie = f"huref-{port}"
+        jar = SimpleCookie({self._cookie: settings.token})
+        cookie = jar[self._cookie]
+        cookie["path"], cookie["samesite"], cookie["httponly"] = "/", "Strict", True
+        self._cookie_header = cookie.OutputString()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -55,61 +59,51 @@ class Guard:
                 await self._app(scope, receive, send)
             return  # there are no web sockets
 
+        refusal, remembers = self._judge(scope)
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if remembers:
+                    headers.append("Set-Cookie", self._cookie_header)
             await send(message)
 
-        refusal = self._refuse(scope)
         await (refusal or self._app)(scope, receive, send_with_headers)
 
-    def _refuse(self, scope: Scope) -> Response | None:
-        """The answer to a request that is not passed on, or None."""
+    def _judge(self, scope: Scope) -> tuple[Response | None, bool]:
+        """The answer to a request that is not passed on, and whether to set the cookie."""
         headers, path = Headers(scope=scope), scope["path"]
         if not self._is_our_host(headers):
-            return _refusal(
-                path, "this name is not the page's; open the address that huref printed"
-            )
+            words = "this name is not the page's; open the address that huref printed"
+            return _refusal(path, words), False
         if not _is_from_our_page(headers, scope["method"]):
-            return _refusal(path, "another page made this request")
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        return self._ask_for_token(scope, headers, query)
+            return _refusal(path, "another page made this request"), False
+        return self._ask_for_token(scope, headers)
 
     def _is_our_host(self, headers: Mapping[str, str]) -> bool:
         """Behind a proxy any name may be ours; there the token keeps strangers out."""
         host = _hostname(f"//{headers.get('host', '')}")
         return bool(host) and (not is_loopback(self._settings.host) or is_loopback(host))
 
-    def _ask_for_token(
-        self, scope: Scope, headers: Headers, query: list[tuple[str, str]]
-    ) -> Response | None:
+    def _ask_for_token(self, scope: Scope, headers: Headers) -> tuple[Response | None, bool]:
+        """Whoever has it once in the address has it in a cookie afterwards."""
         if not self._settings.token:
-            return None
-        given = dict(query).get("token")
-        if given is not None and self._fits(given) and scope["method"] in SAFE:
-            if scope["path"].startswith(API):
-                return None
-            return self._remember(scope["path"], query)
+            return None, False
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if self._fits(dict(query).get("token", "")):
+            return None, not scope["path"].startswith(API)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._fits(bearer.strip()):
-            return None
+            return None, False
         if self._fits(_cookies(headers).get(self._cookie, "")):
-            return None
+            return None, False
         words = "open the page by the address with the token that huref printed when it started"
-        return _refusal(scope["path"], words, 401)
+        return _refusal(scope["path"], words, 401), False
 
     def _fits(self, given: str) -> bool:
         return secrets.compare_digest(given.encode(), self._settings.token.encode())
-
-    def _remember(self, path: str, query: list[tuple[str, str]]) -> Response:
-        """The same page without the token in its address, which a history would keep."""
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
-        # A path of two slashes would lead to another host.
-        answer = RedirectResponse(f"/{path.lstrip('/')}{'?' if rest else ''}{rest}", 303)
-        answer.set_cookie(self._cookie, self._settings.token, httponly=True, samesite="strict")
-        return answer
 
 
 def _hostname(address: str) -> str:

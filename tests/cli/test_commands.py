@@ -51,8 +51,8 @@ def test_fingerprint_writes_a_picture_that_carries_its_record(
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)
     assert set(data) == {
-        "huref", "schema", "model", "revision", "recipe", "image", "latent", "code", "anchors",
-        "files", "bytes_read", "bytes_total", "seconds",
+        "huref", "schema", "model", "revision", "recipe", "picture_recipe", "image", "latent",
+        "code", "anchors", "files", "bytes_read", "bytes_total", "seconds",
     }  # fmt: skip
     assert set(data["seconds"]) == {"read", "terms", "encode", "render"}
     assert data["image"] == str(out)

@@ -1,6 +1,7 @@
 """A registry's map: families, positions, and the page in a real browser."""
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +233,24 @@ def test_the_wheel_zooms_and_names_appear(browser: Browser) -> None:
     assert browser.run(wide) < before
     assert browser.run(near)
     assert browser.errors() == []
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_no_two_names_overlap(browser: Browser, width: int) -> None:
+    browser.resize(width, 800)
+    browser.click("#all")
+    browser.run("document.querySelector('#map').scrollIntoView()")
+    time.sleep(0.3)  # two frames
+    overlaps = """
+        const boxes = [...document.querySelectorAll('#map text')]
+            .filter(t => getComputedStyle(t).display !== 'none' && !t.matches('.covered'))
+            .map(t => t.getBoundingClientRect());
+        return [boxes.length, boxes.filter((a, i) => boxes.slice(0, i).some(b =>
+            a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).length];
+    """
+    shown, overlapping = browser.run(overlaps)
+    assert overlapping == 0
+    assert shown >= 3
 
 
 def test_hostile_names_are_shown_as_text(browser: Browser) -> None:

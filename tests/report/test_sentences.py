@@ -41,7 +41,7 @@ def test_only_exact_and_strong_tests_are_told_as_chances() -> None:
     strong = Evidence(UnitCount(9, 9, 1), -40.7, "order", "descends")
     assert "less than once in 10⁴⁰ cases" in tell_chance(pair_of(strong))
     for other in ({"test": "agreement"}, {"log10_p": -5.0}, {"verdict": "unrelated"}):
-        assert tell_chance(pair_of(replace(strong, **other))) == ""  # type: ignore[arg-type]
+        assert tell_chance(pair_of(replace(strong, **other))) == ""
 
 
 def test_probabilities_are_never_told_smaller_than_they_are() -> None:

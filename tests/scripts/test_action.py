@@ -81,7 +81,7 @@ def test_a_true_base_passes_and_a_missing_model_can_be_let_pass(checkout: Path) 
 
 
 def test_names_cannot_command_the_runner() -> None:
-    evil = {
+    evil: dict[str, Any] = {
         "model": "a\n::set-output name=x::y", "answer": None, "declared": [], "suggested": None,
         "error": "100%\r\n::add-mask::z <script> | [x](y)",
     }  # fmt: skip

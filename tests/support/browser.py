@@ -64,6 +64,12 @@ class Browser:
         """Load an address."""
         self._post("/url", {"url": url})
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size, as a phone's; Chromium's windows cannot be so narrow."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
+        self._post("/goog/cdp/execute", command)
+
     def run(self, script: str) -> Any:
         """Run a function body in the page and return its result."""
         return self._post("/execute/sync", {"script": script, "args": []})

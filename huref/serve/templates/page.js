@@ -2,6 +2,13 @@
 // Talks to the API of the server that sent the page, and to nothing else.
 const WAIT = 400; // milliseconds between two looks at a job
 const MOST_TRIES = 40; // looks without an answer, until the page gives up
+// The token is in a cookie by now; a history or a screenshot need not have it.
+const address = new URL(location.href);
+if (address.searchParams.has("token")) {
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
+
 const $ = (selector, within = document) => within.querySelector(selector);
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 

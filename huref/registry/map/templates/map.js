@@ -22,6 +22,28 @@ function show(next) {
   map.classList.toggle("near", wide <= NEAR);
   const scale = Math.max(wide / map.clientWidth, high / map.clientHeight);
   map.style.setProperty("--px", scale.toFixed(4)); // the size of names on the screen is constant
+  requestAnimationFrame(separateNames);
+}
+
+// Of names that would overlap on the screen, the chosen, the found and the first are shown.
+function separateNames() {
+  const rank = (text) => {
+    const node = text.closest(".model");
+    return node?.classList.contains("chosen") ? 0 : node?.classList.contains("found") ? 1 : 2;
+  };
+  const screen = map.getBoundingClientRect();
+  const placed = [];
+  const shown = [...map.querySelectorAll("text")].filter((text) => {
+    text.classList.remove("covered");
+    return getComputedStyle(text).display !== "none";
+  });
+  const boxes = shown.map((text) => [text, text.getBoundingClientRect(), rank(text)]);
+  for (const [text, box] of boxes.sort((a, b) => a[2] - b[2])) {
+    if (box.right < screen.left || box.left > screen.right || box.bottom < screen.top || box.top > screen.bottom) continue;
+    const covered = placed.some((other) => box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom);
+    text.classList.toggle("covered", covered);
+    if (!covered) placed.push(box);
+  }
 }
 
 function zoom(factor, x = view.x + view.width / 2, y = view.y + view.height / 2) {
@@ -70,6 +92,7 @@ function choose(model, move = true) {
   const one = models[model];
   nodes.forEach((node, i) => node.classList.toggle("chosen", i === model));
   nodes[model].parentElement.append(nodes[model]); // draw it over its neighbours
+  requestAnimationFrame(separateNames);
   const facts = document.createElement("dl");
   const state = (name, value) => {
     const cellOf = document.createElement("dd");
@@ -106,6 +129,7 @@ function search() {
   const set = new Set(found);
   nodes.forEach((node) => node.classList.toggle("found", set.has(Number(node.dataset.model))));
   map.classList.toggle("filtered", text !== "");
+  requestAnimationFrame(separateNames);
   document.getElementById("count").textContent = text ? `${found.length} found` : "";
   const rows = found.slice(0, 50).map((i) => {
     const row = document.createElement("li");
