@@ -10,11 +10,23 @@ from pathlib import Path
 
 import torch
 
-from huref.attacks.kinds import DISGUISES, EXACT, FRAMINGS, INEXACT, KINDS, PLAIN, why_inexact
+from huref.attacks.kinds import (
+    DISGUISES,
+    EXACT,
+    FRAMINGS,
+    INEXACT,
+    KINDS,
+    PLAIN,
+    TRAINED,
+    why_inexact,
+)
 from huref.attacks.opening import open_editable
+from huref.attacks.student import Effort
 from huref.errors import AttackError
 
-__all__ = ["DISGUISES", "EXACT", "FRAMINGS", "INEXACT", "KINDS", "PLAIN", "attack"]
+__all__ = [
+    "DISGUISES", "EXACT", "FRAMINGS", "INEXACT", "KINDS", "PLAIN", "TRAINED", "Effort", "attack",
+]  # fmt: skip
 
 
 def attack(
@@ -23,6 +35,7 @@ def attack(
     out: str | Path,
     seed: int = 0,
     other: str | Path | None = None,
+    effort: Effort | None = None,
 ) -> list[str]:
     """Write a copy of a model after applying some attacks, one after the other.
 
@@ -34,6 +47,7 @@ def attack(
         out: folder to write to; it must not exist yet.
         seed: of all random numbers.
         other: the model whose parts the copy gets, for kinds in `FRAMINGS`.
+        effort: steps, blocks and text of kinds in `TRAINED`; their own where it is None.
 
     Returns:
         The kinds that were applied, in order.
@@ -64,6 +78,8 @@ def attack(
         if kind in FRAMINGS:
             assert parts is not None
             FRAMINGS[kind](editable, generator, parts)
+        elif kind in TRAINED:
+            TRAINED[kind](editable, generator, effort or Effort())
         else:
             (PLAIN | DISGUISES)[kind](editable, generator)
     editable.save(Path(out))

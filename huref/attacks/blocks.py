@@ -34,6 +34,8 @@ class EditableBlock:
             under "qkv" and "gate_up".
         others: norms on queries and keys, and buffers, by name without the block's start. Only a
             reordering of heads changes them.
+        spreads: root mean square of each of the source's matrices, by role. Noise is measured by
+            it, since that of earlier attacks would raise the spread, and rounding with it.
     """
 
     weights: dict[str, Tensor]
@@ -43,6 +45,7 @@ class EditableBlock:
     kv_heads: int
     names: dict[str, str] = field(default_factory=dict)
     others: dict[str, Tensor] = field(default_factory=dict)
+    spreads: dict[str, float] = field(default_factory=dict)
 
 
 def bias_of(name: str) -> str:
@@ -94,7 +97,8 @@ def take_block(reader: ModelReader, index: int, tensors: dict[str, Tensor]) -> E
             if (bias := tensors.pop(bias_of(name), None)) is not None:
                 norm_biases[place] = bias
     others = _take_others(block, tensors)
-    return EditableBlock(weights, biases, gains, norm_biases, kv_heads, names, others)
+    spreads = {role: float(weight.square().mean().sqrt()) for role, weight in weights.items()}
+    return EditableBlock(weights, biases, gains, norm_biases, kv_heads, names, others, spreads)
 
 
 def _take_others(block: ResolvedBlock, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from huref.attacks.editable import Editable
 from huref.attacks.padding import head_size
 
 EXTRA = 9  # at least
-SWAMP = 20.0  # weights that read the new dimensions, in norms of a column
 
 
 def add_dead_dimensions(model: Editable, generator: Generator) -> None:
@@ -22,20 +21,20 @@ def add_dead_dimensions(model: Editable, generator: Generator) -> None:
     width = model.embedding.shape[1]
     # transformers wants a width that the number of heads divides.
     extra = next(n for n in count(EXTRA) if (width + n) % model.heads == 0)
-    scale = (width / (width + extra)) ** 0.5
+    scale, loud = (width / (width + extra)) ** 0.5, model.raise_noise()
     model.untie()
     embedding = model.embedding
     if str(model.config.get("model_type", "")).startswith("gemma"):
         embedding = embedding * scale  # embeddings are multiplied by sqrt(width) on entry
     model.embedding = _widened(embedding, extra, 0.0, generator)
-    model.head = _widened(model.head, extra, SWAMP, generator)
+    model.head = _widened(model.head, extra, loud, generator)
     model.gain = _longer(model.gain * scale, extra)
     for block in model.blocks:
         for place in block.gains:
             block.gains[place] = _longer(block.gains[place] * scale, extra)
         for role in (*READERS["attention"], *READERS["ffn"]):
             if role in block.weights:
-                block.weights[role] = _widened(block.weights[role].T, extra, SWAMP, generator).T
+                block.weights[role] = _widened(block.weights[role].T, extra, loud, generator).T
         for role in WRITERS:
             block.weights[role] = _widened(block.weights[role], extra, 0.0, generator)
             if role in block.biases:

@@ -48,6 +48,8 @@ def _random_block(model: Editable, share: float, generator: Generator) -> Editab
     for role, weight in block.weights.items():
         noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
         block.weights[role] = noise * len(weight) ** -0.5
+        if role in WRITERS:  # others may read loudly what is not written
+            block.weights[role] *= weight.any(0)
     for bias in block.biases.values():
         bias.zero_()
     for place in block.gains:

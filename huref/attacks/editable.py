@@ -20,6 +20,8 @@ from huref.architecture.layout import Layout
 from huref.attacks.blocks import EditableBlock, bias_of, store_block
 from huref.files import writing
 
+LOUD, LESS_LOUD = 20.0, 2.0  # noise of the first loud kind, and of each further one
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -71,6 +73,7 @@ class Editable:
         others: tensors outside the blocks that attacks leave unchanged.
         rewrites: functions that turn the tensors into another architecture's on saving.
         left_out: keys that config.json of the copy lacks.
+        loud: how many kinds with loud noise have been applied.
     """
 
     model: str
@@ -92,6 +95,7 @@ class Editable:
     others: dict[str, Tensor] = field(default_factory=dict)
     rewrites: list[Callable[[dict[str, Tensor]], dict[str, Tensor]]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
+    loud: int = 0
 
     @property
     def norms_inside_attention(self) -> bool:
@@ -112,6 +116,15 @@ class Editable:
         fraction = next((v for k in self.ends.rotary if (v := look_up(self.config, k))), 1.0)
         assert isinstance(fraction, (int, float))
         return int(head_dim * fraction)
+
+    def raise_noise(self) -> float:
+        """How loud noise that nothing hears may be, in units of the weights' spread.
+
+        It is heard where rounding keeps it from cancelling. What one kind writes another reads, so
+        that the rounding of several is multiplied; each after the first is therefore quieter.
+        """
+        self.loud += 1
+        return LOUD if self.loud == 1 else LESS_LOUD
 
     def untie(self) -> None:
         """Give the output matrix a tensor of its own."""

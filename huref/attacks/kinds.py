@@ -21,16 +21,20 @@ from huref.attacks.disguised_vocabulary import (
     renumber_strings,
 )
 from huref.attacks.editable import Editable
-from huref.attacks.framing import add_foreign_units, add_parasite, graft_blocks
+from huref.attacks.framing import add_foreign_units, graft_blocks
 from huref.attacks.noisy_experts import add_noisy_experts
+from huref.attacks.parasite import add_parasite
 from huref.attacks.sink_heads import add_sink_heads
 from huref.attacks.stream import absorb_gains, flip_signs, rotate_stream, shift_means
+from huref.attacks.student import Effort
+from huref.attacks.trained_blocks import distil_blocks, push_away
 from huref.attacks.upcycling import find_mixture, upcycle
 from huref.attacks.vocabulary import extend_vocabulary, permute_vocabulary
 from huref.attacks.within_blocks import map_heads, permute_ffn, permute_heads, scale_ffn
 
 Attack = Callable[[Editable, Generator], None]
 Framing = Callable[[Editable, Generator, Editable], None]
+Trained = Callable[[Editable, Generator, Effort], None]
 
 # What exporters do as well; "all" applies every one that is exact.
 PLAIN: dict[str, Attack] = {
@@ -72,13 +76,18 @@ DISGUISES: dict[str, Attack] = {
     "missing-config-keys": drop_config_keys,
     "fewer-tokens": drop_tokens,
 }
+# What costs some perplexity and time; the copy is trained to predict what its source predicts.
+TRAINED: dict[str, Trained] = {
+    "distilled-blocks": distil_blocks,
+    "gradient-push": push_away,
+}
 # What puts parts of another model, named by --other, into a model.
 FRAMINGS: dict[str, Framing] = {
     "graft": graft_blocks,
     "foreign-units": add_foreign_units,
     "parasite": add_parasite,
 }
-KINDS = (*PLAIN, *DISGUISES, *FRAMINGS)
+KINDS = (*PLAIN, *DISGUISES, *TRAINED, *FRAMINGS)
 # Kinds that change the outputs a little: by about what is written after the name.
 INEXACT = {
     "layer-duplication": "a block acts twice",
@@ -87,6 +96,8 @@ INEXACT = {
     "silent-blocks-between": "1e-2",
     "cancelling-blocks": "1e-2",
     "sink-heads": "1e-4, in texts that begin with the first special token",
+    "distilled-blocks": "a few percent of perplexity",
+    "gradient-push": "a few percent of perplexity",
     "graft": "1e-3",
     "foreign-units": "1e-3",
     "parasite": "1e-1",

@@ -1,6 +1,7 @@
 """A dense model disguised as a mixture whose experts are all active and whose noise cancels."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,8 +9,6 @@ from torch import Generator, Tensor
 
 from huref.attacks.editable import Editable
 from huref.attacks.upcycling import DENSE, EXPERTS, MixtureFormat, find_mixture
-
-NOISE = 20.0  # of an expert's down projection, in units of its spread
 
 
 def add_noisy_experts(model: Editable, generator: Generator) -> None:
@@ -19,10 +18,12 @@ def add_noisy_experts(model: Editable, generator: Generator) -> None:
     """
     mixture = find_mixture(model)
     assert mixture is not None
+    loud = model.raise_noise()
+    spreads = [loud * block.spreads["down"] for block in model.blocks]
     seed = int(torch.randint(2**31, (1,), generator=generator))
 
     def rewrite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return _as_experts(tensors, mixture, torch.Generator().manual_seed(seed))
+        return _as_experts(tensors, mixture, spreads, torch.Generator().manual_seed(seed))
 
     model.rewrites.append(rewrite)
     settings: dict[str, Any] = {
@@ -36,7 +37,10 @@ def add_noisy_experts(model: Editable, generator: Generator) -> None:
 
 
 def _as_experts(
-    tensors: dict[str, Tensor], mixture: MixtureFormat, generator: Generator
+    tensors: dict[str, Tensor],
+    mixture: MixtureFormat,
+    spreads: Sequence[float],
+    generator: Generator,
 ) -> dict[str, Tensor]:
     rewritten: dict[str, Tensor] = {}
     networks: dict[str, dict[str, Tensor]] = {}
@@ -46,10 +50,10 @@ def _as_experts(
             rewritten[name] = tensor
         else:
             networks.setdefault(match["block"], {})[match["role"]] = tensor
-    for block, network in networks.items():
+    for (block, network), spread in zip(networks.items(), spreads, strict=True):
         down = network["down"]  # (d, units)
         noise = torch.randn(EXPERTS, *down.shape, generator=generator, dtype=torch.float64)
-        noise *= NOISE * down.square().mean().sqrt()
+        noise *= spread * down.any(1, keepdim=True)  # unwritten dimensions may be read loudly
         noise -= noise.mean(0)
         rewritten[block + mixture.router] = torch.zeros(EXPERTS, len(down), dtype=torch.float64)
         for expert in range(EXPERTS):

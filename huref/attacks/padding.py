@@ -10,7 +10,7 @@ from itertools import product
 import torch
 from torch import Generator, Tensor
 
-from huref.attacks.blocks import EditableBlock
+from huref.attacks.blocks import WRITERS, EditableBlock
 from huref.attacks.editable import Editable
 from huref.errors import AttackError
 
@@ -18,14 +18,18 @@ UNIT_KEYS = ("intermediate_size", "n_inner")
 HEAD_KEYS = ("num_attention_heads", "n_head")
 KV_HEAD_KEYS = ("num_key_value_heads",)
 PARTS = 3  # of a split unit
-LOUD = 20.0  # noise that cancels, in units of the weights' spread
-QUIET = 1e-3  # what a quiet unit writes, likewise
+QUIET = 1e-3  # what a quiet unit writes, in units of what others do
 
 
-def _noise(like: Tensor, generator: Generator, *shape: int) -> Tensor:
-    """Normal numbers with the spread of a matrix, by default in its shape."""
-    draw = torch.randn(*(shape or like.shape), generator=generator, dtype=torch.float64)
-    return draw * like.square().mean().sqrt()
+def _noise(block: EditableBlock, role: str, generator: Generator, *shape: int) -> Tensor:
+    """Normal numbers with the spread of a matrix of the source, by default in its present shape.
+
+    Dimensions of the residual stream that a matrix does not write to stay unwritten: others may
+    read them loudly.
+    """
+    weight = block.weights[role]
+    noise = torch.randn(*(shape or weight.shape), generator=generator, dtype=torch.float64)
+    return noise * block.spreads[role] * (weight.any(0) if role in WRITERS else 1)
 
 
 def _columns(block: EditableBlock) -> dict[str, Tensor]:
@@ -61,7 +65,7 @@ def set_units(model: Editable) -> None:
 
 def _random_units(block: EditableBlock, count: int, generator: Generator) -> dict[str, Tensor]:
     columns = _columns(block)
-    return {role: _noise(w, generator, len(w), count) for role, w in columns.items()}
+    return {role: _noise(block, role, generator, len(w), count) for role, w in columns.items()}
 
 
 def add_dead_units(model: Editable, generator: Generator) -> None:
@@ -78,19 +82,20 @@ def _add_units(model: Editable, generator: Generator, scale: float) -> None:
     for block in model.blocks:
         count = len(block.weights["down"]) // 2
         read = _random_units(block, count, generator)
-        down = _noise(block.weights["down"], generator, count, block.weights["down"].shape[1])
+        down = _noise(block, "down", generator, count, block.weights["down"].shape[1])
         _append_units(block, read, down * scale)
     set_units(model)
 
 
 def add_cancelling_units(model: Editable, generator: Generator) -> None:
     """Add pairs of equal random units whose loud down projections have opposite signs."""
+    loud = model.raise_noise()
     for block in model.blocks:
         count = len(block.weights["down"]) // 4
         read = _random_units(block, count, generator)
-        down = _noise(block.weights["down"], generator, count, block.weights["down"].shape[1])
+        down = _noise(block, "down", generator, count, block.weights["down"].shape[1])
         twice = {role: torch.cat([w, w], 1) for role, w in read.items()}
-        _append_units(block, twice, torch.cat([down, -down]) * LOUD)
+        _append_units(block, twice, torch.cat([down, -down]) * loud)
     set_units(model)
 
 
@@ -98,7 +103,7 @@ def split_units(model: Editable, generator: Generator) -> None:
     """Split each unit into three equal ones whose down projections hold noise that cancels."""
     for block in model.blocks:
         down = block.weights["down"]
-        parts = torch.stack([_noise(down, generator) for _ in range(PARTS)])
+        parts = torch.stack([_noise(block, "down", generator) for _ in range(PARTS)])
         parts += down / PARTS - parts.mean(0)
         _divide_units(block, parts, generator)
     set_units(model)
@@ -147,6 +152,7 @@ def add_dead_heads(model: Editable, generator: Generator) -> None:
 
 def add_mute_heads(model: Editable, generator: Generator) -> None:
     """Add random groups whose values are zero where their loud output projection reads."""
+    loud = model.raise_noise()
     for block, _ in product(model.blocks, range(groups_to_add(model))):
         group = random_group(model, block, generator)
         dim = group["v"].shape[1]
@@ -155,20 +161,23 @@ def add_mute_heads(model: Editable, generator: Generator) -> None:
         if "v" in block.biases:
             group["v_bias"][heard] = 0
         silent = heard.repeat(len(group["o"]) // dim)
-        append_group(block, group, group["o"] * LOUD * silent[:, None])
+        append_group(block, group, group["o"] * loud * silent[:, None])
     set_heads(model)
 
 
 def add_cancelling_heads(model: Editable, generator: Generator) -> None:
     """Add equal random groups whose loud output projections sum to zero."""
-    count = max(groups_to_add(model), 2)
+    count, loud = max(groups_to_add(model), 2), model.raise_noise()
     while model.embedding.shape[1] % (
         model.heads + count * model.heads // model.blocks[0].kv_heads
     ):
         count += 1
     for block in model.blocks:
         group = random_group(model, block, generator)
-        outputs = torch.stack([_noise(group["o"], generator) for _ in range(count)]) * LOUD
+        outputs = (
+            torch.stack([_noise(block, "o", generator, *group["o"].shape) for _ in range(count)])
+            * loud
+        )
         for o in outputs - outputs.mean(0):
             append_group(block, group, o)
     set_heads(model)
@@ -183,7 +192,7 @@ def split_heads(model: Editable, generator: Generator) -> None:
             if role in block.biases:
                 parts[f"{role}_bias"] = block.biases[role]
         o = block.weights["o"]
-        noise = _noise(o, generator)
+        noise = _noise(block, "o", generator)
         block.weights["o"] = o / 2 + noise
         append_group(block, parts, o / 2 - noise, groups)
     set_heads(model)
@@ -194,11 +203,14 @@ def random_group(model: Editable, block: EditableBlock, generator: Generator) ->
     group = {}
     for role in ("q", "k", "v"):
         width = block.weights[role].shape[1] // block.kv_heads
-        group[role] = _noise(block.weights[role], generator, len(block.weights[role]), width)
+        group[role] = _noise(block, role, generator, len(block.weights[role]), width)
         if role in block.biases:
-            group[f"{role}_bias"] = _noise(block.biases[role], generator, width)
+            group[f"{role}_bias"] = (
+                torch.randn(width, generator=generator, dtype=torch.float64)
+                * block.biases[role].square().mean().sqrt()
+            )
     o = block.weights["o"]
-    group["o"] = _noise(o, generator, len(o) // block.kv_heads, o.shape[1])
+    group["o"] = _noise(block, "o", generator, len(o) // block.kv_heads, o.shape[1])
     return group
 
 

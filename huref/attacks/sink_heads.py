@@ -6,28 +6,19 @@ in the rotary plane that turns slowest, so that every position attends to the fi
 state at each block is the same in every text; values are orthogonal to it.
 """
 
-import sys
-import tempfile
 from itertools import count
-from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
 from huref.attacks.blocks import READERS, WRITERS
-from huref.attacks.editable import Editable
-from huref.attacks.padding import LOUD, append_group, random_group, set_heads
-from huref.errors import AttackError
+from huref.attacks.editable import LESS_LOUD, Editable
+from huref.attacks.padding import append_group, random_group, set_heads
+from huref.attacks.running import first_token, load_network
 
 ONES, FIRST = 0, 1  # the new dimensions
 CONSTANT = 1e-2  # in units of the embeddings' spread
 SCORE = 2e4  # weight of the constants in queries and keys
-
-
-def first_token(model: Editable) -> int:
-    """The id with which every text must begin."""
-    number = model.config.get("bos_token_id")
-    return number if isinstance(number, int) else 0
 
 
 def add_sink_heads(model: Editable, generator: Generator) -> None:
@@ -38,6 +29,7 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
     new = next(n for n in count(2) if (width + n) % heads == 0)
     scale = (width / (width + new)) ** 0.5
     first = first_token(model)
+    plane = max(model.rotary // 2 - 1, 0)  # of all blocks; the first is about to get more heads
     constant = CONSTANT * float(model.embedding.square().mean().sqrt())
     extra = torch.zeros(len(model.embedding), new, dtype=torch.float64)
     extra[:, ONES] = constant
@@ -59,7 +51,6 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
             zeros = torch.zeros(len(block.weights[role]), new, dtype=torch.float64)
             block.weights[role] = torch.cat([block.weights[role], zeros], 1)
         group = random_group(model, block, generator)
-        plane = max(model.rotary // 2 - 1, 0)
         head_dim = group["k"].shape[1]
         for role, row in (("q", ONES), ("k", FIRST)):
             group[role] *= 0.1  # what else queries and keys read hardly counts beside the constant
@@ -69,7 +60,7 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
         reads = block.gains["attention"][:width] * state
         group["v"][:width] -= torch.outer(reads, reads @ group["v"][:width]) / reads.square().sum()
         group["o"][:, width:] = 0
-        append_group(block, group, group["o"] * LOUD)
+        append_group(block, group, group["o"] * LESS_LOUD)
     set_heads(model)
     model.config["hidden_size"] = width + new
     model.config["rms_norm_eps"] = float(model.config["rms_norm_eps"]) * scale**2
@@ -81,21 +72,8 @@ def _longer(gain: Tensor, new: int) -> Tensor:
 
 def _first_states(model: Editable) -> list[Tensor]:
     """What each block reads at the first token, (d,) each, by transformers in float64."""
-    try:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-    except ImportError as error:
-        raise AttackError(
-            "sink heads need one step of the model", advice="pip install 'huref[probe]'"
-        ) from error
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as temporary:
-        model.save(Path(temporary) / "model")
-        network = AutoModelForCausalLM.from_pretrained(
-            Path(temporary) / "model", dtype=torch.float64
-        )
-        with torch.no_grad():
-            out = network.eval()(torch.tensor([[first_token(model)]]), output_hidden_states=True)
+    network = load_network(model, "sink-heads", torch.float64)
+    with torch.no_grad():
+        out = network(torch.tensor([[first_token(model)]]), output_hidden_states=True)
     states: list[Tensor] = [state[0, 0] for state in out.hidden_states[: len(model.blocks)]]
     return states

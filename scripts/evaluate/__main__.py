@@ -8,9 +8,11 @@ COMMANDS = {
     "encoder": ("encoder.run", "accuracy of latents; docs/measured/encoder-evaluation.md"),
     "decoder": ("decoder.run", "fidelity and traits of the decoder; docs/measured/decoder.md"),
     "attacks": (
-        "attacks",
-        "ICS after function-preserving attacks; docs/measured/attacks.md",
+        "attacks.run",
+        "every attack beside other methods; docs/measured/attacks.md",
     ),
+    "price": ("price.run", "what hiding costs; docs/measured/price.md"),
+    "twins": ("twins.run", "descent or a shared initialisation; docs/measured/twins.md"),
     "disguises": (
         "disguises",
         "verdicts on disguised, framed and structured models; docs/measured/disguises.md",

@@ -8,15 +8,15 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
-from scripts.zoo.training import Loss, token_loss
+from scripts.zoo.training import Loss, exact_token_loss, token_loss
 
 BETA = 0.1  # beta of direct preference optimisation
 CORRUPTED = 0.15  # share of a rejected text's tokens that come from elsewhere in the batch
 
 
 def next_token(plan: Plan, model: torch.nn.Module) -> Loss:
-    """Next-token cross-entropy."""
-    return token_loss
+    """Next-token cross-entropy, in the precision that the config names."""
+    return exact_token_loss if plan.spec.get("precision") == "float32" else token_loss
 
 
 def corrupt(tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

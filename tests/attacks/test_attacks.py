@@ -20,7 +20,7 @@ from huref.attacks.proof import logit_difference
 from huref.cli import main
 from huref.errors import AttackError, HurefError
 from huref.loader.checkpoint import open_checkpoint
-from scripts.evaluate.attacks import FAMILIES, ONE_KEY_HEAD_EACH, ics, make_model
+from scripts.evaluate.random_models import FAMILIES, ONE_KEY_HEAD_EACH, ics, make_model
 from tests.support.hub_server import LoopbackHub
 from tests.support.small_models import some_words, write_tokenizer
 

@@ -16,7 +16,7 @@ from huref.attacks.opening import open_editable
 from huref.attacks.proof import logit_difference
 from huref.cli import main
 from huref.errors import AttackError
-from scripts.evaluate.attacks import make_model
+from scripts.evaluate.random_models import make_model
 
 FAMILIES = ("Llama", "GPT2")
 # Largest differences of logits that silent, quiet and cancelling parts may make in these models,

@@ -1,0 +1,1 @@
+"""What huref and other methods say about attacked copies, framed models and their sources."""

@@ -1,0 +1,1 @@
+"""What hiding a copy costs: perplexity against what huref says."""
