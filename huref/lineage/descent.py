@@ -1,0 +1,60 @@
+"""A test of the hypothesis that two models share an initialisation and nothing that they learned.
+
+Of A's leading directions training gave it the share learned_A, and B keeps the share retention_A
+of them, in units of how much B carries of the rest (`lineage.retention`). A descendant of A lacks
+nothing of what A learned, whatever was trained on top: its deficit 1 - retention_A is 0. A twin,
+which began where A began, lacks what A learned, and its deficit is proportional to it, however
+long, however hot and with whichever optimiser either was trained: TWINS learned_A, with a spread
+of SPREAD learned_A between models. So if two models are twins,
+
+    z_A = (TWINS learned_A - deficit_A) / sqrt(error_A^2 + (SPREAD learned_A)^2 + (TWINS ERROR)^2)
+
+is standard normal, and large for descendants. It needs both that something was learned and that
+it is still there: a model that hardly left its initialisation is as good an ancestor of its twins
+as the initialisation itself, and z stays small. The first direction is left out, since every
+training from one initialisation finds it. The smaller of both p-values, doubled, is that of the
+pair.
+
+TWINS is above 1 because directions that training strengthened also hold an initial part, which they
+lack as well. Both constants were chosen on one family of configs/twins-zoo.yaml; `python -m
+scripts.evaluate twins` measures the test on others (docs/measured/twins.md).
+"""
+
+import math
+from collections.abc import Iterator
+
+from huref.lineage.retention import Retention
+
+TWINS = 2.4  # deficit of a twin, in units of what was learned: mean over pairs
+SPREAD = 0.5  # standard deviation of the same between pairs
+ERROR = 0.004  # standard error of what was learned, by the spectrum of random vectors
+LEVEL = 0.001  # of the test
+
+
+def missing_parts(retention: Retention) -> Iterator[tuple[float, float, float]]:
+    """For A, then B: what it learned, how much of that the other lacks, and the standard error."""
+    yield retention.learned_a, 1 - retention.further_a, retention.error_of_further_a
+    yield retention.learned_b, 1 - retention.further_b, retention.error_of_further_b
+
+
+def twins_p(retention: Retention) -> float:
+    """p-value of the hypothesis that two models share an initialisation only.
+
+    1 where neither has learned anything that can be seen.
+    """
+    scores = [score(*part) for part in missing_parts(retention) if part[0] > 0]
+    if not scores:
+        return 1.0
+    return min(1.0, math.erfc(max(scores) / math.sqrt(2)))  # twice the upper tail
+
+
+def score(learned: float, deficit: float, error: float) -> float:
+    """The z of one direction: standard normal for twins, large for descendants.
+
+    Args:
+        learned: the share of the leading directions that one model learned.
+        deficit: the share of them that the other lacks.
+        error: standard error of the deficit.
+    """
+    spread = math.hypot(error, SPREAD * learned, TWINS * ERROR)
+    return (TWINS * learned - deficit) / spread
