@@ -377,7 +377,7 @@ def recipe(data: bytes) -> None:
 
 @target
 def patterns(data: bytes) -> None:
-    """Patterns of an adapter's modules, beside Python's `re`: a pattern, then names, a line each."""
+    """Patterns of an adapter's modules, beside `re`: a pattern, then names, a line each."""
     import re
 
     from huref.loader.sources.name_patterns import NamePatterns, PatternError

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from scripts.zoo.plan import Plan
 from scripts.zoo.relations import load
-from scripts.zoo.training import Loss, exact_token_loss, token_loss
+from scripts.zoo.training import BFLOAT16, Loss, exact_token_loss, token_loss
 
 BETA = 0.1  # beta of direct preference optimisation
 CORRUPTED = 0.15  # share of a rejected text's tokens that come from elsewhere in the batch

@@ -54,7 +54,7 @@ def test_the_file_holds_the_same_interval() -> None:
 
 
 def test_a_rate_is_named_after_its_pairs() -> None:
-    assert "of 4 independent pairs" in str(Calibration(4, 1, "a command"))
+    assert "of 4 independent pairs" in str(Calibration(4, 1, "static-1", "a command"))
 
 
 def test_the_thresholds_are_the_measured_ones() -> None:

@@ -29,7 +29,9 @@ c, share an initialisation only. All pairs of each family are compared at full d
 `python -m scripts.evaluate twins`. Constants of `huref/lineage/descent.py` were chosen on the
 first family, {chosen}; the others are held out.
 
-{models} models of {families} families: {list}. """ TEST = """The null hypothesis is *twins*; the
+{models} models of {families} families: {list}.
+"""
+TEST = """The null hypothesis is *twins*; the
 score of `huref/lineage/descent.py` should then be standard normal, and its p-value uniform. Each
 pair gives up to two p-values, one for each model that learned at least {seen:.0%} of its leading
 directions. Pairs of a family have models in common, so that the p-value of Kolmogorov and Smirnov
