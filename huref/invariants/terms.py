@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import Block, FeedForward, Mixture, SelfAttention
+from huref.invariants.eigen import eigh
 
 TERMS = ("qk", "vo", "ffn")
 DAMPING = 0.1  # of the mean squared singular value; bounds the effect of near-duplicate rows
@@ -39,7 +40,7 @@ def whiten(embeddings: Tensor, damping: float = DAMPING) -> Tensor:
     filled = rows.abs().sum(dim=1) > 0
     centred = rows[filled] - rows[filled].mean(dim=0)
     gram = centred @ centred.T  # (n, n): its eigenvalues are the squared singular values
-    squared, vectors = torch.linalg.eigh(gram)
+    squared, vectors = eigh(gram)
     squared = squared.clamp(min=0)
     mean_squared = squared.sum() / min(centred.shape)
     floor = torch.finfo(torch.float64).tiny  # rows that are all equal become zero
@@ -67,7 +68,7 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     """
     T = terms.double()
     # Where T = U S V^T, (T T^T + c)^(-1/2) T = U (S^2 + c)^(-1/2) S V^T.
-    squared, vectors = torch.linalg.eigh(T @ T.mT)
+    squared, vectors = eigh(T @ T.mT)
     squared = squared.clamp(min=0)
     mean_squared = squared.mean(dim=-1, keepdim=True)
     floor = torch.finfo(torch.float64).tiny  # a zero term stays zero
