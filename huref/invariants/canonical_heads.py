@@ -20,6 +20,7 @@ from torch import Tensor
 
 from huref.architecture.block import SelfAttention
 from huref.invariants.block_use import BlockUse
+from huref.invariants.reproducible import one_thread
 
 SAME = 0.99  # cosine of products of queries and keys that are equal but for bfloat16 rounding
 SKETCH = 16  # rows of the projections in which they are compared
@@ -62,7 +63,9 @@ def weigh_heads(attention: SelfAttention, use: BlockUse, E: Tensor) -> HeadWeigh
     grams = torch.einsum("mhi,mhj->hij", values, values)[by_values]
     scale = grams.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=TINY)
     grams = grams + (RIDGE * scale)[:, None, None] * torch.eye(grams.shape[1])
-    usage = torch.linalg.solve(grams, use.moments).diagonal(dim1=1, dim2=2).mean(dim=1)
+    with one_thread():
+        solved = torch.linalg.solve(grams, use.moments)
+    usage = solved.diagonal(dim1=1, dim2=2).mean(dim=1)
     vo, qk = usage.clamp(min=0).sqrt(), use.heads.clone()
     o = attention.o.reshape(heads, -1, attention.o.shape[1])
     for group in _equal_heads(queries, keys, by_keys, size):

@@ -16,6 +16,7 @@ from huref.architecture.block import Attention, FeedForward, LatentAttention, Mi
 from huref.architecture.reader import ModelReader
 from huref.invariants.block_use import UnitUse
 from huref.invariants.canonical_heads import HeadWeights
+from huref.invariants.reproducible import one_thread
 
 SAME = 0.995  # cosine of gates that are equal but for rounding, loud unwritten directions included
 SAME_LENGTH = 0.05  # relative difference of their lengths
@@ -122,9 +123,10 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
             ranks.append(torch.ones(1))
         else:
             # sum u d^T = U D; from thin factors, without the (d, d) product
-            q_u, r_u = torch.linalg.qr(up[:, group])
-            q_d, r_d = torch.linalg.qr(downs.T)
-            left, size, right = torch.linalg.svd(r_u @ r_d.T)
+            with one_thread():
+                q_u, r_u = torch.linalg.qr(up[:, group])
+                q_d, r_d = torch.linalg.qr(downs.T)
+                left, size, right = torch.linalg.svd(r_u @ r_d.T)
             rank = max(int((size > RANK * size[0]).sum()), 1) if size[0] > 0 else 1
             for place, unit in enumerate(group[:rank]):
                 scale = size[place].sqrt()

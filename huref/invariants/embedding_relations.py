@@ -9,6 +9,8 @@ alike, each eigenvalue v as v / (v + FLAT mean).
 import torch
 from torch import Tensor
 
+from huref.invariants.reproducible import eigh
+
 LEADING = 32
 FLAT = 0.3
 
@@ -23,7 +25,7 @@ def relate_embeddings(rows: Tensor, places: list[int], m: int) -> Tensor:
     """
     rows = rows - rows.mean(dim=0)
     rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    values, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    values, vectors = eigh((rows @ rows.T).double())
     values = values.clamp(min=0)
     values = values / (values + FLAT * values.mean()).clamp(min=1e-30)
     values[-LEADING:] = 0

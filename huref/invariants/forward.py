@@ -12,6 +12,7 @@ from huref.architecture.block import Attention, FeedForward, LatentAttention, Mi
 from huref.architecture.running import Running, running
 from huref.invariants.block_run import TINY, BlockRunner
 from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
+from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
 
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
@@ -109,9 +110,9 @@ class ForwardPass:
             rows: what the block writes to some inputs, (n, d).
             share: of the stream's norm, counted up to 1; its square is what is added.
         """
-        energy = float(rows.square().sum())
-        if energy > 0:
-            weight = torch.full((len(rows),), min(share, 1.0) ** 2 / energy)
+        whole = float(energy(rows))
+        if whole > 0:
+            weight = torch.full((len(rows),), min(share, 1.0) ** 2 / whole)
             self._written = self._written + directions_energy(rows, weight)
 
     @property
@@ -132,8 +133,8 @@ class ForwardPass:
         if self._unread is None or not len(self._unread):
             return 0.0
         counted = torch.cat([half[self.counted] for half in written])
-        unread = (counted @ self._unread.T).square().sum()
-        return float(unread / counted.square().sum().clamp(min=TINY))
+        unread = energy(counted @ self._unread.T)
+        return float(unread / energy(counted).clamp(min=TINY))
 
     def _readable(self, x: Tensor) -> Tensor:
         """Rows x (n, d) without the directions that the output head does not read."""
@@ -167,9 +168,10 @@ class ForwardPass:
         moments = torch.einsum("thi,thj->hij", z, z) / max(len(z), 1)
         shares, energies = torch.empty(heads), torch.empty(heads)
         for head in range(heads):
-            shares[head] = (z[:, head] * (total @ o[head].T)).sum()
+            with one_thread():
+                shares[head] = (z[:, head] * (total @ o[head].T)).sum()
             energies[head] = (moments[head] * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
-        shares = shares / total.square().sum().clamp(min=TINY)
+        shares = shares / energy(total).clamp(min=TINY)
         return self.runner.project_heads(index, attention, mixed), shares, moments, energies
 
     def _feed(
@@ -197,8 +199,8 @@ class ForwardPass:
                 observe(expert, network, units[expert], mass)
             weighed = routing[:, expert, None] * written
             routed = routed + weighed
-            alone += float(weighed.square().sum())
-        agree = float(routed.norm()) / max(alone**0.5, TINY)
+            alone += float(energy(weighed))
+        agree = float(energy(routed).sqrt()) / max(alone**0.5, TINY)
         masses = routing[self.counted].mean(dim=0)
         return self.runner.out(index, "ffn", output + routed), units, masses, agree
 
@@ -208,7 +210,7 @@ class ForwardPass:
         output = hidden @ network.down
         own, total = hidden[self.counted] / scale, output[self.counted] / scale
         shares = (own * (total @ network.down.T)).sum(dim=0)
-        shares = shares / total.square().sum().clamp(min=TINY)
+        shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
         return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
@@ -221,15 +223,15 @@ def directions_energy(rows: Tensor, weights: Tensor) -> Tensor:
     return rows.T @ (weights[:, None] * rows)
 
 
-def unused_directions(energy: Tensor) -> Tensor:
+def unused_directions(written: Tensor) -> Tensor:
     """Orthonormal rows (n, d): directions with next to no energy (see `directions_energy`).
 
     In a stream wider than WIDEST only whole dimensions are found.
     """
-    if energy.ndim == 1:
-        unused = energy < UNUSED * energy.quantile(0.75)
+    if written.ndim == 1:
+        unused = written < UNUSED * written.quantile(0.75)
         return torch.eye(len(unused))[unused]
-    energies, directions = torch.linalg.eigh(energy.double())
+    energies, directions = eigh(written.double())
     unused = energies < UNUSED * energies.quantile(0.75)
     found: Tensor = directions[:, unused].T.float()
     return found
@@ -237,7 +239,7 @@ def unused_directions(energy: Tensor) -> Tensor:
 
 def row_space(E: Tensor) -> Tensor:
     """Orthonormal rows (k, d) that span the rows of whitened embeddings E (m, d)."""
-    squared, vectors = torch.linalg.eigh((E @ E.T).double())
+    squared, vectors = eigh((E @ E.T).double())
     kept = squared > 1e-3 * squared.mean()
     basis: Tensor = (vectors[:, kept].T @ E.double()) / squared[kept, None].sqrt()
     return basis.float()

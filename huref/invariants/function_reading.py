@@ -56,6 +56,9 @@ from huref.recipe import Recipe
 
 WRITES = 0.02  # share of the stream's norm from which a block counts
 CANCEL = 0.1  # two blocks cancel whose writes sum to less than this share of either
+# Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of public
+# models write into some dimensions that the last norm's gain all but suppresses.
+LEAST_UNREAD = 0.05
 KEPT = 2**28  # numbers of blocks that stay in memory for the pass backwards
 
 
@@ -243,7 +246,9 @@ class FunctionReading:
         head = self.tokens.head(self.table_ids)
         if head is None:
             return torch.zeros(0, self.table.shape[1])
-        return unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
+        found = unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
+        few = len(found) < LEAST_UNREAD * self.table.shape[1]
+        return found[:0] if few else found
 
     def _choose_rows(self) -> list[int]:
         """Ids of tokens whose rows tell the directions of the stream: anchors, text, and more.

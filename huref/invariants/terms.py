@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import Block, FeedForward, Mixture, SelfAttention
-from huref.invariants.eigen import eigh
+from huref.invariants.reproducible import eigh
 
 TERMS = ("qk", "vo", "ffn")
 DAMPING = 0.1  # of the mean squared singular value; bounds the effect of near-duplicate rows
