@@ -56,8 +56,8 @@ from huref.recipe import Recipe
 
 WRITES = 0.02  # share of the stream's norm from which a block counts
 CANCEL = 0.1  # two blocks cancel whose writes sum to less than this share of either
-# Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of public
-# models write into some dimensions that the last norm's gain all but suppresses.
+# Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of
+# public models write into some dimensions that the last norm's gain all but suppresses.
 LEAST_UNREAD = 0.05
 KEPT = 2**28  # numbers of blocks that stay in memory for the pass backwards
 
