@@ -40,6 +40,8 @@ def run_worker(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with_server, daemon=True).start()
     os.chdir(setup.folder)
+    # Threads that wait for each other by spinning would slow the page's other jobs down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from huref.loader.confinement import confine
     from huref.progress import be_quiet
     from huref.serve.measure import warm_up
