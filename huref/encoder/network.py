@@ -106,7 +106,8 @@ class FingerprintCNN(nn.Module):
         """
         x = self.temper(standardise(terms))
         x = x.sum(dim=1) if self.share_blocks else x.flatten(1, 2)
-        power = x.square().mean(dim=(1, 2, 3), keepdim=True)
+        # In two steps: a mean to one number is divided among threads, and its bits are theirs.
+        power = x.square().mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True)
         prepared: Tensor = x * power.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
         return prepared
 

@@ -43,7 +43,7 @@ def test_signatures_of_unrelated_models_have_different_pictures(tmp_path: Path) 
     changed[9, 9] ^= 4
     unsealed = {n: t for n, t in text.items() if n not in ("huref:digest", "huref:signature")}
     edits += [(text, changed), (seal_text(unsealed, changed), changed)]
-    for edited, image in edits:
-        write_png(png, image, edited)
+    for edited, picture in edits:
+        write_png(png, picture, edited)
         result = CliRunner().invoke(main, ["verify", str(png), "--key", str(public)])
         assert result.exit_code in (1, 3), (set(text.items()) ^ set(edited.items()), result.output)

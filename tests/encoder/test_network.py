@@ -52,3 +52,20 @@ def test_kernels_start_orthonormal_so_that_an_untrained_network_is_an_isometry()
     latents = network(noise).detach()
     assert latents.shape == (64, 512)
     assert float(latents.square().mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_latent_has_the_same_bits_with_one_thread_and_with_two() -> None:
+    """A mean to a single number is added up in other parts by other numbers of threads."""
+    network = FingerprintCNN().eval()
+    before = torch.get_num_threads()
+    try:
+        for seed in range(6):
+            terms = torch.randn(1, 2, 3, 512, 512, generator=torch.Generator().manual_seed(seed))
+            found = []
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                with torch.no_grad():
+                    found.append(network(terms.pow(3)))
+            assert torch.equal(*found)
+    finally:
+        torch.set_num_threads(before)
