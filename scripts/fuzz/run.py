@@ -69,8 +69,10 @@ def _fuzz_with_atheris(name: str, seconds: float) -> None:
 
     with atheris.instrument_imports(include=["huref"]):
         import huref.api.open
+        import huref.api.verify
         import huref.loader.hub.repository
-        import huref.registry.exchange  # noqa: F401
+        import huref.registry.exchange
+        import huref.registry.fleet.model_list  # noqa: F401
     from scripts.fuzz.targets import TARGETS
 
     corpus = WORK / name

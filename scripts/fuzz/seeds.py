@@ -35,6 +35,8 @@ def _seeds() -> Iterator[tuple[str, int, bytes]]:
         ("vocabularies", _vocabularies()), ("bounded_json", _json()), ("answer", _answers()),
         ("description", _descriptions()), ("picture", _pictures()), ("export", _exports()),
         ("config", _configs()), ("record", _safetensors()), ("nvidia", _pickles()),
+        ("attestation", _attestations()), ("statement", [_statement()]), ("token", [_token()]),
+        ("key", _keys()), ("recipe", _recipes()), ("patterns", _patterns()), ("pairs", _lists()),
     ):  # fmt: skip
         for number, data in enumerate(made):
             yield name, number, data
@@ -158,6 +160,69 @@ def _exports() -> Iterator[bytes]:
              "measured_at": "2026-01-01", "measured_by": "x"}  # fmt: skip
     arrays = {"latent": "AAAA", "sketch": "AAAA", "anchors": "AAAA"}
     yield f"{json.dumps(head)}\n{json.dumps(texts | arrays)}\n".encode()
+
+
+def _statement() -> bytes:
+    from datetime import UTC, datetime
+
+    from huref.evidence.model_files import Subject
+    from huref.evidence.statement import Statement
+    from huref.recipe import load_recipe
+
+    pair = {"base": "b", "verdict": "descends", "why": "x"}
+    latent = np.zeros(512, np.float32)
+    made = Statement((Subject("a", "0" * 64, 1),), "m", None, load_recipe()[0], latent, "0" * 64,
+                     datetime(2026, 1, 1, tzinfo=UTC), None, (pair,), None, {})  # fmt: skip
+    return made.to_payload()
+
+
+def _attestations() -> Iterator[bytes]:
+    kind, payload = "application/vnd.in-toto+json", base64.b64encode(_statement()).decode()
+    signature = {"sig": "AAAA", "timestamps": [{"type": "rfc3161", "data": "AAAA"}]}
+    yield json.dumps({"payloadType": kind, "payload": payload, "signatures": [signature]}).encode()
+    envelope = {"payloadType": kind, "payload": "AAAA", "signatures": [{"sig": "AAAA"}]}
+    media = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    yield json.dumps({"mediaType": media, "dsseEnvelope": envelope}).encode()
+
+
+def _token() -> bytes:
+    """A token that openssl makes over other bytes."""
+    from tests.support.timestamp_server import TimestampAuthority, openssl
+
+    with tempfile.TemporaryDirectory() as name:
+        authority = TimestampAuthority(Path(name) / "keys")
+        query = openssl("ts", "-query", "-digest", "0" * 64, "-sha256", "-cert")
+        return authority.reply(query)
+
+
+def _keys() -> Iterator[bytes]:
+    from tests.support.timestamp_server import openssl
+
+    private = openssl("genpkey", "-algorithm", "ed25519")
+    yield openssl("pkey", "-pubout", data=private)  # a private one would alarm scanners
+    der = openssl("pkey", "-pubout", "-outform", "DER", data=private)
+    yield base64.b64encode(der)
+    request = ("req", "-x509", "-newkey", "ed25519", "-nodes", "-keyout", "/dev/null")
+    yield openssl(*request, "-subj", "/CN=a", "-days", "1")
+
+
+def _recipes() -> Iterator[bytes]:
+    from huref.assets import locate
+
+    yield locate("configs/recipes/default.yaml").read_bytes()
+    yield b"name: &a x\nlayers: [1, *a]\nmore: {<<: {b: 0x1f}, c: 1.5, d: 2026-01-01, e: null}\n"
+
+
+def _patterns() -> Iterator[bytes]:
+    yield b"q_proj\nlayers.0.q_proj\nq_proj"
+    yield rb"layers\.(0|1)\..*[kq]_proj" + b"\nmodel.layers.0.self_attn.k_proj\nlayers.2.q_proj"
+
+
+def _lists() -> Iterator[bytes]:
+    yield b"id_a\tid_b\trelation\texpected\trivals\na/b\tc/d\tx\tdescends\tA=1; B\n"
+    yield b"# models\norg/a\nhttps://huggingface.co/org/b@main # comment\n"
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:" + "0" * 64}
+    yield json.dumps({"layers": [layer]}).encode()
 
 
 def _configs() -> Iterator[bytes]:

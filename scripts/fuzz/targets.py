@@ -317,6 +317,101 @@ def config(data: bytes) -> None:
     language_config(content)
 
 
+@target
+def attestation(data: bytes) -> None:
+    """Statements and sigstore bundles, as `huref verify` reads them."""
+    from huref.api.verify import verify
+
+    verify(_file(data, "a.json"))
+
+
+@target
+def statement(data: bytes) -> None:
+    """The payload of an envelope."""
+    from huref.api.verify import _check_verdicts
+    from huref.evidence.statement import parse_statement
+
+    list(_check_verdicts(parse_statement(data)))
+
+
+@target
+def token(data: bytes) -> None:
+    """RFC 3161 timestamps, which rfc3161-client reads."""
+    from huref.evidence.timestamp import read_timestamp
+
+    read_timestamp(data, b"signed", [])
+
+
+@target
+def key(data: bytes) -> None:
+    """Keys and certificates in PEM, and the keys of pictures, which cryptography reads."""
+    from huref.evidence.keys import load_public_key, load_signer, parse_public_key
+    from huref.evidence.timestamp import load_certificates
+
+    path = _file(data, "a.pem")
+    parse_public_key(data.decode("latin-1"))
+    for load in (load_public_key, load_signer, load_certificates):
+        with contextlib.suppress(HurefError):
+            load(path)
+
+
+@target
+def recipe(data: bytes) -> None:
+    """Recipes, beside PyYAML without bounds."""
+    import yaml
+
+    from huref.bounded_yaml import YamlError
+    from huref.bounded_yaml import loads as loads_yaml
+    from huref.recipe import load_recipe
+
+    with contextlib.suppress(HurefError):
+        load_recipe(str(_file(data, "a.yaml")))
+    try:
+        text = data.decode()
+        found = loads_yaml(text)
+    except (YamlError, UnicodeDecodeError):
+        return
+    if repr(found) != repr(yaml.safe_load(text)):
+        raise DisagreementError("another value")
+
+
+@target
+def patterns(data: bytes) -> None:
+    """Patterns of an adapter's modules, beside Python's `re`: a pattern, then names, a line each."""
+    import re
+
+    from huref.loader.sources.name_patterns import NamePatterns, PatternError
+
+    pattern, *names = data.decode("latin-1").split("\n")
+    if len(pattern) > 40 or len(re.findall(r"[*+?{|]", pattern)) > 2:
+        return  # `re` might not end
+    try:
+        found = NamePatterns({pattern: 1})
+    except PatternError:
+        return
+    for name in names[:8]:
+        expected = re.match(rf"(.*\.)?({pattern})$", name[:60]) is not None
+        if bool(found.find(name[:60], 0)) != expected:
+            raise DisagreementError(f"{pattern!r} and {name!r}")
+
+
+@target
+def pairs(data: bytes) -> None:
+    """Lists of pairs and of models, and manifests of Ollama."""
+    from huref.api.pairs_file import read_pairs
+    from huref.loader.ollama import is_manifest, model_of_manifest
+    from huref.registry.fleet.model_list import read_list
+
+    for name in ("a.tsv", "a.csv"):
+        with contextlib.suppress(HurefError):
+            read_pairs(_file(data, name))
+    path = _file(data, "a.txt")
+    with contextlib.suppress(HurefError):
+        read_list(path)
+    if is_manifest(path):
+        model_of_manifest(path, "a")
+
+
 def source_of(path: Path) -> LocalFile:
     """A stored input as a file."""
     return LocalFile(path, path.name, Meter())
