@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from huref.assets import user_cache
+from huref.errors import HurefError
+from huref.files import make_private
 
 PATIENCE = 5.0  # seconds to wait for another writer
 
@@ -21,8 +23,9 @@ def remember_place(recipe: str, latent: NDArray[np.float32], model: str) -> None
     path = Path(model).expanduser()
     if not path.exists():
         return
-    with suppress(OSError, sqlite3.Error):
+    with suppress(OSError, sqlite3.Error, HurefError):
         _file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(_file())
         with closing(sqlite3.connect(_file(), PATIENCE)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, path TEXT)")
             row = (_key(recipe, latent), str(path.resolve()))

@@ -144,6 +144,18 @@ def test_private_files_are_their_owners_alone(tmp_path: Path) -> None:
     assert found == {"a": 0o600, "b": 0o644, "c": 0o600, "d": 0o600}
 
 
+def test_where_models_lie_is_their_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huref.registry.places import recall_place, remember_place
+
+    monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
+    latent = np.zeros(512, np.float32)
+    remember_place("r", latent, str(tmp_path))
+    assert recall_place("r", latent) == tmp_path
+    assert stat.S_IMODE((tmp_path / "home" / "places.sqlite").stat().st_mode) == 0o600
+
+
 def test_the_umask_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(mask: int) -> int:
         raise AssertionError("other threads would create files with this mask")
