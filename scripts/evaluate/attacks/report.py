@@ -85,8 +85,8 @@ def _number(value: float | None) -> str:
 
 
 def _is_right(row: Mapping[str, Any], setting: str) -> bool:
-    called: bool = row["huref"][setting]["verdict"] == "descends"
-    return called != bool(row["framing"])
+    found: str = row["huref"][setting]["verdict"]
+    return (found == "descends") != bool(row["framing"])
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
