@@ -1,7 +1,7 @@
 """Another model that runs beside a model's own parts, in dimensions of its own that nothing reads.
 
-Both share their norms. So the other part is kept to a fifth of the stream, and the gains make up for
-what it adds to the stream's length on average over texts that the model writes itself.
+Both share their norms. So the other part is kept to a fifth of the stream, and the gains make up
+for what it adds to the stream's length on average over texts that the model writes itself.
 """
 
 from typing import Any

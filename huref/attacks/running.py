@@ -1,4 +1,4 @@
-"""Runs a model under attack by transformers: for kinds that need what it computes, not its weights."""
+"""Runs a model under attack by transformers, for kinds that need what it computes."""
 
 import sys
 import tempfile

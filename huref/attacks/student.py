@@ -5,6 +5,7 @@ every family that attacks support can be trained, and nothing of its arithmetic 
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from huref.attacks.editable import Editable
 from huref.attacks.running import first_token, load_network, write_texts
 from huref.errors import AttackError
 
-TEXTS, LENGTH = 256, 64  # texts that a model writes itself, and tokens of a text
-BATCH = 8
+TEXTS, LENGTH = 128, 48  # texts that a model writes itself, and tokens of a text
+BATCH = 4
 WARM = 0.05  # share of the steps in which the rate rises
 READ = (1, 2)  # the blocks that the shipped recipes read of a model without silent blocks
 
@@ -131,7 +132,7 @@ def train(
     def schedule(step: int) -> float:
         if step < warm:
             return (step + 1) / warm
-        return float(0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * (step - warm) / (steps - warm))))
+        return 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
 
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
     with torch.enable_grad():

@@ -14,7 +14,7 @@ from huref.attacks.editable import Editable
 from huref.attacks.student import Effort, Student, divergence, train
 
 DISTIL_STEPS, DISTIL_RATE = 3000, 0.03
-PUSH_STEPS, PUSH_RATE = 300, 0.02
+PUSH_STEPS, PUSH_RATE = 300, 0.05
 STRENGTH = 1.0  # nats per token that a similarity of 1 is worth
 ROWS = 256  # embedding rows between which a block's products are taken
 
@@ -39,7 +39,7 @@ def distil_blocks(model: Editable, generator: Generator, effort: Effort) -> None
 
 
 def push_away(model: Editable, generator: Generator, effort: Effort) -> None:
-    """Follow the gradient away from the source's products and units, at the source's predictions."""
+    """Follow the gradient away from the source's weights, at the source's predictions."""
     student = Student(model, effort)
     rows = torch.randperm(len(model.embedding), generator=generator)[:ROWS]
     E = _orthonormal(model.embedding[rows]).float()

@@ -47,8 +47,6 @@ def test_the_function_stays(
     models: dict[str, Path], family: str, kind: str, tmp_path: Path
 ) -> None:
     original = models[family]
-    if kind == "parasite":
-        pytest.skip("it holds for trained models only: tests of the shipped zoo have it")
     if reason := why_inexact(kind, open_editable(str(original))):
         with pytest.raises(AttackError, match=reason):
             attack(original, [kind], tmp_path / "copy", 3, models[f"{family}-other"])
@@ -57,6 +55,27 @@ def test_the_function_stays(
     difference = logit_difference(original, tmp_path / "copy", [kind])
     # Norms compute in float32 whatever the weights are, so float64 is not reached everywhere.
     assert difference < (NEARLY if kind in INEXACT else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [
+            "dead-units", "split-units", "cancelling-units", "split-heads", "cancelling-heads",
+            "dead-dimensions", "decoy-strings", "rotation", "ffn-permutation", "head-maps",
+            "noisy-experts",
+        ],
+        ["split-heads", "sink-heads", "head-maps"],
+        ["dead-dimensions", "sink-heads", "cancelling-units"],
+        ["rotation", "sink-heads", "dead-dimensions", "mute-heads"],
+    ],
+)  # fmt: skip
+def test_disguises_combine_exactly(
+    models: dict[str, Path], kinds: list[str], tmp_path: Path
+) -> None:
+    attack(models["Llama"], kinds, tmp_path / "copy", 5)
+    # Norms round to float32 what loud parts then read.
+    assert logit_difference(models["Llama"], tmp_path / "copy", kinds) < 1e-4
 
 
 def test_a_copy_without_sizes_in_its_config(models: dict[str, Path], tmp_path: Path) -> None:
@@ -102,7 +121,7 @@ def test_disguised_copies_of_a_trained_model_keep_its_loss(tmp_path: Path) -> No
     text = Path(transformers.__file__).read_text("utf-8")[:6000]
     before = _loss(source, text)
     assert before < 7  # nats; an untrained model has 8.3
-    for kind in ("silent-blocks", "cancelling-blocks", "graft", "foreign-units"):
+    for kind in ("silent-blocks", "cancelling-blocks", "graft", "foreign-units", "parasite"):
         attack(source, [kind], tmp_path / kind, 1, other)
         assert _loss(tmp_path / kind, text) == pytest.approx(before, abs=0.05), kind
 
