@@ -1,22 +1,22 @@
-"""Descent or a shared initialisation: two tests on what one model lacks of what the other learned.
+"""A test of the hypothesis that two models share an initialisation and nothing that they learned.
 
-Let learned_A be the share of A's leading directions that training gave it, and retention_A how much
-of them B keeps, in units of how much B carries of the rest (`lineage.retention`). Of what A learned B
-then lacks
+Of A's leading directions training gave it the share learned_A, and B keeps the share retention_A of
+them, in units of how much B carries of the rest (`lineage.retention`). A descendant of A lacks
+nothing of what A learned, whatever was trained on top: its deficit 1 - retention_A is 0. A twin, which
+began where A began, lacks what A learned, and its deficit is proportional to it, however long, however
+hot and with whichever optimiser either was trained: TWINS learned_A, with a spread of SPREAD learned_A
+between models. So if two models are twins,
 
-    missing_A = (1 - retention_A) / learned_A
+    z_A = (TWINS learned_A - deficit_A) / sqrt(error_A^2 + (SPREAD learned_A)^2 + (TWINS ERROR)^2)
 
-whose standard error is that of the retention over learned_A. It does not depend on how long or how
-hot A was trained: a descendant of A lacks nothing, whatever has been trained on top of it, and a twin,
-which started where A started, lacks what A learned. Two null hypotheses follow, each with a normal
-distribution about a mean, whose variance is the standard error's and that between families:
+is standard normal, and large for descendants. It needs both that something was learned and that
+it is still there: a model that hardly left its initialisation is as good an ancestor of its twins as
+the initialisation itself, and z stays small. The first direction is left out, since every training from
+one initialisation finds it. The smaller of both p-values, doubled, is that of the pair.
 
-    twins     both models lack what the other learned:      mean TWINS, spread TWINS_SPREAD
-    descent   one of the two lacks nothing of the other's:  mean 0, spread DESCENT_SPREAD
-
-A model that has hardly been trained has a missing part with a large error, since dividing by what it
-learned divides by little: neither hypothesis is then rejected. `python -m scripts.evaluate twins`
-measures the means and spreads on one family, and the tests on others (docs/measured/twins.md).
+TWINS is above 1 because directions that training strengthened also hold an initial part, which they
+lack as well. Both constants were chosen on one family of configs/twins-zoo.yaml; `python -m
+scripts.evaluate twins` measures the test on others (docs/measured/twins.md).
 """
 
 import math
@@ -24,51 +24,36 @@ from collections.abc import Iterator
 
 from huref.lineage.retention import Retention
 
-TWINS, TWINS_SPREAD = 2.2, 0.5  # missing parts of twins: mean and spread between models
-DESCENT_SPREAD = 0.15  # of the missing part of an ancestor, whose mean is 0
-LEVEL = 0.001  # of both tests
-LEAST_LEARNED = 1e-3  # below, what a model learned cannot be told from none
+TWINS = 2.4  # deficit of a twin, in units of what was learned: mean over pairs
+SPREAD = 0.5  # standard deviation of the same between pairs
+ERROR = 0.004  # standard error of what was learned, by the spectrum of random vectors
+LEVEL = 0.001  # of the test
 
 
-def missing_parts(retention: Retention) -> Iterator[tuple[float, float]]:
-    """What B lacks of what A learned, and A of what B learned: each with its standard error.
-
-    A model that learned nothing that can be seen gives no part.
-    """
-    both = (
-        (retention.of_a, retention.error_of_a, retention.learned_a),
-        (retention.of_b, retention.error_of_b, retention.learned_b),
-    )
-    for of, error, learned in both:
-        if learned > LEAST_LEARNED:
-            yield (1 - of) / learned, error / learned
+def missing_parts(retention: Retention) -> Iterator[tuple[float, float, float]]:
+    """For A, then B: what it learned, how much of that the other lacks, and the standard error."""
+    yield retention.learned_a, 1 - retention.further_a, retention.error_of_further_a
+    yield retention.learned_b, 1 - retention.further_b, retention.error_of_further_b
 
 
 def twins_p(retention: Retention) -> float:
     """p-value of the hypothesis that two models share an initialisation only.
 
-    The smaller of both directions, doubled; 1 where neither model has learned anything.
+    1 where neither has learned anything that can be seen.
     """
-    smallest = min(
-        (_below((part - TWINS) / math.hypot(TWINS_SPREAD, error))
-         for part, error in missing_parts(retention)),
-        default=1.0,
-    )  # fmt: skip
-    return min(1.0, 2 * smallest)
-
-
-def descent_p(retention: Retention) -> float:
-    """p-value of the hypothesis that one of two models descends from the other.
-
-    The larger of both directions, since either may be the ancestor; 1 where one of them has not
-    learned anything that can be seen, as such a model is as good an ancestor as the initialisation.
-    """
-    parts = list(missing_parts(retention))
-    if len(parts) < 2:
+    scores = [score(*part) for part in missing_parts(retention) if part[0] > 0]
+    if not scores:
         return 1.0
-    return max(_below(-part / math.hypot(DESCENT_SPREAD, error)) for part, error in parts)
+    return min(1.0, math.erfc(max(scores) / math.sqrt(2)))  # twice the upper tail
 
 
-def _below(z: float) -> float:
-    """Probability that a standard normal number lies below z."""
-    return 0.5 * math.erfc(-z / math.sqrt(2))
+def score(learned: float, deficit: float, error: float) -> float:
+    """The z of one direction: standard normal for twins, large for descendants.
+
+    Args:
+        learned: the share of the leading directions that one model learned.
+        deficit: the share of them that the other lacks.
+        error: standard error of the deficit.
+    """
+    spread = math.hypot(error, SPREAD * learned, TWINS * ERROR)
+    return (TWINS * learned - deficit) / spread

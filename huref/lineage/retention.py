@@ -57,8 +57,12 @@ class Retention:
         carried: correlation of the cosines of A and B; it falls as the models are trained on.
         error_of_a, error_of_b: standard errors of both, by a jackknife over groups of units.
         error_of_difference: likewise of `of_a - of_b`.
-        learned_a, learned_b: by how much the leading eigenvalues of A (of B) exceed those of random
-            vectors, as a share of them; near 0 for a model that has hardly been trained.
+        further_a, further_b: retention in the leading directions after the first, which every
+            training from one initialisation finds.
+        error_of_further_a, error_of_further_b: their standard errors.
+        learned_a, learned_b: by how much the eigenvalues of these directions exceed those of random
+            vectors, as a share of them; near 0 for a model that has hardly been trained. 0 where
+            the width is not known.
     """
 
     of_a: float
@@ -67,8 +71,12 @@ class Retention:
     error_of_a: float = 0.0
     error_of_b: float = 0.0
     error_of_difference: float = 0.0
-    learned_a: float = 1.0
-    learned_b: float = 1.0
+    further_a: float = 0.0
+    further_b: float = 0.0
+    error_of_further_a: float = 0.0
+    error_of_further_b: float = 0.0
+    learned_a: float = 0.0
+    learned_b: float = 0.0
 
     @property
     def larger(self) -> float:
@@ -84,11 +92,6 @@ class Retention:
     def error(self) -> float:
         """Standard error of the larger retention."""
         return self.error_of_a if self.of_a >= self.of_b else self.error_of_b
-
-    @property
-    def learned(self) -> float:
-        """What the model of the larger retention has learned, see `learned_a`."""
-        return self.learned_a if self.of_a >= self.of_b else self.learned_b
 
 
 def as_percent(retention: float) -> str:
@@ -145,12 +148,26 @@ def measure_retention(
         without[group, group] = without[group, :, group] = 0
     draws_a, draws_b = (_ratio(part[:, None], without) for part in sums)
     errors = [_jackknife_error(draws) for draws in (draws_a, draws_b, draws_a - draws_b)]
+    parts = [part[2:] for part in sums]
+    further = [float(_ratio(part, everything)) for part in parts]
+    errors += [_jackknife_error(_ratio(part[:, None], without)) for part in parts]
     learned = [
-        1 - _random_spectrum(len(x), width) / float(leading[0].abs().sum()) if width else 1.0
+        1 - _random_spectrum(len(x), width) / float(leading[0][1:].abs().sum()) if width else 0.0
         for leading, width in zip((leading_x, leading_y), widths, strict=True)
     ]
     return Retention(
-        float(of_a), float(of_b), inner / float(x.norm() * y.norm()), *errors, *learned
+        of_a=float(of_a),
+        of_b=float(of_b),
+        carried=inner / float(x.norm() * y.norm()),
+        error_of_a=errors[0],
+        error_of_b=errors[1],
+        error_of_difference=errors[2],
+        further_a=further[0],
+        further_b=further[1],
+        error_of_further_a=errors[3],
+        error_of_further_b=errors[4],
+        learned_a=learned[0],
+        learned_b=learned[1],
     )
 
 
@@ -162,15 +179,16 @@ def mean_retention(parts: Sequence[Retention]) -> Retention | None:
         field.name: sum(getattr(part, field.name) for part in parts) / len(parts)
         for field in fields(Retention)
     }
-    for name in ("error_of_a", "error_of_b", "error_of_difference"):
+    for name in (name for name in means if name.startswith("error")):
         means[name] = math.hypot(*(getattr(part, name) for part in parts)) / len(parts)
     return Retention(**means)
 
 
 def _retention_sums(leading: Spectrum, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:
-    """The four sums of which a retention of X in Y consists, by pairs of groups of units.
+    """The six sums of which a retention of X in Y consists, by pairs of groups of units.
 
-    kept = first / second and carried = third / fourth, each summed over all pairs of groups.
+    kept = first / second and carried = third / fourth, each summed over all pairs of groups; what
+    is kept of the leading directions after the first is fifth / sixth.
 
     Args:
         leading: the leading eigenvalues and eigenvectors of X.
@@ -179,19 +197,26 @@ def _retention_sums(leading: Spectrum, x: Tensor, y: Tensor, groups: Tensor) -> 
         groups: the group of each of the n vectors.
 
     Returns:
-        (4, GROUPS, GROUPS) float64.
+        (6, GROUPS, GROUPS) float64.
     """
     values, vectors = leading
     learned = (vectors * values.sign()) @ vectors.T
     rest = x - (vectors * values) @ vectors.T
     members = torch.nn.functional.one_hot(groups, GROUPS).to(x.dtype)
-    products = (learned * y, learned * x, rest * y, rest * x)
+    further = (vectors[:, 1:] * values[1:].sign()) @ vectors[:, 1:].T
+    products = (learned * y, learned * x, rest * y, rest * x, further * y, further * x)
     return torch.stack([members.T @ product @ members for product in products]).double()
 
 
 def _ratio(sums: Tensor, weights: Tensor) -> Tensor:
-    """Retention from `_retention_sums` (4, ..., GROUPS, GROUPS) under weights of the pairs."""
-    first, second, third, fourth = (sums * weights).sum(dim=(-2, -1))
+    """Retention from the first four of `_retention_sums` (6, ..., GROUPS, GROUPS).
+
+    Args:
+        sums: all six, or the last four for the directions after the first.
+        weights: of the pairs of groups.
+    """
+    total = (sums * weights).sum(dim=(-2, -1))
+    first, second, third, fourth = total[:4] if len(total) == 6 else (*total[2:], *total[:2])
     carried: Tensor = third / fourth
     ratio: Tensor = first / second / carried.clamp(min=1e-6)
     return ratio
@@ -205,13 +230,13 @@ def _jackknife_error(draws: Tensor) -> float:
 
 @lru_cache(maxsize=64)
 def _random_spectrum(vectors: int, width: int) -> float:
-    """Sum of the LEADING absolute eigenvalues of the cosines of random vectors."""
+    """Sum of the LEADING absolute eigenvalues but the first of the cosines of random vectors."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(vectors, width, generator=generator)
     rows /= rows.norm(dim=1, keepdim=True)
     cosines = (rows @ rows.T).fill_diagonal_(0)
     values = torch.linalg.eigvalsh(cosines).abs()
-    return float(values.sort(descending=True).values[:LEADING].sum())
+    return float(values.sort(descending=True).values[1:LEADING].sum())
 
 
 def _signs(x: Tensor, y: Tensor) -> Tensor:

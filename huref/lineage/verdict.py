@@ -25,6 +25,9 @@ Figures of that zoo:
     twins from one initialisation       < 1e-300   0.25 - 0.62  0.75 - 0.95
     independent, same text and order    > 1e-2     up to 0.05   -
 
+A large retention shows descent only where the test of `lineage.descent` rejects that the two are
+twins: python -m scripts.evaluate twins, docs/measured/twins.md.
+
 Known limits. Twins that left their initialisation after a few steps differ by noise only and are
 called descendants. Two siblings that were each trained for as long and as hot as their base look
 like twins. An ICS near 0 alone does not exclude descent: models whose vocabulary was replaced have
@@ -35,6 +38,7 @@ import math
 from dataclasses import replace
 
 from huref.lineage.correspondence import Correspondence
+from huref.lineage.descent import LEVEL, twins_p
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.retention import MIN_UNITS, Retention, as_percent
 from huref.lineage.shares import Shares, as_share
@@ -45,7 +49,7 @@ TWIN_RETENTION = 0.955  # at most, of models trained independently from one init
 LARGEST_RETENTION = 1.3  # a larger one comes from noise in the weights
 ERRORS = 3  # standard errors between a retention and the other verdict's range; level 0.0013
 LEAST_CARRIED = 0.4  # correlation of the initial parts from which a retention says anything
-LEAST_LEARNED = 0.04  # what the older model must have learned, as `Retention.learned_a`
+LEAST_LEARNED = 0.04  # of leading directions; with less the test of twins cannot reject
 HALF = 0.5  # share of what a descendant computes that has a counterpart, at least
 FEW = 0.2  # likewise where not all blocks were read
 COPY = 0.9999  # correlation of the cosines of copies, which need no test
@@ -158,11 +162,16 @@ def _why_not_descent(retention: Retention) -> str:
             "too little is left of the initial weights to tell descent from a shared "
             f"initialisation (correlation {retention.carried:.2f}, {LEAST_CARRIED} is needed)"
         )
-    if retention.learned < LEAST_LEARNED:
+    if (p := twins_p(retention)) > LEVEL:
+        learned = max(retention.learned_a, retention.learned_b)
+        if learned < LEAST_LEARNED:
+            return (
+                "both have learned too little beyond their initial weights to tell descent from a "
+                f"shared initialisation ({as_percent(learned)} of their leading directions)"
+            )
         return (
-            "the older of the two has learned too little beyond its initial weights to tell "
-            f"descent from a shared initialisation ({as_percent(retention.learned)} of its leading "
-            f"directions, {as_percent(LEAST_LEARNED)} are needed)"
+            "two that share an initialisation only can lack as little of what the other learned "
+            f"(p = {_power(math.log10(max(p, 1e-99)))}, {LEVEL} is needed)"
         )
     if retention.larger - ERRORS * retention.error <= TWIN_RETENTION:
         return (

@@ -16,7 +16,7 @@ from scripts.rivals.plain import parameter_cosine
 from scripts.rivals.published import published_ics
 from scripts.rivals.weights import read_weights
 
-RECIPES = ("function", "default")
+RECIPES = ("default", "static-1")
 DEPTHS: tuple[Depth, ...] = ("recipe", "full")
 RIVALS = {
     "published": published_ics,

@@ -8,10 +8,10 @@ from scripts.evaluate.attacks.measuring import DEPTHS, RECIPES, RIVALS
 
 SETTINGS = [f"{recipe} {depth}" for recipe in RECIPES for depth in DEPTHS]
 HEADS = {
-    "function recipe": "`function`, default depth",
-    "function full": "`function`, full depth",
     "default recipe": "`default`, default depth",
     "default full": "`default`, full depth",
+    "static-1 recipe": "`static-1`, default depth",
+    "static-1 full": "`static-1`, full depth",
 }
 NAMES = {"published": "HuRef", "awm": "AWM", "cosine": "cosine", "intrinsic": "intrinsic"}
 Rows = Mapping[str, Mapping[str, Any]]
@@ -20,12 +20,12 @@ HEADING = """# Attacks
 Every kind of `huref attack`, alone and combined, applied to small trained models of the shipped zoo
 and judged by huref and by published methods on the same copies; written by `python -m
 scripts.evaluate attacks`. *logits* is the largest difference from the logits of the model that the
-copy computes, over their standard deviation: rounding leaves 1e-6 in float32 and 1e-2 in bfloat16.
-Kinds with a larger one do not preserve the function to rounding: they are marked with a star.
+copy computes, over their standard deviation: rounding leaves 1e-6 in float32 and 1e-2 in bfloat16,
+more where parts that cancel are loud. Kinds with a star are not exact in float32 either.
 
-Recipes are called by the names that they have in `configs/recipes/`. A right answer about a copy is
-*descends*; about a model that carries parts of another (`graft`, `foreign-units`, `parasite`), anything
-but *descends*. The numbers are the scores of other methods between source and copy: HuRef's ICS as
+Recipes are called by their names in `configs/recipes/`. The right answer about a copy is *descends*;
+about a model that carries parts of another (`graft`, `foreign-units`, `parasite`), anything but
+*descends*. The last columns are scores of other methods between source and copy: HuRef's ICS as
 published (arXiv 2312.04828), AWM (arXiv 2510.06738), the cosine of all tensors of one name and shape,
 and the intrinsic fingerprint (arXiv 2507.03014), written from the papers in `scripts/rivals/`; - where
 the method has no answer. The first table says what they give for pairs that nobody disguised.
@@ -40,7 +40,6 @@ def render(rows: Rows) -> str:
     ):
         some = [r for r in rows.values() if r["base"] == base and r.get("dtype") == dtype]
         parts += [f"## {base}, {dtype}\n", "\n".join(_table(some)) + "\n"]
-    measured = [row for row in rows.values() if "dtype" in row]
     parts += ["## How many are found\n", "\n".join(_summary(measured)) + "\n"]
     parts += ["## What gets through, by name\n", "\n".join(_wrong(measured)) + "\n"]
     codes = sorted({row["code"] for row in rows.values()})
@@ -91,7 +90,7 @@ def _is_right(row: Mapping[str, Any], setting: str) -> bool:
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Counts of right answers by setting, dtype and whether a copy is disguised or framed."""
-    yield "| setting | copies found | of them missed without a sign | framings not called descends |"
+    yield "| setting | copies found | *unrelated* without a sign | framings not *descends* |"
     yield "| --- | --- | --- | --- |"
     copies = [row for row in rows if not row["framing"]]
     framed = [row for row in rows if row["framing"]]

@@ -9,23 +9,23 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 400, 70, 60, 30
 VERDICTS = ("descends", "contains parts", "inconclusive", "shared initialisation", "unrelated")
 COLOURS = {"blocks 1 and 2": "#1b6ca8", "all blocks": "#c0392b"}
 SETTINGS = {
-    "function recipe": "`function`, default depth",
-    "function full": "`function`, full depth",
     "default recipe": "`default`, default depth",
     "default full": "`default`, full depth",
+    "static-1 recipe": "`static-1`, default depth",
+    "static-1 full": "`static-1`, full depth",
 }
 HEADING = """# The price of hiding
 
-Copies of {base} (perplexity {source:.2f} on source code that neither has seen) were trained to predict
-what it predicts while their weights became others: `gradient-push` follows the gradient away from the
-source's products and hidden units, `distilled-blocks` draws blocks anew and trains them to do what they
-did. Once the blocks that the default recipe reads, once all of them. More steps buy more distance, or
-bring perplexity back. Both train on {megabytes} MB of the text that the source was trained on, on the
-CPU. Written by `python -m scripts.evaluate price`.
+Copies of {base} (perplexity {source:.2f} on source code that neither has seen) were trained to
+predict what it predicts while their weights became others: `gradient-push` follows the gradient away
+from the source's products and hidden units, `distilled-blocks` draws blocks anew and trains them to
+do what they did. Once the blocks that the default recipe reads, once all of them. More steps buy more
+distance, or bring perplexity back. Both train on {megabytes} MB of the text that the source was
+trained on. Written by `python -m scripts.evaluate price`.
 
-![Perplexity against verdict of each copy, by recipe, depth and the blocks that were trained](price.svg)
+![Perplexity against verdict of each copy, by recipe, depth and trained blocks](price.svg)
 
-| kind | blocks | steps | perplexity | {settings} | ICS, `function` |
+| kind | blocks | steps | perplexity | {settings} | ICS, `default` |
 | --- | --- | ---: | ---: | {rules} | ---: |
 """
 
@@ -47,7 +47,7 @@ def _copies(rows: Rows) -> list[Mapping[str, Any]]:
 
 def _line(row: Mapping[str, Any], source: float) -> str:
     change = 100 * (row["perplexity"] / source - 1)
-    ics = row["ics"]["function recipe"]
+    ics = row["ics"]["default recipe"]
     cells = [
         row["kind"], row["blocks"], str(row["steps"]), f"{row['perplexity']:.2f} ({change:+.1f} %)",
         *(str(row["verdicts"][setting]) for setting in SETTINGS),

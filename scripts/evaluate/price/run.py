@@ -28,7 +28,7 @@ from scripts.zoo.relations import load
 from scripts.zoo.training import exact_token_loss
 
 BASE = ROOT / "checkpoints" / "zoo" / "llama-a"
-BUDGETS = {"gradient-push": (10, 30, 100, 300, 1000), "distilled-blocks": (300, 1000, 3000)}
+BUDGETS = {"gradient-push": (30, 100, 200, 400, 800), "distilled-blocks": (400, 1500)}
 BLOCKS: dict[str, tuple[int, ...] | None] = {"blocks 1 and 2": (), "all blocks": None}
 MEGABYTES = 3  # of text that the copy trains on
 WINDOWS = 48  # of held-out text

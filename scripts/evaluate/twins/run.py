@@ -20,13 +20,14 @@ import torch
 from huref.api.open import open_record
 from huref.files import replacing
 from huref.invariants.record import Record, load_record
+from huref.lineage.descent import twins_p
 from huref.lineage.table import build_table
 from scripts import ROOT, make_parser
 from scripts.evaluate.lineage.measuring import digest_of_code, read_json, write_json
 from scripts.evaluate.twins.report import render
 from scripts.zoo.manifest import Models, kinship, read_manifest
 
-RECIPES = ("function", "default")
+RECIPES = ("default", "static-1")
 
 
 def main() -> None:
@@ -101,6 +102,9 @@ def _compare(a: Record, b: Record, models: Models, names: tuple[str, str]) -> di
             "of": [retention.of_a, retention.of_b],
             "error": [retention.error_of_a, retention.error_of_b],
             "learned": [retention.learned_a, retention.learned_b],
+            "further": [retention.further_a, retention.further_b],
+            "error_of_further": [retention.error_of_further_a, retention.error_of_further_b],
+            "p": twins_p(retention),
             "carried": retention.carried,
         }
     older = pair.evidence.direction
