@@ -1,18 +1,19 @@
 """A test of the hypothesis that two models share an initialisation and nothing that they learned.
 
-Of A's leading directions training gave it the share learned_A, and B keeps the share retention_A of
-them, in units of how much B carries of the rest (`lineage.retention`). A descendant of A lacks
-nothing of what A learned, whatever was trained on top: its deficit 1 - retention_A is 0. A twin, which
-began where A began, lacks what A learned, and its deficit is proportional to it, however long, however
-hot and with whichever optimiser either was trained: TWINS learned_A, with a spread of SPREAD learned_A
-between models. So if two models are twins,
+Of A's leading directions training gave it the share learned_A, and B keeps the share retention_A
+of them, in units of how much B carries of the rest (`lineage.retention`). A descendant of A lacks
+nothing of what A learned, whatever was trained on top: its deficit 1 - retention_A is 0. A twin,
+which began where A began, lacks what A learned, and its deficit is proportional to it, however
+long, however hot and with whichever optimiser either was trained: TWINS learned_A, with a spread
+of SPREAD learned_A between models. So if two models are twins,
 
     z_A = (TWINS learned_A - deficit_A) / sqrt(error_A^2 + (SPREAD learned_A)^2 + (TWINS ERROR)^2)
 
 is standard normal, and large for descendants. It needs both that something was learned and that
-it is still there: a model that hardly left its initialisation is as good an ancestor of its twins as
-the initialisation itself, and z stays small. The first direction is left out, since every training from
-one initialisation finds it. The smaller of both p-values, doubled, is that of the pair.
+it is still there: a model that hardly left its initialisation is as good an ancestor of its twins
+as the initialisation itself, and z stays small. The first direction is left out, since every
+training from one initialisation finds it. The smaller of both p-values, doubled, is that of the
+pair.
 
 TWINS is above 1 because directions that training strengthened also hold an initial part, which they
 lack as well. Both constants were chosen on one family of configs/twins-zoo.yaml; `python -m

@@ -183,3 +183,7 @@ def test_the_mean_of_networks_has_a_smaller_error() -> None:
     assert mean is not None
     assert (mean.of_a, mean.of_b, mean.carried) == pytest.approx((0.95, 0.8, 0.7))
     assert mean.error_of_a == pytest.approx(0.03 / 2**0.5)
+    further = [replace(part, further_a=0.8, error_of_further_a=0.02) for part in parts]
+    mean = mean_retention(further)
+    assert mean is not None
+    assert (mean.further_a, mean.error_of_further_a) == pytest.approx((0.8, 0.02 / 2**0.5))

@@ -23,22 +23,22 @@ scripts.evaluate attacks`. *logits* is the largest difference from the logits of
 copy computes, over their standard deviation: rounding leaves 1e-6 in float32 and 1e-2 in bfloat16,
 more where parts that cancel are loud. Kinds with a star are not exact in float32 either.
 
-Recipes are called by their names in `configs/recipes/`. The right answer about a copy is *descends*;
-about a model that carries parts of another (`graft`, `foreign-units`, `parasite`), anything but
-*descends*. The last columns are scores of other methods between source and copy: HuRef's ICS as
-published (arXiv 2312.04828), AWM (arXiv 2510.06738), the cosine of all tensors of one name and shape,
-and the intrinsic fingerprint (arXiv 2507.03014), written from the papers in `scripts/rivals/`; - where
-the method has no answer. The first table says what they give for pairs that nobody disguised.
+Recipes are called by their names in `configs/recipes/`. The right answer about a copy is
+*descends*; about a model that carries parts of another (`graft`, `foreign-units`, `parasite`),
+anything but *descends*. The last columns are scores of other methods between source and copy:
+HuRef's ICS as published (arXiv 2312.04828), AWM (arXiv 2510.06738), the cosine of all tensors of
+one name and shape, and the intrinsic fingerprint (arXiv 2507.03014), written from the papers in
+`scripts/rivals/`; - where the method has no answer. The first table says what they give for pairs
+that nobody disguised.
 """
 
 
 def render(rows: Rows) -> str:
     """The page."""
     parts = [HEADING, "## Undisguised pairs\n", _beside(rows)]
-    for base, dtype in dict.fromkeys(
-        (r["base"], r["dtype"]) for r in rows.values() if "dtype" in r
-    ):
-        some = [r for r in rows.values() if r["base"] == base and r.get("dtype") == dtype]
+    measured = [row for row in rows.values() if "dtype" in row]
+    for base, dtype in dict.fromkeys((row["base"], row["dtype"]) for row in measured):
+        some = [row for row in measured if row["base"] == base and row["dtype"] == dtype]
         parts += [f"## {base}, {dtype}\n", "\n".join(_table(some)) + "\n"]
     parts += ["## How many are found\n", "\n".join(_summary(measured)) + "\n"]
     parts += ["## What gets through, by name\n", "\n".join(_wrong(measured)) + "\n"]

@@ -17,11 +17,11 @@ SETTINGS = {
 HEADING = """# The price of hiding
 
 Copies of {base} (perplexity {source:.2f} on source code that neither has seen) were trained to
-predict what it predicts while their weights became others: `gradient-push` follows the gradient away
-from the source's products and hidden units, `distilled-blocks` draws blocks anew and trains them to
-do what they did. Once the blocks that the default recipe reads, once all of them. More steps buy more
-distance, or bring perplexity back. Both train on {megabytes} MB of the text that the source was
-trained on. Written by `python -m scripts.evaluate price`.
+predict what it predicts while their weights became others: `gradient-push` follows the gradient
+away from the source's products and hidden units, `distilled-blocks` draws blocks anew and trains
+them to do what they did. Once the blocks that the default recipe reads, once all of them. More
+steps buy more distance, or bring perplexity back. Both train on {megabytes} MB of the text that
+the source was trained on. Written by `python -m scripts.evaluate price`.
 
 ![Perplexity against verdict of each copy, by recipe, depth and trained blocks](price.svg)
 

@@ -23,19 +23,18 @@ BINS = 10
 HEADING = """# Twins
 
 Families of `configs/twins-zoo.yaml`: models of 0.2 to 1.5 million weights, trained from one
-initialisation with several optimisers, lengths and rates (t1 to t6), and continuations of t1 (c1 brief,
-c2 as long and as hot as t1, c3 longer and hotter). Pairs of two t, or of another t and a c, share an
-initialisation only. All pairs of each family are compared at full depth; written by `python -m
-scripts.evaluate twins`. Constants of `huref/lineage/descent.py` were chosen on the first family,
-{chosen}; the others are held out.
+initialisation with several optimisers, lengths and rates (t1 to t6), and continuations of t1 (c1
+brief, c2 as long and as hot as t1, c3 longer and hotter). Pairs of two t, or of another t and a
+c, share an initialisation only. All pairs of each family are compared at full depth; written by
+`python -m scripts.evaluate twins`. Constants of `huref/lineage/descent.py` were chosen on the
+first family, {chosen}; the others are held out.
 
-{models} models of {families} families: {list}.
-"""
-TEST = """The null hypothesis is *twins*; the score of `huref/lineage/descent.py` should then be standard
-normal, and its p-value uniform. Each pair gives up to two p-values, one for each model that learned at
-least {seen:.0%} of its leading directions. Pairs of a family have models in common, so that the p-value
-of Kolmogorov and Smirnov is only a guide. *smallest* is the smallest p-value of any pair, both
-directions counted; a pair is *descends* from {level} down.
+{models} models of {families} families: {list}. """ TEST = """The null hypothesis is *twins*; the
+score of `huref/lineage/descent.py` should then be standard normal, and its p-value uniform. Each
+pair gives up to two p-values, one for each model that learned at least {seen:.0%} of its leading
+directions. Pairs of a family have models in common, so that the p-value of Kolmogorov and Smirnov
+is only a guide. *smallest* is the smallest p-value of any pair, both directions counted; a pair
+is *descends* from {level} down.
 """
 
 

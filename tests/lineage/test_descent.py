@@ -1,0 +1,54 @@
+"""The test of twins: uniform on simulated twins, small on simulated descendants."""
+
+import pytest
+import torch
+
+from huref.lineage.descent import LEVEL, score, twins_p
+from huref.lineage.retention import Retention
+from huref.lineage.unit_matching import UnitMatching
+from tests.lineage.test_retention import HIDDEN, Matrices, initialise, learn, relations_of
+
+WIDTH = 64
+
+
+def compare(a: Matrices, b: Matrices) -> Retention:
+    from huref.lineage.retention import measure_retention
+
+    same = UnitMatching.identity(torch.arange(HIDDEN), HIDDEN, HIDDEN)
+    found = measure_retention(
+        relations_of(a), relations_of(b), ((1, -1), (1, -1)), same, (WIDTH, WIDTH)
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.3])
+@pytest.mark.parametrize("strength", [0.3, 0.7])
+def test_descendants_are_told_from_twins(strength: float, noise: float) -> None:
+    """However strongly either was trained, and with how much noise."""
+    torch.manual_seed(1)
+    start = initialise()
+    parent = learn(start, strength, noise)
+    assert twins_p(compare(parent, learn(parent, strength, noise))) < LEVEL
+    for other in (0.3, 0.7, 1.0):
+        twin = learn(start, other, noise)
+        assert twins_p(compare(parent, twin)) > 0.05, other
+        assert twins_p(compare(parent, learn(twin, strength, noise))) > 0.05, other
+
+
+def test_a_model_that_learned_nothing_is_an_ancestor_of_nobody() -> None:
+    torch.manual_seed(2)
+    start = initialise()
+    assert twins_p(compare(start, learn(start))) > 0.05
+    nearly = [weight + 0.01 * torch.randn_like(weight) for weight in start]
+    assert twins_p(compare(nearly, learn(start))) > 0.05
+
+
+def test_a_model_of_unknown_width_gives_no_p_value() -> None:
+    assert twins_p(Retention(1.0, 1.0, 0.9)) == 1
+
+
+def test_a_score_is_measured_in_standard_errors() -> None:
+    assert score(0.3, 0.0, 0.0) > 4
+    assert score(0.3, 2.4 * 0.3, 0.05) == pytest.approx(0, abs=1e-9)
+    assert 0 < score(0.02, 0.0, 0.3) < 0.5
