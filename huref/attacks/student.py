@@ -97,7 +97,7 @@ class Student:
                 self.model.blocks[index].biases[role] = bias.detach().double()
 
     def _stored(self) -> dict[str, Tensor]:
-        model, stored = self.model, {}
+        model, stored = self.model, dict[str, Tensor]()
         for index, block in self.leaves.items():
             stored |= store_block(model.layout, model.prefix, index, block, model.heads)
         return stored

@@ -65,7 +65,8 @@ def push_away(model: Editable, generator: Generator, effort: Effort) -> None:
 def _orthonormal(rows: Tensor) -> Tensor:
     """The polar factor of centred rows, (n, d): rows of one length, as unlike as they can be."""
     left, _, right = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    return left @ right
+    factor: Tensor = left @ right
+    return factor
 
 
 def _products(block: EditableBlock, heads: int, E: Tensor) -> Tensor:

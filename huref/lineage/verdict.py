@@ -38,7 +38,7 @@ import math
 from dataclasses import replace
 
 from huref.lineage.correspondence import Correspondence
-from huref.lineage.descent import LEVEL, twins_p
+from huref.lineage.descent import LEAST_LEARNED, LEVEL, twins_p
 from huref.lineage.evidence import Evidence, Verdict
 from huref.lineage.retention import MIN_UNITS, Retention, as_percent
 from huref.lineage.shares import Shares, as_share
@@ -49,7 +49,6 @@ TWIN_RETENTION = 0.955  # at most, of models trained independently from one init
 LARGEST_RETENTION = 1.3  # a larger one comes from noise in the weights
 ERRORS = 3  # standard errors between a retention and the other verdict's range; level 0.0013
 LEAST_CARRIED = 0.4  # correlation of the initial parts from which a retention says anything
-LEAST_LEARNED = 0.04  # of leading directions; with less the test of twins cannot reject
 HALF = 0.5  # share of what a descendant computes that has a counterpart, at least
 FEW = 0.2  # likewise where not all blocks were read
 COPY = 0.9999  # correlation of the cosines of copies, which need no test

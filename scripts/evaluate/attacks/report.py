@@ -85,7 +85,8 @@ def _number(value: float | None) -> str:
 
 
 def _is_right(row: Mapping[str, Any], setting: str) -> bool:
-    return (row["huref"][setting]["verdict"] == "descends") != bool(row["framing"])
+    found: str = row["huref"][setting]["verdict"]
+    return (found == "descends") != bool(row["framing"])
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

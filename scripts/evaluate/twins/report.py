@@ -7,34 +7,34 @@ from typing import Any
 from scipy.stats import kstest, norm
 
 from huref.lineage.calibration import exact_interval
-from huref.lineage.descent import LEVEL, score
+from huref.lineage.descent import LEAST_LEARNED, LEVEL, score
 from scripts.zoo.manifest import Models
 
 Rows = Mapping[str, Mapping[str, Any]]
-CHOSEN = ("llama/1",)  # families on which limits and constants were chosen
+CHOSEN = ("llama/1", "gpt2/2")  # families on which limits and constants were chosen
 TRUTHS = {
     "shared initialisation": "twins, or a twin beside another's continuation",
     "descends": "ancestor and descendant",
     "siblings": "siblings",
 }
 VERDICTS = ("descends", "shared initialisation", "inconclusive", "unrelated", "contains parts")
-SEEN = 0.02  # share learned from which the score of a direction is shown
 BINS = 10
 HEADING = """# Twins
 
 Families of `configs/twins-zoo.yaml`: models of 0.2 to 1.5 million weights, trained from one
 initialisation with several optimisers, lengths and rates (t1 to t6), and continuations of t1 (c1
-brief, c2 as long and as hot as t1, c3 longer and hotter). Pairs of two t, or of another t and a
-c, share an initialisation only. All pairs of each family are compared at full depth; written by
-`python -m scripts.evaluate twins`. Constants of `huref/lineage/descent.py` were chosen on the
-first family, {chosen}; the others are held out.
+brief, c2 as long and as hot as t1, c3 longer and hotter). Pairs of two t, or of another t and a c,
+share an initialisation only. All pairs of each family are compared at full depth; written by
+`python -m scripts.evaluate twins`. Constants of `huref/lineage/descent.py` were chosen on
+{chosen}; the others are held out.
 
-{models} models of {families} families: {list}. """ TEST = """The null hypothesis is *twins*; the
-score of `huref/lineage/descent.py` should then be standard normal, and its p-value uniform. Each
-pair gives up to two p-values, one for each model that learned at least {seen:.0%} of its leading
-directions. Pairs of a family have models in common, so that the p-value of Kolmogorov and Smirnov
-is only a guide. *smallest* is the smallest p-value of any pair, both directions counted; a pair
-is *descends* from {level} down.
+{models} models of {families} families: {list}.
+"""
+TEST = """The null hypothesis is *twins*; the score of `huref/lineage/descent.py` should then be
+standard normal, and its p-value uniform. Each pair gives up to two p-values, one for each model that
+learned at least {seen:.0%} of its leading directions. Pairs of a family have models in common, so
+that the p-value of Kolmogorov and Smirnov is only a guide. *smallest* is the smallest p-value of any
+pair, both directions counted; a pair can be *descends* from {level} down.
 """
 
 
@@ -49,7 +49,7 @@ def render(models: Models, rows: Mapping[str, Rows]) -> str:
     ]  # fmt: skip
     for recipe, found in rows.items():
         parts += [f"## Recipe `{recipe}`\n", "\n".join(_verdicts(names, found)) + "\n"]
-        parts += ["### The test of twins\n", TEST.format(seen=SEEN, level=LEVEL)]
+        parts += ["### The test of twins\n", TEST.format(seen=LEAST_LEARNED, level=LEVEL)]
         parts += ["\n".join(_tests(names, found)) + "\n", "### Pairs judged otherwise\n"]
         parts.append("\n".join(_wrong(found)) + "\n")
     return "\n".join(parts)
@@ -98,7 +98,7 @@ def p_values(rows: Rows, name: str) -> list[float]:
         values += [
             float(norm.sf(score(learned, 1 - further, error)))
             for learned, further, error in both
-            if learned >= SEEN
+            if learned >= LEAST_LEARNED
         ]
     return values
 
