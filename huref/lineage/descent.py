@@ -11,9 +11,9 @@ of SPREAD learned_A between models. So if two models are twins,
 
 is standard normal, and large for descendants. It needs both that something was learned and that
 it is still there: a model that hardly left its initialisation is as good an ancestor of its twins
-as the initialisation itself, and is left out below LEAST_LEARNED. The first direction is left out, since every
-training from one initialisation finds it. The smaller of both p-values, doubled, is that of the
-pair.
+as the initialisation itself, and is left out below LEAST_LEARNED. The first direction is left out
+too, since every training from one initialisation finds it. The smaller of both p-values, doubled,
+is that of the pair.
 
 TWINS is above 1 because directions that training strengthened also hold an initial part, which they
 lack as well. The constants were chosen on two families of configs/twins-zoo.yaml; `python -m

@@ -31,10 +31,10 @@ share an initialisation only. All pairs of each family are compared at full dept
 {models} models of {families} families: {list}.
 """
 TEST = """The null hypothesis is *twins*; the score of `huref/lineage/descent.py` should then be
-standard normal, and its p-value uniform. Each pair gives up to two p-values, one for each model that
-learned at least {seen:.0%} of its leading directions. Pairs of a family have models in common, so
-that the p-value of Kolmogorov and Smirnov is only a guide. *smallest* is the smallest p-value of any
-pair, both directions counted; a pair can be *descends* from {level} down.
+standard normal, and its p-value uniform. Each pair gives up to two p-values, one for each model
+that learned at least {seen:.0%} of its leading directions. Pairs of a family have models in common,
+so that the p-value of Kolmogorov and Smirnov is only a guide. *smallest* is the smallest p-value of
+any pair, both directions counted; a pair can be *descends* from {level} down.
 """
 
 
