@@ -160,7 +160,7 @@ def load_public_key(path: Path) -> PublicKey:
         if b"BEGIN CERTIFICATE-----" in pem:
             return _public(x509.load_pem_x509_certificate(pem).public_key(), path)
         return _public(load_pem_public_key(pem), path)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise EvidenceError("not a public key in PEM", file=path) from error
 
 

@@ -135,7 +135,7 @@ def load_certificates(path: Path) -> "list[Certificate]":
         return x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
         raise EvidenceError(f"cannot be read ({error.strerror})", file=path) from error
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise EvidenceError("not a certificate in PEM", file=path) from error
 
 
@@ -149,10 +149,14 @@ def read_timestamp(token: bytes, message: bytes, roots: "list[Certificate]") -> 
         EvidenceError: it is not a token.
     """
     require_rfc3161()
+    from cryptography import x509
     from rfc3161_client import VerificationError, VerifierBuilder
 
     response = _parse(token, "")
-    time, authority = response.tst_info.gen_time, _authority(response)
+    try:
+        time, authority = response.tst_info.gen_time, _authority(response)
+    except Exception as error:  # two packages read a token, each with errors of its own
+        raise EvidenceError("not an RFC 3161 timestamp: it is damaged") from error
     if not _covers(response, message):
         return Timestamp(time, authority, False, "it covers other bytes than this signature")
     if not roots:
@@ -165,7 +169,7 @@ def read_timestamp(token: bytes, message: bytes, roots: "list[Certificate]") -> 
             builder = builder.add_intermediate_certificate(certificate)
     try:
         builder.build().verify(response, sha256(message).digest())
-    except (VerificationError, ValueError) as error:
+    except (VerificationError, ValueError, x509.InvalidVersion) as error:
         return Timestamp(time, authority, False, f"its certificates do not hold ({error})")
     return Timestamp(time, authority, True)
 
