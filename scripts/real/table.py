@@ -96,8 +96,8 @@ def cost_rows(folder: Path, names: Iterable[str]) -> Iterator[str]:
         if "error" in costs:
             yield f"| {name} | {costs['error']} | | | |"
             continue
-        megabytes = (costs[key] / 1e6 for key in ("bytes_read", "bytes_total", "peak_bytes"))
-        figures = " | ".join(f"{value:,.0f}" for value in megabytes)
+        kinds = ("bytes_read", "bytes_total", "peak_bytes")
+        figures = " | ".join(f"{costs[k] / 1e6:,.0f}" if k in costs else "-" for k in kinds)
         yield f"| {name} | {costs['processor_seconds']:.0f} | {figures} |"
 
 
@@ -169,7 +169,7 @@ def _render_recipe(
 ) -> Iterator[str]:
     measured, costs = measured_by(cache, recipe), cache.costs(recipe)
     public = [
-        name + part for name in read_catalogue() for part in ("", CONVERTED, RANDOM)
+        name + part for name in read_catalogue() for part in ("", CONVERTED)
         if name + part in measured
     ]  # fmt: skip
     of = f" (recipe {recipe})"
