@@ -45,6 +45,14 @@ class Budget:
                 f"it would need more memory than a file of {self.size:,} bytes justifies"
             )
 
+    def charge(self, memory: int) -> None:
+        """One step that needs some bytes of memory; as `step` and `spend`, in one call."""
+        self.steps_left -= 1
+        self.memory_left -= memory
+        if self.steps_left < 0 or self.memory_left < 0:
+            self.step(0)
+            self.spend(0)
+
     def step(self, count: int = 1) -> None:
         """Count steps of a parser.
 

@@ -87,7 +87,12 @@ class Machine:
 
     def unpack(self, form: str) -> Any:
         """The next number, in a format of `struct`."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        try:
+            (number,) = struct.unpack_from(form, self.data, self.position)
+        except struct.error:
+            raise EndOfPickleError from None
+        self.position += struct.calcsize(form)
+        return number
 
     def line(self) -> str:
         """The text up to the next line end."""

@@ -58,8 +58,7 @@ def _execute(machine: Machine, operations: Operations) -> None:
     """Run the instructions up to STOP."""
     budget = machine.budget
     while (code := machine.take(1)) != b".":
-        budget.step()
-        budget.spend(COSTS.get(code, SLOT))
+        budget.charge(COSTS.get(code, SLOT))
         operation = operations.get(code)
         if operation is None:
             raise refusal(f"has the instruction {code!r}, which no state dict needs")
