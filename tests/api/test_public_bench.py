@@ -14,6 +14,8 @@ from huref.cli import main
 from tests.support.hub_server import Handler, LoopbackHub
 from tests.support.public_stand_ins import write_stand_ins
 
+pytestmark = pytest.mark.slow
+
 # A model of each form of file and kind of name. HUREF_WHOLE_RUNG=1 takes all of the rung, a minute.
 KEPT = {
     "openai-community/gpt2", "distilbert/distilgpt2", "monsterapi/gpt2_alpaca-lora",

@@ -14,6 +14,8 @@ from huref.cli import main
 from huref.loader.checkpoint import open_checkpoint
 from scripts.evaluate.random_models import ics, make_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

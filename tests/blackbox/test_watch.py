@@ -90,6 +90,7 @@ def test_capabilities_are_remembered_and_a_lost_field_is_a_finding(tmp_path: Pat
     assert any("no log-probabilities" in finding for finding in again.findings)
 
 
+@pytest.mark.slow
 def test_tokens_alone_show_a_change_and_no_change(tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     noisy = TEXT_ONLY | {"jitter": 0.003, "fail": 0.01}
@@ -106,6 +107,7 @@ def test_tokens_alone_show_a_change_and_no_change(tmp_path: Path) -> None:
     assert other["p"] < 0.001
 
 
+@pytest.mark.slow
 def test_the_test_on_tokens_keeps_its_level() -> None:
     random = np.random.default_rng(0)
     chances = random.dirichlet(np.ones(3), size=16)
@@ -165,6 +167,7 @@ def test_an_endpoint_without_border_inputs_is_not_judged(
     assert "cannot tell" in found["why"]
 
 
+@pytest.mark.slow
 def test_random_answers_are_no_change(tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     revisit(open_stub(serve(**TEXT_ONLY, shuffle=True)), baseline)

@@ -11,6 +11,8 @@ import pytest
 from tests.support.hostile_files import FILES
 from tests.support.read_within_limits import allowed
 
+pytestmark = pytest.mark.slow
+
 Results = dict[str, dict[str, Any]]
 
 

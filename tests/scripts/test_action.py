@@ -16,6 +16,8 @@ from scripts.docs.notes import CHANGELOG, notes_of
 from tests.support.lineage_samples import write_card
 from tests.support.zoo import ROOT, ZOO
 
+pytestmark = pytest.mark.slow
+
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
 
 

@@ -26,6 +26,8 @@ from tests.docs.test_json import validator
 from tests.support.browser import CHROMIUM, DRIVER, Browser
 from tests.support.zoo import ROOT, ZOO
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 300  # seconds; the machine may be busy
 HOSTILE = 'x<img src=x onerror="document.title=1">'
 
