@@ -21,7 +21,7 @@ from huref.api.pairs_file import ListedPair, PairList
 from huref.files import replacing
 from scripts import ROOT
 from scripts.real.catalogue import Cache, cache_parser, open_cache, read_catalogue
-from scripts.real.children import MANIFEST, RANDOM
+from scripts.real.children import MANIFEST
 from scripts.real.conversion import conversion_rows
 from scripts.real.curves import curves
 from scripts.real.measure import CONVERTED, measured_by, read_costs
