@@ -239,6 +239,11 @@ def unused_directions(written: Tensor) -> Tensor:
 
 def row_space(E: Tensor) -> Tensor:
     """Orthonormal rows (k, d) that span the rows of whitened embeddings E (m, d)."""
+    if len(E) > E.shape[1]:  # the smaller of the two Gram matrices
+        squared, vectors = eigh((E.T @ E).double())
+        kept = squared > 1e-3 * squared.sum() / len(E)
+        directions: Tensor = vectors[:, kept].T
+        return directions.float()
     squared, vectors = eigh((E @ E.T).double())
     kept = squared > 1e-3 * squared.mean()
     basis: Tensor = (vectors[:, kept].T @ E.double()) / squared[kept, None].sqrt()

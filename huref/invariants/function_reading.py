@@ -4,7 +4,7 @@ Blocks are run in order, each read once. A block counts where it writes a share 
 recipe's positions are places among those. See docs/maths.md, Function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -172,7 +172,7 @@ class FunctionReading:
             effects=_effects(state.effects),
             unit_shares=shares,
             blocks=torch.tensor(sketched, dtype=torch.int32),
-            terms=self._sketch([state.measured[i].terms for i in sketched]),
+            terms=self._sketch(sketched, state, dict(zip(layers, terms, strict=True))),
             embeddings=relate_embeddings(self.rows, self.anchors.filled, self.recipe.m),
             signs=tuple(self._signs(state)),
         )
@@ -361,12 +361,20 @@ class FunctionReading:
                 return use
         return use_as_it_stands(attention, ffn, self.E, observe)
 
-    def _sketch(self, terms: Sequence[Tensor]) -> Tensor:
-        """P^T T P of flattened terms (3, m, m), (n, 3, SKETCHED, SKETCHED) float16."""
+    def _sketch(
+        self, blocks: Sequence[int], state: _State, flattened: Mapping[int, Tensor]
+    ) -> Tensor:
+        """P^T T P of the flattened terms of some blocks, (n, 3, SKETCHED, SKETCHED) float16.
+
+        `flattened` has those (3, m, m) that are known: flattening takes longest of all.
+        """
         P = token_signs(self.anchors)
         found = []
-        for block in terms:
-            sketch = P.T @ flatten(block, self.recipe.damping) @ P
+        for index in blocks:
+            known = flattened.get(index)
+            if known is None:
+                known = flatten(state.measured[index].terms, self.recipe.damping)
+            sketch = P.T @ known @ P
             scale = sketch.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-30)
             found.append((sketch / scale).half())
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
