@@ -23,6 +23,7 @@ from huref.files import as_path
 from huref.invariants.extract import Depth, Extract, extract_terms
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
+from huref.lineage.signs import all_blocks_read
 from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
 from huref.loader.ollama import is_manifest
@@ -150,10 +151,9 @@ def read_on(
 
 
 def reads_every_block(record: Record) -> bool:
-    """Whether the units of every block were measured."""
-    if record.function is None or record.traits is None or record.units is None:
-        return False
-    return len(record.function.energy) >= record.traits.blocks and len(record.function.effects) > 0
+    """Whether every block was read at full depth, with what it adds to the logits."""
+    whole = all_blocks_read(record) and record.units is not None
+    return whole and record.function is not None and len(record.function.effects) > 0
 
 
 def _new_name(checkpoint: Checkpoint) -> str | None:

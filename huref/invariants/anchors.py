@@ -21,9 +21,7 @@ from huref.loader.vocabulary import Token
 
 RULES = ("latin", "all")
 MIN_FILLED = 0.5  # share of the buckets; with fewer the vocabulary is too small for the rule
-MOST_TRIED = (
-    20_000  # strings that are given to a tokenizer, so that one that emits none costs little
-)
+MOST_TRIED = 20_000  # strings given to a tokenizer; one that emits none must not cost much
 _SALT = b"huref anchors 1\0"
 
 

@@ -34,14 +34,12 @@ class HeadWeights:
     """How much each query head counts, (heads,) each.
 
     Attributes:
-        qk: factor of its product of queries and keys, which has norm `size`.
+        qk: factor of its product of queries and keys.
         vo: factor of its product of values and output.
-        size: Frobenius norm of (E W_q)(E W_k)^T.
     """
 
     qk: Tensor
     vo: Tensor
-    size: Tensor
 
 
 def weigh_heads(attention: SelfAttention, use: BlockUse, E: Tensor) -> HeadWeights:
@@ -72,7 +70,7 @@ def weigh_heads(attention: SelfAttention, use: BlockUse, E: Tensor) -> HeadWeigh
         cancels = _cancel([values[:, by_values[head]] @ o[head] for head in group])
         vo[group] = 0.0 if cancels else vo[group].mean()
         qk[group] = 0.0 if cancels else qk[group].mean()
-    return HeadWeights(qk / size.clamp(min=TINY) * (size > TINY), vo, size)
+    return HeadWeights(qk / size.clamp(min=TINY) * (size > TINY), vo)
 
 
 def _cancel(written: list[Tensor]) -> bool:

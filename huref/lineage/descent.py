@@ -9,11 +9,11 @@ of SPREAD learned_A between models. So if two models are twins,
 
     z_A = (TWINS learned_A - deficit_A) / sqrt(error_A^2 + (SPREAD learned_A)^2 + (TWINS ERROR)^2)
 
-is standard normal, and large for descendants. It needs both that something was learned and that
-it is still there: a model that hardly left its initialisation is as good an ancestor of its twins
-as the initialisation itself, and is left out below LEAST_LEARNED. The first direction is left out
-too, since every training from one initialisation finds it. The smaller of both p-values, doubled,
-is that of the pair.
+is about standard normal or below, and large for descendants. It needs both that something was
+learned and that it is still there: a model that hardly left its initialisation is as good an
+ancestor of its twins as the initialisation itself, and is left out below LEAST_LEARNED. The first
+direction is left out too, since every training from one initialisation finds it. The smaller of
+both p-values, doubled, is that of the pair.
 
 TWINS is above 1 because directions that training strengthened also hold an initial part, which they
 lack as well. The constants were chosen on two families of configs/twins-zoo.yaml; `python -m
@@ -50,7 +50,7 @@ def twins_p(retention: Retention) -> float:
 
 
 def score(learned: float, deficit: float, error: float) -> float:
-    """The z of one direction: standard normal for twins, large for descendants.
+    """The z of one direction: near standard normal or below for twins, large for descendants.
 
     Args:
         learned: the share of the leading directions that one model learned.

@@ -10,6 +10,7 @@ from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
 from huref.lineage.shares import measure_shares
+from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import judge, weigh_shares
 
@@ -64,7 +65,7 @@ def _reads_every_block(record: Record) -> bool:
     Blocks that undo each other were read, though their units are left out.
     """
     if record.function is not None and record.traits is not None:
-        return len(record.function.energy) >= record.traits.blocks
+        return all_blocks_read(record)
     if record.units is None or record.traits is None:
         return True
     return len(record.units.layers) >= record.traits.blocks
