@@ -137,7 +137,8 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
         keep[group[len(ranks[-1]) :]] = False
     merged = _kept(network, new_up, down, keep)
     found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
-    return replace(found, use=UnitUse(use.active[keep], found.merge_shares(use.shares)))
+    shares = None if use.shares is None else found.merge_shares(use.shares)
+    return replace(found, use=UnitUse(use.active[keep], shares))
 
 
 def _with_bias(network: FeedForward, role: str, weight: Tensor) -> Tensor:

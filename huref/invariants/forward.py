@@ -32,6 +32,7 @@ class ForwardPass:
         basis: orthonormal rows (k, d) that span the anchors' embeddings.
         embedded: embeddings of many tokens (n, d), from which unwritten directions are told.
         unread: orthonormal rows (n, d): directions that the output head does not read.
+        unit_shares: whether each unit's share in what its network writes is wanted.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class ForwardPass:
         basis: Tensor,
         embedded: Tensor,
         unread: Tensor | None = None,
+        unit_shares: bool = True,
     ):
         reader = self.reader = tokens.reader
         self.ids, self._basis, self._unread = ids, basis, unread
+        self._unit_shares = unit_shares
         self.shape = (ids.shape[0], ids.shape[1])
         distinct, places = torch.unique(ids.flatten(), return_inverse=True)
         rows = tokens.embeddings(distinct.tolist())
@@ -159,10 +162,11 @@ class ForwardPass:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What attention writes (tokens, d), each head's share in it, moments and energy."""
         mixed = self.runner.mix_heads(index, attention, self.x)
+        written = mixed.flatten(1) @ attention.o
         heads = mixed.shape[1]
         o = attention.o.reshape(heads, -1, attention.o.shape[1])
         stream = self.x[self.counted].norm(dim=1, keepdim=True).clamp(min=TINY)
-        total = (mixed[self.counted].flatten(1) @ attention.o) / stream
+        total = written[self.counted] / stream
         # <z_h o_h, total> = <z_h, total o_h^T>, without each head's output.
         z = mixed[self.counted] / stream[:, None]
         moments = torch.einsum("thi,thj->hij", z, z) / max(len(z), 1)
@@ -172,7 +176,7 @@ class ForwardPass:
                 shares[head] = (z[:, head] * (total @ o[head].T)).sum()
             energies[head] = (moments[head] * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
         shares = shares / energy(total).clamp(min=TINY)
-        return self.runner.project_heads(index, attention, mixed), shares, moments, energies
+        return self.runner.finish_attention(index, attention, written), shares, moments, energies
 
     def _feed(
         self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
@@ -208,9 +212,11 @@ class ForwardPass:
         """What a network writes, and what its units do; `scale` is the norm of the stream."""
         active, hidden = self.runner.activate(x, network)
         output = hidden @ network.down
-        own, total = hidden[self.counted] / scale, output[self.counted] / scale
-        shares = (own * (total @ network.down.T)).sum(dim=0)
-        shares = shares / energy(total).clamp(min=TINY)
+        shares = None
+        if self._unit_shares:
+            own, total = hidden[self.counted] / scale, output[self.counted] / scale
+            shares = (own * (total @ network.down.T)).sum(dim=0)
+            shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
         return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
