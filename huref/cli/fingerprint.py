@@ -58,6 +58,7 @@ def fingerprint(
         base=base,
         caption=caption,
         key=key,
+        units=False,
     )
     if as_json:
         print_json(result.to_json())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
 from huref.architecture.running import Running, running
+from huref.architecture.weights import is_finite
 from huref.invariants.block_run import TINY, BlockRunner
 from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
 from huref.invariants.reproducible import eigh, energy, one_thread
@@ -146,7 +147,7 @@ class ForwardPass:
         return x - (x @ self._unread.T) @ self._unread
 
     def _check(self, values: Tensor) -> None:
-        if not torch.isfinite(values).all():
+        if not is_finite(values):
             raise StreamOverflowError
 
     def _half(self, written: Tensor, stream: Tensor) -> HalfUse:
@@ -236,7 +237,10 @@ def unused_directions(written: Tensor) -> Tensor:
     """
     if written.ndim == 1:
         unused = written < UNUSED * written.quantile(0.75)
-        return torch.eye(len(unused))[unused]
+        places = unused.nonzero().flatten()
+        rows = torch.zeros(len(places), len(unused))
+        rows[torch.arange(len(places)), places] = 1
+        return rows
     energies, directions = eigh(written.double())
     unused = energies < UNUSED * energies.quantile(0.75)
     found: Tensor = directions[:, unused].T.float()

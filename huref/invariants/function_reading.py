@@ -334,8 +334,9 @@ class FunctionReading:
             self._pass.note_written(written, use.ffn.share)
         if not wanted:
             return use, None
-        counted = used_attention(attention, weights)
-        units = measure_block(index, networks, counted) if networks else None
+        units = None
+        if networks:
+            units = measure_block(index, networks, used_attention(attention, weights))
         terms = torch.stack([qk, by_attention @ self.E.T, written @ self.E.T])
         levels = count_levels(attention.o) if first else None
         return use, _Measured(terms, levels, units, merges)
