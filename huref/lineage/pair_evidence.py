@@ -5,14 +5,14 @@ from dataclasses import replace
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
 from huref.lineage.barcode_test import compare_barcodes
-from huref.lineage.correspondence import Correspondence, compare_units
+from huref.lineage.correspondence import Correspondence, compare_blocks, compare_units
 from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
 from huref.lineage.shares import measure_shares
 from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
-from huref.lineage.verdict import judge, weigh_shares
+from huref.lineage.verdict import HALF, is_worn, judge, weigh_shares
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 NO_VERDICT = "the published terms give a similarity but no verdict; use the default recipe for one"
@@ -42,11 +42,13 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         by_barcodes = compare_barcodes(a, b, mapped)
         if by_barcodes is not None and by_barcodes.found:
             units = by_barcodes
+    whole = all(_reads_every_block(record) for record in (a, b))
+    if whole and layer_map is not None and is_worn(units.retention):
+        units = _in_other_blocks(a, b, units, layer_map) or units
     evidence = replace(judge(similarity, units), layer_map=layer_map)
     if units.found:
         blocks = layer_map.pairs if layer_map is not None else units.blocks
         shares = measure_shares(a, b, blocks or units.blocks)
-        whole = all(_reads_every_block(record) for record in (a, b))
         evidence = weigh_shares(evidence, shares, whole)
     if evidence.verdict == "unrelated":
         evidence = replace(evidence, why=evidence.why + _unread_blocks(a, b))
@@ -57,6 +59,21 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         why = evidence.why if direction else f"{evidence.why}; {UNSETTLED}"
         evidence = replace(evidence, direction=direction, why=why)
     return evidence
+
+
+def _in_other_blocks(
+    a: Record, b: Record, units: Correspondence, layer_map: LayerMap
+) -> Correspondence | None:
+    """The test in the blocks that it was not made in, if these compute half of a model or more.
+
+    Whoever knows which blocks the recipe reads can change those alone until nothing can be told.
+    """
+    others = [pair for pair in layer_map.pairs if pair not in units.blocks]
+    found = compare_blocks(a, b, others)
+    if found is None or not found.found or found.retention is None:
+        return None
+    shares = measure_shares(a, b, found.blocks)
+    return found if shares is not None and shares.larger >= HALF else None
 
 
 def _reads_every_block(record: Record) -> bool:
