@@ -13,6 +13,7 @@ from huref.cli.options import (
     read_names,
     recipe_option,
     require_kind,
+    say_files,
     say_seals,
     terminal_width,
 )
@@ -68,6 +69,7 @@ def compare(
 
     table = measure(names, recipe=recipe, depth=depth, cache=not no_cache, skip_failed=True)
     say_seals(table.records)
+    say_files(table.records)
     if out is not None:
         from huref.api.public import public_table
         from huref.report.files import write_comparison
