@@ -170,7 +170,7 @@ def _check_page(result: Result, page: Page, home: Path) -> None:
 
 def _make_picture(folder: Path) -> bytes:
     path = folder / "upload.png"
-    _start(folder, "fingerprint", ZOO / MODELS[0], "-o", path, "--no-cache").join()
+    _start(folder, "fingerprint", ZOO / MODELS[0], "-o", path).join()
     return path.read_bytes()
 
 
