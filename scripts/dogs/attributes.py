@@ -19,7 +19,7 @@ GAIN = 1.2
 
 # Standard deviations of an attribute between nothing of a feature and all of it.
 REACH = 1.8
-_CORNER = 0.2  # part of REACH in which growth accelerates, and in which it slows down
+_CORNER = 0.2  # part of a step in which it accelerates, and in which it slows down
 
 SPOTS = 10
 ATTRIBUTES: tuple[str, ...] = (
@@ -153,14 +153,8 @@ def normal(value: float) -> float:
     return NormalDist().inv_cdf(0.5 + 0.5 * min(max(value, -1 + 1e-9), 1 - 1e-9)) / GAIN
 
 
-def grown(attribute: float, share: float) -> float:
-    """Amount in 0..1 of a feature that about this share of dogs shows, from its attribute.
-
-    It is 0 up to the quantile 1 - share and 1 from REACH standard deviations above it. Between
-    them it grows linearly, apart from rounded corners. Shares below 0.4 would make the growth
-    steeper than three times its mean over the attributes -2 to 2.
-    """
-    x = (attribute - NormalDist().inv_cdf(1.0 - share)) / REACH
+def step(x: float) -> float:
+    """From 0 up to x = 0 to 1 from x = 1, linearly but for the corners: a slope of at most 1.25."""
     slope = 1.0 / (1.0 - _CORNER)
     if x <= 0.0 or x >= 1.0:
         return float(x > 0.0)
@@ -169,6 +163,16 @@ def grown(attribute: float, share: float) -> float:
     if x > 1.0 - _CORNER:
         return 1.0 - slope * (1.0 - x) ** 2 / (2 * _CORNER)
     return slope * (x - 0.5 * _CORNER)
+
+
+def grown(attribute: float, share: float) -> float:
+    """Amount in 0..1 of a feature that about this share of dogs shows, from its attribute.
+
+    It is 0 up to the quantile 1 - share and 1 from REACH standard deviations above it. Between
+    them it grows linearly, apart from rounded corners. Shares below 0.4 would make the growth
+    steeper than three times its mean over the attributes -2 to 2.
+    """
+    return step((attribute - NormalDist().inv_cdf(1.0 - share)) / REACH)
 
 
 def present(value: float, share: float) -> float:
@@ -192,12 +196,6 @@ def opaque(amount: float) -> float:
 def ramp(value: float, middle: float = 0.0, width: float = 0.6) -> float:
     """A logistic step from 0 to 1 around middle."""
     return float(1.0 / (1.0 + np.exp(-(value - middle) / (0.5 * width))))
-
-
-def slide(value: float, low: float, high: float) -> float:
-    """A cubic step: 0 up to low, 1 from high."""
-    x = min(max((value - low) / (high - low), 0.0), 1.0)
-    return x * x * (3.0 - 2.0 * x)
 
 
 def between(low: float, high: float, value: float) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.dogs.attributes import between, present, ramp, slide
+from scripts.dogs.attributes import between, present, ramp, step
 from scripts.dogs.shapes import Build
 
 
@@ -59,7 +59,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     """
     own = t["ear_left"] if side < 0 else t["ear_right"]
     position = 0.5 + 0.5 * (0.92 * t["ear_drop"] + 0.08 * own)
-    bent, turned = slide(position, 0.0, 0.72), slide(position, 0.3, 1.0)
+    bent, turned = step(position / 0.56), step((position - 0.44) / 0.56)
     low = 0.5 * (t["ear_set"] + 1)
     lean = np.radians(2 + 34 * low)
     root_angle = lean + (np.radians(70 + 28 * low) - lean) * turned
