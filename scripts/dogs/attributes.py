@@ -18,8 +18,8 @@ LATENT_SIZE = 512
 GAIN = 1.2
 
 # Standard deviations of an attribute between nothing of a feature and all of it.
-REACH = 1.8
-_CORNER = 0.2  # part of a step in which it accelerates, and in which it slows down
+REACH = 2.0
+_CORNER = 0.1  # part of a step in which it accelerates, and in which it slows down
 
 SPOTS = 10
 ATTRIBUTES: tuple[str, ...] = (
@@ -113,10 +113,15 @@ ATTRIBUTES: tuple[str, ...] = (
     "moustache",
     "collar_width",
     "tag",
-    "back_second_light",
-    "back_second_green",
-    "back_second_blue",
-    "back_gradient",
+    "back_down_light",
+    "back_down_green",
+    "back_down_blue",
+    "back_across_light",
+    "back_across_green",
+    "back_across_blue",
+    "back_corner_light",
+    "back_corner_green",
+    "back_corner_blue",
     "back_stripes",
     "back_dots",
     "back_rays",
@@ -154,7 +159,7 @@ def normal(value: float) -> float:
 
 
 def step(x: float) -> float:
-    """From 0 up to x = 0 to 1 from x = 1, linearly but for the corners: a slope of at most 1.25."""
+    """From 0 up to x = 0 to 1 from x = 1, linearly but for the corners: a slope of at most 1.11."""
     slope = 1.0 / (1.0 - _CORNER)
     if x <= 0.0 or x >= 1.0:
         return float(x > 0.0)
@@ -193,7 +198,7 @@ def opaque(amount: float) -> float:
     return min(1.0, 4.0 * amount)
 
 
-def ramp(value: float, middle: float = 0.0, width: float = 0.6) -> float:
+def ramp(value: float, middle: float = 0.0, width: float = 0.7) -> float:
     """A logistic step from 0 to 1 around middle."""
     return float(1.0 / (1.0 + np.exp(-(value - middle) / (0.5 * width))))
 

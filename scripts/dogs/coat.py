@@ -43,8 +43,8 @@ def _above(height: np.ndarray, amount: float, most: float, softness: float) -> n
 def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
     """Relief of the coat, about [-1, 1]: fixed textures, weighted by the traits."""
     shaggy = ramp(t["coat_length"])
-    curly = present(t["coat_curl"], 0.4)
-    wire = present(t["coat_wire"], 0.4) * (1 - curly)
+    curly = present(t["coat_curl"], 0.5)
+    wire = present(t["coat_wire"], 0.5) * (1 - curly)
     straight = 1 - curly
     fur = np.float32(0.30 * straight * (1 - shaggy)) * f.short
     fur += np.float32(0.62 * straight * shaggy) * f.long
@@ -97,26 +97,28 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     under = mixed(p.coat, WHITE, 0.5)
     paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.5))
     _pattern(paint, f, p, t)
-    cap_line = extent(present(t["cap"], 0.5), 14.0, 50.0) - 0.012 * away**2
+    # The head is wider at the eyes than at its top, so the line slows down on its way.
+    cap = present(t["cap"], 0.55)
+    cap_line = np.float32(20.0 + 30.0 * cap * (1.35 - 0.35 * cap)) - 0.012 * away**2
     cap_line += 10 * np.exp(-((dx / 7) ** 2)) * np.float32(-t["cap_part"])
     paint.cover(_step(cap_line - f.y + edge, 1.6), p.mark, 0.95)
     for name, side in (("patch_left", -1), ("patch_right", 1)):
-        reach = extent(present(t[name], 0.5), -3.5, 14.5) - np.hypot(
+        reach = extent(present(t[name], 0.55), -2.0, 14.5) - np.hypot(
             (f.x - 50 - side * 17) / 1.0, (f.y - EYE_LINE + 1) / 1.2
         )
         paint.cover(_step(reach + edge, 1.4), p.mark, 0.95)
     _tan_points(paint, f, b, t, edge)
     many = normal(t["spots"])
     for number, (place, size) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
-        amount = grown(0.75 * normal(t[f"spot_{number}"]) + 0.66 * many, 0.4)
+        amount = grown(0.75 * normal(t[f"spot_{number}"]) + 0.66 * many, 0.5)
         paint.spot(f, edge, place, extent(amount, -3.0, size), p.mark, 0.95)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
-    low = extent(present(t["ruff"], 0.45), 10.0, 0.0)
+    low = extent(present(t["ruff"], 0.5), 10.0, 0.0)
     paint.cover(_step(ruff - low + edge, 1.6), WHITE, 0.92)
     _muzzle_and_blaze(paint, f, b, t, edge)
     tick = mixed(p.mark, BLACK, 0.3)
-    ticks = present(t["ticking"], 0.4)
-    paint.cover(_step(f.ticking - np.float32(1.3 - 1.3 * ticks), 0.3), tick, 0.85)
+    ticks = present(t["ticking"], 0.5)
+    paint.cover(_step(f.ticking - np.float32(extent(ticks, 1.25, 0.0)), 0.3), tick, 0.85)
     paint.cover(
         np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2),
         BLACK,
@@ -128,20 +130,19 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
 def _pattern(paint: Painter, f: Fields, p: Palette, t: dict[str, float]) -> None:
     """Brindle stripes and merle patches, over head and body."""
     stripe = mixed(TAN, BLACK, ramp(p.lightness, 0.25, 0.3))
-    paint.cover(_above(f.brindle, present(t["brindle"], 0.4), 0.42, 0.3), stripe, 0.82)
+    paint.cover(_above(f.brindle, present(t["brindle"], 0.5), 0.42, 0.3), stripe, 0.82)
     blotch = mixed(WHITE * 0.72, p.coat * 0.38, ramp(p.lightness, 0.3, 0.3))
-    paint.cover(_above(f.merle, present(t["merle"], 0.4), 0.5, 0.25), blotch, 0.9)
+    paint.cover(_above(f.merle, present(t["merle"], 0.5), 0.5, 0.25), blotch, 0.9)
 
 
 def _tan_points(paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: np.ndarray) -> None:
-    shown = extent(present(t["tan_points"], 0.4), -3.5, 2.0)
     away = np.abs(f.x - 50)
-    brow = 4.0 - np.hypot(away - b.eye_gap + 1.5, (f.y - EYE_LINE + 10.5) * 1.2)
-    cheek = 8.0 - np.hypot((away - 22) * 0.9, f.y - 63)
-    muzzle = 7.0 - np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9)
-    # The shares of the three radii shrink to nothing together.
-    field = np.maximum(np.maximum(brow / 4.0, cheek / 8.0), muzzle / 7.0)
-    paint.cover(_step(6.0 * (field - 1) + 6.0 * (shown + 3.5) / 5.5 - 1.2 + 0.6 * edge, 1.3), TAN, 0.93)
+    brow = np.hypot(away - b.eye_gap + 1.5, (f.y - EYE_LINE + 10.5) * 1.2) / 4.0
+    cheek = np.hypot((away - 22) * 0.9, f.y - 63) / 8.0
+    muzzle = np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9) / 7.0
+    reach = extent(present(t["tan_points"], 0.5), -0.2, 1.1)
+    field = np.float32(reach) - np.minimum(np.minimum(brow, cheek), muzzle)
+    paint.cover(_step(6.0 * field + 0.6 * edge, 1.3), TAN, 0.93)
 
 
 def _muzzle_and_blaze(
@@ -149,7 +150,7 @@ def _muzzle_and_blaze(
 ) -> None:
     dx = f.x - 50
     away = np.abs(dx)
-    half = np.float32(-3.5 + 12.0 * present(t["blaze"], 0.55))
+    half = np.float32(-1.8 + 10.5 * present(t["blaze"], 0.6))
     blaze = half + 0.010 * (f.y - 42) ** 2 * _step(f.y - 42, 6) * 0.9 - away
     blaze = blaze + np.float32(0.10) * (34 - f.y) * _step(34 - f.y, 4)
     paint.cover(_step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4), WHITE, 0.96)
@@ -187,7 +188,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     shade += np.float32(between(0.05, 0.16, t["muzzle_length"])) * span * (ridge - 1.2 * flank)
     shade = shade + bump - 0.30 * rim - 0.16 * socket
     shade -= np.float32(between(0.0, 0.22, t["stop"])) * stop
-    shade += np.float32(0.40 * present(t["wrinkle"], 0.4)) * wrinkle
+    shade += np.float32(0.40 * present(t["wrinkle"], 0.5)) * wrinkle
     shade += np.float32(0.12 * t["cheek_light"]) * cheeks
     # Short hair on the muzzle and around the eyes.
     calm = 1 - 0.6 * inside - 0.4 * socket
@@ -206,9 +207,10 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
     paint = Painter(p.body, f.x.shape[0])
     away = np.abs(f.x - 50)
     _pattern(paint, f, p, t)
-    ruff = extent(present(t["ruff"], 0.45), -3.0, 8.5) - np.abs(f.y - 79 + 0.008 * away**2)
+    ruff = extent(present(t["ruff"], 0.5), -3.0, 8.5) - np.abs(f.y - 79 + 0.008 * away**2)
     paint.cover(_step(ruff + 1.3 * f.rough, 2.0), WHITE, 0.92)
-    chest = np.float32(-4.0 + 30.0 * present(t["chest_white"], 0.65)) - away
+    white = present(t["chest_white"], 0.7)
+    chest = np.float32(-2.0 + 26.0 * white * (1.4 - 0.4 * white)) - away
     paint.cover(_step(chest + 1.3 * f.rough, 2.0), WHITE, 0.94)
     shade = 1.02 - 0.0002 * away**2 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
     shade -= 0.42 * np.exp(-(((f.y - 76) / 12) ** 2))
@@ -218,7 +220,7 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
 def ear_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
     """The coat of the ears."""
     paint = Painter(p.ear, f.x.shape[0])
-    paint.cover(_above(f.brindle, present(t["brindle"], 0.4), 0.42, 0.3), BLACK, 0.5)
+    paint.cover(_above(f.brindle, present(t["brindle"], 0.5), 0.42, 0.3), BLACK, 0.5)
     tip = np.hypot(f.x - 50, 0.55 * (f.y - 42)) - 34
     tip_colour = mixed(BLACK, WHITE, ramp(t["ear_tip"], 0.0, 0.5))
     far = extent(abs(t["ear_tip"]), 16.0, 0.0)

@@ -48,7 +48,7 @@ def _profiles(t: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
     oval = np.sqrt(np.maximum(1 - _S**4.5, 0)) * (0.78 + 0.75 * _S * (1 - 0.45 * _S))
     broad = np.sqrt(np.maximum(1 - _S**5, 0)) * (0.55 + 0.95 * _S * (1.25 - 0.6 * _S))
     tapering = np.sqrt(np.maximum(1 - _S**1.8, 0)) * (0.75 + 1.25 * _S * (1 - 0.7 * _S))
-    return point + (oval - point) * 0.6 * rounded, tapering + (broad - tapering) * rounded
+    return point + (oval - point) * 0.5 * rounded, tapering + (broad - tapering) * rounded
 
 
 def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
@@ -59,16 +59,17 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     """
     own = t["ear_left"] if side < 0 else t["ear_right"]
     position = 0.5 + 0.5 * (0.92 * t["ear_drop"] + 0.08 * own)
-    bent, turned = step(position / 0.56), step((position - 0.44) / 0.56)
+    turned = step((position - 0.4) / 0.6)
+    bent = 0.6 * step(position / 0.5) + 0.4 * turned
     low = 0.5 * (t["ear_set"] + 1)
     lean = np.radians(2 + 34 * low)
     root_angle = lean + (np.radians(70 + 28 * low) - lean) * turned
     crease = between(0.36, 0.62, t["ear_fold"]) * (1 - turned) + 0.13 * turned
-    bend = 1 / (1 + np.exp(-(_S - crease) / 0.12))
+    bend = 1 / (1 + np.exp(-(_S - crease) / (0.05 + 0.07 * turned)))
     bend = (bend - bend[0]) / (bend[-1] - bend[0])
-    angle = root_angle + (np.radians(194) - root_angle) * bent * bend
+    angle = root_angle + (np.radians(188) - root_angle) * bent * bend
     # Thick hair would hide short ears.
-    thick = 3.5 * ramp(t["coat_length"]) + 2.5 * present(t["coat_curl"], 0.4)
+    thick = 3.5 * ramp(t["coat_length"]) + 2.5 * present(t["coat_curl"], 0.5)
     upright = between(20, 34, t["ear_length"]) + thick
     length = upright + (between(27, 50, t["ear_length"]) - upright) * turned
     root = np.array([b.skull * (0.50 + 0.18 * low), b.top + 7.0 + 6.0 * low])

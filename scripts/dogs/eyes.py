@@ -47,7 +47,7 @@ def _draw_eye(
         (outer, y - slant),
         close=True,
     )
-    rim = mixed(INK, np.array([150.0, 92.0, 84.0]), 0.75 * present(t["nose_pink"], 0.4))
+    rim = mixed(INK, np.array([150.0, 92.0, 84.0]), 0.75 * present(t["nose_pink"], 0.5))
     canvas.drawPath(almond, pen(rim, between(1.3, 2.6, t["eye_rim"]), 0.95))
     white = mixed(
         np.array([120.0, 104.0, 96.0]),

@@ -55,7 +55,11 @@ def draw_mouth(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
     canvas.drawPath(tongue, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.drawPath(tongue, pen(np.array([110.0, 24.0, 44.0]), 0.7, 0.8 * opaque(opened)))
     canvas.drawLine(
-        50, b.mouth + 2, 50, tip - 2.5, pen(np.array([150.0, 44.0, 66.0]), 0.9, 0.7 * opaque(opened))
+        50,
+        b.mouth + 2,
+        50,
+        tip - 2.5,
+        pen(np.array([150.0, 44.0, 66.0]), 0.9, 0.7 * opaque(opened)),
     )
     line = 0.7 * INK
     lips = curve(
@@ -79,7 +83,7 @@ def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
     w = between(6.0, 8.6, t["nose_width"]) * (0.72 + 0.017 * b.muzzle)
     h = between(3.6, 5.6, t["nose_height"])
     y = b.nose
-    pink = present(t["nose_pink"], 0.4)
+    pink = present(t["nose_pink"], 0.5)
     colour = mixed(INK * 1.3, np.array([104.0, 62.0, 46.0]), present(t["nose_light"], 0.5))
     colour = mixed(colour, np.array([222.0, 138.0, 134.0]), pink)
     shape = curve(
@@ -122,7 +126,7 @@ def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
 
 def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw hair on the chin and a moustache beside the nose."""
-    grown = present(t["beard"], 0.4)
+    grown = present(t["beard"], 0.5)
     light = ramp(t["beard_light"])
     base = mixed(mixed(p.coat * 0.58, INK, 0.1), mixed(p.coat, np.full(3, 246.0), 0.6), light)
     base = mixed(base, np.array([242.0, 238.0, 230.0]), 0.75 * present(t["muzzle_colour"], 0.5))
@@ -143,7 +147,7 @@ def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
             for place in np.linspace(1, -1, 9).tolist()
         ]
         canvas.drawPath(polygon(np.array(points + rise)), fill(base * tone, opaque(grown)))
-    bushy = present(t["moustache"], 0.4)
+    bushy = present(t["moustache"], 0.5)
     for side in (-1, 1):
         for tone, number in ((0.8, 3), (0.96, 2), (1.1, 1), (0.9, 0)):
             x, y = 50 + side * (2.0 + 2.4 * number), b.nose + 4.4 + 0.3 * number

@@ -59,4 +59,6 @@ def palette_of(t: dict[str, float]) -> Palette:
     ear = mixed(coat, mark, present(t["ear_mark"], 0.6)) * between(1.08, 0.55, t["ear_dark"])
     body = mixed(coat, mark, 0.85 * present(t["body_mark"], 0.5))
     body = body * between(0.74, 1.12, t["body_light"])
-    return Palette(np.clip(coat, 14, 250), mark, np.clip(ear, 10, 250), np.clip(body, 10, 250), lightness)
+    return Palette(
+        np.clip(coat, 14, 250), mark, np.clip(ear, 10, 250), np.clip(body, 10, 250), lightness
+    )

@@ -18,20 +18,25 @@ _PINK = np.array([206.0, 138.0, 136.0])
 
 
 def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """A gradient of two colours with a faint pattern, (size, size, 3) float32."""
-    colours = []
-    for light, name in (((96.0, 194.0), "back"), ((-38.0, 38.0), "back_second")):
-        level = np.full(3, between(*light, t[f"{name}_light"]))
-        colours.append(level + _GREEN * t[f"{name}_green"] + _BLUE * t[f"{name}_blue"])
-    middle, apart = (colour.astype(np.float32) for colour in colours)
-    slope = (f.y - 40) / 34 + np.float32(1.1 * t["back_gradient"]) * (f.x - 50) / 40
-    image = middle + apart * np.tanh(slope)[..., None].astype(np.float32)
+    """A colour that changes downwards and across, with a faint pattern, (size, size, 3) float32."""
+    parts = []
+    for low, high, size, name in (
+        (108.0, 182.0, 1.0, "back"),
+        (-38.0, 38.0, 1.1, "back_down"),
+        (-34.0, 34.0, 1.0, "back_across"),
+        (-34.0, 34.0, 1.0, "back_corner"),
+    ):
+        hue = _GREEN * t[f"{name}_green"] + _BLUE * t[f"{name}_blue"]
+        parts.append((between(low, high, t[f"{name}_light"]) + size * hue).astype(np.float32))
+    middle, down, across, corner = parts
+    vertical, horizontal = np.tanh((f.y - 36) / 30)[..., None], np.tanh((f.x - 50) / 34)[..., None]
+    image = middle + down * vertical + across * horizontal + corner * (vertical * horizontal)
     stripes = np.tanh(4 * np.sin((f.x + 0.6 * f.y) * 0.5))
     dots = np.tanh(4 * (np.cos(f.x * 0.56) * np.cos(f.y * 0.56) - 0.35))
     rays = np.tanh(3 * np.sin(np.arctan2(f.y - 50, f.x - 50) * 12))
-    pattern = np.float32(0.13 * present(t["back_stripes"], 0.45)) * stripes
-    pattern += np.float32(0.13 * present(t["back_dots"], 0.45)) * (dots + 0.4)
-    pattern += np.float32(0.14 * present(t["back_rays"], 0.45)) * rays
+    pattern = np.float32(0.13 * present(t["back_stripes"], 0.5)) * stripes
+    pattern += np.float32(0.13 * present(t["back_dots"], 0.5)) * (dots + 0.4)
+    pattern += np.float32(0.14 * present(t["back_rays"], 0.5)) * rays
     glow = 1.10 - 0.30 * ((f.x - 50) ** 2 + (f.y - 48) ** 2) / 4000
     return np.asarray(image * (glow + pattern)[..., None], dtype=np.float32)
 
@@ -92,10 +97,10 @@ def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
     canvas.drawPath(path, pen(colour * 0.35, width + 1.4, 0.75))
     canvas.drawPath(path, pen(colour, width))
     canvas.drawPath(path, pen(np.full(3, 255.0), 0.25 * width, 0.13))
-    tag = extent(present(t["tag"], 0.65), 0.0, 1.15)
-    canvas.drawCircle(50, 92.4 + 3.0 * tag, 4.0 * tag, fill(np.array([120.0, 84.0, 20.0])))
-    canvas.drawCircle(50, 92.2 + 2.8 * tag, 3.3 * tag, fill(np.array([240.0, 196.0, 74.0])))
-    canvas.drawCircle(50 - tag, 92.2 + 1.8 * tag, 1.1 * tag, fill(np.array([255.0, 244.0, 200.0])))
+    tag = extent(present(t["tag"], 0.65), 0.0, 1.05)
+    canvas.drawCircle(50, 92.2 + 2.6 * tag, 4.0 * tag, fill(np.array([120.0, 84.0, 20.0])))
+    canvas.drawCircle(50, 92.0 + 2.4 * tag, 3.3 * tag, fill(np.array([240.0, 196.0, 74.0])))
+    canvas.drawCircle(50 - tag, 92.0 + 1.4 * tag, 1.1 * tag, fill(np.array([255.0, 244.0, 200.0])))
 
 
 def _draw_head(

@@ -122,14 +122,14 @@ def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
     cheeks = np.exp(-(((y - 66) / 10) ** 2))
     crown = np.exp(-(((y - b.top) / 5) ** 2))
     shaggy = ramp(t["coat_length"])
-    curly = present(t["coat_curl"], 0.4)
-    wire = present(t["coat_wire"], 0.4)
+    curly = present(t["coat_curl"], 0.5)
+    wire = present(t["coat_wire"], 0.5)
     tufts = 0.5 + 6.3 * shaggy + cheeks * 4.0 * present(t["cheek_fluff"], 0.5)
     tufts = tufts * (1 - 0.8 * curly)
-    bulge = curly * (1.5 + 2.0 * shaggy) + crown * (4.5 * present(t["topknot"], 0.45))
+    bulge = curly * (1.5 + 2.0 * shaggy) + crown * (4.5 * present(t["topknot"], 0.5))
     heights = (tufts * _SPIKES)[:, None] * sag + (2.6 * wire * _WIRES * (1 - curly))[:, None] * sag
     heights += (bulge + 2.6 * curly * (_CURLS - 0.5))[:, None] * normal
-    heights += (crown * 4.0 * present(t["topknot"], 0.45) * _SPIKES)[:, None] * normal
+    heights += (crown * 4.0 * present(t["topknot"], 0.5) * _SPIKES)[:, None] * normal
     return np.asarray(np.array([50.0, 0.0]) + curve + heights)
 
 
