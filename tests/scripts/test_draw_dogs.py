@@ -124,11 +124,11 @@ def test_a_trait_is_known_from_its_attribute_and_back() -> None:
 )  # fmt: skip
 def test_no_trait_jumps(dogs: np.ndarray, trait: str) -> None:
     steps = []
-    for dog in dogs[:4].copy():
+    for dog in dogs[:3].copy():
         pictures = []
         for value in np.linspace(-2.0, 2.0, 17):
             dog[ATTRIBUTES.index(trait)] = value
-            pictures.append(draw(dog, SIZE))
+            pictures.append(draw(dog, 2 * SIZE))  # skia's antialiasing is in quarters of a pixel
         steps.append([distance(a, b) for a, b in pairwise(pictures)])
     mean = np.mean(steps, axis=0)
     assert mean.max() < 3 * mean.mean()
