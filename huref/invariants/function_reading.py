@@ -51,6 +51,7 @@ from huref.invariants.text import text_ids
 from huref.invariants.token_rows import TokenRows
 from huref.invariants.traits import Traits, count_levels
 from huref.invariants.unit_features import EVERY_TOKEN, sketch_rows, token_signs
+from huref.invariants.weight_samples import EMBEDDINGS, HEAD, Sampler, WeightSamples
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
@@ -106,6 +107,8 @@ class FunctionReading:
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, depth: Depth):
         self.checkpoint, self.depth = checkpoint, depth
+        self.sampler = Sampler()
+        checkpoint.observe = None if depth == "terms" else self.sampler
         self.reader = ModelReader(checkpoint)
         self.anchors, self.recipe, self.unemitted = choose_for_function(checkpoint, recipe)
         filled = self.anchors.filled
@@ -176,7 +179,19 @@ class FunctionReading:
             embeddings=relate_embeddings(self.rows, self.anchors.filled, self.recipe.m),
             signs=tuple(self._signs(state)),
         )
-        return replace(extract, function=function)
+        return replace(extract, function=function, samples=self._samples(state))
+
+    def _samples(self, state: _State) -> WeightSamples | None:
+        """Samples of all blocks that were read, and of the anchors' rows in both tables."""
+        if self.depth == "terms":
+            return None
+        filled = self.anchors.filled
+        ids = [self.anchors.ids[i] for i in filled]
+        tables = {EMBEDDINGS: self.tokens.embeddings(ids), HEAD: self.tokens.stored_head(ids)}
+        for part, rows in tables.items():
+            if rows is not None:
+                self.sampler.see_table(part, rows, filled, self.recipe.m)
+        return self.sampler.collect(self.reader, state.energy)
 
     def _forward(self, state: _State) -> Forward:
         if state.overflowed:
