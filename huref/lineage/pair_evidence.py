@@ -1,5 +1,6 @@
 """All tests of one pair of records, and the verdict that follows from them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from huref.invariants.published import PUBLISHED
@@ -12,7 +13,7 @@ from huref.lineage.layer_map import map_layers
 from huref.lineage.shares import measure_shares
 from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
-from huref.lineage.verdict import HALF, is_worn, judge, weigh_shares
+from huref.lineage.verdict import HALF, judge, weigh_shares
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 NO_VERDICT = "the published terms give a similarity but no verdict; use the default recipe for one"
@@ -43,9 +44,14 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         if by_barcodes is not None and by_barcodes.found:
             units = by_barcodes
     whole = all(_reads_every_block(record) for record in (a, b))
-    if whole and layer_map is not None and is_worn(units.retention):
-        units = _in_other_blocks(a, b, units, layer_map) or units
-    evidence = replace(judge(similarity, units), layer_map=layer_map)
+    evidence = judge(similarity, units)
+    if units.found and evidence.verdict == "inconclusive" and whole and layer_map is not None:
+        for more in _in_more_blocks(a, b, units, layer_map):
+            found = judge(similarity, more)
+            if found.verdict != "inconclusive":
+                units, evidence = more, found
+                break
+    evidence = replace(evidence, layer_map=layer_map)
     if units.found:
         blocks = layer_map.pairs if layer_map is not None else units.blocks
         shares = measure_shares(a, b, blocks or units.blocks)
@@ -61,19 +67,22 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
     return evidence
 
 
-def _in_other_blocks(
+def _in_more_blocks(
     a: Record, b: Record, units: Correspondence, layer_map: LayerMap
-) -> Correspondence | None:
-    """The test in the blocks that it was not made in, if these compute half of a model or more.
+) -> Iterator[Correspondence]:
+    """The test in all blocks, then in those that it was not made in.
 
-    Whoever knows which blocks the recipe reads can change those alone until nothing can be told.
+    Only where they compute half of a model or more. Whoever knows which blocks the recipe reads can
+    change those alone until nothing can be told from them.
     """
     others = [pair for pair in layer_map.pairs if pair not in units.blocks]
-    found = compare_blocks(a, b, others)
-    if found is None or not found.found or found.retention is None:
-        return None
-    shares = measure_shares(a, b, found.blocks)
-    return found if shares is not None and shares.larger >= HALF else None
+    for pairs in (layer_map.pairs, others) if others else ():
+        found = compare_blocks(a, b, pairs)
+        if found is None or not found.found or found.retention is None:
+            continue
+        shares = measure_shares(a, b, found.blocks)
+        if shares is not None and shares.larger >= HALF:
+            yield found
 
 
 def _reads_every_block(record: Record) -> bool:

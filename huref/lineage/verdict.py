@@ -194,13 +194,6 @@ def _terms_outweigh(similarity: Similarity, units: Correspondence) -> bool:
     return units.retention is None or units.retention.carried < similarity.ics - DISAGREEMENT
 
 
-def is_worn(retention: Retention | None) -> bool:
-    """Whether a retention says nothing because the compared blocks changed too much."""
-    if retention is None:
-        return False
-    return _is_damaged(retention) or retention.carried < LEAST_CARRIED
-
-
 def _is_damaged(retention: Retention) -> bool:
     """Whether noise in the weights, not training, has most likely raised the larger retention.
 
