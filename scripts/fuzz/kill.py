@@ -31,11 +31,12 @@ from huref.evidence.statement import parse_statement
 from huref.invariants.record import load_record
 from huref.registry.stores import open_store
 from scripts import ROOT, make_parser
-from scripts.fuzz.kill_page import Page, damaged_records, uploads_left
+from scripts.fuzz.kill_page import Page, cpu_seconds, damaged_records, uploads_left
 
 ZOO = ROOT / "checkpoints" / "zoo"
+PAGE = 3.0  # as many CPU seconds for a page, whose workers import huref first
 MODELS = ("llama-a", "llama-a-finetune", "llama-b", "qwen-c")
-LONGEST_RUN = 12.0  # seconds until the last process of a round is killed at the latest
+LONGEST_RUN = 4.0  # CPU seconds after which a process is killed at the latest
 
 
 @dataclass
@@ -82,17 +83,25 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
             _start(folder, "attest", ZOO / "llama-b", "--key", key, "-o", stated,
                    "--record", stated.with_suffix(".safetensors")),
         ]  # fmt: skip
-        chance.shuffle(started)  # none is always the first to go
-        for process in started:
-            time.sleep(chance.uniform(0, longest) / len(started))
-            process.kill()
-            process.join()
-            result.kills += 1
+        _kill_each({process: chance.uniform(0, longest) for process in started})
+        result.kills += len(started)
         _check(result, registry, journals, picture)
         _check_statement(result, stated)
         _check_page(result, page, folder / "home")
         print(result, flush=True)
     return result
+
+
+def _kill_each(limits: dict[Page | BaseProcess, float]) -> None:
+    """Kill each process once it has used its CPU seconds, however busy the machine is."""
+    while limits:
+        for process, limit in list(limits.items()):
+            weight = PAGE if isinstance(process, Page) else 1.0
+            if not process.is_alive() or cpu_seconds(process.pid) >= limit * weight:
+                process.kill()
+                process.join()
+                del limits[process]
+        time.sleep(0.02)
 
 
 def _start(folder: Path, *words: object) -> BaseProcess:
@@ -217,7 +226,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--times", type=int, default=50, help="rounds of six kills (default: 50)")
     parser.add_argument(
-        "--longest", type=float, default=LONGEST_RUN, help="seconds a round takes at most"
+        "--longest", type=float, default=LONGEST_RUN, help="CPU seconds of a process at most"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="huref-kill-") as name:

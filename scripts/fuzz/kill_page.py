@@ -47,6 +47,15 @@ class Page:
         self._user = Thread(target=self._use, daemon=True)
         self._user.start()
 
+    @property
+    def pid(self) -> int | None:
+        """Its number."""
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether the server runs."""
+        return self._process.is_alive()
+
     def kill(self) -> None:
         """Kill the server."""
         self._workers = _children(self._process.pid)
@@ -106,6 +115,16 @@ def _children(process: int | None) -> list[int]:
     except OSError:  # it has ended by itself
         return []
     return [int(word) for text in texts for word in text.split()]
+
+
+def cpu_seconds(process: int | None) -> float:
+    """What a process and those that it started have used so far, by Linux's /proc."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_seconds, _children(process)))
 
 
 def _is_alive(process: int) -> bool:

@@ -306,6 +306,24 @@ def test_the_keyboard_alone_finds_a_base_and_draws_the_map(
     assert browser.errors() == []
 
 
+def test_the_map_is_drawn_on_a_phone(browser: Browser, server: Server) -> None:
+    """Its frame, once scrolled to: browsers do not draw sandboxed frames that nobody sees."""
+    pytest.importorskip("sklearn")
+    browser.resize(360, 740)
+    try:
+        browser.visit("about:blank")
+        browser.visit(server.url + "/#map=")
+        browser.click("#map-form .main")
+        until(browser, "document.querySelector('#map-result iframe')")
+        end = time.monotonic() + PATIENCE
+        while len(browser.picture("#map-result iframe").getcolors(1 << 20) or ()) < 500:
+            assert time.monotonic() < end  # a blank frame has a handful of colours
+            time.sleep(0.2)
+        assert browser.run("return document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.resize(1300, 950)
+
+
 def test_what_cannot_be_read_is_said_on_the_page(browser: Browser, server: Server) -> None:
     browser.visit("about:blank")
     browser.visit(server.url + "/")

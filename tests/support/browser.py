@@ -1,5 +1,7 @@
 """A headless Chromium, driven over the WebDriver protocol (w3.org/TR/webdriver2)."""
 
+import base64
+import io
 import json
 import shutil
 import subprocess
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -69,6 +73,11 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
         self._post("/goog/cdp/execute", command)
+
+    def picture(self, selector: str) -> Image.Image:
+        """What is seen of an element, once it is scrolled into view."""
+        with urlopen(f"{self._url}/element/{self.find(selector)}/screenshot", timeout=60) as answer:
+            return Image.open(io.BytesIO(base64.b64decode(json.load(answer)["value"])))
 
     def run(self, script: str) -> Any:
         """Run a function body in the page and return its result."""

@@ -207,6 +207,35 @@ def _() -> bytes:
     return _bpe({f"{i:x}": i for i in range(3000)}, post_processor=after)
 
 
+@hostile("padding/tokenizer.json")
+def _() -> bytes:
+    padding = {"strategy": {"Fixed": 2**31}, "direction": "Right", "pad_to_multiple_of": None,
+               "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}  # fmt: skip
+    return _bpe({chr(97 + i): i for i in range(26)}, padding=padding)
+
+
+@hostile("templates of templates/tokenizer.json")
+def _() -> bytes:
+    twice = [{"Sequence": {"id": "A", "type_id": 0}}] * 2
+    one = {"type": "TemplateProcessing", "single": twice, "pair": twice, "special_tokens": {}}
+    many = {"type": "Sequence", "processors": [one] * 24}
+    return _bpe({chr(97 + i): i for i in range(26)}, post_processor=many)
+
+
+@hostile("an empty match that is replaced/tokenizer.json")
+def _() -> bytes:
+    grow = {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 20}
+    return _bpe({chr(97 + i): i for i in range(26)},
+                normalizer={"type": "Sequence", "normalizers": [grow] * 5})  # fmt: skip
+
+
+@hostile("a charsmap of one long text/tokenizer.json")
+def _() -> bytes:
+    found = struct.pack("<I", 4096) + bytes(range(256)) * 16 + b"a" * 1_000_000
+    charsmap = base64.b64encode(found).decode()
+    return _bpe({"a": 0}, normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
+
+
 @hostile("short pieces of a lattice/tokenizer.json")
 def _() -> bytes:
     pieces = [["a" * (i + 1), -1.0] for i in range(1500)]

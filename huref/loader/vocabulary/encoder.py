@@ -6,7 +6,7 @@ vocabularies as the library's model with the same pieces, merges and scores, wit
 split a text into words, which those files do not hold in a form that can be read.
 
 What a file states may cost much more than the file: ids far apart, pieces whose merges are as many
-as their letters squared, patterns that backtrack. Such a tokenizer is not run.
+as their letters squared, patterns that backtrack, texts that grow. Such a tokenizer is not run.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from huref.bounded_json import loads
+from huref.loader.vocabulary.growth import may_grow
 from huref.loader.vocabulary.spelling import Token, byte_alphabet, parse_id
 from huref.loader.vocabulary.split_patterns import may_backtrack
 
@@ -95,7 +96,7 @@ def from_tokenizer_json(data: bytes, begins: int | None = None) -> TextEncoder |
     """
     try:
         content = loads(data, constants=True)
-        if may_backtrack(content):
+        if may_backtrack(content) or may_grow(content):
             return None
         vocabulary = content["model"]["vocab"]
         pairs = vocabulary.items() if isinstance(vocabulary, dict) else ()
