@@ -67,7 +67,9 @@ def read_answers(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{path}: cannot be read as JSON ({error}); save the answers again")
+        raise SystemExit(
+            f"{path}: cannot be read as JSON ({error}); save the answers again"
+        ) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise SystemExit(f"{path}: no answers of the format {FORMAT}; use the page's own file")
     seed = found.get("seed")

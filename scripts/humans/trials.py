@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from scripts.dogs.draw import LATENT_SIZE, relative
 
-# Of fine-tunes and merges (.99), continued pretraining (.95), long pretraining (.9) and a child that
-# is hardly one (.8); docs/measured/zoo.md and docs/measured/real.md.
+# Of fine-tunes and merges (.99), continued pretraining (.95), long pretraining (.9) and a child
+# that is hardly one (.8); docs/measured/zoo.md and docs/measured/real.md.
 COSINES = (0.99, 0.95, 0.9, 0.8)
 QUESTIONS = 40  # of each task
 CHOICES = 18

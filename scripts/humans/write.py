@@ -3,7 +3,8 @@
     python -m scripts.humans page humans.html --seed 1
     python -m scripts.humans score answers-1.json     # what the page saved
 
-The page has the pictures and the order of the questions, and no answers: these follow from the seed.
+The page has the pictures and the order of the questions, and no answers: these follow from the
+seed.
 """
 
 import base64
