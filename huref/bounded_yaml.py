@@ -14,6 +14,7 @@ from huref.errors import BudgetExceededError
 
 MAX_DEPTH = 60  # of nested collections
 LONGEST_NUMBER = 18  # characters; longer integers may hash alike, and 1:59:59 is one as well
+MOST_DIRECTIVES = 64  # lines such as %TAG; the parser compares each with all before it
 NODE = 700  # bytes of a value with the node that it is built from
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is in PyYAML's wheels
@@ -37,6 +38,11 @@ for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
+def load_shipped(text: str) -> Any:
+    """The value of a YAML text that is part of huref, without limits."""
+    return yaml.load(text, Loader=_Parser)
+
+
 def loads(text: str) -> Any:
     """The value of a YAML text of one document.
 
@@ -57,6 +63,8 @@ def loads(text: str) -> Any:
 
 def _check(text: str) -> None:
     """Raise YamlError for a text that is too deep, or would need too much memory."""
+    if text.count("\n%") + text.startswith("%") > MOST_DIRECTIVES:
+        raise YamlError(f"more than {MOST_DIRECTIVES} directives")
     budget = Budget(len(text))
     open_nodes: list[tuple[str | None, int]] = []  # anchor, nodes counted before it
     sizes: dict[str, int] = {}

@@ -33,6 +33,12 @@ class Budget:
         self.memory_left = floor + FACTOR * size
         self.steps_left = STEPS_FLOOR + int(STEPS_FACTOR * size)
 
+    def grow(self, size: int) -> None:
+        """Allow what further bytes of the file justify."""
+        self.size += size
+        self.memory_left += FACTOR * size
+        self.steps_left += int(STEPS_FACTOR * size)
+
     def spend(self, memory: int) -> None:
         """Count bytes of objects before they are created.
 

@@ -3,7 +3,7 @@
 # Usage: . scripts/environment.sh [EXTRA]     sets $python
 
 python=.venv/bin/python
-cpu_index=https://download.pytorch.org/whl/cpu
+cpu_index=${HUREF_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 
 # The torch that pip finds on Linux brings 3 GB of CUDA. Where there is no NVIDIA GPU and PyTorch's own
 # index answers, its CPU build is installed first; elsewhere pip takes what it finds.

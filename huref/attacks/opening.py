@@ -47,6 +47,7 @@ def _download(repository: Repository, revision: str | None) -> Path:
     from huggingface_hub.utils import httpx
 
     from huref.loader.hub.errors import explain
+    from huref.loader.hub.rate import limited_session
 
     if isinstance(repository, LocalFolder):  # offline, from the cache
         return repository.path
@@ -54,6 +55,7 @@ def _download(repository: Repository, revision: str | None) -> Path:
     safe = [name for name in weights if name.endswith(".safetensors")]
     wanted = [repository.chosen] if repository.chosen else safe or weights
     small = [name for name in repository.files if name.endswith(COPIED)]
+    limited_session()  # the download waits for the Hub's windows, and no redirect leads inside
     try:
         folder = snapshot_download(
             repository.model, revision=revision, allow_patterns=[*small, *wanted]

@@ -13,6 +13,7 @@ from huref.cli.options import (
     read_names,
     recipe_option,
     require_kind,
+    say_files,
     say_seals,
     terminal_width,
 )
@@ -81,6 +82,7 @@ def compare(
         components=components,
     )
     say_seals(table.records)
+    say_files(table.records)
     if out is not None:
         from huref.api.public import public_table
         from huref.report.files import write_comparison

@@ -21,7 +21,7 @@ from huref.invariants.block_units import (
     measure_network,
 )
 from huref.invariants.block_use import BlockUse, Observer, UnitUse
-from huref.invariants.canonical_heads import weigh_heads
+from huref.invariants.canonical_heads import read_anchors, weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
     as_dense,
@@ -217,7 +217,8 @@ class FunctionReading:
             everything: measure every block that works, and with depth "full" run all of them.
         """
         self.signs = Seen(own_text=self.own_text)
-        self._pass = ForwardPass(self.tokens, self.text, row_space(self.E), self.table, self.unread)
+        basis, units = row_space(self.E), self.S is not None
+        self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = _State()
@@ -333,22 +334,24 @@ class FunctionReading:
             written.add_(mass * used_network(merged.network, merged.use, self.E))
             if wanted and self.S is not None:
                 merges[expert] = merged
-                shares = mass * merged.use.shares
+                shares = None if merged.use.shares is None else mass * merged.use.shares
                 networks.append(measure_network(merged.network, expert, self.S, every_unit, shares))
 
         use = self._run(state, index, attention, ffn, observe)
         self.signs.see_block(index, use, attention)
         if unwritten is not None and len(unwritten):
             attention = attention_without(attention, unwritten)
-        weights = weigh_heads(attention, use, self.E)
-        qk, by_attention = used_attention_terms(attention, weights, self.E)
+        anchors = read_anchors(attention, self.E)
+        weights = weigh_heads(attention, use, anchors)
+        qk, by_attention = used_attention_terms(attention, weights, anchors)
         if not state.overflowed:
             self._pass.note_written(by_attention, use.attention.share)
             self._pass.note_written(written, use.ffn.share)
         if not wanted:
             return use, None
-        counted = used_attention(attention, weights)
-        units = measure_block(index, networks, counted) if networks else None
+        units = None
+        if networks:
+            units = measure_block(index, networks, used_attention(attention, weights))
         terms = torch.stack([qk, by_attention @ self.E.T, written @ self.E.T])
         levels = count_levels(attention.o) if first else None
         return use, _Measured(terms, levels, units, merges)

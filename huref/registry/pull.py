@@ -122,7 +122,7 @@ def address_of(source: str) -> str:
     """
     from huggingface_hub import constants
 
-    from huref.loader.hub.answers import is_private
+    from huref.loader.hub.addresses import is_private
 
     if match := _DATASET.fullmatch(source):
         revision = match["at"] or match["revision"] or "main"
@@ -191,7 +191,10 @@ def _fetch(url: str, write: Callable[[bytes], object], largest: int) -> None:
 
     received = 0
     try:
-        with opened(url, {}) as response, Bar(_file_of(url), unit="B", leave=False) as bar:
+        with (
+            opened(url, {}, named=url) as response,
+            Bar(_file_of(url), unit="B", leave=False) as bar,
+        ):
             if response.status_code == 404:
                 raise MissingError("there is no such file", file=url)
             if response.status_code != 200:

@@ -5,8 +5,14 @@ from scripts import run_command
 COMMANDS = {
     "run": ("run", "fuzz for a given time; exits with 1 when an input fails"),
     "seeds": ("seeds", "write the seeds of tests/fuzz/seeds again"),
-    "kill": ("kill", "kill -9 fleets and identifications at random moments; nothing may be lost"),
-    "cover": ("cover", "the lines of huref's parsers that the stored inputs reach"),
+    "kill": (
+        "kill",
+        "kill -9 fleets, pages, attestations at random moments; nothing may be lost",
+    ),
+    "cover": (
+        "cover",
+        "what the last fuzzing reached of each file of the loader, by coverage.py",
+    ),
 }
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m scripts.fuzz kill --times 200
 
-Each time two fleets on one registry, a fingerprint, an identification and an attestation are
-started and killed with SIGKILL. What a journal says is measured must be in the registry; the
-registry must open and pass its checks; outputs are absent or whole; a statement has its record; at
-the end a fleet that is left alone finishes. The figures go to stdout after every round.
+Each time two fleets on one registry, a fingerprint, an identification, an attestation and a page
+that somebody uses are started and killed with SIGKILL. What a journal says is measured must be in
+the registry; the registry must open and pass its checks; outputs and cached records are absent or
+whole; a statement has its record; the workers of a page end with it. At the end a fleet and a page
+that are left alone finish, and no upload is left. The figures go to stdout after every round.
 """
 
 import json
@@ -30,6 +31,7 @@ from huref.evidence.statement import parse_statement
 from huref.invariants.record import load_record
 from huref.registry.stores import open_store
 from scripts import ROOT, make_parser
+from scripts.fuzz.kill_page import Page, damaged_records, uploads_left
 
 ZOO = ROOT / "checkpoints" / "zoo"
 MODELS = ("llama-a", "llama-a-finetune", "llama-b", "qwen-c")
@@ -47,11 +49,14 @@ class Result:
     damaged: int = 0
     pictures: int = 0
     statements: int = 0
+    answers: int = 0  # of pages
+    uploads: int = 0  # folders that killed pages left to the next one
+    orphans: int = 0  # workers of killed pages that went on
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing was lost, half-made or damaged."""
-        return not (self.lost or self.half_made or self.damaged)
+        return not (self.lost or self.half_made or self.damaged or self.orphans)
 
 
 def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed: int = 0) -> Result:
@@ -62,11 +67,14 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
     models = folder / "models.txt"
     key = _make_key(folder)
     models.write_text("".join(f"{ZOO / name}\n" for name in MODELS))
+    upload = _make_picture(folder)
     for number in range(times):
         journals = [folder / f"journal-{number}-{i}" for i in range(2)]
         picture = folder / f"dog-{number}.png"
         stated = folder / f"statement-{number}.json"
+        page = Page(_start, folder, ZOO, upload)
         started = [
+            page,
             *(_start(folder, "fleet", models, "-o", registry, "--journal", journal,
                      "--engine", "threads", "--workers", 1) for journal in journals),
             _start(folder, "fingerprint", ZOO / "llama-b", "-o", picture),
@@ -82,6 +90,7 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
             result.kills += 1
         _check(result, registry, journals, picture)
         _check_statement(result, stated)
+        _check_page(result, page, folder / "home")
         print(result, flush=True)
     return result
 
@@ -149,6 +158,22 @@ def _check_statement(result: Result, stated: Path) -> None:
         result.half_made += 1
 
 
+def _check_page(result: Result, page: Page, home: Path) -> None:
+    """No worker outlives its page, and no record in the cache is half-made."""
+    result.answers += page.answers
+    result.orphans += page.orphans
+    result.uploads += len(uploads_left(home))
+    for error in damaged_records(home):
+        print(error, file=sys.stderr)
+        result.half_made += 1
+
+
+def _make_picture(folder: Path) -> bytes:
+    path = folder / "upload.png"
+    _start(folder, "fingerprint", ZOO / MODELS[0], "-o", path).join()
+    return path.read_bytes()
+
+
 def _make_key(folder: Path) -> Path:
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
@@ -168,11 +193,21 @@ def _lines(journal: Path) -> list[dict[str, str]]:
 
 
 def finish(folder: Path) -> int:
-    """Run a fleet to its end, and return how many of its models the registry has."""
+    """Run a fleet to its end and use a page; returns how many models the registry has then.
+
+    0 where one of them fails, or leaves uploads or processes.
+    """
     process = _start(folder, "fleet", folder / "models.txt", "-o", folder / "bases",
                      "--journal", folder / "last", "--engine", "threads")  # fmt: skip
     process.join()
     if process.exitcode:
+        return 0
+    page = Page(_start, folder, ZOO, (folder / "upload.png").read_bytes())
+    is_answered = page.wait_for_answer()
+    page.close()
+    left = uploads_left(folder / "home")
+    if not is_answered or left or page.orphans:
+        print(f"the last page left {left}, answered: {is_answered}", file=sys.stderr)
         return 0
     return len(open_store(str(folder / "bases")))
 
@@ -180,7 +215,7 @@ def finish(folder: Path) -> int:
 def main() -> None:
     """Run the command."""
     parser = make_parser(__doc__)
-    parser.add_argument("--times", type=int, default=50, help="rounds of five kills (default: 50)")
+    parser.add_argument("--times", type=int, default=50, help="rounds of six kills (default: 50)")
     parser.add_argument(
         "--longest", type=float, default=LONGEST_RUN, help="seconds a round takes at most"
     )

@@ -97,7 +97,7 @@ def _fuzz_with_atheris(name: str, seconds: float) -> None:
 
 def _fuzz_by_lines(name: str, seconds: float) -> tuple[int, int]:
     """Mutations of stored inputs; those that reach new lines of huref are mutated further."""
-    from scripts.fuzz.cover import lines_reached
+    from scripts.fuzz.lines import lines_reached
     from scripts.fuzz.targets import TARGETS
 
     chance = random.Random(0)

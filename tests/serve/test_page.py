@@ -228,14 +228,18 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def browser(server: Server) -> Iterator[Browser]:
+def start_browser() -> Browser:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Chromium and chromedriver")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with Browser(port) as started:
+    return Browser(port)
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[Browser]:
+    with start_browser() as started:
         started.visit(server.url + "/")
         yield started
 
@@ -314,3 +318,47 @@ def test_what_cannot_be_read_is_said_on_the_page(browser: Browser, server: Serve
     browser.click("#compare-form .main")
     until(browser, "document.querySelector('#compare-error').textContent")
     assert browser.run("return document.title") != "1"
+
+
+def test_two_browsers_at_once_get_their_own_results(browser: Browser, server: Server) -> None:
+    """One cancels its work in the middle, then asks again; the other's is not touched."""
+    pairs = ("llama-a.safetensors\nfine.safetensors", "llama-a.safetensors\nllama-b.safetensors")
+    with start_browser() as other:
+        for each, models in zip((browser, other), pairs, strict=True):
+            each.visit("about:blank")
+            each.visit(server.url + "/")
+            each.type("#models", models)
+            each.click("#compare-form .main")
+        browser.click("#compare-progress .cancel")
+        until(browser, "document.querySelector('#compare-error').textContent == 'Cancelled.'")
+        browser.click("#compare-form .main")
+        for each in (browser, other):
+            until(each, "!document.querySelector('#compare-result').hidden")
+        related, strangers = (text_of(each, "#compare-result") for each in (browser, other))
+        addresses = {each.run("return location.hash") for each in (browser, other)}
+        assert browser.errors() == other.errors() == []
+    assert "training run" in related or "made from" in related
+    assert "No sign of a relation" in strangers or "unrelated" in strangers
+    assert len(addresses) == 2
+
+
+def test_a_lost_connection_is_said_and_the_page_goes_on_with_the_next_server(
+    tmp_path: Path, server: Server
+) -> None:
+    first = start(server.root, tmp_path / "home")
+    port = int(first.url.rpartition(":")[2])
+    with start_browser() as browser:
+        browser.visit(first.url + "/")
+        browser.type("#models", "llama-a.safetensors\nfine.safetensors")
+        browser.click("#compare-form .main")
+        until(browser, "document.querySelector('#compare-progress .stage').textContent")
+        first.process.kill()
+        first.process.wait()
+        until(browser, "document.body.innerText.includes('The connection is lost')")
+        second = start(server.root, tmp_path / "home", "--port", port)
+        until(browser, "document.querySelector('#compare-error').textContent")
+        assert "the server was started again" in text_of(browser, "#compare-error")
+        browser.click("#compare-form .main")
+        until(browser, "!document.querySelector('#compare-result').hidden")
+    second.process.terminate()
+    second.process.wait(PATIENCE)

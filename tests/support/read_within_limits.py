@@ -27,8 +27,10 @@ from huref.loader.ranges import LocalFile, Meter
 from huref.loader.repository import LocalFolder, read_json
 from huref.loader.sources.adapter_settings import PeftSettings
 from huref.loader.stored_tensors import read_index
-from huref.loader.vocabulary.files import open_vocabulary
-from huref.loader.vocabulary.gguf import parse_gguf_vocabulary
+from huref.loader.vocabulary.encoder import TextEncoder
+from huref.loader.vocabulary.files import open_encoder, open_vocabulary
+from huref.loader.vocabulary.gguf import gguf_encoder, parse_gguf_vocabulary
+from huref.loader.vocabulary.spelling import Token
 from huref.recipe import load_recipe
 from huref.registry.exchange import read_jsonl
 
@@ -56,11 +58,13 @@ def read_file(path: Path) -> None:
         for _ in range(1000):
             settings.scale(LONG_NAME, 8)
     elif path.name in VOCABULARIES:
-        open_vocabulary(folder)
+        tokens = open_vocabulary(folder)
+        _run(tokens, open_encoder(folder, 0, tokens))
     elif path.suffix == ".json":
         read_json(folder, path.name)
     elif path.name == "vocabulary.gguf":
-        parse_gguf_vocabulary(read_header(source).metadata)
+        metadata = read_header(source).metadata
+        _run(parse_gguf_vocabulary(metadata), gguf_encoder(metadata))
     elif path.suffix == ".gguf":
         read_header(source)
     elif path.suffix == ".pkl":
@@ -75,6 +79,14 @@ def read_file(path: Path) -> None:
         _parse_description(path.read_bytes(), "main")
     else:
         read_index(source)
+
+
+def _run(tokens: list[Token], encoder: TextEncoder | None) -> None:
+    """Run a tokenizer as a measurement does: over strings of its vocabulary, then over a text."""
+    if encoder is not None:
+        for token in (*tokens[:1000], *tokens[-1000:]):
+            encoder.emits(token)
+        encoder.encode("A text of some length. " * 50)
 
 
 def allowed(size: int) -> tuple[int, float]:

@@ -30,6 +30,7 @@ from huref.loader.formats.pickled_tensors import (
 Bytes = bytes | bytearray | mmap.mmap
 Operations = Mapping[bytes, Callable[["Machine"], object]]
 
+_NUMBERS = {form: struct.Struct(form) for form in ("<B", "<H", "<I", "<Q", "<i", ">d")}
 PAIR = 100  # bytes of an entry of a dict
 # Bytes of the object that an instruction creates; of all others, a place on the stack.
 COSTS = {
@@ -87,11 +88,12 @@ class Machine:
 
     def unpack(self, form: str) -> Any:
         """The next number, in a format of `struct`."""
+        layout = _NUMBERS[form]
         try:
-            (number,) = struct.unpack_from(form, self.data, self.position)
+            (number,) = layout.unpack_from(self.data, self.position)
         except struct.error:
             raise EndOfPickleError from None
-        self.position += struct.calcsize(form)
+        self.position += layout.size
         return number
 
     def line(self) -> str:

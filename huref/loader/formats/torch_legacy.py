@@ -1,5 +1,6 @@
 """Torch files from before torch 1.6: five pickles, then each storage's length and bytes."""
 
+from collections.abc import Callable
 from typing import Any
 
 from huref.budget import Budget
@@ -35,17 +36,21 @@ def read_contents(
 def _read_contents(
     source: ByteSource, allowed: Allowlist
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
-    size = FIRST_READ
-    data = source.read(0, min(size, source.size))
-    while True:
-        try:
-            (magic, version, system, value, keys), end = _read_pickles(data, source.name, allowed)
-            break
-        except EndOfPickleError as error:
-            if len(data) >= min(MAX_PICKLE, source.size):
-                raise CheckpointError("its pickles are truncated", advice=DOWNLOAD_AGAIN) from error
-            size *= 4
-            data += source.read(len(data), min(size, source.size))
+    largest = min(MAX_PICKLE, source.size)
+    data = source.read(0, min(FIRST_READ, largest))
+    budget = Budget(len(data))
+
+    def more() -> bool:
+        added = min(3 * len(data), largest - len(data))
+        data.extend(source.read(len(data), len(data) + added))
+        budget.grow(added)
+        return added > 0
+
+    try:
+        values, end = _read_pickles(data, source.name, allowed, budget, more)
+    except EndOfPickleError as error:
+        raise CheckpointError("its pickles are truncated", advice=DOWNLOAD_AGAIN) from error
+    magic, version, system, value, keys = values
     if magic != MAGIC or version != 1001 or not isinstance(system, dict):
         raise CheckpointError(
             "it is not a torch file of a known version", advice="save it again with a recent torch"
@@ -57,11 +62,12 @@ def _read_contents(
     return value, _place(source, _storages(value), keys, end)
 
 
-def _read_pickles(data: bytearray, file: str, allowed: Allowlist) -> tuple[list[Any], int]:
+def _read_pickles(
+    data: bytearray, file: str, allowed: Allowlist, budget: Budget, more: Callable[[], bool]
+) -> tuple[list[Any], int]:
     values, position = [], 0
-    budget = Budget(len(data))
     for _ in range(5):
-        value, position = unpickle(data, file, position, allowed, budget)
+        value, position = unpickle(data, file, position, allowed, budget, more)
         values.append(value)
     return values, position
 

@@ -1,13 +1,11 @@
 """Requests to the Hub, and the checks of what a server, a proxy or a captive portal answers.
 
 Redirects are followed here and not by the client: the user's token goes to the Hub's own address
-alone, and no redirect leads from a public Hub into a private network. Answers come as they are
-stored, without a content encoding, at a least rate, and their headers within a deadline.
+alone, and no redirect leads from a public Hub into a private network (`addresses`). Answers come as
+they are stored, without a content encoding, at a least rate, and their headers within a deadline.
 """
 
-import ipaddress
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, httpx
 
 from huref.errors import NetworkError
+from huref.loader.hub.addresses import NAMED, PORTAL
 from huref.loader.hub.rate import RESERVED, limited_session, reserve
 
 STALLED = 30.0  # seconds without a byte after which a connection counts as broken
@@ -28,7 +27,6 @@ MOST_REDIRECTS = 5
 LARGEST_REFUSAL = 64 * 1024  # bytes of the body of an error that are read
 LARGEST_DESCRIPTION = 32 * 1024 * 1024  # bytes; a repository of 20,000 files takes six million
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-PORTAL = "check HF_ENDPOINT, and whether the network wants you to sign in first"
 
 
 class ChangedFileError(NetworkError):
@@ -36,15 +34,27 @@ class ChangedFileError(NetworkError):
 
 
 @contextmanager
-def opened(url: str, headers: Mapping[str, str]) -> Iterator["httpx.Response"]:
+def opened(
+    url: str, headers: Mapping[str, str], *, named: str | None = None
+) -> Iterator["httpx.Response"]:
     """The answer to a GET after redirects, with its body not yet read.
+
+    Args:
+        url: http or https.
+        headers: of the request; the token is added where it goes to the Hub itself.
+        named: the address that the user named, which may be private; None for the Hub's.
 
     Raises:
         NetworkError: a redirect is refused, or there are too many.
         httpx.TransportError: the connection broke, or the headers took too long.
     """
+    try:
+        host = httpx.URL(named or constants.ENDPOINT).raw_host.decode("ascii").lower()
+        host.encode("idna")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise NetworkError("its address is not valid", advice="check HF_ENDPOINT") from error
     for _ in range(MOST_REDIRECTS):
-        response = _send(url, headers)
+        response = _send(url, headers, host)
         try:
             location = response.headers.get("Location")
             if response.status_code not in REDIRECTS or not location:
@@ -56,14 +66,14 @@ def opened(url: str, headers: Mapping[str, str]) -> Iterator["httpx.Response"]:
     raise NetworkError("it is redirected in circles", advice="check HF_ENDPOINT")
 
 
-def _send(url: str, headers: Mapping[str, str]) -> "httpx.Response":
+def _send(url: str, headers: Mapping[str, str], named: str) -> "httpx.Response":
     session = limited_session()
     token = build_hf_headers() if origin(url) == origin(constants.ENDPOINT) else {}
     timeout = httpx.Timeout(max(STALLED, constants.HF_HUB_DOWNLOAD_TIMEOUT))
     every = {"Accept-Encoding": "identity", **headers, **token}
     request = session.build_request("GET", url, headers=every, timeout=timeout)
     reserve(request)  # not inside the deadline: the wait for a window may be long
-    request.extensions = {**request.extensions, RESERVED: True}
+    request.extensions = {**request.extensions, RESERVED: True, NAMED: named}
     answers: list[httpx.Response | BaseException] = []
     given_up = threading.Event()
 
@@ -92,44 +102,18 @@ def _send(url: str, headers: Mapping[str, str]) -> "httpx.Response":
 def _redirected(url: str, location: str) -> str:
     """The address that a redirect leads to. Raises NetworkError where it is not followed."""
     try:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        host, scheme = parts.hostname or "", parts.scheme
-        _ = parts.port
-    except ValueError as error:
+        target = httpx.URL(urljoin(url, location))
+        target.raw_host.decode("ascii").encode("idna")  # as the system does; labels may be too long
+    except (ValueError, httpx.InvalidURL) as error:
         raise NetworkError("it is redirected to an invalid address", advice=PORTAL) from error
-    if scheme not in ("http", "https") or not host:
+    if target.scheme not in ("http", "https") or not target.host:
         raise NetworkError("it is redirected to an address that is not HTTP", advice=PORTAL)
-    if scheme == "http" and urlsplit(url).scheme == "https":
+    if target.scheme == "http" and urlsplit(url).scheme == "https":
         raise NetworkError(
-            f"it is redirected from HTTPS to HTTP at {host}, which is not followed", advice=PORTAL
-        )
-    own = urlsplit(constants.ENDPOINT).hostname or ""
-    if host != own and is_private(host) and not is_private(own):
-        raise NetworkError(
-            f"it is redirected to {host}, an address of a private network, which is not followed",
+            f"it is redirected from HTTPS to HTTP at {target.host}, which is not followed",
             advice=PORTAL,
         )
-    return target
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is this machine or one of a private network, by its address or by DNS."""
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):  # as behind a proxy that resolves names itself
-        found = {host.strip("[]")}
-    return any(map(_is_private_address, found))
-
-
-def _is_private_address(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return not address.ipv4_mapped.is_global
-    return not address.is_global
+    return str(target)
 
 
 def origin(url: str) -> tuple[str, str]:

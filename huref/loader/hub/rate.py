@@ -23,6 +23,7 @@ from huggingface_hub.utils import get_session, httpx, parse_ratelimit_headers
 from tqdm.auto import tqdm
 
 from huref.errors import NetworkError
+from huref.loader.hub.addresses import check_answer, check_request
 
 MARGIN = 2  # requests of a window left unused, for those of other processes in flight
 REFUSED = 429
@@ -138,7 +139,7 @@ def share(limiter: RateLimiter) -> RateLimiter:
 
 
 def limited_session() -> "httpx.Client":
-    """The Hub client's session, with the process's limiter applied to its requests to the Hub."""
+    """The Hub client's session, with this process's limiter and the check of redirects."""
     session = get_session()
     if _before_request not in session.event_hooks["request"]:
         hooks = session.event_hooks
@@ -192,11 +193,13 @@ def reserve(request: "httpx.Request") -> None:
 
 
 def _before_request(request: "httpx.Request") -> None:
+    check_request(request)
     if not request.extensions.get(RESERVED):
         reserve(request)
 
 
 def _after_response(response: "httpx.Response") -> None:
+    check_answer(response)
     kind = _kind(response.request)
     if kind is not None:
         _shared.learn(kind, response.status_code, response.headers)

@@ -21,7 +21,8 @@ from huggingface_hub.utils import httpx, validate_repo_id
 
 from huref.bounded_json import loads_object
 from huref.errors import CheckpointError, ModelNotFoundError, NetworkError, locating
-from huref.loader.hub.answers import PORTAL, body_of, opened, refuse_status
+from huref.loader.hub.addresses import PORTAL
+from huref.loader.hub.answers import body_of, opened, refuse_status
 from huref.loader.hub.errors import explain
 from huref.loader.hub.file import ATTEMPTS, BUSY, HubFile, wait
 from huref.loader.hub.range_cache import CachedRanges

@@ -71,7 +71,7 @@ class HuggingFaceModel:
     @cached_property
     def encoder(self) -> TextEncoder | None:
         """See Contents."""
-        return open_encoder(self.repository, begins_with(self.config))
+        return open_encoder(self.repository, begins_with(self.config), self.vocabulary)
 
     @property
     def tensors(self) -> TensorStore:

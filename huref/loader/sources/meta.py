@@ -118,7 +118,7 @@ class MetaModel:
     @cached_property
     def encoder(self) -> TextEncoder | None:
         """See Contents."""
-        return open_encoder(self.repository, begins_with(self.config))
+        return open_encoder(self.repository, begins_with(self.config), self.vocabulary)
 
     @cached_property
     def _stored(self) -> StoredTensors:

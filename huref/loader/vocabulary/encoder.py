@@ -4,19 +4,28 @@ A vocabulary file lists strings that its tokenizer may never emit. Here the toke
 with the `tokenizers` library: a tokenizer.json as it is; SentencePiece, tiktoken and GGUF
 vocabularies as the library's model with the same pieces, merges and scores, without the rules that
 split a text into words, which those files do not hold in a form that can be read.
+
+What a file states may cost much more than the file: ids far apart, pieces whose merges are as many
+as their letters squared, patterns that backtrack. Such a tokenizer is not run.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from huref.loader.vocabulary.spelling import Token, byte_alphabet
+from huref.bounded_json import loads
+from huref.loader.vocabulary.spelling import Token, byte_alphabet, parse_id
+from huref.loader.vocabulary.split_patterns import may_backtrack
 
 # Before a piece that cannot begin a word; the first that gives the piece's id shows that it is
 # emitted. Letters come first for WordPiece, whose continuations follow letters only.
 CONTEXTS = ("", ".", "q", "\n", "0", "z", "(", "j", "xx")
+LONGEST_PIECE = 256  # bytes or characters; longer ones are not merged from others
+MOST_UNUSED = 1 << 16  # ids without a piece; Tekken keeps a thousand for special tokens
+MOST_MERGES = 4  # for each piece, and FEW_MERGES; vocabularies of 30,000 to 260,000 have 2.3
+FEW_MERGES = 20_000
 
 
 class TextEncoder:
@@ -30,9 +39,12 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, whole: bool, begins: int | None = None):
         self._tokenizer, self._whole, self._begins = tokenizer, whole, begins
+        self._contexts: dict[str, list[int]] = {}  # their ids
 
     def emits(self, token: Token) -> bool:
         """Whether the tokenizer encodes the token's own string to its id and nothing else."""
+        if len(token.text) > LONGEST_PIECE:
+            return False
         try:
             text = token.text.decode("utf-8")
         except UnicodeDecodeError:
@@ -48,8 +60,10 @@ class TextEncoder:
     def _emits_after(self, context: str, text: str, number: int) -> bool:
         """Whether the id comes last after a context, and covers exactly the text."""
         candidates = [text, text[1:]] if text.startswith(" ") and not context else [text]
+        if context not in self._contexts:
+            self._contexts[context] = self._ids(context)
+        before = self._contexts[context]
         for candidate in candidates:
-            before = self._ids(context)
             after = self._ids(context + candidate)
             if len(after) == len(before) + 1 and after[-1] == number and after[:-1] == before:
                 return True
@@ -80,16 +94,22 @@ def from_tokenizer_json(data: bytes, begins: int | None = None) -> TextEncoder |
     left out: the library would give them other ids.
     """
     try:
-        content = json.loads(data)
+        content = loads(data, constants=True)
+        if may_backtrack(content):
+            return None
         vocabulary = content["model"]["vocab"]
         pairs = vocabulary.items() if isinstance(vocabulary, dict) else ()
         pieces = {int(number): piece for piece, number in pairs}
-        content["added_tokens"] = [
+        added = content.get("added_tokens") or []
+        kept = [
             entry
-            for entry in content.get("added_tokens") or []
+            for entry in added
             if pieces.get(int(entry["id"]), entry["content"]) == entry["content"]
         ]
-        return TextEncoder(Tokenizer.from_str(json.dumps(content)), True, begins)
+        text = bytes(data).decode()
+        if len(kept) < len(added):
+            text = json.dumps({**content, "added_tokens": kept})
+        return TextEncoder(Tokenizer.from_str(text), True, begins)
     except BaseException as error:  # plain Exception of the library, and its panics
         _let_pass(error)
         return None
@@ -100,7 +120,7 @@ def from_pieces(
     scores: Sequence[float] | None,
     *,
     kind: str,
-    merges: Sequence[str] | None = None,
+    merges: Iterable[str] | None = None,
     begins: int | None = None,
     unknown: int = 0,
     spaced: bool = True,
@@ -125,13 +145,8 @@ def from_pieces(
         elif kind == "wordpiece":
             tokenizer = Tokenizer(models.WordPiece(ids, unk_token=pieces[unknown]))
         else:
-            rules = (
-                [tuple(m.split(" ", 1)) for m in merges]
-                if merges is not None
-                else derived_merges(ids, scores)
-            )
-            usable = [(a, b) for a, b in rules if a in ids and b in ids and a + b in ids]
-            tokenizer = Tokenizer(models.BPE(ids, usable))
+            rules = derived_merges(ids, scores) if merges is None else _usable(merges, ids)
+            tokenizer = Tokenizer(models.BPE(ids, rules))
         if kind == "byte-level":
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
@@ -147,20 +162,63 @@ def from_pieces(
     return TextEncoder(tokenizer, False, begins)
 
 
+def _usable(merges: Iterable[str], ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The merges, "a b" each, of two pieces to a third one. Raises ValueError for too many."""
+    names = {piece: piece for piece in ids}  # one text each, however many merges name it
+    found = []
+    for merge in merges:
+        first, _, second = merge.partition(" ")
+        if first in names and second in names and first + second in names:
+            found.append((names[first], names[second]))
+            _require_few(len(found), len(ids))
+    return found
+
+
+def _require_few(merges: int, pieces: int) -> None:
+    if merges > MOST_MERGES * pieces + FEW_MERGES:
+        raise ValueError("more merges than any vocabulary of its size has")
+
+
 def derived_merges(ids: Mapping[str, int], scores: Sequence[float] | None) -> list[tuple[str, str]]:
     """All merges of two pieces to a third, best score (or smallest id) of the result first.
 
     SentencePiece and tiktoken merge the pair whose result ranks best, whatever its parts.
+
+    Raises:
+        ValueError: they are more than vocabularies of that size have.
     """
     found = []
     for piece, number in ids.items():
+        if len(piece) > LONGEST_PIECE:
+            continue
         rank = number if scores is None else -scores[number]
         for cut in range(1, len(piece)):
-            a, b = piece[:cut], piece[cut:]
-            if a in ids and b in ids:
-                found.append((rank, ids[a], ids[b], a, b))
-    found.sort(key=lambda merge: merge[:3])
-    return [(a, b) for *_, a, b in found]
+            first = ids.get(piece[:cut])
+            if first is not None and (second := ids.get(piece[cut:])) is not None:
+                found.append((rank, first, second))
+        _require_few(len(found), len(ids))
+    found.sort()
+    names = {number: piece for piece, number in ids.items()}
+    return [(names[first], names[second]) for _, first, second in found]
+
+
+def place_pieces(pieces: Iterable[tuple[int, str]], count: int) -> list[str]:
+    """Pieces in order of their ids, with a name for each id without a piece.
+
+    Args:
+        pieces: id and piece.
+        count: how many there are.
+
+    Raises:
+        ValueError: an id is not valid, or so large that most would be unused.
+    """
+    placed: list[str | None] = []
+    for number, piece in pieces:
+        if parse_id(number) >= count + MOST_UNUSED:
+            raise ValueError("ids that are far apart")
+        placed += [None] * (number + 1 - len(placed))
+        placed[number] = piece
+    return [f"<unused {n}>" if piece is None else piece for n, piece in enumerate(placed)]
 
 
 _TO_CHARACTER = {byte: character for character, byte in byte_alphabet().items()}
@@ -173,13 +231,12 @@ def spelt_byte_level(text: bytes) -> str:
 
 def from_ranked_bytes(tokens: Sequence[Token], begins: int | None = None) -> TextEncoder | None:
     """An encoder of a tiktoken vocabulary: the smallest id is merged first."""
-    if not tokens:
+    spelt = ((token.id, spelt_byte_level(token.text)) for token in tokens)
+    try:
+        pieces = place_pieces(spelt, len(tokens))
+    except ValueError:
         return None
-    size = max(token.id for token in tokens) + 1
-    pieces = [f"<unused {number}>" for number in range(size)]
-    for token in tokens:
-        pieces[token.id] = spelt_byte_level(token.text)
-    return from_pieces(pieces, None, kind="byte-level", begins=begins)
+    return from_pieces(pieces, None, kind="byte-level", begins=begins) if pieces else None
 
 
 def begins_with(config: Mapping[str, Any]) -> int | None:

@@ -1,10 +1,11 @@
 """Find and read the vocabulary file of a model."""
 
 import fnmatch
-import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from huref.bounded_json import loads_object
 from huref.errors import CheckpointError, locating
 from huref.loader.repository import Repository, read_json, read_text
 from huref.loader.vocabulary.bpe_files import added_tokens, parse_vocab_json, parse_vocab_txt
@@ -13,6 +14,7 @@ from huref.loader.vocabulary.encoder import (
     from_pieces,
     from_ranked_bytes,
     from_tokenizer_json,
+    place_pieces,
 )
 from huref.loader.vocabulary.sentencepiece import parse_sentencepiece, sentencepiece_scores
 from huref.loader.vocabulary.spelling import Token
@@ -27,6 +29,8 @@ FILES = (
 )  # fmt: skip
 # Files that say which tokens of a vocab.json are added or special.
 SIDE_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+
+_LINE = re.compile(r"[^\r\n]+")
 
 
 def open_vocabulary(repository: Repository) -> list[Token]:
@@ -55,12 +59,15 @@ def open_vocabulary(repository: Repository) -> list[Token]:
         raise
 
 
-def open_encoder(repository: Repository, begins: int | None) -> TextEncoder | None:
+def open_encoder(
+    repository: Repository, begins: int | None, tokens: Sequence[Token]
+) -> TextEncoder | None:
     """The tokenizer that runs, from the file that `open_vocabulary` reads; None if none can.
 
     Args:
         repository: the model's files.
         begins: the id with which the model's texts begin, or None.
+        tokens: what `open_vocabulary` returned.
     """
     file = _find_file(repository.files)
     if file is None or (file == "vocab.json" and "merges.txt" not in repository.files):
@@ -70,21 +77,18 @@ def open_encoder(repository: Repository, begins: int | None) -> TextEncoder | No
         if file == "tokenizer.json":
             return from_tokenizer_json(data, begins)
         if file == "vocab.json":
-            ids = {str(piece): int(number) for piece, number in json.loads(data).items()}
-            pieces = [f"<unused {number}>" for number in range(max(ids.values()) + 1)]
-            for piece, number in ids.items():
-                pieces[number] = piece
-            lines = read_text(repository, "merges.txt").decode("utf-8").splitlines()
-            merges = [line for line in lines if line and not line.startswith("#version")]
+            ids = loads_object(data)
+            pieces = place_pieces(((number, piece) for piece, number in ids.items()), len(ids))
+            lines = read_text(repository, "merges.txt").decode("utf-8")
+            merges = (m[0] for m in _LINE.finditer(lines) if not m[0].startswith("#version"))
             return from_pieces(pieces, None, kind="byte-level", merges=merges, begins=begins)
         if file == "vocab.txt":
             pieces = data.decode("utf-8").splitlines()
             unknown = pieces.index("[UNK]") if "[UNK]" in pieces else 0
             return from_pieces(pieces, None, kind="wordpiece", begins=begins, unknown=unknown)
-        if file == "tekken.json":
-            return from_ranked_bytes(parse_tekken(data), begins)
-        if file.endswith(".tiktoken") or looks_like_tiktoken(data[:1024]):
-            return from_ranked_bytes(parse_tiktoken(data), begins)
+        is_ranked = file == "tekken.json" or file.endswith(".tiktoken")
+        if is_ranked or looks_like_tiktoken(data[:1024]):
+            return from_ranked_bytes(tokens, begins)
         spellings, scores, is_bpe = sentencepiece_scores(data)
         return from_pieces(spellings, scores, kind="bpe" if is_bpe else "unigram", begins=begins)
     except (CheckpointError, ValueError, IndexError, TypeError, AttributeError):

@@ -38,25 +38,31 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of a message as (field number, value)."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
+    position, end = 0, len(data)
+    while position < end:
+        # Most varints have one byte; a vocabulary has a million of them.
+        key = data[position]
+        position += 1
+        if key > 127:
+            key, position = _varint(data, position - 1)
         wire_type = key & 7
-        value: int | memoryview
-        if wire_type == VARINT:
-            value, position = _varint(data, position)
+        if wire_type in (VARINT, BYTES):
+            number = data[position]
+            position += 1
+            if number > 127:
+                number, position = _varint(data, position - 1)
+            if wire_type == VARINT:
+                yield key >> 3, number
+                continue
+        elif wire_type in (FIXED32, FIXED64):
+            number = 4 if wire_type == FIXED32 else 8
         else:
-            if wire_type == BYTES:
-                length, position = _varint(data, position)
-            elif wire_type in (FIXED32, FIXED64):
-                length = 4 if wire_type == FIXED32 else 8
-            else:
-                raise ValueError(f"wire type {wire_type}")
-            if position + length > len(data):
-                raise ValueError("a field longer than the file")
-            value = data[position : position + length]
-            position += length
-        yield key >> 3, value
+            raise ValueError(f"wire type {wire_type}")
+        stop = position + number
+        if stop > end:
+            raise ValueError("a field longer than the file")
+        yield key >> 3, data[position:stop]
+        position = stop
 
 
 def parse_sentencepiece(data: bytes) -> list[Token]:

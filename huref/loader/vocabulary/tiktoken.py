@@ -2,13 +2,15 @@
 
 import base64
 import binascii
-from collections.abc import Iterator
+import re
 from typing import Any
 
 from huref.bounded_json import loads_object
 from huref.budget import TOKEN, Budget
 from huref.errors import CheckpointError
 from huref.loader.vocabulary.spelling import LARGEST_ID, Token, parse_id
+
+_LINE = re.compile(rb"[^\n]+")
 
 
 def looks_like_tiktoken(head: bytes) -> bool:
@@ -28,28 +30,21 @@ def parse_tiktoken(data: bytes) -> list[Token]:
     tokens = []
     budget = Budget(len(data))
     try:
-        for line in _lines(data):
-            if line.strip():
-                text, number = line.split()
-                budget.spend(TOKEN)
-                if not number.isdigit() or int(number[:11]) > LARGEST_ID:
-                    raise ValueError("a rank that is no token id")
-                tokens.append(Token(int(number), base64.b64decode(text, validate=True), "normal"))
+        # One line at a time: all of them as a list could take many times the file's size.
+        for match in _LINE.finditer(data):
+            if not (parts := match[0].split()):
+                continue
+            text, number = parts
+            budget.spend(TOKEN)
+            if not number.isdigit() or int(number[:11]) > LARGEST_ID:
+                raise ValueError("a rank that is no token id")
+            decoded = binascii.a2b_base64(text, strict_mode=True)
+            tokens.append(Token(int(number), decoded, "normal"))
     except (ValueError, binascii.Error) as error:
         raise CheckpointError("it is not a tiktoken file") from error
     if not tokens:
         raise CheckpointError("the tiktoken file has no tokens")
     return sorted(tokens, key=lambda token: token.id)
-
-
-def _lines(data: bytes) -> Iterator[bytes]:
-    """The lines, one at a time: all of them as a list could take many times the file's size."""
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        yield data[start:end]
-        start = end + 1
 
 
 def parse_tekken(data: bytes) -> list[Token]:
