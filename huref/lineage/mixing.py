@@ -43,6 +43,7 @@ from huref.lineage.sampled_family import Half, SampledFamily
 
 BASES = 6  # models that are tried as the base of a selection
 ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
+TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
 CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
 
@@ -136,13 +137,27 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
         return None
     members = find_members(grams, among)
     linear = _linear(family, grams, members) if members else None
+    nearest = nearest_models(grams, among)[0][0]
     if linear is not None and linear.doubt >= 1:
         linear = None
-    nearest = nearest_models(grams, among)[0][0]
-    if linear is not None and sum(f.left for _, f in linear.fits if f) <= EXACT**2 * nearest:
+    if linear is not None and _left_over(linear) <= EXACT**2 * nearest:
         return linear
     selected = _selected(family, child, halves, grams, among)
-    return selected or linear
+    if selected is not None or linear is None:
+        return selected
+    left = np.sqrt(_left_over(linear) / nearest)
+    if left < TOLD:
+        return linear
+    why = (
+        f"{linear.why}; {100 * left:.0f} % of the distance to the nearest of them remains: a "
+        "parent that is not among these models, changes dropped at random, or training since"
+    )
+    return replace(linear, why=why)
+
+
+def _left_over(found: _Found) -> float:
+    """Squared distance that a fit leaves over all half-blocks."""
+    return sum(fit.left for _, fit in found.fits if fit is not None)
 
 
 def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int, ...]) -> _Found:

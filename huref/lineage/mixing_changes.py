@@ -32,11 +32,12 @@ FINE = 0.015  # likewise once they were fitted matrix by matrix
 EXPLAINED = 0.75  # share of places, at least
 BEYOND = 0.35  # by which that is more than among changes that are out of place
 WORTH = 0.04  # share of places that another parent must explain in addition
-OVERLAP = 200  # places at which several changes were kept, at least, to tell weights from a mean
+OVERLAP = 50  # places at which several changes were kept, at least, to tell weights from a mean
 ROUNDS = 4  # of assigning places and solving for weights
 MOST_HALVES = 8  # half-blocks on which parents are chosen
 TRIMMED = 0.85  # probability that a kept change is larger than a dropped one; 0.5 at random
 OUTLIERS = 0.3  # likewise, below which the largest changes were dropped
+ENOUGH = 1000.0  # pairs of a kept and a dropped change that tell how they were chosen
 ELECTED = 0.02  # share of places, at most, where changes of opposite signs were both kept
 
 
@@ -250,20 +251,22 @@ def _mean_weights(
 def size_of_kept(changes: Changes, selection: Selection) -> float:
     """Probability that a kept change is larger than a dropped one, where no election dropped it.
 
-    Near 1 where small changes were trimmed (TIES), near 0 where the largest were (breadcrumbs), and
-    about one half where changes were dropped at random.
+    Sizes are compared within each matrix. Near 1 where small changes were trimmed (TIES), near 0
+    where the largest were (breadcrumbs), and about one half where they were dropped at random.
     """
-    found = []
+    signs = np.sign(changes.t)
+    agree = (signs == signs[0]).all(axis=0)
+    wins = pairs = 0.0
     for parent, kept in enumerate(selection.kept):
-        others = np.delete(changes.t, parent, axis=0)
-        same = (np.sign(others) == np.sign(changes.t[parent])).all(axis=0)
         size = np.abs(changes.t[parent])
-        usable = same & (size > CLEAR * changes.tolerance)
-        a, b = size[usable & kept], size[usable & ~kept]
-        if len(a) > 30 and len(b) > 30:
-            ranks = np.searchsorted(np.sort(b), a)
-            found.append(float(ranks.mean()) / len(b))
-    return float(np.mean(found)) if found else 0.5
+        usable = agree & (size > CLEAR * changes.tolerance)
+        for tensor in range(len(selection.gains)):
+            here = usable & (changes.tensors == tensor)
+            a, b = size[here & kept], np.sort(size[here & ~kept])
+            if len(a) and len(b):
+                wins += float(np.searchsorted(b, a).sum())
+                pairs += len(a) * len(b)
+    return wins / pairs if pairs > ENOUGH else 0.5
 
 
 def has_election(changes: Changes, selection: Selection) -> bool:
@@ -284,8 +287,8 @@ def weigh(changes: Changes, selection: Selection, trimmed: bool) -> Fit | None:
         trimmed: whether small changes were dropped, which merge tools do not make up for.
     """
     count = len(changes.t)
-    if selection.mean and int((selection.kept.sum(axis=0) > 1).sum()) < OVERLAP / 4:
-        return None
+    if int((selection.kept.sum(axis=0) > 1).sum()) < OVERLAP:
+        return None  # a sum and a mean are the same then
     everything = np.ones(len(changes.y), dtype=bool)
     shares = _weights(changes, selection, trimmed, everything)
     draws = [

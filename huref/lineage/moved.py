@@ -23,10 +23,10 @@ GROUPS = 16  # of anchors
 # Measured ranges between an ancestor and its descendant, over models of known lineage
 # (docs/measured/mixtures.md, Distance).
 RANGES: tuple[tuple[str, float, float], ...] = (
-    ("adapter or preference tuning", 0.0, 0.02),
-    ("fine-tuning", 0.002, 0.25),
-    ("continued pretraining", 0.07, 1.0),
-    ("pruning", 0.01, 0.6),
+    ("adapter or preference tuning", 0.0, 0.01),
+    ("fine-tuning", 0.0, 0.24),
+    ("continued pretraining", 0.09, 1.0),
+    ("pruning", 0.0, 0.61),
 )
 
 
