@@ -95,7 +95,7 @@ INEXACT = {
     "silent-blocks": "1e-2",
     "silent-blocks-between": "1e-2",
     "cancelling-blocks": "1e-2",
-    "sink-heads": "1e-4, in texts that begin with the first special token",
+    "sink-heads": "1e-5, in texts that begin with the first special token",
     "distilled-blocks": "a few percent of perplexity",
     "gradient-push": "a few percent of perplexity",
     "graft": "1e-3",

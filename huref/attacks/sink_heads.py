@@ -18,12 +18,14 @@ from huref.attacks.running import first_token, load_network
 
 ONES, FIRST = 0, 1  # the new dimensions
 CONSTANT = 1e-2  # in units of the embeddings' spread
-SCORE = 2e4  # weight of the constants in queries and keys
+SCORE = 60.0  # of the first token, at least, before the softmax
+LARGEST = 6e4  # weight that float16 holds
+TEXTS, LENGTH = 4, 32  # random ids, from which the stream's size is told
 
 
 def add_sink_heads(model: Editable, generator: Generator) -> None:
     """Add a random group to every block that attends to the first token alone."""
-    states = _first_states(model)
+    states, sizes = _run(model, generator)
     width = model.embedding.shape[1]
     heads = model.heads + model.heads // model.blocks[0].kv_heads
     new = next(n for n in count(2) if (width + n) % heads == 0)
@@ -40,7 +42,7 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
     model.embedding = torch.cat([model.embedding, extra], 1)
     model.head = torch.cat([model.head, torch.zeros_like(extra)], 1)
     model.gain = _longer(model.gain * scale, new)
-    for block, state in zip(model.blocks, states, strict=True):
+    for block, state, size in zip(model.blocks, states, sizes, strict=True):
         for place in block.gains:
             block.gains[place] = _longer(block.gains[place] * scale, new)
         for role in (*READERS["attention"], *READERS["ffn"]):
@@ -52,12 +54,18 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
             block.weights[role] = torch.cat([block.weights[role], zeros], 1)
         group = random_group(model, block, generator)
         head_dim = group["k"].shape[1]
+        # The norm divides the constant by the stream's size, here and at the first token.
+        own = float(state.square().mean().sqrt())
+        weight = (SCORE * head_dim**0.5 * size * own) ** 0.5 / constant
         for role, row in (("q", ONES), ("k", FIRST)):
             group[role] *= 0.1  # what else queries and keys read hardly counts beside the constant
             group[role][width:] = 0
-            group[role][width + row, plane::head_dim] = SCORE
+            group[role][width + row, plane::head_dim] = min(weight, LARGEST)
         group["v"][width:] = 0
         reads = block.gains["attention"][:width] * state
+        for role in ("q", "k", "v"):
+            if role in block.biases:
+                group[f"{role}_bias"] *= 0.0
         group["v"][:width] -= torch.outer(reads, reads @ group["v"][:width]) / reads.square().sum()
         group["o"][:, width:] = 0
         append_group(block, group, group["o"] * LESS_LOUD)
@@ -70,10 +78,16 @@ def _longer(gain: Tensor, new: int) -> Tensor:
     return torch.cat([gain, torch.ones(new, dtype=torch.float64)])
 
 
-def _first_states(model: Editable) -> list[Tensor]:
-    """What each block reads at the first token, (d,) each, by transformers in float64."""
+def _run(model: Editable, generator: Generator) -> tuple[list[Tensor], list[float]]:
+    """What each block reads at the first token, (d,) each, and the size of what it reads later.
+
+    The model is run by transformers in float64; the size is the largest root mean square.
+    """
     network = load_network(model, "sink-heads", torch.float64)
+    ids = torch.randint(len(model.embedding), (TEXTS, LENGTH), generator=generator)
+    ids[:, 0] = first_token(model)
     with torch.no_grad():
-        out = network(torch.tensor([[first_token(model)]]), output_hidden_states=True)
-    states: list[Tensor] = [state[0, 0] for state in out.hidden_states[: len(model.blocks)]]
-    return states
+        out = network(ids, output_hidden_states=True)
+    read: list[Tensor] = list(out.hidden_states[: len(model.blocks)])
+    sizes = [float(x[:, 1:].square().mean(dim=2).sqrt().max()) for x in read]
+    return [x[0, 0] for x in read], sizes

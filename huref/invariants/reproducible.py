@@ -43,8 +43,9 @@ def row_norms(matrix: Tensor) -> Tensor:
     For a transposed matrix `torch.norm` takes six times as long.
     """
     if matrix.stride(1) == 1:
-        return matrix.norm(dim=1)
-    parts = [part.square().sum(dim=1) for part in matrix.split(64, dim=1)]
+        norms: Tensor = matrix.norm(dim=1)
+        return norms
+    parts = [part.square().sum(dim=1) for part in torch.split(matrix, 64, dim=1)]
     return torch.stack(parts).sum(dim=0).sqrt()
 
 

@@ -134,7 +134,7 @@ def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
         source.require_inside(start, stop)  # before anything is allocated
     refuse_too_much(sum(stop - start for start, stop in merged), source.name)
     # Not a bytearray, which is filled with zeros first: half a second for each gigabyte.
-    parts = [memoryview(np.empty(stop - start, dtype=np.uint8)) for start, stop in merged]
+    parts = [np.empty(stop - start, dtype=np.uint8).data for start, stop in merged]
     pieces = [
         (start + offset, part[offset : offset + LONGEST_READ])
         for (start, _), part in zip(merged, parts, strict=True)

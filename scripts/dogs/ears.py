@@ -79,7 +79,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     width = width * (pricked + (hanging - pricked) * turned)
     fringe = present(t["ear_fringe"], 0.5) * (0.4 + ramp(t["coat_length"]))
     width = width * (1 + 0.26 * fringe * np.where(np.arange(len(_S)) % 3 == 0, 1, -0.4) * _S)
-    spine = _walk(*root.tolist(), angle, length)
+    spine = _walk(float(root[0]), float(root[1]), angle, length)
     place, shift = np.array([side, 1.0]), np.array([50.0, 0.0])
     inside = slice(0, 29)
     inner = _ribbon(spine[inside], angle[inside], width[inside] * 0.6 * (1 - bent))

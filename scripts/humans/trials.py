@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.dogs.draw import LATENT_SIZE, relative
+from scripts.dogs.attributes import LATENT_SIZE
+from scripts.dogs.draw import relative
 
 # Of fine-tunes and merges (.99), continued pretraining (.95), long pretraining (.9) and a child
 # that is hardly one (.8); docs/measured/zoo.md and docs/measured/real.md.
