@@ -38,6 +38,11 @@ for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
+def load_shipped(text: str) -> Any:
+    """The value of a YAML text that is part of huref, without limits."""
+    return yaml.load(text, Loader=_Parser)
+
+
 def loads(text: str) -> Any:
     """The value of a YAML text of one document.
 

@@ -1,15 +1,13 @@
 """Progress of long work: a bar in terminals and notebooks, and events for a page.
 
 A bar is shown where it can be redrawn. What listens (`listening`) is told of every step, whether or
-not a bar is shown.
+not a bar is shown. tqdm is imported with the first bar: it takes a third of `huref --help`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
-
-from tqdm.auto import tqdm
 
 T = TypeVar("T")
 DELAY = 2.0  # seconds; shorter work shows no bar
@@ -33,7 +31,6 @@ class Step:
 
 
 Listener = Callable[[Step], None]
-_IN_NOTEBOOK = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
 _listener: Listener | None = None
 _quiet = False
 
@@ -53,7 +50,13 @@ def is_hidden() -> bool | None:
     """For tqdm's `disable`: None hides a bar where stderr is no terminal, but for notebooks."""
     if _quiet:
         return True
-    return False if _IN_NOTEBOOK else None
+    return False if _in_notebook() else None
+
+
+def _in_notebook() -> bool:
+    from tqdm.auto import tqdm
+
+    return any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
 
 
 @contextmanager
@@ -71,6 +74,8 @@ class Bar:
     """Work of which the amount is known, or will be."""
 
     def __init__(self, what: str, total: int | None = None, unit: str = "it", leave: bool = True):
+        from tqdm.auto import tqdm
+
         self.what, self.unit, self.done = what, unit, 0
         self._bar: tqdm[Any] = tqdm(
             desc=what,

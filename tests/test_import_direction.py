@@ -149,14 +149,17 @@ def test_the_heart_of_a_registry_knows_no_engine() -> None:
 
 
 def test_black_box_probes_read_output_heads_alone() -> None:
-    """What is told of a served model rests on its outputs; of a candidate only lm_head is read."""
+    """What is told of a served model rests on its outputs.
+
+    Of a candidate lm_head and the tokenizer are read.
+    """
     readers = {
         name
         for name in MODULES
         if room_of(name) == "blackbox"
         and any(other.startswith("loader") for other in imports_of(name))
     }
-    assert readers == {"blackbox.heads"}
+    assert readers == {"blackbox.heads", "blackbox.tokenizer_clue"}
 
 
 def test_the_library_knows_neither_its_scripts_nor_its_tests() -> None:

@@ -19,6 +19,7 @@ def compare(
     depth: Depth = "recipe",
     cache: bool = True,
     skip_failed: bool = False,
+    components: bool = False,
 ) -> LineageTable:
     """Measure each model once and compare every pair.
 
@@ -32,11 +33,15 @@ def compare(
         cache: whether stored records are used, and new ones stored.
         skip_failed: whether models that cannot be read are listed in the table's `failed` and cost
             only their own pairs, as long as two others can be read.
+        components: whether every pair is compared part by part. All blocks are read, and what a
+            multimodal model holds beside its language model.
 
     Raises:
         RecipeError: two records were made by different recipes.
         HurefError: a model could not be read, and it is not skipped; the message names it.
     """
+    if components:
+        depth = "components"
     records, failed, errors = [], [], []
     for name in track([str(model) for model in models], "models"):
         try:
@@ -52,7 +57,7 @@ def compare(
         records = [read_on(record, recipe, cache) for record in records]
         table = settle(records, recipe, cache)
     else:
-        table = build_table(records)
+        table = build_table(records, components=components)
     return replace(table, failed=tuple(failed))
 
 

@@ -18,6 +18,7 @@ from huref.errors import RecordError
 from huref.escape import printable, terminal
 from huref.evidence.keys import Signer, load_signer
 from huref.evidence.seal import seal_text
+from huref.invariants.extracted import Depth
 from huref.invariants.record import Record
 from huref.recipe import imported_with, load_recipe
 
@@ -153,6 +154,7 @@ def fingerprint(
     base: str | Path | None = None,
     caption: bool = False,
     key: str | Path | None = None,
+    units: bool = True,
 ) -> Fingerprint:
     """Fingerprint a model.
 
@@ -167,6 +169,9 @@ def fingerprint(
         caption: whether the PNG has below the dog the model's name, four words that stand for the
             latent, and a strip of colours.
         key: PEM file of a private key to sign the PNG with (needs huref[evidence]).
+        units: whether the record has the measurements of hidden units, by which lineage tables
+            decide. The picture does not need them, and without them it takes two thirds of the
+            time; a record that is saved has them in any case.
 
     Returns:
         The picture, the record and the costs.
@@ -175,7 +180,8 @@ def fingerprint(
         HurefError: the subclass and the message say what is wrong and what to do.
     """
     signer = load_signer(Path(key)) if key is not None else None
-    measured, costs = measure(str(model), recipe, decoder, str(base or ""))
+    depth: Depth = "recipe" if units or record is not None else "terms"
+    measured, costs = measure(str(model), recipe, decoder, str(base or ""), depth)
     began = time.perf_counter()
     image = render(measured, decoder, recipe)
     costs.seconds["render"] = time.perf_counter() - began

@@ -190,7 +190,7 @@ def _measure_weights(
     meter = checkpoint.repository.meter
     with Bar(terminal(checkpoint.model), unit="B", leave=False) as bar:
         meter.bar = bar
-        blocks = ALL_BLOCKS if depth == "full" else len(recipe.layers)
+        blocks = ALL_BLOCKS if depth in ("full", "components") else len(recipe.layers)
         bar.total = checkpoint.estimate_bytes(blocks)
         extract = extract_terms(checkpoint, recipe, depth)
         meter.bar = None
@@ -223,6 +223,7 @@ def make_record(checkpoint: Checkpoint, extract: Extract, encoder_path: Path) ->
         relations=extract.relations,
         files=checkpoint.describe_files(),
         function=extract.function,
+        samples=extract.samples,
     )
 
 

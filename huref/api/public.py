@@ -49,7 +49,12 @@ def public_table(table: LineageTable) -> LineageTable:
         ),
         pairs=tuple(replace(pair, a=names[i], b=names[j]) for (i, j), pair in pairs),
         mixings=tuple(
-            replace(one, child=renamed([one.child])[0], parents=renamed(one.parents))
+            replace(
+                one,
+                child=renamed([one.child])[0],
+                parents=renamed(one.parents),
+                base=None if one.base is None else renamed([one.base])[0],
+            )
             for one in table.mixings
         ),
     )

@@ -6,10 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
+from huref.bounded_yaml import load_shipped
 
 DEFAULTS = Path(__file__).with_name("config_defaults.yaml")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
@@ -17,7 +16,7 @@ HEADS = ("num_attention_heads", "n_head", "n_heads")
 
 @lru_cache(maxsize=1)
 def _defaults() -> dict[str, dict[str, Any]]:
-    data: dict[str, dict[str, Any]] = yaml.safe_load(DEFAULTS.read_text("utf-8"))
+    data: dict[str, dict[str, Any]] = load_shipped(DEFAULTS.read_text("utf-8"))
     return data
 
 

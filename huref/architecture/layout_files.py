@@ -7,13 +7,12 @@ the differences.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, get_args
 
-import yaml
-
 from huref.architecture.layout import Layout
+from huref.bounded_yaml import load_shipped
 
 WORDS = {
     "kind": ("rms", "layernorm"),
@@ -105,11 +104,17 @@ def read_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
     chain: list[tuple[str, dict[str, Any]]] = []
     following: str | None = name
     while following is not None:
-        file = resources.files("huref.architecture") / "layouts" / f"{following}.yaml"
-        data: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+        data = dict(_read_file(following))
         chain.insert(0, (following, data))
         following = data.pop("extends", None)
     return chain
+
+
+@cache
+def _read_file(name: str) -> Mapping[str, Any]:
+    file = resources.files("huref.architecture") / "layouts" / f"{name}.yaml"
+    data: dict[str, Any] = load_shipped(file.read_text("utf-8"))
+    return data
 
 
 @dataclass(frozen=True)

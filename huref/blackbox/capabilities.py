@@ -96,6 +96,11 @@ class Capabilities:
         return "argmax" if self.steerable else "none"
 
     @property
+    def gives_scores(self) -> bool:
+        """Whether log-probabilities of tokens of a text can be had."""
+        return bool(self.prompt_scores or self.top)
+
+    @property
     def summary(self) -> str:
         """The access in words, on one line."""
         ways = {

@@ -13,6 +13,7 @@ from huref.cli.options import (
     read_names,
     recipe_option,
     require_kind,
+    say_files,
     say_seals,
     terminal_width,
 )
@@ -31,6 +32,11 @@ REPORTS = (".html", ".png")
     show_default=True,
     help="Which blocks are read: those of the recipe, or all (adds layer maps).",
 )
+@click.option(
+    "--components",
+    is_flag=True,
+    help="Compare part by part: embeddings, head, each block, encoders, projector.",
+)
 @no_cache_option
 @click.option("-o", "--out", type=as_file, help="Also write a report (.html) or picture (.png).")
 @click.option("--paths", is_flag=True, help="Show local paths in the report, not only last parts.")
@@ -42,6 +48,7 @@ def compare(
     models: tuple[str, ...],
     recipe: str,
     depth: Literal["recipe", "full"],
+    components: bool,
     no_cache: bool,
     out: Path | None,
     paths: bool,
@@ -66,8 +73,16 @@ def compare(
     from huref.api.compare import compare as measure
     from huref.cli.tables import FORMATS, as_text
 
-    table = measure(names, recipe=recipe, depth=depth, cache=not no_cache, skip_failed=True)
+    table = measure(
+        names,
+        recipe=recipe,
+        depth=depth,
+        cache=not no_cache,
+        skip_failed=True,
+        components=components,
+    )
     say_seals(table.records)
+    say_files(table.records)
     if out is not None:
         from huref.api.public import public_table
         from huref.report.files import write_comparison

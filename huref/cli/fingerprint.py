@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 
 from huref.cli.options import (
     as_file,
+    describe_files,
     echo,
     json_option,
     key_option,
@@ -15,7 +15,6 @@ from huref.cli.options import (
     recipe_option,
     require_kind,
 )
-from huref.errors import one_line
 from huref.escape import terminal
 from huref.files import as_path, require_folder
 
@@ -58,6 +57,7 @@ def fingerprint(
         base=base,
         caption=caption,
         key=key,
+        units=False,
     )
     if as_json:
         print_json(result.to_json())
@@ -77,16 +77,6 @@ def fingerprint(
     share = costs.bytes_read / max(costs.bytes_total, 1)
     part = f"{share:.1%}".replace("%", " %") if share <= 1 else "some of them twice"
     echo(f"read     {costs.bytes_read:,} of {costs.bytes_total:,} bytes ({part})")
-
-
-def describe_files(files: dict[str, Any]) -> str:
-    """What was read, in a line."""
-    names, count = files["names"], files["count"]
-    shown = ", ".join(names) if count <= 2 else f"{names[0]} and {count - 1} more"
-    kind = ", ".join(filter(None, (files["format"], files["quantisation"])))
-    base = files["base"]
-    on = f" on {base['model']}: {describe_files(base)}" if base is not None else ""
-    return one_line(f"{shown} ({kind}){on}")
 
 
 def _default_picture(model: str) -> Path:

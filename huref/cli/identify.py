@@ -17,6 +17,7 @@ from huref.cli.options import (
     print_json,
     recipe_option,
     require_kind,
+    say_files,
     say_seals,
 )
 from huref.escape import terminal
@@ -74,6 +75,7 @@ def identify(
             echo(f"huref: {why}", err=True)
             continue
         say_seals([found.record])
+        say_files([found.record])
         if out is not None:
             _draw(found, out, recipe)
         if as_json:

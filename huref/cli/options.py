@@ -18,6 +18,7 @@ from huref.version import SCHEMA, __version__
 if TYPE_CHECKING:
     from huref.invariants.record import Record
 
+PLAIN = "safetensors"  # the format that needs no mention
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
@@ -69,6 +70,28 @@ def say_seals(records: "Iterable[Record]") -> None:
     for record in records:
         if record.seal is not None:
             echo(f"{one_line(record.seal.file)}: {record.seal}", err=True)
+
+
+def describe_files(files: dict[str, Any]) -> str:
+    """What was read, in a line."""
+    names, count = files["names"], files["count"]
+    shown = ", ".join(names) if count <= 2 else f"{names[0]} and {count - 1} more"
+    kind = ", ".join(filter(None, (files["format"], files["quantisation"])))
+    base = files["base"]
+    on = f" on {base['model']}: {describe_files(base)}" if base is not None else ""
+    return one_line(f"{shown} ({kind}){on}")
+
+
+def say_files(records: "Iterable[Record]") -> None:
+    """Say on stderr what was read of each model that is not plain weights in safetensors."""
+    for record in records:
+        files = record.files
+        if files is None or (files["format"] == PLAIN and not files["quantisation"]):
+            continue
+        echo(
+            f"{escape.terminal(record.model)}: read {escape.terminal(describe_files(files))}",
+            err=True,
+        )
 
 
 def read_names(names: Sequence[str]) -> list[str]:

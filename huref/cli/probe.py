@@ -1,6 +1,5 @@
 """`huref probe`: what the outputs of a served model say of it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,8 @@ from huref.errors import HurefError
 from huref.escape import terminal
 
 if TYPE_CHECKING:
+    from huref.blackbox.candidates import Match
     from huref.blackbox.endpoint import Endpoint
-    from huref.blackbox.match import HeadMatch
-    from huref.blackbox.scoring import ScoreMatch
     from huref.blackbox.signature import Signature
     from huref.blackbox.watch import Mode
 
@@ -164,34 +162,25 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
     SOURCE is a signature, an endpoint or a model. One output suffices to recognise the same head;
     a signature also separates relatives from unrelated models. Where an endpoint's logits cannot be
     measured, but one log-probability a token is given, the scores of texts are compared with those
-    of each MODEL, run on this machine at several precisions.
+    of each MODEL, run on this machine at several precisions. Where an endpoint counts the tokens of
+    a prompt, MODELs of another tokenizer are left out first.
     """
-    from huref.blackbox.heads import read_head
-    from huref.blackbox.match import match_outputs, match_signature, require_candidates
-    from huref.blackbox.scoring import collect_scores, match_scores
-    from huref.blackbox.signature import collect_outputs, load_signature
-    from huref.blackbox.size import precision_of
+    from huref.blackbox.candidates import match_candidates
+    from huref.blackbox.signature import load_signature
+    from huref.loader.checkpoint import open_checkpoint
 
-    heads = [read_head(model) for model in models]
-    requests = 0
-    matches: Sequence[HeadMatch | ScoreMatch]
-    endpoint = open_endpoint(source, options) if is_endpoint(source) else None
-    if endpoint is None and Path(source).is_file():
-        loaded = load_signature(Path(source))
-        matches = [match_signature(loaded, head) for head in heads]
-    elif endpoint is not None and endpoint.capabilities.access == "none":
-        scored = collect_scores(endpoint)
-        matches = [match_scores(scored, model) for model in models]
-        requests = endpoint.requests
-    else:
-        opened = endpoint or open_source(source, options)
-        values, ids = collect_outputs(opened, outputs, require_candidates(heads))
-        noise = precision_of(opened, values).noise
-        matches = [match_outputs(values, ids, noise, head) for head in heads]
-        requests = opened.requests
+    for model in models:
+        open_checkpoint(model)  # a wrong name is found before a request is paid for
+    is_file = not is_endpoint(source) and Path(source).is_file()
+    opened = load_signature(Path(source)) if is_file else open_source(source, options)
+    matches, clues = match_candidates(opened, models, outputs)
     if options.as_json:
-        found = [one.to_json() for one in matches]
-        print_json({"candidates": found, "requests": requests})
+        found = [
+            one.to_json()
+            | {"tokenizer": clue.to_json() if (clue := clues.get(one.model)) else None}
+            for one in matches
+        ]
+        print_json({"candidates": found, "requests": getattr(opened, "requests", 0)})
         return
     for one in sorted(matches, key=_residual):
         echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
@@ -234,7 +223,7 @@ def watch(
     _report(options, revisit(endpoint, baseline, [Path(model) for model in models], mode, level))
 
 
-def _residual(one: "HeadMatch | ScoreMatch") -> float:
+def _residual(one: "Match") -> float:
     residual = getattr(one, "residual", None)
     return float("inf") if residual is None else float(residual)
 

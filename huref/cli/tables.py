@@ -10,6 +10,7 @@ from huref import escape
 from huref.cli import options
 from huref.lineage.calibration import is_calibrated, load_calibration
 from huref.lineage.table import LineageTable, Pair
+from huref.report.wording import tower_sentences
 
 COLUMNS = ("a", "b", "ICS", "anchors", "cos z", "units", "log10 p", "verdict", "older")
 LEFT = ("a", "b", "verdict", "older")  # columns of text, aligned left
@@ -97,7 +98,8 @@ def as_text(table: LineageTable, width: int | None = None) -> str:
         table: at least two models.
         width: of the terminal, in characters; None does not limit lines.
     """
-    lines = [*_matrix(table, width), ""]
+    lines = [*_wrapped(map(escape.terminal, tower_sentences(table)), width)]
+    lines += [*_matrix(table, width), ""]
     if len(table.labels) <= DETAILED:
         pairs = _pair_table(table)
         if width is None or len(pairs[0]) <= width:
@@ -110,6 +112,7 @@ def as_text(table: LineageTable, width: int | None = None) -> str:
         hint = f"all {number} with their figures: --csv, --md, --json, or -o report.html"
         lines += _wrapped([*_summary(table), "", hint], width)
     lines += _wrapped(_mixtures(table), width)
+    lines += _components(table, width)
     if any(pair.evidence.test == "agreement" for pair in table.pairs):
         lines += ["", "* calibrated on independently trained models; the other p-values are exact"]
     if (calibration := load_calibration()) and is_calibrated(table):
@@ -207,13 +210,32 @@ def _summary(table: LineageTable) -> Iterator[str]:
 
 def _mixtures(table: LineageTable) -> Iterator[str]:
     for mixing in table.mixings:
+        child, parents = escape.terminal(mixing.child), map(escape.terminal, mixing.parents)
+        how = "" if mixing.method is None else f" ({mixing.method})"
+        if mixing.shares is None or mixing.low is None or mixing.high is None:
+            yield f"{child} is a mixture{how} of {', '.join(parents)}: {mixing.why}"
+            continue
+        figures = zip(mixing.shares, mixing.low, mixing.high, parents, strict=True)
         parts = [
-            f"{share:.2f} ({low:.2f} to {high:.2f}) of {escape.terminal(parent)}"
-            for parent, share, low, high in zip(
-                mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
-            )
+            f"{share:.2f} ({low:.2f} to {high:.2f}) of {parent}"
+            for share, low, high, parent in figures
         ]
-        yield f"{escape.terminal(mixing.child)} is a mixture: {', '.join(parts)}"
+        base = "" if mixing.base is None else f", from the base {escape.terminal(mixing.base)}"
+        yield f"{child} is a mixture{how}: {', '.join(parts)}{base}"
+
+
+def _components(table: LineageTable, width: int | None) -> Iterator[str]:
+    """With --components, a line for each part of each pair."""
+    for (a, b), pair in zip(combinations(table.labels, 2), table.pairs, strict=True):
+        if pair.evidence.components is None:
+            continue
+        yield from ("", escape.terminal(f"{a} / {b}, part by part:"))
+        rows = [["part", "block", "figure", "strangers", "verdict"]]
+        for part in pair.evidence.components:
+            block = "-" if part.block is None else str(part.block)
+            figures = [_figure(part.figure, 3), _figure(part.background, 3)]
+            rows.append([part.part, block, *figures, part.verdict or "not decided"])
+        yield from align(rows, left=1)
 
 
 def as_latex(table: LineageTable) -> str:

@@ -58,7 +58,8 @@ def write_png(path: Path, image: Picture, text: dict[str, str]) -> None:
         else:
             chunks.add_itxt(key, value)
     with replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG", pnginfo=chunks, compress_level=9)
+        # Level 9 takes six times as long and saves 4 % of the bytes.
+        Image.fromarray(image).save(temporary, format="PNG", pnginfo=chunks, compress_level=4)
 
 
 def read_png_text(path: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from huref.decoder.stylegan2_layers import (
     FullyConnected,
     StyledConv,
     ToRGB,
+    random_normal,
     resample_filter,
     upsample_image,
 )
@@ -62,7 +63,7 @@ class SynthesisBlock(nn.Module):
         self.first = resolution == 4
         self.register_buffer("resample_filter", resample_filter())
         if self.first:
-            self.const = nn.Parameter(torch.randn(outputs, 4, 4))
+            self.const = nn.Parameter(random_normal(outputs, 4, 4))
         else:
             self.conv0 = StyledConv(inputs, outputs, w_dim, resolution, up=True)
         self.conv1 = StyledConv(outputs, outputs, w_dim, resolution)

@@ -41,6 +41,15 @@ def upsample_image(image: Tensor, kernel: Tensor) -> Tensor:
     return low_pass(spread.view(n, c, 2 * h, 2 * w), kernel, (2, 1))
 
 
+def random_normal(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Normal numbers of deviation 1 / divisor.
+
+    On the meta device none are drawn: arithmetic there imports SymPy, which takes half a second.
+    """
+    values = torch.empty(shape)
+    return values if values.is_meta else values.normal_().div_(divisor)
+
+
 class FullyConnected(nn.Module):
     """A linear layer with equalised learning rate: the stored weight is scaled at run time."""
 
@@ -48,8 +57,7 @@ class FullyConnected(nn.Module):
         self, inputs: int, outputs: int, *, lr_mul: float = 1.0, bias: float = 0.0
     ) -> None:
         super().__init__()
-        # In place: the division `/` imports torch._dynamo on the meta device, which takes a second.
-        self.weight = nn.Parameter(torch.randn(outputs, inputs).div_(lr_mul))
+        self.weight = nn.Parameter(random_normal(outputs, inputs, divisor=lr_mul))
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
         self.lr_mul = lr_mul
 
@@ -71,10 +79,10 @@ class StyledConv(nn.Module):
         super().__init__()
         self.up = up
         self.affine = FullyConnected(w_dim, inputs, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.weight = nn.Parameter(random_normal(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", random_normal(resolution, resolution))
         self.register_buffer("resample_filter", resample_filter())
 
     def forward(self, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:
@@ -107,7 +115,7 @@ class ToRGB(nn.Module):
     def __init__(self, inputs: int, w_dim: int) -> None:
         super().__init__()
         self.affine = FullyConnected(w_dim, inputs, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.weight = nn.Parameter(random_normal(3, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:

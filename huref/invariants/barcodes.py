@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
+from huref.invariants.reproducible import row_norms
 
 CHUNK = 128  # number of units that are computed at once
 STRONGEST = 128  # units of a network that are related to each other besides
@@ -39,9 +40,9 @@ def related_units(network: FeedForward) -> Tensor:
     The `sampled_units` and the STRONGEST by the product of the lengths of their vectors, which does
     not change when up and down are rescaled.
     """
-    strength = network.up.norm(dim=0) * network.down.norm(dim=1)
+    strength = row_norms(network.up.T) * row_norms(network.down)
     if network.gate is not None:
-        strength = strength * network.gate.norm(dim=0)
+        strength = strength * row_norms(network.gate.T)
     strongest = strength.topk(min(STRONGEST, len(strength))).indices
     found: Tensor = torch.unique(torch.cat([sampled_units(len(strength)), strongest]))
     return found

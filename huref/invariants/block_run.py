@@ -84,11 +84,10 @@ class BlockRunner:
         mixed: Tensor = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v
         return mixed.transpose(1, 2).flatten(0, 1)
 
-    def project_heads(
-        self, index: int, attention: Attention | LatentAttention, mixed: Tensor
+    def finish_attention(
+        self, index: int, attention: Attention | LatentAttention, written: Tensor
     ) -> Tensor:
-        """What attention writes to the stream, (tokens, d), of mixed values."""
-        written = mixed.flatten(1) @ attention.o
+        """What attention writes to the stream, (tokens, d), from mixed values times o."""
         bias = attention.biases.get("o") if isinstance(attention, Attention) else None
         if bias is not None:
             gain = self.reader.gains(index, "attention").get("attention_out")

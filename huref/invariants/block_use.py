@@ -28,11 +28,12 @@ class UnitUse:
     Attributes:
         active: root mean square of each unit's activation, (units,).
         shares: share of each unit in what the network writes, (units,): the inner product of its
-            output with the sum of all, over the squared norm of the sum. They sum to one.
+            output with the sum of all, over the squared norm of the sum. They sum to one. None
+            where they were not asked for.
     """
 
     active: Tensor
-    shares: Tensor
+    shares: Tensor | None
 
 
 @dataclass(frozen=True)

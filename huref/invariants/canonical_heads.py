@@ -42,19 +42,48 @@ class HeadWeights:
     vo: Tensor
 
 
-def weigh_heads(attention: SelfAttention, use: BlockUse, E: Tensor) -> HeadWeights:
+@dataclass(frozen=True)
+class AnchorHeads:
+    """What the heads of a block read of the anchors.
+
+    Attributes:
+        queries: (m, heads, n).
+        keys: (m, heads or kv_heads, n).
+        values: (m, heads or kv_heads, v_head_dim).
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def by_keys(self) -> Tensor:
+        """The key head of each query head, (heads,) int64."""
+        heads = self.queries.shape[1]
+        return torch.arange(heads) * self.keys.shape[1] // heads
+
+    @property
+    def by_values(self) -> Tensor:
+        """The value head of each query head, (heads,) int64."""
+        heads = self.queries.shape[1]
+        return torch.arange(heads) * self.values.shape[1] // heads
+
+
+def read_anchors(attention: SelfAttention, E: Tensor) -> AnchorHeads:
+    """Queries, keys and values of the anchors' whitened embeddings E (m, d)."""
+    return AnchorHeads(*attention.features(E), attention.values(E))
+
+
+def weigh_heads(attention: SelfAttention, use: BlockUse, anchors: AnchorHeads) -> HeadWeights:
     """The weights of a block's heads.
 
     Args:
         attention: of the block.
         use: what its heads do on the text.
-        E: whitened embeddings of the anchors, (m, d).
+        anchors: what its heads read of the anchors.
     """
-    queries, keys = attention.features(E)
-    values = attention.values(E)
-    heads = queries.shape[1]
-    by_keys = torch.arange(heads) * keys.shape[1] // heads
-    by_values = torch.arange(heads) * values.shape[1] // heads
+    queries, keys, values = anchors.queries, anchors.keys, anchors.values
+    by_keys, by_values = anchors.by_keys, anchors.by_values
     q_grams = torch.einsum("mhi,mhj->hij", queries, queries)
     k_grams = torch.einsum("mhi,mhj->hij", keys, keys)[by_keys]
     size = (q_grams * k_grams).sum(dim=(1, 2)).clamp(min=0).sqrt()  # |Q K^T|^2 = <Q^T Q, K^T K>
@@ -65,7 +94,7 @@ def weigh_heads(attention: SelfAttention, use: BlockUse, E: Tensor) -> HeadWeigh
         solved = torch.linalg.solve(grams, use.moments)
     usage = solved.diagonal(dim1=1, dim2=2).mean(dim=1)
     vo, qk = usage.clamp(min=0).sqrt(), use.heads.clone()
-    o = attention.o.reshape(heads, -1, attention.o.shape[1])
+    o = attention.o.reshape(len(vo), -1, attention.o.shape[1])
     for group in _equal_heads(queries, keys, by_keys, size):
         cancels = _cancel([values[:, by_values[head]] @ o[head] for head in group])
         vo[group] = 0.0 if cancels else vo[group].mean()

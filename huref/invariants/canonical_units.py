@@ -16,7 +16,7 @@ from huref.architecture.block import Attention, FeedForward, LatentAttention, Mi
 from huref.architecture.reader import ModelReader
 from huref.invariants.block_use import UnitUse
 from huref.invariants.canonical_heads import HeadWeights
-from huref.invariants.reproducible import one_thread
+from huref.invariants.reproducible import one_thread, row_norms
 
 SAME = 0.995  # cosine of gates that are equal but for rounding, loud unwritten directions included
 SAME_LENGTH = 0.05  # relative difference of their lengths
@@ -64,10 +64,9 @@ def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
 
     With `any_length` columns of one direction are equal.
     """
-    length = gate.norm(dim=0)
-    normal = gate / length.clamp(min=1e-30)
+    length = row_norms(gate.T)
     signs = torch.randn(SKETCH, len(gate), generator=torch.Generator().manual_seed(0))
-    sketch = (signs @ normal / SKETCH**0.5).T  # (units, SKETCH): norms near one
+    sketch = (signs @ gate).T  # (units, SKETCH)
     sketch = sketch / sketch.norm(dim=1, keepdim=True).clamp(min=1e-30)
     floor = 1e-6 * float(length.median())
     parent = list(range(gate.shape[1]))
@@ -78,15 +77,17 @@ def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
             i = parent[i]
         return i
 
+    least = 1 - 10 * (1 - SAME)
     for start in range(0, len(sketch), ROWS):
-        near = sketch[start : start + ROWS] @ sketch.T > 1 - 10 * (1 - SAME)
-        near &= torch.arange(len(sketch)) > torch.arange(start, start + len(near))[:, None]
-        for i, j in near.nonzero().tolist():
-            i += start
+        near = (sketch[start : start + ROWS] @ sketch[start:].T).triu_(1)
+        if float(near.max()) <= least:
+            continue
+        for i, j in ((near > least).nonzero() + start).tolist():
             if min(length[i], length[j]) <= floor:
                 continue
             close = abs(float(length[i] - length[j])) < SAME_LENGTH * float(length[i])
-            if (any_length or close) and float(normal[:, i] @ normal[:, j]) > SAME:
+            cosine = float(gate[:, i] @ gate[:, j] / (length[i] * length[j]))
+            if (any_length or close) and cosine > SAME:
                 parent[root(j)] = root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(parent)):
@@ -137,7 +138,8 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
         keep[group[len(ranks[-1]) :]] = False
     merged = _kept(network, new_up, down, keep)
     found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
-    return replace(found, use=UnitUse(use.active[keep], found.merge_shares(use.shares)))
+    shares = None if use.shares is None else found.merge_shares(use.shares)
+    return replace(found, use=UnitUse(use.active[keep], shares))
 
 
 def _with_bias(network: FeedForward, role: str, weight: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class BackwardPass:
         x = start.detach().requires_grad_()
         with torch.enable_grad():
             mixed = runner.mix_heads(index, attention, x)
-            written = runner.project_heads(index, attention, mixed)
+            written = runner.finish_attention(index, attention, mixed.flatten(1) @ attention.o)
             if running.parallel:
                 carried, read = x + running.residual_scale * written, x
             else:

@@ -23,6 +23,7 @@ from huref.invariants.function_reading import FunctionReading
 from huref.invariants.function_terms import FUNCTION
 from huref.invariants.published import PUBLISHED, published_terms, ranked_anchors
 from huref.invariants.terms import attention_terms, ffn_term, flatten, whiten
+from huref.invariants.towers import join_samples, sample_towers
 from huref.invariants.traits import Traits, count_levels
 from huref.invariants.unit_features import sketch_rows
 from huref.loader.checkpoint import Checkpoint
@@ -45,7 +46,8 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
         depth: "terms" leaves out the measurements of units, which take longer than the terms.
             "recipe" measures the units of the recipe's blocks, with barcodes for a sample of them.
             "full" measures all blocks, with barcodes for every unit of the recipe's blocks and
-            for a sample of the units of the others.
+            for a sample of the units of the others. "components" also samples what a multimodal
+            model holds beside its language model.
 
     Raises:
         AnchorError: the vocabulary is too small even with all tokens.
@@ -54,9 +56,14 @@ def extract_terms(checkpoint: Checkpoint, recipe: Recipe, depth: Depth = "recipe
     with locating(model=checkpoint.model):
         if recipe.terms == PUBLISHED:
             return _extract_as_published(checkpoint, recipe)
+        inner: Depth = "full" if depth == "components" else depth
         if recipe.terms == FUNCTION:
-            return FunctionReading(checkpoint, recipe, depth).extract()
-        return _extract(checkpoint, recipe, depth)
+            extract = FunctionReading(checkpoint, recipe, inner).extract()
+        else:
+            extract = _extract(checkpoint, recipe, inner)
+        if depth != "components":
+            return extract
+        return replace(extract, samples=join_samples(extract.samples, sample_towers(checkpoint)))
 
 
 def _extract(checkpoint: Checkpoint, recipe: Recipe, depth: Depth) -> Extract:

@@ -11,9 +11,10 @@ from huref.invariants.function_use import FunctionUse
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits
 from huref.invariants.unit_features import UnitFeatures
+from huref.invariants.weight_samples import WeightSamples
 from huref.recipe import Recipe
 
-Depth = Literal["terms", "recipe", "full"]
+Depth = Literal["terms", "recipe", "full", "components"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Extract:
         units, barcodes, relations: None with the depth "terms" and for the published recipe.
         traits: None for the published recipe.
         function: what the blocks do on a text; None unless the recipe runs them.
+        samples: some of the weights as they stand; likewise.
     """
 
     terms: Tensor
@@ -39,3 +41,4 @@ class Extract:
     traits: Traits | None = None
     relations: Relations | None = None
     function: FunctionUse | None = None
+    samples: WeightSamples | None = None

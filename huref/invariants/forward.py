@@ -10,6 +10,7 @@ from torch import Tensor
 
 from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
 from huref.architecture.running import Running, running
+from huref.architecture.weights import is_finite
 from huref.invariants.block_run import TINY, BlockRunner
 from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
 from huref.invariants.reproducible import eigh, energy, one_thread
@@ -32,6 +33,7 @@ class ForwardPass:
         basis: orthonormal rows (k, d) that span the anchors' embeddings.
         embedded: embeddings of many tokens (n, d), from which unwritten directions are told.
         unread: orthonormal rows (n, d): directions that the output head does not read.
+        unit_shares: whether each unit's share in what its network writes is wanted.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class ForwardPass:
         basis: Tensor,
         embedded: Tensor,
         unread: Tensor | None = None,
+        unit_shares: bool = True,
     ):
         reader = self.reader = tokens.reader
         self.ids, self._basis, self._unread = ids, basis, unread
+        self._unit_shares = unit_shares
         self.shape = (ids.shape[0], ids.shape[1])
         distinct, places = torch.unique(ids.flatten(), return_inverse=True)
         rows = tokens.embeddings(distinct.tolist())
@@ -143,7 +147,7 @@ class ForwardPass:
         return x - (x @ self._unread.T) @ self._unread
 
     def _check(self, values: Tensor) -> None:
-        if not torch.isfinite(values).all():
+        if not is_finite(values):
             raise StreamOverflowError
 
     def _half(self, written: Tensor, stream: Tensor) -> HalfUse:
@@ -159,10 +163,11 @@ class ForwardPass:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What attention writes (tokens, d), each head's share in it, moments and energy."""
         mixed = self.runner.mix_heads(index, attention, self.x)
+        written = mixed.flatten(1) @ attention.o
         heads = mixed.shape[1]
         o = attention.o.reshape(heads, -1, attention.o.shape[1])
         stream = self.x[self.counted].norm(dim=1, keepdim=True).clamp(min=TINY)
-        total = (mixed[self.counted].flatten(1) @ attention.o) / stream
+        total = written[self.counted] / stream
         # <z_h o_h, total> = <z_h, total o_h^T>, without each head's output.
         z = mixed[self.counted] / stream[:, None]
         moments = torch.einsum("thi,thj->hij", z, z) / max(len(z), 1)
@@ -172,7 +177,7 @@ class ForwardPass:
                 shares[head] = (z[:, head] * (total @ o[head].T)).sum()
             energies[head] = (moments[head] * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
         shares = shares / energy(total).clamp(min=TINY)
-        return self.runner.project_heads(index, attention, mixed), shares, moments, energies
+        return self.runner.finish_attention(index, attention, written), shares, moments, energies
 
     def _feed(
         self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
@@ -208,9 +213,11 @@ class ForwardPass:
         """What a network writes, and what its units do; `scale` is the norm of the stream."""
         active, hidden = self.runner.activate(x, network)
         output = hidden @ network.down
-        own, total = hidden[self.counted] / scale, output[self.counted] / scale
-        shares = (own * (total @ network.down.T)).sum(dim=0)
-        shares = shares / energy(total).clamp(min=TINY)
+        shares = None
+        if self._unit_shares:
+            own, total = hidden[self.counted] / scale, output[self.counted] / scale
+            shares = (own * (total @ network.down.T)).sum(dim=0)
+            shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
         return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
@@ -230,7 +237,10 @@ def unused_directions(written: Tensor) -> Tensor:
     """
     if written.ndim == 1:
         unused = written < UNUSED * written.quantile(0.75)
-        return torch.eye(len(unused))[unused]
+        places = unused.nonzero().flatten()
+        rows = torch.zeros(len(places), len(unused))
+        rows[torch.arange(len(places)), places] = 1
+        return rows
     energies, directions = eigh(written.double())
     unused = energies < UNUSED * energies.quantile(0.75)
     found: Tensor = directions[:, unused].T.float()

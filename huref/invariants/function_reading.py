@@ -21,7 +21,7 @@ from huref.invariants.block_units import (
     measure_network,
 )
 from huref.invariants.block_use import BlockUse, Observer, UnitUse
-from huref.invariants.canonical_heads import weigh_heads
+from huref.invariants.canonical_heads import read_anchors, weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
     as_dense,
@@ -51,6 +51,7 @@ from huref.invariants.text import text_ids
 from huref.invariants.token_rows import TokenRows
 from huref.invariants.traits import Traits, count_levels
 from huref.invariants.unit_features import EVERY_TOKEN, sketch_rows, token_signs
+from huref.invariants.weight_samples import EMBEDDINGS, HEAD, Sampler, WeightSamples
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
@@ -106,6 +107,8 @@ class FunctionReading:
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe, depth: Depth):
         self.checkpoint, self.depth = checkpoint, depth
+        self.sampler = Sampler()
+        checkpoint.observe = None if depth == "terms" else self.sampler
         self.reader = ModelReader(checkpoint)
         self.anchors, self.recipe, self.unemitted = choose_for_function(checkpoint, recipe)
         filled = self.anchors.filled
@@ -176,7 +179,19 @@ class FunctionReading:
             embeddings=relate_embeddings(self.rows, self.anchors.filled, self.recipe.m),
             signs=tuple(self._signs(state)),
         )
-        return replace(extract, function=function)
+        return replace(extract, function=function, samples=self._samples(state))
+
+    def _samples(self, state: _State) -> WeightSamples | None:
+        """Samples of all blocks that were read, and of the anchors' rows in both tables."""
+        if self.depth == "terms":
+            return None
+        filled = self.anchors.filled
+        ids = [self.anchors.ids[i] for i in filled]
+        tables = {EMBEDDINGS: self.tokens.embeddings(ids), HEAD: self.tokens.stored_head(ids)}
+        for part, rows in tables.items():
+            if rows is not None:
+                self.sampler.see_table(part, rows, filled, self.recipe.m)
+        return self.sampler.collect(self.reader, state.energy)
 
     def _forward(self, state: _State) -> Forward:
         if state.overflowed:
@@ -202,7 +217,8 @@ class FunctionReading:
             everything: measure every block that works, and with depth "full" run all of them.
         """
         self.signs = Seen(own_text=self.own_text)
-        self._pass = ForwardPass(self.tokens, self.text, row_space(self.E), self.table, self.unread)
+        basis, units = row_space(self.E), self.S is not None
+        self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = _State()
@@ -318,22 +334,24 @@ class FunctionReading:
             written.add_(mass * used_network(merged.network, merged.use, self.E))
             if wanted and self.S is not None:
                 merges[expert] = merged
-                shares = mass * merged.use.shares
+                shares = None if merged.use.shares is None else mass * merged.use.shares
                 networks.append(measure_network(merged.network, expert, self.S, every_unit, shares))
 
         use = self._run(state, index, attention, ffn, observe)
         self.signs.see_block(index, use, attention)
         if unwritten is not None and len(unwritten):
             attention = attention_without(attention, unwritten)
-        weights = weigh_heads(attention, use, self.E)
-        qk, by_attention = used_attention_terms(attention, weights, self.E)
+        anchors = read_anchors(attention, self.E)
+        weights = weigh_heads(attention, use, anchors)
+        qk, by_attention = used_attention_terms(attention, weights, anchors)
         if not state.overflowed:
             self._pass.note_written(by_attention, use.attention.share)
             self._pass.note_written(written, use.ffn.share)
         if not wanted:
             return use, None
-        counted = used_attention(attention, weights)
-        units = measure_block(index, networks, counted) if networks else None
+        units = None
+        if networks:
+            units = measure_block(index, networks, used_attention(attention, weights))
         terms = torch.stack([qk, by_attention @ self.E.T, written @ self.E.T])
         levels = count_levels(attention.o) if first else None
         return use, _Measured(terms, levels, units, merges)

@@ -16,27 +16,20 @@ from torch import Tensor
 
 from huref.architecture.block import FeedForward, SelfAttention
 from huref.invariants.block_use import UnitUse
-from huref.invariants.canonical_heads import HeadWeights
+from huref.invariants.canonical_heads import AnchorHeads, HeadWeights
 
 FUNCTION = "function-1"  # value of the recipe's `terms`
 TINY = 1e-30
 
 
 def used_attention_terms(
-    attention: SelfAttention, weights: HeadWeights, E: Tensor
+    attention: SelfAttention, weights: HeadWeights, anchors: AnchorHeads
 ) -> tuple[Tensor, Tensor]:
-    """The qk term (m, m), and what attention writes on rows E (m, d), both weighed by use."""
-    queries, keys = attention.features(E)
-    values = attention.values(E)
-    heads = queries.shape[1]
-    o = attention.o.reshape(heads, -1, attention.o.shape[1])
-    qk, written = torch.zeros(len(E), len(E)), torch.zeros_like(E)
-    for head in range(heads):
-        k = keys[:, head * keys.shape[1] // heads]
-        v = values[:, head * values.shape[1] // heads]
-        qk += weights.qk[head] * (queries[:, head] @ k.T)
-        written += weights.vo[head] * (v @ o[head])
-    return qk, written
+    """The qk term (m, m), and what attention writes on the anchors (m, d), both weighed by use."""
+    queries = anchors.queries * weights.qk[:, None]
+    values = anchors.values[:, anchors.by_values] * weights.vo[:, None]
+    keys = anchors.keys[:, anchors.by_keys]
+    return queries.flatten(1) @ keys.flatten(1).T, values.flatten(1) @ attention.o
 
 
 def used_network(network: FeedForward, use: UnitUse, E: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ from huref.invariants.function_use import TENSORS, FunctionUse, parse_function_u
 from huref.invariants.relations import Relations
 from huref.invariants.traits import Traits, parse_traits
 from huref.invariants.unit_features import UnitFeatures
+from huref.invariants.weight_samples import WeightSamples, parse_places
 from huref.recipe import LATENT_SIZE, Recipe, parse_recipe
 
 UNITS = tuple(f"units.{field.name}" for field in fields(UnitFeatures))
 BARCODES = tuple(f"barcodes.{field.name}" for field in fields(Barcodes))
 RELATIONS = tuple(f"relations.{field.name}" for field in fields(Relations))
 FUNCTION = tuple(f"function.{name}" for name in TENSORS)
+SAMPLES = "samples"  # metadata key; the tensor is samples.values
 AGAIN = "make the record again"
 DIGEST = "digest"  # metadata key
 SALT = "salt"
@@ -84,6 +86,7 @@ class Record:
         relations: cosines between the vectors of sampled hidden units.
         files: what was read: names, format, quantisation, an adapter's base (docs/json.md).
         function: what the blocks do on a text, and signs of disguise.
+        samples: some of the weights as they stand; None of records made before there were any.
         salt: 64 random hex digits of an attested record, or "".
         digest: of a record read from a file, see `digest_of`; "" otherwise.
         seal: of a record read from a picture, or None.
@@ -102,6 +105,7 @@ class Record:
     relations: Relations | None = None
     files: dict[str, Any] | None = None
     function: FunctionUse | None = None
+    samples: WeightSamples | None = None
     salt: str = ""
     digest: str = ""
     seal: Seal | None = None
@@ -137,6 +141,9 @@ class Record:
         if self.function is not None:
             metadata |= self.function.metadata()
             tensors |= {f"function.{n}": t for n, t in self.function.tensors().items()}
+        if self.samples is not None:
+            tensors[f"{SAMPLES}.values"] = self.samples.values
+            metadata[SAMPLES] = json.dumps(self.samples.to_json())
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         return tensors, metadata | {DIGEST: digest_of(tensors, metadata)}
 
@@ -177,7 +184,7 @@ def load_record(path: Path) -> Record:
             metadata = file.metadata() or {}
             recipe = parse_recipe(loads(metadata["recipe"]), str(path))
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION}
+            optional = {*UNITS, *BARCODES, *RELATIONS, *FUNCTION, f"{SAMPLES}.values"}
             expected = {
                 "terms": (len(recipe.layers), 3, recipe.m, recipe.m),
                 "latent": (LATENT_SIZE,),
@@ -202,6 +209,10 @@ def load_record(path: Path) -> Record:
         if set(FUNCTION) & set(shapes):
             parts = {name: tensors[f"function.{name}"] for name in TENSORS}
             function = parse_function_use(parts, metadata)
+        samples = None
+        if SAMPLES in metadata:
+            places = parse_places(loads(metadata[SAMPLES]))
+            samples = WeightSamples(tensors[f"{SAMPLES}.values"], places)
         rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]
         layers = tuple(int(layer) for layer in loads(metadata["layers"]))
         model, revision = metadata["model"], metadata["revision"] or None
@@ -215,7 +226,9 @@ def load_record(path: Path) -> Record:
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)
     anchors = Anchors(tuple(text for text, _ in rows), tuple(number for _, number in rows))
-    if not all(part is None or part.fits() for part in (units, barcodes, relations, function)):
+    if not all(
+        part is None or part.fits() for part in (units, barcodes, relations, function, samples)
+    ):
         raise RecordError("its unit measurements are damaged", file=path, advice=AGAIN)
     return Record(
         model=model,
@@ -230,6 +243,7 @@ def load_record(path: Path) -> Record:
         traits=traits,
         relations=relations,
         function=function,
+        samples=samples,
         files=read,
         salt=metadata.get(SALT, ""),
         digest=metadata[DIGEST],

@@ -14,6 +14,7 @@ from huref.architecture.block import FeedForward, SelfAttention
 from huref.invariants.block_use import BlockUse, UnitUse
 from huref.invariants.forward import ForwardPass
 from huref.invariants.function_use import Sign
+from huref.invariants.reproducible import row_norms
 from huref.invariants.token_rows import TokenRows
 
 UNEMITTED = 0.4  # share of the tried anchor strings; simplified tokenizers reach 0.28
@@ -75,10 +76,10 @@ class Seen:
             self.equal[index] = self.equal.get(index, 0) + removed
         null = torch.zeros(units, dtype=torch.bool)
         for vectors in (network.up.T, network.down):
-            norms = vectors.norm(dim=1)
+            norms = row_norms(vectors)
             null |= norms <= NULL * norms.max()
         if network.gate is not None:  # a pruned unit has no gate either
-            norms = network.gate.norm(dim=0)
+            norms = row_norms(network.gate.T)
             null &= norms > NULL * norms.max()
         if int(null.sum()) > NULL_UNITS * units:
             self.null_units[index] = self.null_units.get(index, 0) + int(null.sum())

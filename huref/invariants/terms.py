@@ -73,8 +73,9 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     mean_squared = squared.mean(dim=-1, keepdim=True)
     floor = torch.finfo(torch.float64).tiny  # a zero term stays zero
     scale = (squared + damping * mean_squared + floor).rsqrt()
-    flattened: Tensor = (vectors * scale[..., None, :]) @ (vectors.mT @ T)
-    return flattened.float()
+    # Double precision is needed to tell weak directions from rounding, not to apply their scales.
+    polar: Tensor = ((vectors * scale[..., None, :]) @ vectors.mT).float()
+    return polar @ terms.float()
 
 
 def attention_terms(attention: SelfAttention, E: Tensor) -> tuple[Tensor, Tensor]:

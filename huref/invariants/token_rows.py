@@ -50,6 +50,10 @@ class TokenRows:
         gain = stored + self.reader.layout.norms.offset
         return rows * gain if len(gain) == rows.shape[1] else None
 
+    def stored_head(self, ids: Sequence[int]) -> Tensor | None:
+        """Rows of the output head as stored, (len(ids), w); None where the embeddings are it."""
+        return None if self._head is self._embeddings else self._head.rows(ids)
+
 
 class _Table:
     """Rows of one table, read where they are not known yet."""

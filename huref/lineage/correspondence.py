@@ -90,6 +90,16 @@ def compare_units(
     return summarise(tests, correction)
 
 
+def compare_blocks(
+    a: Record, b: Record, blocks: Sequence[tuple[int, int]]
+) -> Correspondence | None:
+    """Like `compare_units`, for these pairs of blocks (of a, of b) of a layer map alone."""
+    if a.units is None or b.units is None:
+        return None
+    tests = [test for pair in blocks for test in _test_blocks(a, b, a.units, b.units, pair)]
+    return summarise(tests, math.log10(TESTS * len(a.units) * len(b.units))) if tests else None
+
+
 def summarise(tests: Sequence[Correspondence], correction: float) -> Correspondence:
     """The best test, corrected, with the mean retention of all significant ones.
 

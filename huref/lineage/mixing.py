@@ -1,173 +1,323 @@
-"""Which models are mixtures of others in the table, and with which shares.
+"""Which models are mixtures of others in the table, with which shares, in all and block by block.
 
-Merging adds weights, and token features of hidden units are linear in the weights as far as the
-parents' embeddings and gains agree. So the features of a merged model are nearly the same mixture
-of its parents' features. A mixture is reported where a mixture of two to four models comes much
-nearer to a model than the nearest single one: the zoo's linear and spherical merges leave 0.04 to
-0.35 of that distance, models that are no mixtures 0.6 and more. Merges that select weights by sign
-or size (TIES, DARE) are not linear, leave as much as models that are no mixtures, and are not
-reported (docs/maths.md, Statistics).
+Where weights were sampled, shares come from these: by least squares (`mixing_weights`), and where
+a merge selected changes place by place, from the selection (`mixing_changes`). Where they were not,
+or the child's basis was changed after the merge, token features of hidden units decide
+(`mixing_units`). A model whose parents are mixtures themselves is told by the parents of these,
+where they are in the table.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from huref.invariants.record import Record
-from huref.lineage.evidence import Mixing
+from huref.invariants.weight_samples import NORM
+from huref.lineage.evidence import BlockShares, HalfShares, MergeMethod, Mixing
+from huref.lineage.mixing_changes import (
+    OUTLIERS,
+    TRIMMED,
+    changes_of,
+    choose_parents,
+    has_election,
+    select,
+    size_of_kept,
+    weigh,
+)
+from huref.lineage.mixing_units import find_mixings_by_units
+from huref.lineage.mixing_weights import (
+    EXACT,
+    Fit,
+    HalfGram,
+    find_members,
+    fit_half,
+    gram_of,
+    join_fits,
+    largest_cosine,
+    nearest_models,
+    negative_member,
+)
+from huref.lineage.sampled_family import Half, SampledFamily
 
-NEAREST = 60  # candidate parents
-BEAM = 8  # sets of parents that are extended by one parent
-MOST_PARENTS = 4
-LEFT_OVER = 0.42  # distance to a mixture, at most, in distances to the nearest model
-SMALLEST_SHARE = 0.05
-WORTH = 0.7  # another parent must reduce the distance below this fraction of it
-SUM = (0.9, 1.1)  # range of the sum of the shares before normalisation
-CHUNKS = 64  # groups of hidden units that the bootstrap resamples
-DRAWS = 200
-MISFIT = 0.5  # part of the unexplained distance that widens an interval
+BASES = 6  # models that are tried as the base of a selection
+ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
+TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
+CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
 
-def find_mixings(records: Sequence[Record]) -> tuple[Mixing, ...]:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What explains one child: parents, base and the fit of each half-block.
+
+    Where two models explain each other, the one with the smaller `doubt` is the child.
+    """
+
+    parents: tuple[int, ...]
+    base: int | None
+    method: MergeMethod
+    fits: tuple[tuple[Half, Fit | None], ...]
+    why: str
+    doubt: float = 0.0
+
+
+def find_mixings(
+    records: Sequence[Record], older: Collection[tuple[str, str]] = ()
+) -> tuple[Mixing, ...]:
     """The mixtures among records of one family.
 
     Args:
-        records: models from one training run. Those without units, and those whose networks
-            have other sizes than most, are left out.
+        records: models from one training run, in any order. Copies of one model count once.
+        older: pairs (older, younger) of models whose direction was measured. A base with a positive
+            share is told from a parent only by these.
     """
-    records = _most_common_shape(records)
     if len(records) < 3:
         return ()
-    grams = _grams(records)
-    total = grams.sum(axis=0)
+    distinct = _distinct(records)
+    sampled = [record for record in distinct if record.samples is not None]
+    found = list(_by_weights(sampled, older)) if len(sampled) > 2 else []
+    explained = {mixing.child for mixing in found}
+    by_units = find_mixings_by_units(distinct)
+    return (*found, *(m for m in by_units if m.child not in explained and not _circular(m, found)))
+
+
+def _circular(mixing: Mixing, found: Sequence[Mixing]) -> bool:
+    """Whether a mixture would be a parent of one of its own parents."""
+    return any(mixing.child in one.parents and one.child in mixing.parents for one in found)
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    """The records without copies of models that came before."""
+    kept: list[Record] = []
+    for record in records:
+        if not any(_is_copy(record, other) for other in kept):
+            kept.append(record)
+    return kept
+
+
+def _is_copy(a: Record, b: Record) -> bool:
+    if a.samples is None or b.samples is None or a.samples.places != b.samples.places:
+        return False
+    return torch.equal(a.samples.values, b.samples.values)
+
+
+def _by_weights(records: Sequence[Record], older: Collection[tuple[str, str]]) -> list[Mixing]:
+    family = SampledFamily(records, older)
     everyone = range(len(records))
-    first = {i: parents for i in everyone if (parents := _parents(total, i, everyone))}
-    found = {}
-    for child in first:
-        # A mixture can also be explained by other mixtures of the same parents.
-        plain = [i for i in everyone if i not in first or i == child]
-        found[child] = _parents(total, child, plain) or first[child]
-    return tuple(
-        _measure(grams, records, child, parents)
-        for child, parents in found.items()
-        if not any(child in found.get(parent, ()) for parent in parents)
+    first = {
+        child: found
+        for child in everyone
+        if (found := _explain(family, child, everyone)) is not None
+    }
+    # A mixture can also be explained by other mixtures of the same parents.
+    final = {}
+    for child, found in first.items():
+        plain = [i for i in everyone if i not in first]
+        final[child] = _explain(family, child, plain) or found
+    kept = {
+        child: found
+        for child, found in final.items()
+        if not any(
+            child in (*final[p].parents, final[p].base) and final[p].doubt <= found.doubt
+            for p in (*found.parents, found.base)
+            if p in final
+        )
+    }
+    return [_as_mixing(records, child, found) for child, found in kept.items()]
+
+
+def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found | None:
+    """How a child was mixed from some models of the family, or None."""
+    among = [model for model in among if model != child]
+    halves = family.halves(child)
+    grams = [gram for half in halves if (gram := gram_of(half)) is not None]
+    among = [model for model in among if any(model in gram.members for gram in grams)]
+    if len(among) < 2:
+        return None
+    members = find_members(grams, among)
+    linear = _linear(family, grams, members) if members else None
+    nearest = nearest_models(grams, among)[0][0]
+    if linear is not None and linear.doubt >= 1:
+        linear = None
+    if linear is not None and _left_over(linear) <= EXACT**2 * nearest:
+        return linear
+    selected = _selected(family, child, halves, grams, among)
+    if selected is not None or linear is None:
+        return selected
+    left = np.sqrt(_left_over(linear) / nearest)
+    if left < TOLD:
+        return linear
+    why = (
+        f"{linear.why}; {100 * left:.0f} % of the distance to the nearest of them remains: a "
+        "parent that is not among these models, changes dropped at random, or training since"
     )
+    return replace(linear, why=why)
 
 
-def _most_common_shape(records: Sequence[Record]) -> list[Record]:
-    shapes: dict[tuple[int, ...], list[Record]] = {}
-    for record in records:
-        if record.units is not None:
-            sizes = record.units.networks[_read_networks(record), 2]
-            shapes.setdefault(tuple(sizes.tolist()), []).append(record)
-    return max(shapes.values(), key=len, default=[])
+def _left_over(found: _Found) -> float:
+    """Squared distance that a fit leaves over all half-blocks."""
+    return sum(fit.left for _, fit in found.fits if fit is not None)
 
 
-def _read_networks(record: Record) -> list[int]:
-    """Indices of the networks of the recipe's blocks, which records of all depths have."""
-    assert record.units is not None
-    return [i for layer in record.layers or () for i in record.units.in_layer(layer)]
+def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int, ...]) -> _Found:
+    base = negative_member(grams, members) or family.root_of(members)
+    fits = [(gram.half, fit_half(gram, members)) for gram in grams]
+    if base is not None:
+        at = members.index(base)
+        left = join_fits([fit for _, fit in fits if fit is not None]).shares[at]
+        parents = tuple(m for m in members if m != base)
+        why = (
+            "the sampled weights are the base's and a sum of the parents' changes; the weights "
+            f"given to the parents sum to {1 - left:.2f}"
+        )
+        without = tuple((half, fit and _without(fit, at)) for half, fit in fits)
+        doubt = largest_cosine(grams, base, parents)
+        if family.contradicts(base, parents):
+            doubt = 1.0
+        return _Found(parents, base, "task arithmetic", without, why, doubt)
+    method: MergeMethod = "linear"
+    why = "the sampled weights are a weighted mean of the parents'"
+    if _is_passthrough(fits, len(members)):
+        method, why = "passthrough", "each half-block is one parent's own"
+    elif len(members) == 2 and _is_curved(fits, members):
+        method, why = "slerp", "the sampled weights lie on the arc between the parents'"
+    return _Found(members, None, method, tuple(fits), why)
 
 
-def _grams(records: Sequence[Record]) -> np.ndarray:
-    """Inner products of all models' features for each group of units, (chunks, models, models)."""
-    features = []
-    for record in records:
-        assert record.units is not None
-        parts = [
-            (record.units.of_network(i).float() * record.units.scales[i][:, None]).flatten(1)
-            for i in _read_networks(record)
-        ]
-        features.append(np.concatenate([part.numpy() for part in parts]))
-    stacked = np.stack(features)  # (models, units, 3 r)
-    groups = np.array_split(stacked, min(CHUNKS, stacked.shape[1]), axis=1)
-    flat = [group.reshape(len(records), -1).astype(np.float64) for group in groups]
-    return np.stack([group @ group.T for group in flat])
+def _without(fit: Fit, at: int) -> Fit:
+    """The fit without one member, normalised."""
+    shares, errors = np.delete(fit.shares, at), np.delete(fit.errors, at)
+    total = float(shares.sum())
+    total = total if abs(total) > 0.05 else 0.05
+    return replace(fit, shares=shares / total, errors=errors / abs(total))
 
 
-def _parents(gram: np.ndarray, child: int, among: Sequence[int]) -> tuple[int, ...]:
-    """The models that a child is a mixture of, or ()."""
-    squared = np.array([_distance(gram, child, (i,), np.ones(1)) for i in range(len(gram))])
-    others = sorted((i for i in among if i != child), key=lambda i: squared[i])[:NEAREST]
-    if len(others) < 2 or squared[others[0]] <= 0:
-        return ()
-    best: tuple[int, ...] = ()
-    rest = np.inf
-    beam: list[tuple[int, ...]] = [(i,) for i in others]
-    for _ in range(2, MOST_PARENTS + 1):
-        wider = {
-            tuple(sorted({*parents, i})) for parents in beam for i in others if i not in parents
-        }
-        tried = sorted(_explanations(gram, child, wider))
-        if not tried:
-            break
-        beam = [parents for _, parents in tried[:BEAM]]
-        if tried[0][0] < WORTH**2 * rest:
-            rest, best = tried[0]
-    return best if rest <= LEFT_OVER**2 * squared[others[0]] else ()
+def _is_passthrough(fits: Sequence[tuple[Half, Fit | None]], parents: int) -> bool:
+    """Whether every half-block is one parent's own, and more than one has some."""
+    owners = set()
+    for _, fit in fits:
+        if fit is None:
+            continue
+        if (
+            fit.shares.max() < 1 - ROUND
+            or np.abs(np.delete(fit.shares, fit.shares.argmax())).max() > ROUND
+        ):
+            return False
+        owners.add(int(fit.shares.argmax()))
+    return len(owners) == parents
 
 
-def _explanations(
-    gram: np.ndarray, child: int, sets: Iterable[tuple[int, ...]]
-) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Sets of parents with plausible shares, each after the squared distance that it leaves."""
-    for parents in sets:
-        shares = _solve(gram, child, parents)
-        if SUM[0] <= shares.sum() <= SUM[1] and shares.min() >= SMALLEST_SHARE:
-            yield _distance(gram, child, parents, shares), parents
+def _is_curved(fits: Sequence[tuple[Half, Fit | None]], parents: Sequence[int]) -> bool:
+    """Whether arcs from one parent to the other fit better than lines; of close models they agree.
 
-
-def _solve(gram: np.ndarray, child: int, parents: Sequence[int]) -> np.ndarray:
-    """The shares of some parents whose mixture is nearest to the child (least squares)."""
-    chosen = list(parents)
-    inner = gram[np.ix_(chosen, chosen)]
-    ridge = 1e-9 * np.trace(inner) * np.eye(len(chosen))  # two parents may be identical
-    solution: np.ndarray = np.linalg.solve(inner + ridge, gram[chosen, child])
-    return solution
-
-
-def _distance(gram: np.ndarray, child: int, parents: Sequence[int], shares: np.ndarray) -> float:
-    """Squared distance from a child to a mixture."""
-    chosen = list(parents)
-    inner = shares @ gram[np.ix_(chosen, chosen)] @ shares
-    return float(gram[child, child] - 2 * shares @ gram[chosen, child] + inner)
-
-
-def _measure(
-    grams: np.ndarray, records: Sequence[Record], child: int, parents: Sequence[int]
-) -> Mixing:
-    """Shares and their intervals.
-
-    An interval adds two parts: the spread of a bootstrap over groups of hidden units, and the
-    shift of the shares if half of the unexplained distance pointed towards one parent.
+    Merge tools turn each matrix by itself (Shoemake, 1985).
     """
+    line = arc = 0.0
+    for half, fit in fits:
+        if fit is None or any(p not in half.others for p in parents):
+            continue
+        share = float(fit.shares[0])
+        for tensor in range(int(half.tensors.max()) + 1):
+            here = half.tensors == tensor
+            a, b = (half.others[p][here] for p in parents)
+            c = half.child[here]
+            cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
+            angle = float(np.arccos(np.clip(cosine, -1, 1)))
+            line += float(np.square(c - share * a - (1 - share) * b).sum())
+            if angle > 1e-3:
+                a, b = np.sin(share * angle) * a, np.sin((1 - share) * angle) * b
+                arc += float(np.square(c - (a + b) / np.sin(angle)).sum())
+    return 0 < CURVED**2 * arc < line
 
-    def shares(gram: np.ndarray) -> np.ndarray:
-        raw = _solve(gram, child, parents)
-        normalised: np.ndarray = raw / raw.sum()
-        return normalised
 
-    random = np.random.default_rng(0)
-    draws = np.stack(
-        [
-            shares(grams[random.integers(len(grams), size=len(grams))].sum(axis=0))
-            for _ in range(DRAWS)
-        ]
+def _selected(
+    family: SampledFamily,
+    child: int,
+    halves: Sequence[Half],
+    grams: Sequence[HalfGram],
+    among: Sequence[int],
+) -> _Found | None:
+    roundoff = _roundoff(family.records[child])
+    best = None
+    for _, base in nearest_models(grams, among)[:BASES]:
+        others = [m for m in among if m != base and not family.contradicts(base, (m,))]
+        found = choose_parents(halves, base, others, roundoff)
+        if found is not None and (best is None or found[1].explained > best[1][1].explained):
+            best = base, found
+    if best is None:
+        return None
+    base, (parents, selection, changes) = best
+    size, elected = size_of_kept(changes, selection), has_election(changes, selection)
+    trimmed = not OUTLIERS < size < TRIMMED
+    fits: list[tuple[Half, Fit | None]] = []
+    for half in halves:
+        part = changes_of(half, base, parents, roundoff)
+        own = None if part is None else select(part, selection)
+        good = part is not None and own is not None and own.found
+        fits.append((half, weigh(part, own, trimmed) if good and part and own else None))
+    method: MergeMethod = "dare ties" if elected else "dare linear"
+    if trimmed:
+        method = "ties" if size >= TRIMMED else "breadcrumbs"
+    why = (
+        f"at {100 * selection.explained:.0f} % of the sampled places the change is that of some of "
+        "the parents and none of the others'"
     )
-    gram = grams.sum(axis=0)
-    best, spread = shares(gram), 2 * draws.std(axis=0)
-    half = np.hypot(spread, MISFIT * _misfit(gram, child, parents))
+    if not any(fit is not None for _, fit in fits):
+        why += (
+            "; trimming left the parents' changes at different places, where each counts whole "
+            "whatever its weight, so the weights cannot be told"
+        )
+    return _Found(parents, base, method, tuple(fits), why, 1 - selection.explained)
+
+
+def _roundoff(record: Record) -> float:
+    """Largest relative error of the numbers that a model's weights are stored in."""
+    assert record.samples is not None
+    samples = record.samples
+    matrices = [samples.of(i) for i, p in enumerate(samples.places) if p.part != NORM]
+    values = torch.cat(matrices)
+    if torch.equal(values.bfloat16().float(), values):
+        return 2.0**-8
+    return 2.0**-11 if torch.equal(values.half().float(), values) else 2.0**-22
+
+
+def _as_mixing(records: Sequence[Record], child: int, found: _Found) -> Mixing:
+    known = [fit for _, fit in found.fits if fit is not None]
+    shares = _interval(join_fits(known)) if known else None
+    blocks = []
+    for block in dict.fromkeys(half.block for half, _ in found.fits):
+        parts = {half.part: (half, fit) for half, fit in found.fits if half.block == block}
+        fits = [fit for _, fit in parts.values() if fit is not None]
+        half = next(iter(parts.values()))[0]
+        halves = {part: _interval(fit) if fit else None for part, (_, fit) in parts.items()}
+        joined = _interval(join_fits(fits)) if fits else None
+        blocks.append(
+            BlockShares(
+                block,
+                joined,
+                halves.get("attention"),
+                halves.get("ffn"),
+                tuple(half.sources.get(parent) for parent in found.parents),
+            )
+        )
     return Mixing(
         records[child].model,
-        tuple(records[i].model for i in parents),
-        tuple(map(float, best)),
-        tuple(map(float, np.maximum(best - half, 0.0))),
-        tuple(map(float, np.minimum(best + half, 1.0))),
+        tuple(records[p].model for p in found.parents),
+        None if shares is None else shares.shares,
+        None if shares is None else shares.low,
+        None if shares is None else shares.high,
+        found.method,
+        None if found.base is None else records[found.base].model,
+        found.why,
+        tuple(blocks),
     )
 
 
-def _misfit(gram: np.ndarray, child: int, parents: Sequence[int]) -> float:
-    """Distance from the child to the mixture, in mean distances between the parents."""
-    unexplained = _distance(gram, child, parents, _solve(gram, child, parents))
-    between = [_distance(gram, i, (j,), np.ones(1)) for i in parents for j in parents if i < j]
-    return float(np.sqrt(max(unexplained, 0.0) / max(float(np.mean(between)), 1e-300)))
+def _interval(fit: Fit) -> HalfShares:
+    half = fit.half_width
+    return HalfShares(
+        tuple(map(float, fit.shares)),
+        tuple(map(float, np.clip(fit.shares - half, 0.0, 1.0))),
+        tuple(map(float, np.clip(fit.shares + half, 0.0, 1.0))),
+    )

@@ -1,18 +1,19 @@
 """All tests of one pair of records, and the verdict that follows from them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
 from huref.lineage.barcode_test import compare_barcodes
-from huref.lineage.correspondence import Correspondence, compare_units
+from huref.lineage.correspondence import Correspondence, compare_blocks, compare_units
 from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
 from huref.lineage.shares import measure_shares
 from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
-from huref.lineage.verdict import judge, weigh_shares
+from huref.lineage.verdict import HALF, judge, weigh_shares
 
 # Thresholds were measured on whitened terms; unrelated models reach 0.3 and more on published ones.
 NO_VERDICT = "the published terms give a similarity but no verdict; use the default recipe for one"
@@ -42,11 +43,18 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         by_barcodes = compare_barcodes(a, b, mapped)
         if by_barcodes is not None and by_barcodes.found:
             units = by_barcodes
-    evidence = replace(judge(similarity, units), layer_map=layer_map)
+    whole = all(_reads_every_block(record) for record in (a, b))
+    evidence = judge(similarity, units)
+    if units.found and evidence.verdict == "inconclusive" and whole and layer_map is not None:
+        for more in _in_more_blocks(a, b, units, layer_map):
+            found = judge(similarity, more)
+            if found.verdict != "inconclusive":
+                units, evidence = more, found
+                break
+    evidence = replace(evidence, layer_map=layer_map)
     if units.found:
         blocks = layer_map.pairs if layer_map is not None else units.blocks
         shares = measure_shares(a, b, blocks or units.blocks)
-        whole = all(_reads_every_block(record) for record in (a, b))
         evidence = weigh_shares(evidence, shares, whole)
     if evidence.verdict == "unrelated":
         evidence = replace(evidence, why=evidence.why + _unread_blocks(a, b))
@@ -57,6 +65,24 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         why = evidence.why if direction else f"{evidence.why}; {UNSETTLED}"
         evidence = replace(evidence, direction=direction, why=why)
     return evidence
+
+
+def _in_more_blocks(
+    a: Record, b: Record, units: Correspondence, layer_map: LayerMap
+) -> Iterator[Correspondence]:
+    """The test in all blocks, then in those that it was not made in.
+
+    Only where they compute half of a model or more. Whoever knows which blocks the recipe reads can
+    change those alone until nothing can be told from them.
+    """
+    others = [pair for pair in layer_map.pairs if pair not in units.blocks]
+    for pairs in (layer_map.pairs, others) if others else ():
+        found = compare_blocks(a, b, pairs)
+        if found is None or not found.found or found.retention is None:
+            continue
+        shares = measure_shares(a, b, found.blocks)
+        if shares is not None and shares.larger >= HALF:
+            yield found
 
 
 def _reads_every_block(record: Record) -> bool:

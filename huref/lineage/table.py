@@ -10,6 +10,7 @@ from huref.invariants.record import Record
 from huref.lineage.evidence import Direction, Evidence, Mixing
 from huref.lineage.mixing import find_mixings
 from huref.lineage.pair_evidence import find_evidence
+from huref.lineage.parts_and_distance import with_components, with_distance
 from huref.lineage.screening import screen_pairs
 from huref.lineage.signs import is_unsettled, signs_of, with_signs
 from huref.lineage.similarity import Similarity, compare_all
@@ -65,6 +66,11 @@ class Pair:
             else {"of_a_in_b": e.shares.of_a_in_b, "of_b_in_a": e.shares.of_b_in_a},
             "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
+            "same": e.same,
+            "moved": None if e.moved is None else e.moved.to_json(),
+            "components": None
+            if e.components is None
+            else [part.to_json() for part in e.components],
         }
 
 
@@ -144,7 +150,7 @@ class LineageTable:
             "recipe": self.records[0].recipe.digest,
             "files": [record.files for record in self.records],
             "pairs": [pair.to_json() for pair in self.pairs],
-            "mixings": [asdict(mixing) for mixing in self.mixings],
+            "mixings": [mixing.to_json() for mixing in self.mixings],
             "signs": {record.model: list(signs_of(record)) for record in self.records},
             "failed": [asdict(failure) for failure in self.failed],
         }
@@ -155,8 +161,12 @@ CLOSE_ICS = 0.02  # ICS from which units are compared; unrelated models stay bel
 NOT_COMPARED = "hidden units were not compared in a table of this size"
 
 
-def build_table(records: Sequence[Record]) -> LineageTable:
+def build_table(records: Sequence[Record], components: bool = False) -> LineageTable:
     """Compare every two records.
+
+    Args:
+        records: at least two.
+        components: whether every pair is compared part by part.
 
     Raises:
         RecipeError: two records were made by different recipes.
@@ -171,10 +181,16 @@ def build_table(records: Sequence[Record]) -> LineageTable:
         skip = large and not _needs_units(s.ics, (i, j) in screened)
         evidence = find_evidence(records[i], records[j], s, NOT_COMPARED if skip else "")
         evidence = with_signs(evidence, records[i], records[j])
+        evidence = with_distance(evidence, records[i], records[j])
+        if components:
+            evidence = with_components(evidence, records[i], records[j])
         pairs.append(Pair(records[i].model, records[j].model, s, evidence))
     table = LineageTable(tuple(records), tuple(pairs))
     families = [[records[i] for i in family] for family in table.families]
-    mixings = tuple(m for family in families for m in find_mixings(family))
+    older = {
+        (pair.older, pair.b if pair.older == pair.a else pair.a) for pair in pairs if pair.older
+    }
+    mixings = tuple(m for family in families for m in find_mixings(family, older))
     return replace(table, pairs=tuple(_put_parents_first(pairs, mixings)), mixings=mixings)
 
 

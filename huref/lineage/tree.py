@@ -5,7 +5,7 @@ Correlations multiply over independent steps of training: if a child correlates 
 -ln ICS adds up along a line of descent, as branch lengths of a tree must.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from huref.lineage.table import LineageTable
@@ -118,5 +118,5 @@ class Forest:
                 for pair in self.table.pairs
                 if (direction := pair.evidence.direction) is not None
             ],
-            "mixings": [asdict(mixing) for mixing in self.table.mixings],
+            "mixings": [mixing.to_json() for mixing in self.table.mixings],
         }

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from huref.loader.sources.adapters import AdapterModel
 from huref.loader.sources.gguf import GgufModel, find_gguf
 from huref.loader.sources.hugging_face import HuggingFaceModel
 from huref.loader.sources.meta import MetaModel
-from huref.loader.tensors import TensorInfo
+from huref.loader.tensors import TensorInfo, TensorStore
 from huref.loader.vocabulary import Token
 from huref.loader.vocabulary.encoder import TextEncoder
 from huref.loader.weight_files import has_weights
@@ -36,11 +36,17 @@ class Checkpoint:
 
     Tensors are plain matrices under their published names, whatever the file format, sharding,
     quantisation or adapter.
+
+    Attributes:
+        seconds_reading: wall-clock seconds spent on reading.
+        observe: called with the name of each tensor that is read whole, and with "name[3]" for the
+            fourth matrix of a stack.
     """
 
     def __init__(self, repository: Repository, base: str = ""):
         self.repository = repository
         self.seconds_reading = 0.0
+        self.observe: Callable[[str, Tensor], None] | None = None
         self._repositories = [repository]
         self._contents = self._open(repository, base)
 
@@ -126,6 +132,22 @@ class Checkpoint:
         with self._reading():
             return self._contents.tensors.names
 
+    @cached_property
+    def names_beside(self) -> list[str]:
+        """Stored names of the tensors beside the language model: an encoder's, a projector's.
+
+        Empty for forms that hold a language model alone, and for adapters.
+        """
+        with self._reading():
+            beside = getattr(self._contents, "beside", None)
+            return [] if beside is None else list(beside[1])
+
+    def read_beside(self, name: str) -> Tensor:
+        """One of the tensors of `names_beside`."""
+        with self._reading():
+            store: TensorStore = self._contents.beside[0]  # type: ignore[attr-defined]
+            return store.read([name])[name]
+
     def entry(self, name: str) -> TensorInfo:
         """A tensor's file, dtype and shape. Raises CheckpointError when there is no such tensor."""
         if name not in self.names:
@@ -139,7 +161,11 @@ class Checkpoint:
         for name in wanted:
             self.entry(name)
         with self._reading():
-            return self._contents.tensors.read(wanted)
+            found = self._contents.tensors.read(wanted)
+        if self.observe is not None:
+            for name, tensor in found.items():
+                self.observe(name, tensor)
+        return found
 
     def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
         """Indices `rows` of a tensor's first axis, (len(rows), ...), in the given order.
@@ -160,7 +186,11 @@ class Checkpoint:
                 tensor=name,
             )
         with self._reading():
-            return self._contents.tensors.read_rows(name, rows)
+            found = self._contents.tensors.read_rows(name, rows)
+        if self.observe is not None and found.ndim > 2:
+            for row, matrix in zip(rows, found, strict=True):
+                self.observe(f"{name}[{row}]", matrix)
+        return found
 
     def read_sample(self, name: str, lines: int) -> Tensor:
         """About `lines` rows or columns of a matrix, whichever its storage makes cheaper."""

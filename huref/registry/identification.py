@@ -11,7 +11,7 @@ from huref.api.fingerprint import render
 from huref.decoder.picture import as_png, contact_sheet
 from huref.escape import printable, terminal
 from huref.invariants.record import Record
-from huref.lineage.evidence import Evidence
+from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.signs import signs_of
 from huref.lineage.similarity import Similarity
 from huref.registry.entry import Entry
@@ -83,6 +83,7 @@ class Identification:
         base: the chosen candidate's name, or None if no base was found.
         of: number of bases searched.
         candidates: best first, at least three if the registry has that many.
+        mixing: the registered models that it was merged from, or None.
     """
 
     record: Record
@@ -90,6 +91,7 @@ class Identification:
     base: str | None
     of: int
     candidates: tuple[Candidate, ...]
+    mixing: Mixing | None = None
 
     def __repr__(self) -> str:
         return f"<Identification: {terminal(self.record.model)} {terminal(self.sentence)}>"
@@ -118,6 +120,8 @@ class Identification:
             return f"none of {self.of} known bases"
         if self.chosen is not None and self.chosen.is_same:
             return f"is {self.base} itself, or differs from it in nothing that was read"
+        if self.mixing is not None:
+            return f"is a merge of {_tell_parents(self.mixing)}"
         direction = self.chosen.evidence.direction if self.chosen else None
         if self.answer == "descends" and direction is not None and direction.older == "a":
             return f"comes from the same training run as {self.base}, from an earlier state of it"
@@ -133,6 +137,8 @@ class Identification:
     def _why(self) -> str:
         if self.base is None and self.answer == "inconclusive":
             return self.sentence
+        if self.mixing is not None:
+            return self.mixing.why
         return self.chosen.evidence.why if self.chosen else "the registry has no bases"
 
     @property
@@ -153,6 +159,7 @@ class Identification:
             "log10_stranger": chosen.log10_stranger if chosen else None,
             "why": self._why,
             "signs": list(signs_of(self.record)),
+            "mixing": None if self.mixing is None else self.mixing.to_json(),
             "candidates": [candidate.to_json() for candidate in self.candidates],
         }
 
@@ -168,6 +175,16 @@ class Identification:
             verdict = candidate.evidence.verdict or "no evidence"
             captions.append(f"{_short(candidate.model)}\n{score}  {verdict}")
         return contact_sheet(pictures, captions, len(records))
+
+
+def _tell_parents(mixing: Mixing) -> str:
+    """The parents of a merge with their shares."""
+    shares = mixing.shares or (None,) * len(mixing.parents)
+    named = [
+        parent if share is None else f"{parent} ({share:.2f})"
+        for parent, share in zip(mixing.parents, shares, strict=True)
+    ]
+    return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
 def _as_record(entry: Entry, like: Record) -> Record:

@@ -1,5 +1,6 @@
 """Finds the base of a model in a registry of known bases."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from huref.api.open import open_record, read_on
 from huref.errors import HurefError, ModelNotFoundError, RecipeError, one_line
 from huref.invariants.record import Record
-from huref.lineage.evidence import Evidence
+from huref.lineage.evidence import Evidence, Mixing
 from huref.lineage.signs import signs_of
 from huref.lineage.similarity import Similarity
 from huref.lineage.table import Pair, build_table
@@ -75,16 +76,27 @@ def identify_record(
     for match in matches:
         if match.entry.signer or store.require:
             check_entry(store.whole(match.entry), store.require)
+    opened: list[Record] = []
     candidates = [
-        _mark_same(record, _consider(record, match, of, recipe if place < read else None))
+        _mark_same(record, _consider(record, match, of, recipe if place < read else None, opened))
         for place, match in enumerate(track(matches, "candidates", "model"))
     ]
+    mixing = _find_mixing(record, opened)
     for answer in ANSWERS:
         for candidate in candidates:
             if candidate.evidence.verdict == answer:
-                return Identification(record, answer, candidate.model, of, tuple(candidates))
+                found = tuple(candidates)
+                return Identification(record, answer, candidate.model, of, found, mixing)
     unknown: Answer = "inconclusive" if signs_of(record) else "none"
     return Identification(record, unknown, None, of, tuple(candidates))
+
+
+def _find_mixing(record: Record, opened: Sequence[Record]) -> Mixing | None:
+    """The registered models that a model was merged from, of those whose weights were read."""
+    if len(opened) < 2:
+        return None
+    found = build_table([record, *opened]).mixings
+    return next((mixing for mixing in found if mixing.child == record.model), None)
 
 
 def _mark_same(record: Record, candidate: Candidate) -> Candidate:
@@ -95,8 +107,13 @@ def _mark_same(record: Record, candidate: Candidate) -> Candidate:
     return replace(candidate, is_same=difference <= ROUNDING)
 
 
-def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) -> Candidate:
-    """Judge a candidate: by its weights if there is a recipe to read them by, else by its score."""
+def _consider(
+    record: Record, match: SearchResult, of: int, recipe: str | None, opened: list[Record]
+) -> Candidate:
+    """Judge a candidate: by its weights if there is a recipe to read them by, else by its score.
+
+    The record of a candidate whose weights were read is added to `opened`, under its entry's name.
+    """
     score = match.latent_cosine if match.ics is None else match.ics
     deviation = LATENT_SPREAD if match.ics is None else match.deviation
     chance = log10_stranger(score, deviation, of)
@@ -110,10 +127,11 @@ def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) 
         reason = "a picture has no terms to compare"
     elif recipe is not None:
         try:
-            pair = _compare_with(record, _address(match.entry), recipe)
+            pair, base = _compare_with(record, _address(match.entry), recipe)
         except (HurefError, OSError) as error:
             reason = f"its weights cannot be read ({one_line(error)})"
         else:
+            opened.append(replace(base, model=match.entry.model))
             if pair.similarity.ics is not None:
                 return Candidate(match, chance, pair.similarity, pair.evidence)
             reason = pair.similarity.why
@@ -123,13 +141,13 @@ def _consider(record: Record, match: SearchResult, of: int, recipe: str | None) 
     return Candidate(match, chance, unread, _judge_by_score(score, match, reason))
 
 
-def _compare_with(record: Record, base: str, recipe: str) -> Pair:
+def _compare_with(record: Record, base: str, recipe: str) -> tuple[Pair, Record]:
     """The pair with a base, all of whose blocks are read where the verdict hangs on them."""
     table = build_table([record, open_record(base, recipe)])
     if table.unsettled:
         whole = read_on(table.records[1], recipe, model=base, anyway=True)
         table = build_table([record, whole])
-    return table.pairs[0]
+    return table.pairs[0], table.records[1]
 
 
 def _judge_by_score(score: float, match: SearchResult, reason: str) -> Evidence:

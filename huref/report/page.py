@@ -12,7 +12,8 @@ from huref.escape import printable
 from huref.files import replacing
 from huref.lineage.build_forest import LEAST, build_forest, ics_or_cosine
 from huref.lineage.calibration import is_calibrated, load_calibration
-from huref.lineage.evidence import LayerMap
+from huref.lineage.evidence import LayerMap, Mixing
+from huref.lineage.moved import RANGES
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import JOINED_FROM
 from huref.report import wording
@@ -21,6 +22,7 @@ from huref.report.html import render_html
 from huref.report.layer_map_drawing import describe_sources, draw_layer_map
 from huref.report.palette import VERDICT_PAINTS
 from huref.report.portraits import ROUNDING, SIDE, Portraits, draw_portraits
+from huref.report.share_curve import draw_shares, has_curve
 from huref.report.svg import as_inline_svg
 from huref.report.tree_drawing import draw_forest
 
@@ -80,6 +82,7 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
     notable = [row for row in rows if wording.is_notable(row.pair)]
     unrelated = [row for row in rows if not wording.is_notable(row.pair)]
     labels = [printable(label) for label in table.labels]
+    parts = [row for row in rows if row.pair.evidence.components is not None]
     maps = list(_layer_maps(notable, labels, portraits))
     return render_html(
         "report",
@@ -97,8 +100,11 @@ def render_report(table: LineageTable, portraits: Portraits) -> str:
         maps=maps[:MAPS_SHOWN],
         more_maps=maps[MAPS_SHOWN:],
         mixings=table.mixings,
+        curves=[_curve(table, mixing, portraits) for mixing in table.mixings],
         calibration=load_calibration() if is_calibrated(table) else None,
         joined_from=JOINED_FROM,
+        ranges=RANGES,
+        components=parts,
         least=LEAST,
         dogs=portraits.uris,
         side=SIDE,
@@ -127,6 +133,15 @@ def _layer_maps(
             "b": labels[row.b],
             "sources": describe_sources(layer_map),
         }
+
+
+def _curve(table: LineageTable, mixing: Mixing, portraits: Portraits) -> Markup | None:
+    """The drawing of a mixture's shares by block, where they are known."""
+    if not has_curve(mixing):
+        return None
+    called = dict(zip(table.models, table.labels, strict=True))
+    names = [printable(called.get(parent, parent)) for parent in mixing.parents]
+    return Markup(as_inline_svg(draw_shares(mixing, names), portraits))
 
 
 def _is_identity(layer_map: LayerMap) -> bool:

@@ -78,6 +78,7 @@ def compare(
     depth: Depth = "recipe",
     cache: bool = True,
     skip_failed: bool = False,
+    components: bool = False,
 ) -> LineageTable:
     """Measure each model once and compare every pair.
 
@@ -90,12 +91,19 @@ def compare(
         cache: whether stored records are used, and new ones stored.
         skip_failed: whether models that cannot be read are listed in the table's `failed` and cost
             only their own pairs, as long as two others can be read.
+        components: whether every pair is compared part by part. All blocks are read, and what a
+            multimodal model holds beside its language model.
 
     Raises:
         RecipeError: two records were made by different recipes.
         HurefError: a model could not be read, and it is not skipped; the message names it.
     """
     found = measuring.compare(
-        models, recipe=recipe, depth=depth, cache=cache, skip_failed=skip_failed
+        models,
+        recipe=recipe,
+        depth=depth,
+        cache=cache,
+        skip_failed=skip_failed,
+        components=components,
     )
     return LineageTable(**{field.name: getattr(found, field.name) for field in fields(found)})

@@ -6,7 +6,7 @@ from itertools import combinations
 from huref.escape import printable
 from huref.lineage.build_forest import build_forest
 from huref.lineage.table import LineageTable, Pair
-from huref.report.wording import join, summary
+from huref.report.wording import join, summary, tower_sentences
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST_NAMED = 6  # models in one sentence
@@ -75,6 +75,8 @@ def tell_power(log10: float) -> str:
 def tell_table(table: LineageTable) -> str:
     """The verdicts of a table: of two models in a sentence, of more by their families."""
     if len(table.pairs) == 1:
+        if towers := tower_sentences(table):
+            return towers[0]
         return tell_pair(table.pairs[0], *table.labels)
     return summary(build_forest(table))
 

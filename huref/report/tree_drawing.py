@@ -153,8 +153,11 @@ def _mixed(table: LineageTable, model: int, names: list[str]) -> str:
     called = dict(zip(table.models, names, strict=True))
     for mixing in table.mixings:
         if mixing.child == table.models[model]:
-            parts = zip(mixing.shares, mixing.parents, strict=True)
-            named = (f"{100 * s:.0f} % {shorten(called.get(p, p), 130, 12)}" for s, p in parts)
+            parts = zip(mixing.shares or (None,) * len(mixing.parents), mixing.parents, strict=True)
+            named = (
+                f"{'' if s is None else f'{100 * s:.0f} % '}{shorten(called.get(p, p), 130, 12)}"
+                for s, p in parts
+            )
             return shorten(f"a merge: {', '.join(named)}", 1.5 * WIDEST_NAME, 12)
     return ""
 

@@ -6,7 +6,9 @@ from itertools import combinations
 
 from huref.escape import printable
 from huref.lineage.build_forest import ics_or_cosine
+from huref.lineage.component import tell_towers
 from huref.lineage.evidence import Mixing
+from huref.lineage.moved import Moved
 from huref.lineage.table import LineageTable, Pair
 from huref.lineage.tree import Forest
 
@@ -70,6 +72,7 @@ def summary(forest: Forest) -> str:
             f"{join(names, 6)} {have} the same initialisation as {first[0]}, but {were} trained "
             "independently."
         )
+    sentences = [*tower_sentences(forest.table), *sentences]
     if not sentences:
         return "No relation was found between any two of these models."
     if alone:
@@ -140,9 +143,79 @@ def spans(numbers: Iterable[int]) -> str:
 
 def shares(mixing: Mixing) -> list[tuple[str, float, str]]:
     """For each parent its name, its share in percent, and the share with its interval in words."""
+    if mixing.shares is None or mixing.low is None or mixing.high is None:
+        return [(parent, 0.0, "share not known") for parent in mixing.parents]
     return [
         (parent, 100 * share, f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)")
         for parent, share, low, high in zip(
             mixing.parents, mixing.shares, mixing.low, mixing.high, strict=True
         )
     ]
+
+
+def merge_method(mixing: Mixing) -> str:
+    """How a model was merged, and from which base, in a sentence."""
+    how = {
+        None: "Merged",
+        "linear": "A weighted mean",
+        "slerp": "A spherical merge",
+        "task arithmetic": "A sum of changes (task arithmetic)",
+        "ties": "A merge of the largest changes (TIES)",
+        "dare linear": "A merge that drops changes at random (DARE or DELLA, without an election)",
+        "dare ties": "A merge that drops changes at random and elects signs (DARE or DELLA)",
+        "breadcrumbs": "A merge that drops the largest changes (breadcrumbs)",
+        "passthrough": "Blocks put together unchanged (passthrough)",
+    }[mixing.method]
+    base = "" if mixing.base is None else f", from the base {printable(mixing.base)}"
+    return f"{how}{base}: {printable(mixing.why)}."
+
+
+def distance(moved: Moved) -> str:
+    """How far two models have moved apart, in words."""
+    like = f"; as after {join(moved.like, 4)}" if moved.like else ""
+    return (
+        f"moved apart by {100 * moved.share:.1f} % ({100 * moved.low:.1f} to "
+        f"{100 * moved.high:.1f} %){like}"
+    )
+
+
+def parts_in_words(pair: Pair) -> str:
+    """How many parts of two models have which verdict."""
+    found: dict[str, int] = {}
+    for part in pair.evidence.components or ():
+        found[part.verdict or "not decided"] = found.get(part.verdict or "not decided", 0) + 1
+    return ", ".join(f"{number} {verdict}" for verdict, number in found.items()) or "none in common"
+
+
+def tower_sentences(table: LineageTable) -> list[str]:
+    """Parts beside the language model that were taken from another family, a sentence a model.
+
+    Known with `components` only.
+    """
+    labels = [printable(label) for label in table.labels]
+    pairs = list(zip(combinations(range(len(labels)), 2), table.pairs, strict=True))
+    bodies: dict[int, list[int]] = {}
+    for (i, j), pair in pairs:
+        if pair.evidence.verdict == "descends":
+            bodies.setdefault(i, []).append(j)
+            bodies.setdefault(j, []).append(i)
+    sentences = []
+    for (i, j), pair in pairs:
+        common, _ = tell_towers(pair.evidence.components or ())
+        if not common or pair.evidence.verdict == "descends":
+            continue
+        parts = join(common, 4)
+        # The one whose language model has relatives here, which do not share the part, took it.
+        taker, giver = (j, i) if bodies.get(j) and not bodies.get(i) else (i, j)
+        if bodies.get(taker):
+            sentences.append(
+                f"{labels[taker]} has the {parts} of {labels[giver]} under the language model of "
+                f"{labels[bodies[taker][0]]}'s family."
+            )
+        else:
+            verb = "is" if len(common) == 1 else "are"
+            sentences.append(
+                f"The {parts} of {labels[i]} and {labels[j]} {verb} of one origin; their language "
+                "models show no common origin."
+            )
+    return sentences

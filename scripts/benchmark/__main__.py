@@ -4,6 +4,7 @@ from scripts import run_command
 
 COMMANDS = {
     "loader": ("loader", "bytes, requests, seconds and memory to fingerprint a 7B model on a Hub"),
+    "speed": ("speed", "seconds, CPU seconds and memory of commands, as ratios within one run"),
     "lineage": ("lineage", "time and memory of a lineage table of many records"),
     "registry": (
         "registry.run",

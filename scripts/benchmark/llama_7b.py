@@ -8,6 +8,7 @@ import base64
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 WIDTH, HIDDEN, BLOCKS, HEADS, VOCABULARY = 4096, 11008, 32, 32, 32000
@@ -103,8 +104,8 @@ def int_product(shape: tuple[int, ...]) -> int:
     return shape[0] * (shape[1] if len(shape) > 1 else 1)
 
 
-def fill(paths: list[Path]) -> None:
-    """Write random numbers into the tensors that a fingerprint may read."""
+def fill(paths: list[Path], blocks: Sequence[int] = range(FILLED_BLOCKS)) -> None:
+    """Write random numbers into the embeddings and into some blocks, by their indices."""
     import torch
 
     from huref.loader.ranges import LocalFile, Meter
@@ -116,7 +117,7 @@ def fill(paths: list[Path]) -> None:
         with path.open("r+b") as file:
             for name, entry in entries.items():
                 words = name.removeprefix("model.").split(".")
-                is_block = words[0] == "layers" and int(words[1]) < FILLED_BLOCKS
+                is_block = words[0] == "layers" and int(words[1]) in blocks
                 if is_block or "embed" in name:
                     scale = 1.0 if "norm" in name else 0.02
                     values = (torch.randn(entry.shape) * scale).half()

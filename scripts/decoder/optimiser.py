@@ -12,17 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.decoder.precision import fast_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Bring all singular values of a matrix (m, n) close to one; computed in bfloat16."""
+    """Bring all singular values of a matrix (m, n) close to one, approximately."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.T if tall else matrix
-    x = (x / (x.norm() + 1e-12)).bfloat16()
+    x = (x / (x.norm() + 1e-12)).to(fast_dtype(matrix.device))
     for _ in range(ITERATIONS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x

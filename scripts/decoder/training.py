@@ -24,6 +24,7 @@ from scripts.decoder.network import (
     unfold_basis,
 )
 from scripts.decoder.optimiser import MuonAndAdam
+from scripts.decoder.precision import fast_dtype
 from scripts.decoder.shards import Gallery
 from scripts.dogs.digest import drawing_digest
 
@@ -62,6 +63,7 @@ class Training:
 
     def __init__(self, config: dict[str, Any], folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
+        self.dtype = fast_dtype(device)
         self.stages = [Stage(**stage) for stage in config["stages"]]
         folder.mkdir(parents=True, exist_ok=True)
         self.gallery = Gallery(
@@ -103,9 +105,9 @@ class Training:
         return model, mean, MuonAndAdam(model)
 
     def paint(self, generator: Generator, attributes: Tensor) -> Tensor:
-        """Colours (n, 3, r, r) for attributes (n, k), with convolutions in bfloat16."""
+        """Colours (n, 3, r, r) for attributes (n, k), with convolutions in a fast dtype."""
         w = generator.mapping.from_normalised(attributes)
-        image: Tensor = generator.synthesis([w] * generator.synthesis.num_ws, torch.bfloat16)
+        image: Tensor = generator.synthesis([w] * generator.synthesis.num_ws, self.dtype)
         return image
 
     def distance(self, attributes: Tensor, target: Tensor) -> Tensor:

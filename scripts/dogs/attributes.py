@@ -1,60 +1,65 @@
 """Attributes and traits of a dog.
 
-An attribute is one standard normal number. A trait, in (-1, 1), is tanh of one attribute or, for
-the most visible traits (ears, coat colour, muzzle, markings, background), of the weighted mean of
-several. Relatives therefore agree in most of the visible traits, and strangers in few.
+An attribute is one standard normal number, the projection of a latent on one direction. A trait, in
+(-1, 1), is a smooth, nearly linear function of one attribute. Nothing in a drawing has a threshold:
+docs/maths.md, "The response of a drawing", derives that no other response lets relatives resemble
+each other more while strangers differ as much.
 """
 
-from collections.abc import Mapping
+import math
 from statistics import NormalDist
 
 import numpy as np
 
 LATENT_SIZE = 512
 
-# A group trait is tanh(GAIN * weighted mean) of this many attributes; a single one, of one.
-GROUPS: Mapping[str, int] = {
-    "ear_drop": 4,
-    "ear_length": 3,
-    "ear_width": 3,
-    "ear_round": 2,
-    "ear_set": 3,
-    "ear_fold": 2,
-    "ear_dark": 3,
-    "coat_light": 4,
-    "coat_warm": 4,
-    "coat_red": 4,
-    "coat_length": 4,
-    "coat_curl": 3,
-    "coat_wire": 2,
-    "muzzle_width": 3,
-    "muzzle_length": 3,
-    "skull_width": 3,
-    "jaw_width": 2,
-    "blaze": 3,
-    "muzzle_colour": 4,
-    "cap": 3,
-    "patch_left": 3,
-    "patch_right": 3,
-    "mark_light": 3,
-    "mark_warm": 3,
-    "tan_points": 3,
-    "spots": 2,
-    "merle": 3,
-    "brindle": 3,
-    "back_green": 4,
-    "back_blue": 4,
-    "back_light": 2,
-    "mouth_open": 2,
-    "beard": 2,
-    "collar": 2,
-    "collar_green": 2,
-    "collar_blue": 2,
-}
-GAIN = 1.6
+# The trait of an attribute u is erf(GAIN * u / sqrt(2)): for a gain of 1 it is uniform in (-1, 1),
+# and a little more often near the ends for this one.
+GAIN = 1.2
 
-SPOTS = 14
-SINGLES: tuple[str, ...] = (
+# Standard deviations of an attribute between nothing of a feature and all of it.
+REACH = 2.0
+_CORNER = 0.1  # part of a step in which it accelerates, and in which it slows down
+
+SPOTS = 10
+ATTRIBUTES: tuple[str, ...] = (
+    "ear_drop",
+    "ear_length",
+    "ear_width",
+    "ear_round",
+    "ear_set",
+    "ear_fold",
+    "ear_dark",
+    "ear_mark",
+    "coat_light",
+    "coat_warm",
+    "coat_red",
+    "coat_length",
+    "coat_curl",
+    "coat_wire",
+    "muzzle_width",
+    "muzzle_length",
+    "skull_width",
+    "jaw_width",
+    "blaze",
+    "muzzle_colour",
+    "cap",
+    "patch_left",
+    "patch_right",
+    "mark_light",
+    "mark_warm",
+    "tan_points",
+    "spots",
+    "merle",
+    "brindle",
+    "back_green",
+    "back_blue",
+    "back_light",
+    "mouth_open",
+    "beard",
+    "collar_light",
+    "collar_green",
+    "collar_blue",
     *(f"spot_{number}" for number in range(SPOTS)),
     "ear_left",
     "ear_right",
@@ -66,6 +71,7 @@ SINGLES: tuple[str, ...] = (
     "coat_contrast",
     "undercoat",
     "body_light",
+    "body_mark",
     "eye_size",
     "eye_spacing",
     "eye_light",
@@ -95,12 +101,9 @@ SINGLES: tuple[str, ...] = (
     "topknot",
     "dome",
     "stop",
-    "blaze_width",
     "mask_height",
-    "cap_depth",
     "cap_part",
     "chest_white",
-    "chest_width",
     "neck_width",
     "ticking",
     "freckles",
@@ -109,11 +112,16 @@ SINGLES: tuple[str, ...] = (
     "beard_light",
     "moustache",
     "collar_width",
-    "collar_light",
     "tag",
-    "back_second_green",
-    "back_second_blue",
-    "back_gradient",
+    "back_down_light",
+    "back_down_green",
+    "back_down_blue",
+    "back_across_light",
+    "back_across_green",
+    "back_across_blue",
+    "back_corner_light",
+    "back_corner_green",
+    "back_corner_blue",
     "back_stripes",
     "back_dots",
     "back_rays",
@@ -125,55 +133,72 @@ SINGLES: tuple[str, ...] = (
 )
 
 
-def _names() -> tuple[str, ...]:
-    grouped = (f"{trait}.{part}" for trait, count in GROUPS.items() for part in range(count))
-    return (*grouped, *SINGLES)
-
-
-ATTRIBUTES: tuple[str, ...] = _names()
-
-
-def _mixing() -> np.ndarray:
-    """Unit-variance weights of the attributes (columns) in the group traits (rows)."""
-    weights = np.zeros((len(GROUPS), len(ATTRIBUTES)))
-    start = 0
-    for row, count in enumerate(GROUPS.values()):
-        part = 1.0 - 0.12 * np.arange(count)
-        weights[row, start : start + count] = part / np.linalg.norm(part)
-        start += count
-    return weights
-
-
-_MIXING = _mixing()
-
-
 def traits_of(attributes: np.ndarray) -> dict[str, float]:
     """Traits of a dog by name, each in (-1, 1), from attributes (k,) of any float dtype."""
     values = np.asarray(attributes, dtype=np.float64)
     if values.shape != (len(ATTRIBUTES),):
         raise ValueError(f"expected {len(ATTRIBUTES)} attributes, got shape {values.shape}")
-    grouped = np.tanh(GAIN * (_MIXING @ values))
-    singles = np.tanh(GAIN * values[-len(SINGLES) :])
-    traits = dict(zip(GROUPS, grouped.tolist(), strict=True))
-    traits.update(zip(SINGLES, singles.tolist(), strict=True))
-    return traits
+    found = (math.erf(GAIN * math.sqrt(0.5) * value) for value in values.tolist())
+    return dict(zip(ATTRIBUTES, found, strict=True))
 
 
 def latent_basis(seed: int = 0) -> np.ndarray:
-    """Orthonormal columns (512, k) in float64; a latent z has the attributes ``z @ basis``."""
+    """Orthonormal columns (512, k) in float64; a latent z has the attributes ``z @ basis``.
+
+    Every attribute depends on all 512 coordinates of z.
+    """
     square = np.random.default_rng(seed).standard_normal((LATENT_SIZE, len(ATTRIBUTES)))
     basis, triangle = np.linalg.qr(square)
     # The signs of QR depend on the LAPACK build.
     return np.asarray(basis * np.sign(np.diag(triangle)))
 
 
+def normal(value: float) -> float:
+    """The attribute of a trait, a standard normal number."""
+    return NormalDist().inv_cdf(0.5 + 0.5 * min(max(value, -1 + 1e-9), 1 - 1e-9)) / GAIN
+
+
+def step(x: float) -> float:
+    """From 0 up to x = 0 to 1 from x = 1, linearly but for the corners: a slope of at most 1.11."""
+    slope = 1.0 / (1.0 - _CORNER)
+    if x <= 0.0 or x >= 1.0:
+        return float(x > 0.0)
+    if x < _CORNER:
+        return slope * x**2 / (2 * _CORNER)
+    if x > 1.0 - _CORNER:
+        return 1.0 - slope * (1.0 - x) ** 2 / (2 * _CORNER)
+    return slope * (x - 0.5 * _CORNER)
+
+
+def grown(attribute: float, share: float) -> float:
+    """Amount in 0..1 of a feature that about this share of dogs shows, from its attribute.
+
+    It is 0 up to the quantile 1 - share and 1 from REACH standard deviations above it. Between
+    them it grows linearly, apart from rounded corners. Shares below 0.4 would make the growth
+    steeper than three times its mean over the attributes -2 to 2.
+    """
+    return step((attribute - NormalDist().inv_cdf(1.0 - share)) / REACH)
+
+
 def present(value: float, share: float) -> float:
-    """Opacity in 0..1 of a feature that about this share of dogs shows, from its trait."""
-    normal = np.arctanh(np.clip(value, -0.99999, 0.99999)) / GAIN
-    return float(1.0 / (1.0 + np.exp(-(normal - NormalDist().inv_cdf(1.0 - share)) / 0.2)))
+    """Amount in 0..1 of a feature that about this share of dogs shows, from its trait."""
+    return grown(normal(value), share)
 
 
-def ramp(value: float, middle: float = 0.0, width: float = 0.3) -> float:
+def extent(amount: float, low: float, high: float) -> float:
+    """Radius of an area that grows linearly with its amount: low at 0, high at 1.
+
+    A low below zero lets the soft or rough edge of an area vanish too.
+    """
+    return low + (high - low) * math.sqrt(amount)
+
+
+def opaque(amount: float) -> float:
+    """Opacity of a thing that grows from nothing: it is soon opaque, while it is still small."""
+    return min(1.0, 4.0 * amount)
+
+
+def ramp(value: float, middle: float = 0.0, width: float = 0.7) -> float:
     """A logistic step from 0 to 1 around middle."""
     return float(1.0 / (1.0 + np.exp(-(value - middle) / (0.5 * width))))
 

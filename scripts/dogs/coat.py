@@ -1,8 +1,10 @@
 """The coat with its markings as float32 images, shape (size, size, 3), in 0..255 of sRGB."""
 
+from statistics import NormalDist
+
 import numpy as np
 
-from scripts.dogs.attributes import SPOTS, between, present, ramp
+from scripts.dogs.attributes import SPOTS, between, extent, grown, normal, present, ramp
 from scripts.dogs.palette import BLACK, TAN, WHITE, Colour, Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build
 from scripts.dogs.textures import Fields
@@ -10,25 +12,21 @@ from scripts.dogs.textures import Fields
 _SPOT_PLACES = np.random.default_rng(21).permutation(
     np.array(
         [
-            (31, 31),
-            (42, 27),
-            (56, 30),
-            (68, 32),
-            (24, 49),
-            (76, 50),
-            (50, 40),
-            (28, 60),
-            (71, 58),
-            (34, 71),
-            (67, 71),
-            (39, 36),
-            (62, 37),
-            (50, 23),
+            (33, 31),
+            (50, 25),
+            (67, 32),
+            (25, 52),
+            (76, 51),
+            (41, 36),
+            (60, 38),
+            (30, 65),
+            (70, 64),
+            (50, 45),
         ],
         dtype=np.float64,
     )
 )
-_SPOT_SIZES = np.random.default_rng(22).uniform(4.0, 5.8, SPOTS)
+_SPOT_SIZES = np.random.default_rng(22).uniform(4.2, 6.2, SPOTS)
 
 
 def _step(field: np.ndarray, softness: float) -> np.ndarray:
@@ -36,11 +34,17 @@ def _step(field: np.ndarray, softness: float) -> np.ndarray:
     return np.asarray(0.5 + 0.5 * np.tanh(field * np.float32(1 / softness)), dtype=np.float32)
 
 
+def _above(height: np.ndarray, amount: float, most: float, softness: float) -> np.ndarray:
+    """Mask of the places above the level that leaves `most` of a normal height at amount 1."""
+    level = NormalDist().inv_cdf(1 - max(most * amount, 1e-4))
+    return _step(height - np.float32(level), softness)
+
+
 def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
     """Relief of the coat, about [-1, 1]: fixed textures, weighted by the traits."""
-    shaggy = ramp(t["coat_length"], 0.15, 0.7)
-    curly = present(t["coat_curl"], 0.22)
-    wire = present(t["coat_wire"], 0.3) * (1 - curly)
+    shaggy = ramp(t["coat_length"])
+    curly = present(t["coat_curl"], 0.5)
+    wire = present(t["coat_wire"], 0.5) * (1 - curly)
     straight = 1 - curly
     fur = np.float32(0.30 * straight * (1 - shaggy)) * f.short
     fur += np.float32(0.62 * straight * shaggy) * f.long
@@ -88,49 +92,57 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     """The head's coat with markings, fur and shading, (size, size, 3)."""
     dx = f.x - 50
     away = np.abs(dx)
-    edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"], 0.15, 0.7))
+    edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"]))
     paint = Painter(p.coat, f.x.shape[0])
     under = mixed(p.coat, WHITE, 0.5)
-    paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.4))
-    paint.cover(
-        f.brindle,
-        mixed(BLACK, TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
-        0.8 * present(t["brindle"], 0.2),
-    )
-    merle_colour = mixed(p.coat * 0.38, WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
-    paint.cover(f.merle, merle_colour, 0.9 * present(t["merle"], 0.17))
-    cap_line = between(34, 52, t["cap_depth"]) - 0.012 * away**2
+    paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.5))
+    _pattern(paint, f, p, t)
+    # The head is wider at the eyes than at its top, so the line slows down on its way.
+    cap = present(t["cap"], 0.55)
+    cap_line = np.float32(20.0 + 30.0 * cap * (1.35 - 0.35 * cap)) - 0.012 * away**2
     cap_line += 10 * np.exp(-((dx / 7) ** 2)) * np.float32(-t["cap_part"])
-    paint.cover(_step(cap_line - f.y + edge, 1.6), p.mark, 0.94 * present(t["cap"], 0.33))
+    paint.cover(_step(cap_line - f.y + edge, 1.6), p.mark, 0.95)
     for name, side in (("patch_left", -1), ("patch_right", 1)):
-        reach = 12.0 - np.hypot((f.x - 50 - side * 17) / 1.0, (f.y - EYE_LINE + 1) / 1.2)
-        paint.cover(_step(reach + edge, 1.4), p.mark, 0.95 * present(t[name], 0.33))
+        reach = extent(present(t[name], 0.55), -2.0, 14.5) - np.hypot(
+            (f.x - 50 - side * 17) / 1.0, (f.y - EYE_LINE + 1) / 1.2
+        )
+        paint.cover(_step(reach + edge, 1.4), p.mark, 0.95)
     _tan_points(paint, f, b, t, edge)
-    spotted = present(t["spots"], 0.42)
-    for number, (place, radius) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
-        shown = present(t[f"spot_{number}"], 0.4) * (0.55 + 0.45 * spotted)
-        paint.spot(f, edge, place, radius * (0.6 + 0.5 * shown), p.mark, 0.95 * shown)
+    many = normal(t["spots"])
+    for number, (place, size) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
+        amount = grown(0.75 * normal(t[f"spot_{number}"]) + 0.66 * many, 0.5)
+        paint.spot(f, edge, place, extent(amount, -3.0, size), p.mark, 0.95)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
-    paint.cover(_step(ruff + edge, 1.6), WHITE, 0.92 * present(t["ruff"], 0.3))
+    low = extent(present(t["ruff"], 0.5), 10.0, 0.0)
+    paint.cover(_step(ruff - low + edge, 1.6), WHITE, 0.92)
     _muzzle_and_blaze(paint, f, b, t, edge)
     tick = mixed(p.mark, BLACK, 0.3)
-    paint.cover(f.ticking, tick, 0.85 * present(t["ticking"], 0.2))
+    ticks = present(t["ticking"], 0.5)
+    paint.cover(_step(f.ticking - np.float32(extent(ticks, 1.25, 0.0)), 0.3), tick, 0.85)
     paint.cover(
         np.exp(-(((away - b.eye_gap) / 7) ** 2) - ((f.y - EYE_LINE) / 7) ** 2),
         BLACK,
-        0.42 * present(t["socket"], 0.4),
+        0.42 * present(t["socket"], 0.5),
     )
     return _lit(paint.image, _relief(f, b, t, fur), t)
 
 
+def _pattern(paint: Painter, f: Fields, p: Palette, t: dict[str, float]) -> None:
+    """Brindle stripes and merle patches, over head and body."""
+    stripe = mixed(TAN, BLACK, ramp(p.lightness, 0.25, 0.3))
+    paint.cover(_above(f.brindle, present(t["brindle"], 0.5), 0.42, 0.3), stripe, 0.82)
+    blotch = mixed(WHITE * 0.72, p.coat * 0.38, ramp(p.lightness, 0.3, 0.3))
+    paint.cover(_above(f.merle, present(t["merle"], 0.5), 0.5, 0.25), blotch, 0.9)
+
+
 def _tan_points(paint: Painter, f: Fields, b: Build, t: dict[str, float], edge: np.ndarray) -> None:
-    shown = present(t["tan_points"], 0.22)
     away = np.abs(f.x - 50)
-    brow = 4.6 - np.hypot(away - b.eye_gap + 1.5, (f.y - EYE_LINE + 10.5) * 1.2)
-    cheek = 8.5 - np.hypot((away - 22) * 0.9, f.y - 63)
-    muzzle = 8.0 - np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9)
-    field = np.maximum(np.maximum(brow, cheek), muzzle)
-    paint.cover(_step(field + 0.6 * edge, 1.3), TAN, 0.93 * shown)
+    brow = np.hypot(away - b.eye_gap + 1.5, (f.y - EYE_LINE + 10.5) * 1.2) / 4.0
+    cheek = np.hypot((away - 22) * 0.9, f.y - 63) / 8.0
+    muzzle = np.hypot(away - b.muzzle * 0.75, (f.y - b.nose - 5) * 0.9) / 7.0
+    reach = extent(present(t["tan_points"], 0.5), -0.2, 1.1)
+    field = np.float32(reach) - np.minimum(np.minimum(brow, cheek), muzzle)
+    paint.cover(_step(6.0 * field + 0.6 * edge, 1.3), TAN, 0.93)
 
 
 def _muzzle_and_blaze(
@@ -138,21 +150,17 @@ def _muzzle_and_blaze(
 ) -> None:
     dx = f.x - 50
     away = np.abs(dx)
-    half = between(2.5, 7.5, t["blaze_width"])
+    half = np.float32(-1.8 + 10.5 * present(t["blaze"], 0.6))
     blaze = half + 0.010 * (f.y - 42) ** 2 * _step(f.y - 42, 6) * 0.9 - away
     blaze = blaze + np.float32(0.10) * (34 - f.y) * _step(34 - f.y, 4)
-    paint.cover(
-        _step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4),
-        WHITE,
-        0.96 * present(t["blaze"], 0.38),
-    )
+    paint.cover(_step(blaze + 0.7 * edge, 1.1) * _step(b.chin - 8 - f.y, 4), WHITE, 0.96)
     rise = between(-2.0, 7.0, t["mask_height"])
-    reach = 1 - np.sqrt(
+    reach = np.sqrt(
         (dx / (b.muzzle + 3.5)) ** 2 + ((f.y - b.nose - 6 + 0.5 * rise) / (15 + 0.8 * rise)) ** 2
     )
-    field = _step(reach * 15 + edge, 1.5)
-    paint.cover(field, WHITE, 0.95 * present(t["muzzle_colour"], 0.34))
-    paint.cover(field, BLACK, 0.9 * present(-t["muzzle_colour"], 0.28))
+    for colour, amount in ((WHITE, t["muzzle_colour"]), (BLACK, -t["muzzle_colour"])):
+        size = extent(present(amount, 0.5), -0.3, 1.08)
+        paint.cover(_step((np.float32(size) - reach) * 15 + edge, 1.5), colour, 0.95)
 
 
 def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
@@ -180,7 +188,7 @@ def _relief(f: Fields, b: Build, t: dict[str, float], fur: np.ndarray) -> np.nda
     shade += np.float32(between(0.05, 0.16, t["muzzle_length"])) * span * (ridge - 1.2 * flank)
     shade = shade + bump - 0.30 * rim - 0.16 * socket
     shade -= np.float32(between(0.0, 0.22, t["stop"])) * stop
-    shade += np.float32(0.42 * present(t["wrinkle"], 0.24)) * wrinkle
+    shade += np.float32(0.40 * present(t["wrinkle"], 0.5)) * wrinkle
     shade += np.float32(0.12 * t["cheek_light"]) * cheeks
     # Short hair on the muzzle and around the eyes.
     calm = 1 - 0.6 * inside - 0.4 * socket
@@ -198,17 +206,12 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
     """The coat of neck, chest and shoulders."""
     paint = Painter(p.body, f.x.shape[0])
     away = np.abs(f.x - 50)
-    paint.cover(
-        f.brindle,
-        mixed(BLACK, TAN, ramp(0.22 - p.lightness, 0.0, 0.1)),
-        0.75 * present(t["brindle"], 0.2),
-    )
-    merle_colour = mixed(p.coat * 0.38, WHITE * 0.72, ramp(0.30 - p.lightness, 0.0, 0.1))
-    paint.cover(f.merle, merle_colour, 0.85 * present(t["merle"], 0.17))
-    ruff = 7.5 - np.abs(f.y - 79 + 0.008 * away**2)
-    paint.cover(_step(ruff + 1.3 * f.rough, 2.0), WHITE, 0.92 * present(t["ruff"], 0.3))
-    chest = between(7, 24, t["chest_width"]) - away
-    paint.cover(_step(chest + 1.3 * f.rough, 2.0), WHITE, 0.94 * present(t["chest_white"], 0.5))
+    _pattern(paint, f, p, t)
+    ruff = extent(present(t["ruff"], 0.5), -3.0, 8.5) - np.abs(f.y - 79 + 0.008 * away**2)
+    paint.cover(_step(ruff + 1.3 * f.rough, 2.0), WHITE, 0.92)
+    white = present(t["chest_white"], 0.7)
+    chest = np.float32(-2.0 + 26.0 * white * (1.4 - 0.4 * white)) - away
+    paint.cover(_step(chest + 1.3 * f.rough, 2.0), WHITE, 0.94)
     shade = 1.02 - 0.0002 * away**2 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
     shade -= 0.42 * np.exp(-(((f.y - 76) / 12) ** 2))
     return _lit(paint.image, shade + 0.34 * fur, t)
@@ -217,9 +220,10 @@ def body_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> n
 def ear_image(f: Fields, p: Palette, t: dict[str, float], fur: np.ndarray) -> np.ndarray:
     """The coat of the ears."""
     paint = Painter(p.ear, f.x.shape[0])
-    paint.cover(f.brindle, BLACK, 0.5 * present(t["brindle"], 0.2))
-    tip = np.hypot(f.x - 50, 0.55 * (f.y - 42)) - 36
-    tip_colour = mixed(BLACK, WHITE, ramp(t["ear_tip"], 0.0, 0.4))
-    paint.cover(_step(tip + f.rough, 2.5), tip_colour, 0.7 * (1 - np.exp(-2 * t["ear_tip"] ** 2)))
+    paint.cover(_above(f.brindle, present(t["brindle"], 0.5), 0.42, 0.3), BLACK, 0.5)
+    tip = np.hypot(f.x - 50, 0.55 * (f.y - 42)) - 34
+    tip_colour = mixed(BLACK, WHITE, ramp(t["ear_tip"], 0.0, 0.5))
+    far = extent(abs(t["ear_tip"]), 16.0, 0.0)
+    paint.cover(_step(tip - far + f.rough, 2.5), tip_colour, 0.8)
     shade = 1.02 + np.float32(0.13 * t["light_side"]) * (f.x - 50) / 40
     return _lit(paint.image, shade + 0.3 * fur, t)

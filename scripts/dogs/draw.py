@@ -18,7 +18,7 @@ from scripts.dogs.scene import draw
 
 __all__ = ["ATTRIBUTES", "KINSHIPS", "draw", "latent_basis", "main", "relative"]
 
-KINSHIPS = (1.0, 0.98, 0.9, 0.8, 0.7, 0.5, 0.3, 0.0)
+KINSHIPS = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0)
 
 
 def relative(z: np.ndarray, other: np.ndarray, cosine: float) -> np.ndarray:

@@ -3,24 +3,22 @@
 import numpy as np
 import skia
 
-from scripts.dogs.attributes import between, present, ramp
+from scripts.dogs.attributes import between, grown, normal, present, ramp
 from scripts.dogs.ink import INK, argb, curve, fill, pen
 from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build, polygon
 
 _AMBER, _BROWN = np.array([205.0, 138.0, 42.0]), np.array([92.0, 50.0, 22.0])
-_BLUE, _GREEN = np.array([108.0, 180.0, 232.0]), np.array([150.0, 172.0, 88.0])
+_BLUE = np.array([108.0, 180.0, 232.0])
 
 
 def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw both eyes with lids, rims and catch-lights."""
-    radius = between(5.0, 6.7, t["eye_size"])
-    warm = mixed(_BROWN, _AMBER, present(t["eye_light"], 0.38))
-    warm = mixed(warm, _GREEN, 0.35 * ramp(t["eye_light"] + t["eye_blue"], 0.9, 0.4))
-    blue, odd = present(t["eye_blue"], 0.2), present(abs(t["eye_odd"]), 0.09)
+    radius = between(4.8, 7.0, t["eye_size"])
+    warm = mixed(_BROWN, _AMBER, ramp(t["eye_light"]))
+    blue, odd = normal(t["eye_blue"]), normal(t["eye_odd"])
     for side in (-1, 1):
-        change = ramp(side * t["eye_odd"], 0.0, 0.6) * odd
-        iris = mixed(warm, _BLUE, blue + change - 2 * blue * change)
+        iris = mixed(warm, _BLUE, grown(0.75 * blue + 0.66 * side * odd, 0.4))
         _draw_eye(canvas, 50 + side * b.eye_gap, side, radius, iris, p, t)
 
 
@@ -49,12 +47,12 @@ def _draw_eye(
         (outer, y - slant),
         close=True,
     )
-    rim = mixed(INK, np.array([150.0, 92.0, 84.0]), 0.75 * present(t["nose_pink"], 0.18))
+    rim = mixed(INK, np.array([150.0, 92.0, 84.0]), 0.75 * present(t["nose_pink"], 0.5))
     canvas.drawPath(almond, pen(rim, between(1.3, 2.6, t["eye_rim"]), 0.95))
     white = mixed(
         np.array([120.0, 104.0, 96.0]),
         np.array([246.0, 242.0, 236.0]),
-        present(t["eye_sclera"], 0.35),
+        ramp(t["eye_sclera"]),
     )
     canvas.drawPath(almond, fill(white))
     canvas.save()
@@ -85,9 +83,9 @@ def _draw_eye(
 
 def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw a tuft of hair over each eye."""
-    light = ramp(t["brow_light"], 0.0, 0.5)
+    light = ramp(t["brow_light"])
     colour = mixed(mixed(p.coat * 0.45, INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
-    length = 1.6 + 5.6 * present(t["brow_length"], 0.35)
+    length = 1.6 + 5.6 * present(t["brow_length"], 0.6)
     y = EYE_LINE - between(7.5, 12.5, t["brow_height"])
     for side in (-1, 1):
         points = []
@@ -105,5 +103,5 @@ def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -
         points.append((50 + side * (b.eye_gap + 5.0), y - 1.0))
         points.append((50 + side * (b.eye_gap + 1.0), y - 4.2))
         points.append((50 + side * (b.eye_gap - 4.0), y - 2.0))
-        opacity = between(0.6, 0.95, t["brow_length"]) * (0.7 + 0.3 * abs(t["brow_light"]))
+        opacity = between(0.6, 0.95, t["brow_length"]) * 0.85
         canvas.drawPath(polygon(np.array(points)), fill(colour, opacity))

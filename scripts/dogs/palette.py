@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.dogs.attributes import between, ramp
+from scripts.dogs.attributes import between, present, ramp
 
 Colour = np.ndarray  # float64 (3,), 0..255
 
@@ -33,10 +33,6 @@ def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     return np.asarray(first + (second - first) * weight)
 
 
-def _sharp(value: float) -> float:
-    return ramp(value, 0.0, 0.44)
-
-
 @dataclass(frozen=True)
 class Palette:
     """The colours of one dog."""
@@ -50,20 +46,19 @@ class Palette:
 
 def palette_of(t: dict[str, float]) -> Palette:
     """The colours of a dog with traits t."""
-    light, warm, red = (_sharp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
+    light, warm, red = (ramp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
     coat = mixed(_COATS[0], _COATS[1], light)
     coat = mixed(mixed(coat[0, 0], coat[0, 1], red), mixed(coat[1, 0], coat[1, 1], red), warm)
     coat = coat * (1 + 0.10 * t["coat_dilute"]) + 12 * t["coat_dilute"]
     coat = coat + np.array([9.0, 1.0, -9.0]) * t["coat_tint"]
     lightness = float(coat @ np.array([0.3, 0.59, 0.11])) / 255
-    # Markings contrast with the coat: dark dogs get light marks, light dogs dark ones.
-    on_dark = ramp(0.36 - lightness, 0.0, 0.16)
-    mark_light = on_dark + (1 - on_dark) * 0.45 * _sharp(t["mark_light"] - 0.5)
+    # Markings tend to be light on dark coats and dark on light ones.
+    mark_light = ramp(0.55 * t["mark_light"] - 0.75 * t["coat_light"])
     marks = mixed(_MARKS[0], _MARKS[1], mark_light)
-    mark = mixed(marks[0], marks[1], _sharp(t["mark_warm"]))
-    mark = mixed(mark, coat, 0.22 * _sharp(t["mark_light"]))
-    ear_dark, ear_marked = ramp(-t["ear_dark"], 0.2, 0.5), ramp(t["ear_dark"], 0.05, 0.5)
-    ear = mixed(coat * between(0.62, 0.86, -t["ear_dark"]), mark, 0.92 * ear_marked)
-    ear = mixed(ear, coat, 0.5 * ear_dark)
-    body = coat * between(0.78, 1.1, t["body_light"])
-    return Palette(np.clip(coat, 14, 250), mark, ear, np.clip(body, 10, 250), lightness)
+    mark = mixed(marks[0], marks[1], ramp(t["mark_warm"]))
+    ear = mixed(coat, mark, present(t["ear_mark"], 0.6)) * between(1.08, 0.55, t["ear_dark"])
+    body = mixed(coat, mark, 0.85 * present(t["body_mark"], 0.5))
+    body = body * between(0.74, 1.12, t["body_light"])
+    return Palette(
+        np.clip(coat, 14, 250), mark, np.clip(ear, 10, 250), np.clip(body, 10, 250), lightness
+    )

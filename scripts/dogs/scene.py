@@ -4,7 +4,7 @@ import numpy as np
 import skia
 
 from scripts.dogs import coat, eyes, face
-from scripts.dogs.attributes import between, present, ramp, traits_of
+from scripts.dogs.attributes import between, extent, present, ramp, traits_of
 from scripts.dogs.ears import Ear, ear_of
 from scripts.dogs.ink import argb, fill, pen
 from scripts.dogs.palette import Palette, mixed, palette_of
@@ -12,26 +12,31 @@ from scripts.dogs.shapes import Build, body_outline, build_of, head_outline, pol
 from scripts.dogs.textures import Fields, fields_for
 
 # Axes of the background's hue: green to magenta, blue to yellow.
-_GREEN = np.array([-40.0, 24.0, -22.0])
-_BLUE = np.array([-30.0, -4.0, 42.0])
+_GREEN = np.array([-46.0, 28.0, -25.0])
+_BLUE = np.array([-34.0, -5.0, 48.0])
 _PINK = np.array([206.0, 138.0, 136.0])
 
 
 def _background(f: Fields, t: dict[str, float]) -> np.ndarray:
-    """A gradient of two colours with a faint pattern, (size, size, 3) float32."""
-    middle = np.full(3, between(104.0, 186.0, t["back_light"]))
-    first = middle + _GREEN * t["back_green"] + _BLUE * t["back_blue"]
-    second = first + 34 * (-0.6 + 0.9 * t["back_light"])
-    second = second + 0.75 * (_GREEN * t["back_second_green"] + _BLUE * t["back_second_blue"])
-    slope = (f.y - 40) / 34 + np.float32(0.9 * t["back_gradient"]) * (f.x - 50) / 40
-    blend = (0.5 + 0.5 * np.tanh(slope))[..., None].astype(np.float32)
-    image = first.astype(np.float32) + (second - first).astype(np.float32) * blend
+    """A colour that changes downwards and across, with a faint pattern, (size, size, 3) float32."""
+    parts = []
+    for low, high, size, name in (
+        (108.0, 182.0, 1.0, "back"),
+        (-38.0, 38.0, 1.1, "back_down"),
+        (-34.0, 34.0, 1.0, "back_across"),
+        (-34.0, 34.0, 1.0, "back_corner"),
+    ):
+        hue = _GREEN * t[f"{name}_green"] + _BLUE * t[f"{name}_blue"]
+        parts.append((between(low, high, t[f"{name}_light"]) + size * hue).astype(np.float32))
+    middle, down, across, corner = parts
+    vertical, horizontal = np.tanh((f.y - 36) / 30)[..., None], np.tanh((f.x - 50) / 34)[..., None]
+    image = middle + down * vertical + across * horizontal + corner * (vertical * horizontal)
     stripes = np.tanh(4 * np.sin((f.x + 0.6 * f.y) * 0.5))
     dots = np.tanh(4 * (np.cos(f.x * 0.56) * np.cos(f.y * 0.56) - 0.35))
     rays = np.tanh(3 * np.sin(np.arctan2(f.y - 50, f.x - 50) * 12))
-    pattern = np.float32(0.11 * present(t["back_stripes"], 0.2)) * stripes
-    pattern += np.float32(0.11 * present(t["back_dots"], 0.2)) * (dots + 0.4)
-    pattern += np.float32(0.12 * present(t["back_rays"], 0.2)) * rays
+    pattern = np.float32(0.13 * present(t["back_stripes"], 0.5)) * stripes
+    pattern += np.float32(0.13 * present(t["back_dots"], 0.5)) * (dots + 0.4)
+    pattern += np.float32(0.14 * present(t["back_rays"], 0.5)) * rays
     glow = 1.10 - 0.30 * ((f.x - 50) ** 2 + (f.y - 48) ** 2) / 4000
     return np.asarray(image * (glow + pattern)[..., None], dtype=np.float32)
 
@@ -59,17 +64,15 @@ def _draw_ear(
     t: dict[str, float],
     opacity: float,
 ) -> None:
-    flap = polygon(ear.flap)
-    edge = skia.Op(polygon(ear.base), flap, skia.kUnion_PathOp)
+    edge = skia.Simplify(polygon(ear.outline))
     dark = mixed(p.ear * 0.30, np.full(3, 12.0), 0.4)
     texture.setAlphaf(opacity)
     canvas.drawPath(edge, texture)
     canvas.save()
     canvas.clipPath(edge, True)
-    inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"], 0.0, 0.7))
-    shown = opacity * (1 - ear.drop)
-    canvas.drawPath(polygon(ear.inner), fill(inside, 0.95 * shown))
-    canvas.drawPath(polygon(ear.inner), pen(dark, 1.6, 0.30 * shown))
+    inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"]))
+    canvas.drawPath(polygon(ear.inner), fill(inside, 0.95 * opacity))
+    canvas.drawPath(polygon(ear.inner), pen(dark, 1.6, 0.30 * opacity))
     ends = [skia.Point(*ear.spine[0].tolist()), skia.Point(*ear.spine[-1].tolist())]
     shade = skia.GradientShader.MakeLinear(
         ends,
@@ -79,30 +82,25 @@ def _draw_ear(
     canvas.drawPath(edge, skia.Paint(AntiAlias=True, Shader=shade))
     canvas.restore()
     canvas.drawPath(edge, pen(dark, 1.3, 0.8 * opacity))
-    texture.setAlphaf(opacity * ear.fold)
-    canvas.drawPath(flap, texture)
-    canvas.drawPath(flap, fill(dark, 0.10 * opacity * ear.fold))
-    canvas.drawPath(flap, pen(dark, 1.3, 0.75 * opacity * ear.fold))
     texture.setAlphaf(1.0)
 
 
 def _draw_collar(canvas: skia.Canvas, t: dict[str, float]) -> None:
-    shown = present(t["collar"], 0.6)
-    colour = np.full(3, between(84.0, 176.0, t["collar_light"]))
+    colour = np.full(3, between(78.0, 186.0, t["collar_light"]))
     colour = colour + np.array([-74.0, 44.0, -40.0]) * t["collar_green"]
     colour = colour + np.array([-54.0, -12.0, 76.0]) * t["collar_blue"]
-    width = between(3.0, 7.0, t["collar_width"])
+    width = between(2.2, 7.6, t["collar_width"])
     band = skia.PathBuilder()
     band.moveTo(22, 82)
     band.quadTo(50, 103, 78, 82)
     path = band.detach()
-    canvas.drawPath(path, pen(colour * 0.35, width + 1.4, 0.75 * shown))
-    canvas.drawPath(path, pen(colour, width, shown))
-    canvas.drawPath(path, pen(np.full(3, 255.0), 0.25 * width, 0.13 * shown))
-    tag = shown * present(t["tag"], 0.6)
-    canvas.drawCircle(50, 95.4, 4.0, fill(np.array([120.0, 84.0, 20.0]), tag))
-    canvas.drawCircle(50, 95.0, 3.3, fill(np.array([240.0, 196.0, 74.0]), tag))
-    canvas.drawCircle(49.0, 94.0, 1.1, fill(np.array([255.0, 244.0, 200.0]), tag))
+    canvas.drawPath(path, pen(colour * 0.35, width + 1.4, 0.75))
+    canvas.drawPath(path, pen(colour, width))
+    canvas.drawPath(path, pen(np.full(3, 255.0), 0.25 * width, 0.13))
+    tag = extent(present(t["tag"], 0.65), 0.0, 1.05)
+    canvas.drawCircle(50, 92.2 + 2.6 * tag, 4.0 * tag, fill(np.array([120.0, 84.0, 20.0])))
+    canvas.drawCircle(50, 92.0 + 2.4 * tag, 3.3 * tag, fill(np.array([240.0, 196.0, 74.0])))
+    canvas.drawCircle(50 - tag, 92.0 + 1.4 * tag, 1.1 * tag, fill(np.array([255.0, 244.0, 200.0])))
 
 
 def _draw_head(
@@ -111,7 +109,7 @@ def _draw_head(
     head = polygon(head_outline(b, t))
     canvas.drawPath(head, pen(mixed(p.coat * 0.22, np.full(3, 10.0), 0.3), 1.2, 0.6))
     canvas.drawPath(head, _texture(image))
-    rim = present(t["rim_light"], 0.4)
+    rim = present(t["rim_light"], 0.5)
     canvas.save()
     canvas.clipPath(head, True)
     canvas.translate(0.9, 1.3)

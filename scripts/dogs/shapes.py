@@ -81,21 +81,21 @@ class Build:
 
 def build_of(t: dict[str, float]) -> Build:
     """The sizes of a dog with traits t."""
-    skull = between(26.0, 33.0, t["skull_width"])
+    skull = between(25.0, 34.0, t["skull_width"])
     length = t["muzzle_length"]
-    nose = between(60.5, 69.0, length)
-    jaw = between(14.0, 24.5, t["jaw_width"]) + 0.35 * (skull - 29.5) - 2.5 * length
+    nose = between(59.5, 70.0, length)
+    jaw = between(13.0, 26.0, t["jaw_width"]) + 0.35 * (skull - 29.5) - 2.5 * length
     return Build(
         skull=skull,
         cheek=0.6 * skull + 0.4 * (jaw + 6) + between(-1.5, 3.5, t["cheek"]),
         jaw=jaw,
-        chin=between(81.0, 87.0, length) + 1.2 * t["chin"],
-        top=between(24.0, 19.5, t["dome"]),
-        muzzle=between(11.0, 21.5, t["muzzle_width"]) - 1.0 * length,
+        chin=between(80.0, 88.0, length) + 1.2 * t["chin"],
+        top=between(25.0, 18.5, t["dome"]),
+        muzzle=between(10.5, 22.5, t["muzzle_width"]) - 1.0 * length,
         muzzle_top=nose - between(7.0, 13.0, t["muzzle_height"]) - 2 * length,
         nose=nose,
         mouth=nose + 8.5,
-        eye_gap=between(12.4, 15.2, t["eye_spacing"]),
+        eye_gap=between(12.0, 15.6, t["eye_spacing"]),
     )
 
 
@@ -121,15 +121,15 @@ def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
     y = curve[:, 1]
     cheeks = np.exp(-(((y - 66) / 10) ** 2))
     crown = np.exp(-(((y - b.top) / 5) ** 2))
-    shaggy = ramp(t["coat_length"], 0.15, 0.7)
-    curly = present(t["coat_curl"], 0.22)
-    wire = present(t["coat_wire"], 0.3)
-    tufts = 0.5 + 6.3 * shaggy + cheeks * 4.0 * present(t["cheek_fluff"], 0.4)
+    shaggy = ramp(t["coat_length"])
+    curly = present(t["coat_curl"], 0.5)
+    wire = present(t["coat_wire"], 0.5)
+    tufts = 0.5 + 6.3 * shaggy + cheeks * 4.0 * present(t["cheek_fluff"], 0.5)
     tufts = tufts * (1 - 0.8 * curly)
-    bulge = curly * (1.5 + 2.0 * shaggy) + crown * (4.5 * present(t["topknot"], 0.3))
+    bulge = curly * (1.5 + 2.0 * shaggy) + crown * (4.5 * present(t["topknot"], 0.5))
     heights = (tufts * _SPIKES)[:, None] * sag + (2.6 * wire * _WIRES * (1 - curly))[:, None] * sag
     heights += (bulge + 2.6 * curly * (_CURLS - 0.5))[:, None] * normal
-    heights += (crown * 4.0 * present(t["topknot"], 0.3) * _SPIKES)[:, None] * normal
+    heights += (crown * 4.0 * present(t["topknot"], 0.5) * _SPIKES)[:, None] * normal
     return np.asarray(np.array([50.0, 0.0]) + curve + heights)
 
 
@@ -139,6 +139,6 @@ def body_outline(t: dict[str, float]) -> np.ndarray:
     s = np.linspace(0, 1, 15)
     x = neck + (48 - neck) * (0.25 * s + 0.75 * s**2.2)
     y = 66 + 36 * s
-    tuft = ramp(t["coat_length"], 0.15, 0.7) * 1.8 * np.where(np.arange(15) % 2 == 0, 1, -0.4)
+    tuft = ramp(t["coat_length"]) * 1.8 * np.where(np.arange(15) % 2 == 0, 1, -0.4)
     right = np.stack([50 + x + tuft, y], 1)
     return np.concatenate([right, right[::-1] * np.array([-1, 1]) + np.array([100, 0])])

@@ -15,7 +15,11 @@ FINE = 4  # supersampling of the strokes
 
 @dataclass(frozen=True)
 class Fields:
-    """Float32 arrays (size, size); textures are in [-1, 1], where 0 changes nothing."""
+    """Float32 arrays (size, size).
+
+    Textures of fur are in [-1, 1], where 0 changes nothing. Merle, brindle and ticking are heights:
+    what lies above a level has that marking.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -136,15 +140,11 @@ def _shrunk(surface: skia.Surface, size: int, deviation: float) -> np.ndarray:
     return np.asarray(np.clip((small - small.mean()) / (2.5 * deviation), -1, 1), dtype=np.float32)
 
 
-def _soft_step(field: np.ndarray, middle: float, width: float) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-(field - middle) / (0.5 * width))), dtype=np.float32)
-
-
 def _dots(size: int, count: int, seed: int) -> np.ndarray:
-    """Small soft dots, value 1 at their centres."""
+    """Small dots: 1 at their centres, 0 at their edges and negative outside."""
     rng = np.random.default_rng(seed)
     axis = ((np.arange(size) + 0.5) * 100 / size).astype(np.float32)
-    field = np.zeros((size, size), dtype=np.float32)
+    field = np.full((size, size), -9.0, dtype=np.float32)
     for x, y, r in zip(
         rng.uniform(5, 95, count),
         rng.uniform(15, 100, count),
@@ -152,7 +152,7 @@ def _dots(size: int, count: int, seed: int) -> np.ndarray:
         strict=True,
     ):
         distance = np.hypot(axis[None, :] - x, axis[:, None] - y)
-        field = np.maximum(field, _soft_step(-distance, -r, 0.5))
+        field = np.maximum(field, 1 - distance / r)
     return field
 
 
@@ -173,7 +173,7 @@ def fields_for(size: int) -> Fields:
         wire=_strokes(size, 1800, 6.0, 0.5, 0.4, 0.75, 4, 20.41),
         rough=(0.6 * long + 0.4 * _noise(size, 16, 12)).astype(np.float32),
         warp=warp,
-        merle=_soft_step(_noise(size, 9, 14) + 0.25 * long, 0.35, 0.3),
-        brindle=_soft_step(stripes + 0.5 * _noise(size, 12, 15) + 0.3 * long, 0.25, 0.5),
+        merle=(_noise(size, 9, 14) + 0.25 * long).astype(np.float32),
+        brindle=(stripes + 0.5 * _noise(size, 12, 15) + 0.3 * long).astype(np.float32),
         ticking=_dots(size, 240, 16),
     )

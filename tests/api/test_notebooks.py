@@ -90,7 +90,7 @@ def test_progress_is_told_to_whoever_listens() -> None:
 
 def test_bars_are_shown_in_notebooks_and_hidden_by_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_hidden() is None
-    monkeypatch.setattr(progress, "_IN_NOTEBOOK", True)
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
     assert is_hidden() is False
     be_quiet()
     try:

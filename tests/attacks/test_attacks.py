@@ -56,6 +56,7 @@ def _same_weights(a: Path, b: Path) -> bool:
     return all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     family=st.sampled_from(FAMILIES),

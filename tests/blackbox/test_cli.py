@@ -40,6 +40,7 @@ def invoke(*arguments: str) -> SimpleNamespace:
     return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
 
 
+@pytest.mark.slow
 def test_probe_commands_over_a_socket(
     endpoint_url: Callable[..., str], models: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_size_and_norm_of_every_kind_of_head(kind: str, models: Callable[..., Pa
     assert found.precision == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("switches", "precision"),
     [

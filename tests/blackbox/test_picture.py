@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
@@ -13,6 +14,7 @@ from tests.support.timestamp_server import openssl
 from tests.support.zoo import ZOO
 
 
+@pytest.mark.slow
 def test_signatures_of_unrelated_models_have_different_pictures(tmp_path: Path) -> None:
     pictures = []
     private, public = tmp_path / "key.pem", tmp_path / "key.pub"

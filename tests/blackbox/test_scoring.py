@@ -27,6 +27,7 @@ def served() -> dict[str, TextModel]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", [BY_ECHO, BY_ONE_LOGPROB])
 def test_a_served_model_and_its_precision_are_found(
     served: dict[str, TextModel], switches: dict[str, Any]

@@ -128,6 +128,7 @@ def test_a_folder_in_a_registry_is_never_taken_for_a_hub_id(
     assert "its folder is not known on this machine" in answer["why"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are of another kind there")
 def test_terminated_in_the_middle_it_leaves_nothing_behind(tmp_path: Path) -> None:
     code = (
@@ -213,6 +214,7 @@ def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.stderr.startswith(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no limit for files there")
 def test_a_full_disk_is_one_line_and_costs_a_comparison_only_its_cache(
     make_llama: MakeModel, tmp_path: Path

@@ -10,6 +10,7 @@ import huref
 from huref.cli import main
 from huref.cli.tables import as_text, shorten_middle
 from huref.errors import HurefError
+from tests.support.containers import write_gguf
 from tests.support.lineage_samples import many
 from tests.support.zoo import ZOO
 
@@ -107,3 +108,15 @@ def test_a_fingerprint_has_its_code_in_json(tmp_path: Path) -> None:
     out = tmp_path / "dog.png"
     data = json.loads(run("fingerprint", A, "-o", out, "--json").stdout)
     assert " ".join(data["code"]) in run("fingerprint", A, "-o", out).stdout
+
+
+def test_compare_names_the_file_that_was_chosen(tmp_path: Path) -> None:
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    for kind in ("Q4_0", "Q8_0"):
+        write_gguf(A, folder / f"a.{kind}.gguf", "llama")
+    result = run("compare", A, folder)
+    assert result.exit_code == 0, result.stderr
+    assert f"{folder}: read a.Q8_0.gguf (GGUF (llama)" in result.stderr
+    assert f"{A}: read" not in result.stderr  # plain safetensors need no mention
+    assert run("compare", A, folder, "-q").stderr == ""

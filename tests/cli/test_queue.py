@@ -78,6 +78,7 @@ def test_misuse_is_exit_2(arguments: tuple[str, ...]) -> None:
     assert run("identify", *arguments, "--registry", "x").exit_code in (1, 2)
 
 
+@pytest.mark.slow
 def test_identify_takes_a_queue_and_knows_a_registered_model(queue: Path, tmp_path: Path) -> None:
     records = [open_record(str(ZOO / name)) for name in ("llama-a", "llama-b")]
     store = create_store(str(tmp_path / "bases"), load_recipe()[0])

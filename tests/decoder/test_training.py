@@ -133,6 +133,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartT
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_ears_between_two_kinds_are_seen_more_often(training: StartTraining) -> None:
     from scripts.decoder.emphasis import between_ears, emphasis
 

@@ -51,6 +51,7 @@ def test_empty_terms_and_rows_give_finite_latents(encoder: Encoder, bases: torch
     assert encoder.encode(torch.zeros_like(terms)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_shipped_encoder_keeps_the_correlation(
     encoder: Encoder, families: list[Family], bases: torch.Tensor
 ) -> None:

@@ -16,6 +16,7 @@ def test_equal_seeds_give_equal_models_and_other_seeds_do_not() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rho", "low"), [(0.0, -0.03), (0.3, 0.2), (0.6, 0.45), (0.9, 0.8), (1, 1)]
 )

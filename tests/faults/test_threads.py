@@ -19,6 +19,7 @@ def threads() -> Iterator[tuple[int, ...]]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_number_of_threads(threads: tuple[int, ...]) -> None:
     decoder = load_recipe()[2]
     records, pictures = [], []

@@ -161,6 +161,7 @@ def test_what_is_not_used_weighs_nothing(kind: str, base: Record, tmp_path: Path
     assert found == (set() if kind == "cancelling heads" else {kind})
 
 
+@pytest.mark.slow
 def test_all_disguises_at_once_are_seen_through(base: Record, tmp_path: Path) -> None:
     edits = (dead_heads, split_units, silent_blocks, unwritten_dimensions)
     folder = disguise(tmp_path / "copy", *edits)

@@ -50,6 +50,7 @@ def test_a_child_whose_blocks_were_removed_and_trained(parent: Record) -> None:
     assert "the difference has a standard error of" in found.why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["upcycling", "no-op-layers", "layer-duplication", "vocabulary-extension", "quiet-units",
@@ -99,6 +100,7 @@ def damage(source: Path, copy: Path, change: Callable[[Tensor], Tensor]) -> Reco
     return full(copy)
 
 
+@pytest.mark.slow
 def test_noise_and_coarse_weights_leave_the_verdict_and_name_no_wrong_parent(
     parent: Record, tmp_path: Path
 ) -> None:

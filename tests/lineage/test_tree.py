@@ -195,6 +195,7 @@ def test_a_forest_is_written_whole_or_not_at_all(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+@pytest.mark.slow
 def test_fifty_models_fit_into_one_picture(tmp_path: Path) -> None:
     table = many(50)
     write_forest(build_forest(table), tmp_path / "tree.svg")

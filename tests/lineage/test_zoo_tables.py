@@ -114,6 +114,7 @@ def test_families_are_joined_by_descent(table: LineageTable) -> None:
     assert sorted(map(len, families)) == [1, 1, 1, 1, 8]
 
 
+@pytest.mark.slow
 def test_an_attack_on_a_child_changes_no_verdict(tmp_path: Path) -> None:
     attack(ZOO / "llama-a-continued", ["all"], tmp_path / "attacked")
     names = ("llama-a", "llama-a-twin", "llama-b")

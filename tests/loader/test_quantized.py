@@ -136,6 +136,7 @@ def test_awq(save: Callable[..., Checkpoint]) -> None:
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("nested", [False, True])
 # The CPU kernel of the library is wrong for long rows that are no multiple of the block.
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(OUT, 128), (33, 25)])
 def test_bitsandbytes_four_bit(
     save: Callable[..., Checkpoint], kind: str, nested: bool, shape: tuple[int, int]

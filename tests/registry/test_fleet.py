@@ -123,6 +123,7 @@ def test_lists_that_cannot_be_used_are_refused(
         read_list(tmp_path / "missing.txt")
 
 
+@pytest.mark.slow
 def test_a_hub_with_limits_and_faults_is_read_correctly(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray]
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_listing_may_have_many_pages(fleet_hub: FleetHub, folders: dict[str, P
         list_hub({"colour": ["red"]})
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_finished_models(
     fleet_hub: FleetHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +263,7 @@ def test_ctrl_c_saves_finished_models(
     assert len(store) == 3
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_fleet_and_loses_nothing_saved(
     fleet_hub: FleetHub,
     store: Store,
@@ -351,6 +354,7 @@ class DyingExecutor(Executor):
         return self.pool.submit(fn, *args, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_model_whose_worker_died_is_measured_again(
     store: Store, folders: dict[str, Path], expected: dict[str, np.ndarray]
 ) -> None:
@@ -366,6 +370,7 @@ def test_a_model_whose_worker_died_is_measured_again(
     assert sum(attempts.values()) == 5
 
 
+@pytest.mark.slow
 def test_a_dying_process_costs_only_its_own_model(
     store: Store, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

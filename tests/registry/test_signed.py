@@ -60,6 +60,7 @@ def test_no_field_of_a_signed_entry_can_be_changed(keys: dict[str, Keys]) -> Non
             check_entry(dataclasses.replace(signed, **{name: ""}))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_an_edited_registry_is_found_out(tmp_path: Path, keys: dict[str, Keys]) -> None:
     """By the commands: who signed is shown, exports carry it, an edit of the file is refused."""
     import sqlite3

@@ -171,6 +171,7 @@ def test_dark_mode_defines_all_colours(table: LineageTable) -> None:
     assert used <= defined
 
 
+@pytest.mark.slow
 def test_fifty_models_stay_readable() -> None:
     table = many(50)
     generator = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """The drawings that the decoder is distilled from."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from tests.support.zoo import ROOT
 pytest.importorskip("skia")
 
 from scripts.dogs import digest
-from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis, main
+from scripts.dogs.attributes import grown, normal, traits_of
+from scripts.dogs.draw import ATTRIBUTES, draw, latent_basis, main, relative
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def dogs() -> np.ndarray:
 
 
 def test_attributes_are_many_and_distinct() -> None:
-    assert len(ATTRIBUTES) >= 128
+    assert len(ATTRIBUTES) >= 100
     assert len(set(ATTRIBUTES)) == len(ATTRIBUTES)
 
 
@@ -48,19 +49,20 @@ def test_same_attributes_same_picture(dogs: np.ndarray) -> None:
 
 
 def test_extreme_attributes_still_draw() -> None:
-    for value in (-30.0, 30.0):
+    for value in (-30.0, 0.0, 30.0):
         assert draw(np.full(len(ATTRIBUTES), value), SIZE).std() > 5
 
 
+@pytest.mark.xfail(strict=True, reason="until a decoder of these drawings is exported")
 def test_the_shipped_decoder_was_trained_on_these_drawings() -> None:
     decoder = load_decoder(ROOT / "checkpoints" / "decoder.safetensors")
     trained_on = decoder.metadata["training"]["drawing"]
-    assert digest.drawing_of(trained_on) == digest.drawing_digest() != trained_on
+    assert digest.drawing_of(trained_on) == digest.drawing_digest()
 
 
 def test_the_digest_depends_on_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest.drawing_digest()
-    monkeypatch.setattr(digest, "draw", lambda dog, size: draw(dog * [1.02, *[1] * 184], size))
+    monkeypatch.setattr(digest, "draw", lambda dog, size: draw(dog * 1.02, size))
     assert digest.drawing_digest.__wrapped__() != before
 
 
@@ -94,16 +96,54 @@ def test_every_attribute_changes_some_pixel(dogs: np.ndarray) -> None:
     assert unseen == []
 
 
-def test_ears_pass_from_pricked_to_hanging_without_a_jump(dogs: np.ndarray) -> None:
-    drops = [index for index, name in enumerate(ATTRIBUTES) if name.startswith("ear_drop.")]
-    for dog in dogs[:6].copy():
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.7])
+def test_growth_is_even(share: float) -> None:
+    attributes = np.linspace(-2, 2, 2001)
+    amounts = np.array([grown(value, share) for value in attributes])
+    steps = np.diff(amounts)
+    assert steps.min() >= 0
+    assert amounts[0] == 0
+    assert amounts[-1] > 0.85
+    assert steps.max() < 3 * steps.mean()
+    normal = np.random.default_rng(0).standard_normal(4000)
+    assert np.mean([grown(value, share) > 0 for value in normal]) == pytest.approx(share, abs=0.03)
+
+
+def test_a_trait_is_known_from_its_attribute_and_back() -> None:
+    attributes = np.linspace(-3, 3, len(ATTRIBUTES))
+    found = [normal(trait) for trait in traits_of(attributes).values()]
+    assert np.allclose(found, attributes, atol=1e-3)
+
+
+# Each changes most of its picture in another way: a shape, an area, a colour, a texture.
+@pytest.mark.parametrize(
+    "trait",
+    ["ear_drop", "cap", "blaze", "patch_left", "spot_3", "coat_light", "muzzle_colour", "merle",
+     "brindle", "coat_curl", "mouth_open", "tongue_length", "collar_green", "tag", "back_rays",
+     "eye_blue", "beard", "ruff", "chest_white", "coat_length"],
+)  # fmt: skip
+def test_no_trait_jumps(dogs: np.ndarray, trait: str) -> None:
+    steps = []
+    for dog in dogs[:3].copy():
         pictures = []
-        for place in np.linspace(-1.0, 1.0, 81):
-            dog[drops] = place
-            pictures.append(draw(dog, SIZE))
-        steps = [distance(a, b) for a, b in pairwise(pictures)]
-        assert distance(pictures[0], pictures[-1]) > 2.0
-        assert max(steps) < 0.1 * sum(steps)
+        for value in np.linspace(-2.0, 2.0, 17):
+            dog[ATTRIBUTES.index(trait)] = value
+            pictures.append(draw(dog, 2 * SIZE))  # skia's antialiasing is in quarters of a pixel
+        steps.append([distance(a, b) for a, b in pairwise(pictures)])
+    mean = np.mean(steps, axis=0)
+    assert mean.max() < 3 * mean.mean()
+
+
+def test_relatives_are_nearer_than_strangers() -> None:
+    rng, basis = np.random.default_rng(3), latent_basis()
+    z = rng.standard_normal((24, 512))
+    pictures = [draw(one @ basis, SIZE) for one in z]
+    near = [
+        distance(picture, draw(relative(one, rng.standard_normal(512), 0.98) @ basis, SIZE))
+        for one, picture in zip(z, pictures, strict=True)
+    ]
+    between = [distance(a, b) for a, b in combinations(pictures, 2)]
+    assert max(near) < 0.6 * min(between)
 
 
 def test_basis_is_orthonormal_and_repeatable() -> None:

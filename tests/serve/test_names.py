@@ -82,6 +82,7 @@ def test_the_list_has_what_lies_below_the_root_alone(root: Path, uploads: Upload
     assert found == {"one.gguf": "GGUF", "org/model": "model", "tagged": "model"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("link", "words"),
     [("config.json", "outside"), ("model.safetensors", "outside"), ("adapter", "outside")],

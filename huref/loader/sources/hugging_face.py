@@ -79,6 +79,12 @@ class HuggingFaceModel:
         return self._language_model[0]
 
     @property
+    def beside(self) -> tuple[TensorStore, list[str]]:
+        """All tensors of the files, and the names of those beside the language model."""
+        store, full = self._dequantised[0], self.full_names
+        return store, [name for name in store.names if name in full and full[name] is None]
+
+    @property
     def full_names(self) -> Mapping[str, str | None]:
         """See Contents."""
         return self._language_model[1]

@@ -16,8 +16,11 @@ from scripts.rivals.plain import parameter_cosine
 from scripts.rivals.published import published_ics
 from scripts.rivals.weights import read_weights
 
-RECIPES = ("default", "static-1")
-DEPTHS: tuple[Depth, ...] = ("recipe", "full")
+SETTINGS: dict[str, tuple[str, Depth]] = {
+    "default": ("default", "recipe"),
+    "default full": ("default", "full"),
+    "static-1": ("static-1", "recipe"),
+}
 RIVALS = {
     "published": published_ics,
     "awm": awm_score,
@@ -38,17 +41,16 @@ def measure_case(case: Case) -> Row:
 
 
 def measure_pair(base: Path, other: Path) -> Row:
-    """Verdicts and ICS of huref by recipe and depth, and the scores of the rivals."""
+    """Verdicts and ICS of huref in each setting, and the scores of the rivals."""
     row: Row = {"huref": {}}
-    for recipe in RECIPES:
-        for depth in DEPTHS:
-            row["huref"][f"{recipe} {depth}"] = judge(base, other, recipe, depth)
+    for setting, (recipe, depth) in SETTINGS.items():
+        row["huref"][setting] = judge(base, other, recipe, depth)
     row["rivals"] = _rivals(base, other)
     return row
 
 
 def judge(base: Path, other: Path, recipe: str, depth: Depth) -> Row:
-    """Verdict, ICS, reason and retention of one pair."""
+    """Verdict, ICS, cosine of latents, reason and retention of one pair."""
     try:
         records = [
             open_record(str(folder), recipe, depth=depth, cache=folder == base)
@@ -61,6 +63,7 @@ def judge(base: Path, other: Path, recipe: str, depth: Depth) -> Row:
     return {
         "verdict": pair.evidence.verdict,
         "ics": pair.similarity.ics,
+        "latent_cosine": pair.similarity.latent_cosine,
         "why": pair.why,
         "copy_is_older": older,
         "carried": None if (kept := pair.evidence.retention) is None else kept.carried,

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from huref.attacks import INEXACT
-from scripts.evaluate.attacks.measuring import DEPTHS, RECIPES, RIVALS
+from scripts.evaluate.attacks.measuring import RIVALS, SETTINGS
 
-SETTINGS = [f"{recipe} {depth}" for recipe in RECIPES for depth in DEPTHS]
 HEADS = {
-    "default recipe": "`default`, default depth",
-    "default full": "`default`, full depth",
-    "static-1 recipe": "`static-1`, default depth",
-    "static-1 full": "`static-1`, full depth",
+    "default": "`function-1`, default depth",
+    "default full": "`function-1`, full depth",
+    "static-1": "`static-1`, default depth",
 }
 NAMES = {"published": "HuRef", "awm": "AWM", "cosine": "cosine", "intrinsic": "intrinsic"}
 Rows = Mapping[str, Mapping[str, Any]]
@@ -25,11 +23,12 @@ more where parts that cancel are loud. Kinds with a star are not exact in float3
 
 Recipes are called by their names in `configs/recipes/`. The right answer about a copy is
 *descends*; about a model that carries parts of another (`graft`, `foreign-units`, `parasite`),
-anything but *descends*. The last columns are scores of other methods between source and copy:
-HuRef's ICS as published (arXiv 2312.04828), AWM (arXiv 2510.06738), the cosine of all tensors of
-one name and shape, and the intrinsic fingerprint (arXiv 2507.03014), written from the papers in
-`scripts/rivals/`; - where the method has no answer. The first table says what they give for pairs
-that nobody disguised.
+anything but *descends*. *ICS* is by `function-1` and by `static-1`; *cos z* is the cosine of the
+latents by `function-1`, from which dogs are drawn. The last columns are scores of other methods
+between source and copy: HuRef's ICS as published (arXiv 2312.04828), AWM (arXiv 2510.06738), the
+cosine of all tensors of one name and shape, and the intrinsic fingerprint (arXiv 2507.03014),
+written from the papers in `scripts/rivals/`; - where the method has no answer. The first table says
+what they give for pairs that nobody disguised.
 """
 
 
@@ -65,15 +64,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _head(first: str) -> str:
-    cells = [first, "logits", *(HEADS[s] for s in SETTINGS), "ICS", *(NAMES[r] for r in RIVALS)]
+    ours = [*(HEADS[setting] for setting in SETTINGS), "ICS", "cos z"]
+    cells = [first, "logits", *ours, *(NAMES[rival] for rival in RIVALS)]
     return "| " + " | ".join(cells) + " |\n" + "| --- " * len(cells) + "|"
 
 
 def _line(name: str, logits: str, row: Mapping[str, Any]) -> str:
     verdicts = [_verdict(row["huref"][setting]) for setting in SETTINGS]
-    ics = " / ".join(_number(row["huref"][f"{recipe} recipe"].get("ics")) for recipe in RECIPES)
+    ics = " / ".join(_number(row["huref"][s].get("ics")) for s in ("default", "static-1"))
     scores = [_number(row["rivals"][rival]) for rival in RIVALS]
-    return "| " + " | ".join([name, logits, *verdicts, ics, *scores]) + " |"
+    cosine = _number(row["huref"]["default"].get("latent_cosine"))
+    return "| " + " | ".join([name, logits, *verdicts, ics, cosine, *scores]) + " |"
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

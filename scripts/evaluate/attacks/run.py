@@ -25,13 +25,14 @@ from scripts.evaluate.attacks.report import render
 from scripts.evaluate.lineage.measuring import digest_of_code, read_json, write_json
 
 ZOO = ROOT / "checkpoints" / "zoo"
+BASES = ("llama-a", "qwen-c", "mistral-d")
 BESIDE = ("llama-a-finetune", "llama-a-continued", "llama-a-twin", "llama-b")
 
 
 def main() -> None:
     """The command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("bases", nargs="*", type=Path, default=[ZOO / "llama-a", ZOO / "mistral-d"])
+    parser.add_argument("bases", nargs="*", type=Path, default=[ZOO / name for name in BASES])
     parser.add_argument("--host", type=Path, default=ZOO / "llama-b", help="an unrelated model")
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND", choices=all_kinds())

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from scripts.dogs.attributes import GROUPS, SINGLES, traits_of
+from scripts.dogs.attributes import ATTRIBUTES, traits_of
 from scripts.dogs.draw import latent_basis
 from scripts.evaluate.decoder.drawings import SIDE, Images, Latents, drawings, latents_of
 
-TRAITS = (*GROUPS, *SINGLES)
+TRAITS = ATTRIBUTES
 FEATURES = 128
 COARSE = 32  # pixels on a side of the linear part's input
 RIDGE = 4e-3  # in squared colours; about 1 % of a pixel's variance

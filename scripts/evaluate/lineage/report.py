@@ -207,7 +207,7 @@ def mixing(e: Evaluation) -> str:
         truth = ", ".join(
             f"{p} {s:.2f}" for p, s in zip(entry["parents"], entry["shares"], strict=True)
         )
-        if found is None:
+        if found is None or found["shares"] is None:
             rows.append([name, entry["method"], truth, "null", "-", "-"])
             continue
         order = [found["parents"].index(parent) for parent in entry["parents"]]

@@ -3,17 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from scripts.evaluate.attacks.report import HEADS as SETTINGS
+
 Rows = Mapping[str, Any]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 400, 70, 60, 30
 # Verdicts from the top of the picture downwards, with a shape that needs no colour.
 VERDICTS = ("descends", "contains parts", "inconclusive", "shared initialisation", "unrelated")
 COLOURS = {"blocks 1 and 2": "#1b6ca8", "all blocks": "#c0392b"}
-SETTINGS = {
-    "default recipe": "`default`, default depth",
-    "default full": "`default`, full depth",
-    "static-1 recipe": "`static-1`, default depth",
-    "static-1 full": "`static-1`, full depth",
-}
 HEADING = """# The price of hiding
 
 Copies of {base} (perplexity {source:.2f} on source code that neither has seen) were trained to
@@ -25,7 +21,7 @@ the source was trained on. Written by `python -m scripts.evaluate price`.
 
 ![Perplexity against verdict of each copy, by recipe, depth and trained blocks](price.svg)
 
-| kind | blocks | steps | perplexity | {settings} | ICS, `default` |
+| kind | blocks | steps | perplexity | {settings} | ICS, `function-1` |
 | --- | --- | ---: | ---: | {rules} | ---: |
 """
 
@@ -47,7 +43,7 @@ def _copies(rows: Rows) -> list[Mapping[str, Any]]:
 
 def _line(row: Mapping[str, Any], source: float) -> str:
     change = 100 * (row["perplexity"] / source - 1)
-    ics = row["ics"]["default recipe"]
+    ics = row["ics"]["default"]
     cells = [
         row["kind"], row["blocks"], str(row["steps"]), f"{row['perplexity']:.2f} ({change:+.1f} %)",
         *(str(row["verdicts"][setting]) for setting in SETTINGS),
@@ -75,7 +71,7 @@ def _cheapest(rows: Rows) -> str:
 
 
 def draw(rows: Rows) -> str:
-    """The curve: perplexity to the right, verdicts of four settings as rows of marks."""
+    """The curve: perplexity to the right, verdicts of each setting as rows of marks."""
     copies = _copies(rows)
     source = rows["source"]["perplexity"]
     most = max([*(row["perplexity"] for row in copies), source * 1.1])

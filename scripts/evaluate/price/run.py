@@ -20,7 +20,7 @@ import yaml
 from huref.attacks import Effort, attack
 from huref.files import replacing
 from scripts import ROOT, make_parser
-from scripts.evaluate.attacks.measuring import DEPTHS, RECIPES, judge
+from scripts.evaluate.attacks.measuring import SETTINGS, judge
 from scripts.evaluate.lineage.measuring import digest_of_code, read_json, write_json
 from scripts.evaluate.price.report import draw, render
 from scripts.zoo.corpus import cut_windows, read_texts
@@ -76,11 +76,9 @@ def main() -> None:
 
 
 def measure(base: Path, copy: Path) -> dict[str, Any]:
-    """Perplexity of a copy, and verdict and ICS of the pair by recipe and depth."""
+    """Perplexity of a copy, and verdict and ICS of the pair in each setting."""
     found = {
-        f"{recipe} {depth}": judge(base, copy, recipe, depth)
-        for recipe in RECIPES
-        for depth in DEPTHS
+        setting: judge(base, copy, recipe, depth) for setting, (recipe, depth) in SETTINGS.items()
     }
     return {
         "perplexity": perplexity(copy),

@@ -1,0 +1,126 @@
+"""Whether two models are one: the same weights, the same weights rounded, or the same function.
+
+All three are told apart from a descendant that was trained on. Sampled weights that are equal at
+all places are the same weights, in whatever files. Rounded weights differ from the others by what a
+cast to another type or the grid of a quantiser leaves. The same function under other weights has
+equal terms, which do not depend on the basis, while its weights differ by much more.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from huref.invariants.record import Record
+from huref.invariants.weight_samples import NORM, OUTSIDE, RUN
+
+Same = Literal["weights", "quantised", "function"]
+MOST_APART = 0.3  # rounding error, relative, of the coarsest grids that still run
+LEVELS = 16  # values of a grid of four bits
+RUNS_TRIED, RUNS_TESTED = 16, 256  # most pairs are no roundings, which a few runs show
+ON_GRID = 0.5  # share of runs that lie on a grid, at least
+EQUAL_TERMS = 5e-4  # 1 - r of terms of one function
+MORE = 10.0  # times by which the weights of one function differ more than the terms
+CASTS = (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
+WORDS = {
+    "weights": "the same weights",
+    "quantised": "the same weights, rounded or quantised",
+    "function": "the same function under other weights",
+}
+
+
+def compare_weights(a: Record, b: Record) -> Same | None:
+    """Whether two models are one, and in which way; None where they are not, or it is not known."""
+    terms = _terms_apart(a, b)
+    if terms is None:
+        return None
+    pairs = _same_places(a, b)
+    if pairs:
+        if all(torch.equal(x, y) for x, y in pairs):
+            return "weights" if _equal_depth(a, b) else "function" if terms < EQUAL_TERMS else None
+        if _equal_depth(a, b) and (_is_rounded(pairs) or _is_rounded([(y, x) for x, y in pairs])):
+            return "quantised"
+    apart = _weights_apart(pairs) if pairs else 1.0
+    return "function" if terms < EQUAL_TERMS and apart > MORE * terms + 1e-4 else None
+
+
+def _equal_depth(a: Record, b: Record) -> bool:
+    return a.traits is None or b.traits is None or a.traits.blocks == b.traits.blocks
+
+
+def _terms_apart(a: Record, b: Record) -> float | None:
+    """1 minus the smallest correlation of the terms on shared anchors; None without terms."""
+    if a.terms is None or b.terms is None or a.anchors is None or b.anchors is None:
+        return None
+    shared = a.anchors.shared(b.anchors)
+    if a.terms.shape != b.terms.shape or len(shared) < 2:
+        return None
+    x, y = (t[:, :, shared][..., shared].flatten(2).double() for t in (a.terms, b.terms))
+    x, y = x - x.mean(dim=2, keepdim=True), y - y.mean(dim=2, keepdim=True)
+    norms = (x.norm(dim=2) * y.norm(dim=2)).clamp(min=1e-300)
+    return float(1 - ((x * y).sum(dim=2) / norms).min())
+
+
+def _same_places(a: Record, b: Record) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The samples of the matrices of blocks that both models hold, place by place."""
+    if a.samples is None or b.samples is None:
+        return []
+    found = []
+    for index, place in enumerate(a.samples.places):
+        other = b.samples.by_key.get((place.block, place.role))
+        if place.block == OUTSIDE or place.part == NORM or other is None:
+            continue
+        if b.samples.places[other].shape == place.shape:
+            found.append((a.samples.of(index), b.samples.of(other)))
+    return found
+
+
+def _weights_apart(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """1 minus the mean cosine of the samples of each matrix."""
+    cosines = [
+        float(x.double() @ y.double() / (x.norm() * y.norm()).clamp(min=1e-30)) for x, y in pairs
+    ]
+    return 1 - float(np.mean(cosines))
+
+
+def _is_rounded(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    """Whether the second numbers are the first ones, cast to another type or put on a grid."""
+    if any(all(torch.equal(x.to(kind).float(), y) for x, y in pairs) for kind in CASTS):
+        return True
+    x, y = (torch.cat([pair[i] for pair in pairs]).double().numpy() for i in (0, 1))
+    if np.linalg.norm(x - y) > MOST_APART * np.linalg.norm(x):
+        return False
+    runs = [
+        (p[: len(p) // RUN * RUN].view(-1, RUN), q[: len(q) // RUN * RUN].view(-1, RUN))
+        for p, q in pairs
+    ]
+    first, second = (torch.cat([run[i] for run in runs]).double().numpy() for i in (0, 1))
+    step = max(len(first) // RUNS_TESTED, 1)
+    first, second = first[::step], second[::step]
+    if _mean_levels(second) <= LEVELS < _mean_levels(first):
+        return True
+    few = slice(None, None, max(len(first) // RUNS_TRIED, 1))
+    if _share_on_grid(first[few], second[few]) < ON_GRID / 2:
+        return False
+    return _share_on_grid(first, second) >= ON_GRID > _share_on_grid(second, first)
+
+
+def _mean_levels(runs: np.ndarray) -> float:
+    """Mean number of different values in runs (n, RUN)."""
+    changes = np.diff(np.sort(runs, axis=1), axis=1) != 0
+    return float(1 + changes.sum(axis=1).mean())
+
+
+def _share_on_grid(before: np.ndarray, after: np.ndarray) -> float:
+    return float(np.mean([_on_grid(p, q) for p, q in zip(before, after, strict=True)]))
+
+
+def _on_grid(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether numbers are multiples of one step, and within half of it of what they were."""
+    error = np.abs(after - before).max()
+    if error <= 0:
+        return False
+    steps = error * np.linspace(1.9, 2.8, 1200)
+    from_zero = after[None] / steps[:, None]
+    off = np.abs(from_zero - np.round(from_zero)).max(axis=1)
+    return bool(off.min() < 0.1)
