@@ -74,7 +74,7 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
         picture = folder / f"dog-{number}.png"
         stated = folder / f"statement-{number}.json"
         page = Page(_start, folder, ZOO, upload)
-        started = [
+        started: list[Page | BaseProcess] = [
             page,
             *(_start(folder, "fleet", models, "-o", registry, "--journal", journal,
                      "--engine", "threads", "--workers", 1) for journal in journals),
