@@ -102,6 +102,8 @@ def read_jsonl(path: Path) -> tuple[Recipe, Iterator[Entry]]:
 
 def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
     terms = len(recipe.layers) * 3
+    older = recipe.picture_digest  # in exports made before 1.0
+    digest = recipe.digest
     with path.open(encoding="utf-8", errors="replace") as file:  # damaged bytes fail as JSON
         lines = iter(lambda: file.readline(LONGEST_LINE), "")
         next(lines)
@@ -116,8 +118,8 @@ def _read_entries(path: Path, recipe: Recipe) -> Iterator[Entry]:
                 labels = {name: data[name] for name in LABELS}
                 parse_label(*(labels[name] for name in LABELS if name != "recipe"))
                 labels |= {name: str(data.get(name, "")) for name in SIGNATURE}
-                if labels["recipe"] == recipe.picture_digest:  # exports made before 1.0
-                    labels["recipe"] = recipe.digest
+                if labels["recipe"] == older:
+                    labels["recipe"] = digest
                 yield Entry(
                     latent=arrays["latent"], sketch=sketch, anchors=arrays["anchors"], **labels
                 )
