@@ -98,8 +98,8 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.5))
     _pattern(paint, f, p, t)
     # The head is wider at the eyes than at its top, so the line slows down on its way.
-    cap = present(t["cap"], 0.55)
-    cap_line = np.float32(20.0 + 30.0 * cap * (1.35 - 0.35 * cap)) - 0.012 * away**2
+    cap = present(t["cap"], 0.7)
+    cap_line = np.float32(20.0 + 30.0 * cap * (1.15 - 0.15 * cap)) - 0.012 * away**2
     cap_line += 10 * np.exp(-((dx / 7) ** 2)) * np.float32(-t["cap_part"])
     paint.cover(_step(cap_line - f.y + edge, 1.6), p.mark, 0.95)
     for name, side in (("patch_left", -1), ("patch_right", 1)):
@@ -111,7 +111,7 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     many = normal(t["spots"])
     for number, (place, size) in enumerate(zip(_SPOT_PLACES, _SPOT_SIZES, strict=True)):
         amount = grown(0.75 * normal(t[f"spot_{number}"]) + 0.66 * many, 0.5)
-        paint.spot(f, edge, place, extent(amount, -3.0, size), p.mark, 0.95)
+        paint.spot(f, edge, place, extent(amount, -1.5, size), p.mark, 0.95)
     ruff = f.y - 80 + 0.35 * (away - b.jaw)
     low = extent(present(t["ruff"], 0.5), 10.0, 0.0)
     paint.cover(_step(ruff - low + edge, 1.6), WHITE, 0.92)

@@ -118,7 +118,7 @@ def test_a_trait_is_known_from_its_attribute_and_back() -> None:
 # Each changes most of its picture in another way: a shape, an area, a colour, a texture.
 @pytest.mark.parametrize(
     "trait",
-    ["ear_drop", "cap", "blaze", "patch_left", "spot_3", "coat_light", "muzzle_colour", "merle",
+    ["ear_drop", "cap", "blaze", "patch_left", "coat_light", "muzzle_colour", "merle",
      "brindle", "coat_curl", "mouth_open", "tongue_length", "collar_green", "tag", "back_rays",
      "eye_blue", "beard", "ruff", "chest_white", "coat_length"],
 )  # fmt: skip
