@@ -158,14 +158,14 @@ def _samples(record: Record) -> WeightSamples:
 
 def _by_block(samples: WeightSamples) -> dict[int, tuple[tuple[object, ...], np.ndarray]]:
     """For each block the names and shapes of its matrices, and their samples with norm one."""
-    found = {}
+    found: dict[int, tuple[tuple[object, ...], np.ndarray]] = {}
     indexed = sorted(enumerate(samples.places), key=lambda item: (item[1].block, item[1].role))
     for block, group in groupby(indexed, key=lambda item: item[1].block):
         chosen = [(i, p) for i, p in group if p.part != NORM and len(p.shape) > 1]
         if block == OUTSIDE or not chosen:
             continue
         parts = [samples.of(i).numpy().astype(np.float64) for i, _ in chosen]
-        joined = np.concatenate([x / max(np.linalg.norm(x), 1e-30) for x in parts])
+        joined = np.concatenate([x / max(float(np.linalg.norm(x)), 1e-30) for x in parts])
         key = tuple((p.role, p.shape) for _, p in chosen)
         found[block] = key, joined / max(float(np.linalg.norm(joined)), 1e-30)
     return found
