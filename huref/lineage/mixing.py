@@ -161,7 +161,9 @@ def _left_over(found: _Found) -> float:
 
 
 def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int, ...]) -> _Found:
-    base = negative_member(grams, members) or family.root_of(members)
+    base = negative_member(grams, members)
+    if base is None:
+        base = family.root_of(members)
     fits = [(gram.half, fit_half(gram, members)) for gram in grams]
     if base is not None:
         at = members.index(base)

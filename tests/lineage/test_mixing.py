@@ -61,9 +61,9 @@ def test_shares_of_linear_merges(
 ) -> None:
     child = mix(tmp_path / "mixed", parts)
     mixing = the_only(find_mixings([*family, child]), child)
-    assert mixing.shares
-    assert mixing.low
-    assert mixing.high
+    assert mixing.shares is not None
+    assert mixing.low is not None
+    assert mixing.high is not None
     found = dict(zip((Path(p).name for p in mixing.parents), mixing.shares, strict=True))
     assert set(found) == {name for name, _ in parts}
     for (name, share), low, high in zip(
