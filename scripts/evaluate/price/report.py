@@ -71,19 +71,19 @@ def _cheapest(rows: Rows) -> str:
 
 
 def draw(rows: Rows) -> str:
-    """The curve: perplexity to the right, verdicts of each setting as rows of marks."""
+    """The curve: perplexity to the right, verdicts by the default recipe as rows of marks."""
     copies = _copies(rows)
     source = rows["source"]["perplexity"]
     most = max([*(row["perplexity"] for row in copies), source * 1.1])
     shown = min(most, 1.5 * source)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT * 2}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT * 2}" fill="white"/>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
     ]
-    for place, (setting, words) in enumerate(SETTINGS.items()):
-        x0, y0 = (place % 2) * WIDTH / 2, (place // 2) * HEIGHT
-        parts += _panel(copies, setting, words.replace("`", ""), (x0, y0), (source, shown))
+    for place, setting in enumerate(("default", "default full")):
+        words = SETTINGS[setting].replace("`", "")
+        parts += _panel(copies, setting, words, (place * WIDTH / 2, 0.0), (source, shown))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -110,7 +110,7 @@ def _panel(
             if row["verdicts"][setting] == verdict:
                 yield _mark(row, x_of(row["perplexity"]), y)
     base = y0 + HEIGHT - BOTTOM + 5
-    for share in (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+    for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
         if low * (1 + share) <= high * 1.001:
             x = x_of(low * (1 + share))
             yield f'<text x="{x}" y="{base}" text-anchor="middle">+{100 * share:.0f} %</text>'
