@@ -210,7 +210,7 @@ def load_record(path: Path) -> Record:
             parts = {name: tensors[f"function.{name}"] for name in TENSORS}
             function = parse_function_use(parts, metadata)
         samples = None
-        if SAMPLES in metadata:
+        if SAMPLES in metadata and f"{SAMPLES}.values" in tensors:
             places = parse_places(loads(metadata[SAMPLES]))
             samples = WeightSamples(tensors[f"{SAMPLES}.values"], places)
         rows = [(bytes.fromhex(text), int(number)) for text, number in loads(metadata["anchors"])]

@@ -19,6 +19,7 @@ from huref.lineage.evidence import BlockShares, HalfShares, MergeMethod, Mixing
 from huref.lineage.mixing_changes import (
     OUTLIERS,
     TRIMMED,
+    WORTH,
     changes_of,
     choose_parents,
     has_election,
@@ -241,12 +242,16 @@ def _selected(
     among: Sequence[int],
 ) -> _Found | None:
     roundoff = _roundoff(family.records[child])
-    best = None
+    best, most = None, 0.0
     for _, base in nearest_models(grams, among)[:BASES]:
         others = [m for m in among if m != base and not family.contradicts(base, (m,))]
         found = choose_parents(halves, base, others, roundoff)
-        if found is not None and (best is None or found[1].explained > best[1][1].explained):
-            best = base, found
+        if found is None:
+            continue
+        # Seen from a parent, the base is one parent more: as good an explanation, but a longer one.
+        worth = found[1].explained - WORTH * len(found[0])
+        if best is None or worth > most:
+            best, most = (base, found), worth
     if best is None:
         return None
     base, (parents, selection, changes) = best

@@ -135,6 +135,7 @@ def test_log_probabilities_that_vanish_are_a_finding(tmp_path: Path) -> None:
     assert revisit(open_stub(other, store=store), baseline)["changed"] is True
 
 
+@pytest.mark.slow
 def test_some_answers_without_log_probabilities_change_no_verdict(tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     revisit(open_stub(serve(top=5, bias="ignored", jitter=0.01)), baseline)

@@ -195,6 +195,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(make_llama: MakeModel, tmp_pat
         assert not list(out.iterdir()), what
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     code = "from huref.cli import main; main()"
     command = [sys.executable, "-c", code, "fingerprint", str(tmp_path / "nowhere")]

@@ -104,6 +104,7 @@ def test_a_pictures_text_names_no_folder_of_another_machine(
         assert picture_text(replace(record, model=name))["huref:model"] == shown
 
 
+@pytest.mark.slow
 def test_a_folder_in_a_registry_is_never_taken_for_a_hub_id(
     make_llama: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def lines_of(result: Result, schema: str) -> list[dict[str, object]]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_line_a_model_and_the_worst_exit_code(queue: Path) -> None:
     names = [str(queue / name) for name in ("right", "broken", "wrong", "silent")]
     result = run("check", "-", "--jsonl", "-q", stdin="\n".join(["# a queue", "", *names]))

@@ -211,6 +211,7 @@ def test_probe(models: Callable[..., Path], tmp_path: Path) -> None:
     run("probe-extract", "probe", "extract", signature, model, "-o", extracted, "--yes")
 
 
+@pytest.mark.slow
 def test_probe_watch(
     served: Callable[..., Stub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -540,6 +540,7 @@ def test_an_authority_that_drips_or_redirects_is_given_up(
     server.server_close()
 
 
+@pytest.mark.slow
 def test_digests_that_the_hub_states_are_said_to_be_its_word(
     hub: LoopbackHub, keys: dict[str, Keys], tmp_path: Path, checks: Checks
 ) -> None:

@@ -179,6 +179,7 @@ def test_all_disguises_at_once_are_seen_through(base: Record, tmp_path: Path) ->
     assert len(record.function.energy) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-a-continued", "llama-a-twin", "llama-b", "qwen-c"])
 def test_relatives_and_strangers_are_as_near_as_by_weights(name: str, base: Record) -> None:
     other = open_record(str(ZOO / name))

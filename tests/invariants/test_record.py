@@ -34,7 +34,7 @@ def test_contents_of_a_record_file(made: Path) -> None:
         metadata = file.metadata()
     assert set(metadata) == {
         *("recipe", "model", "revision", "layers", "anchors", "traits", "files", "digest"),
-        *("forward", "signs"),
+        *("forward", "signs", "samples"),
     }
     assert json.loads(metadata["layers"]) == [1, 2]
     rows = json.loads(metadata["anchors"])

@@ -108,6 +108,7 @@ def without_tokens(record: Record) -> Record:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "verdict"),
     [

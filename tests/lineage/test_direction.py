@@ -65,6 +65,7 @@ def test_padding_gives_no_direction(parent: Record, tmp_path: Path, kind: str) -
         assert "a signed attestation of one that is older" in evidence.why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["padded", "widened"])
 def test_a_network_that_was_padded_or_widened_is_not_older(
     parent: Record, tmp_path: Path, kind: str
@@ -150,6 +151,7 @@ def test_a_difference_within_its_error_is_no_direction() -> None:
     assert older(0.003, 0.0001) is None  # certain, and too small to mean anything
 
 
+@pytest.mark.slow
 def test_a_fine_tune_of_a_dequantised_base_is_not_older(tmp_path: Path) -> None:
     """The base lies on a grid of four bits, and its child does not."""
 

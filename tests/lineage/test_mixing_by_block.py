@@ -29,6 +29,7 @@ BASE, ONE, TWO, LONG = (
     ZOO / name
     for name in ("llama-a", "llama-a-finetune", "llama-a-finetune-2", "llama-a-continued")
 )
+pytestmark = pytest.mark.slow
 BLOCK = re.compile(r"layers\.(\d+)\.")
 
 

@@ -12,6 +12,7 @@ from huref.lineage.evidence import Evidence
 from huref.lineage.table import build_table
 from tests.support.zoo import ZOO
 
+pytestmark = pytest.mark.slow
 READ = (1, 2)  # blocks of the default recipe
 EVERY = (0, 1, 2, 3, 4)
 

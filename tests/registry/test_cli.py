@@ -172,6 +172,7 @@ def test_models_that_declare_a_base_are_no_bases(
     assert (found.answer, found.of) == ("descends", 2)
 
 
+@pytest.mark.slow
 def test_bases_on_the_hub_are_read_at_the_commit_they_were_measured_at(
     hub: LoopbackHub, tmp_path: Path, child: tuple[Path, Path]
 ) -> None:

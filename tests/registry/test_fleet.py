@@ -137,6 +137,7 @@ def test_a_hub_with_limits_and_faults_is_read_correctly(
     assert fleet_hub.seen.get("over", 0) <= 1  # the limits were not exceeded
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_and_reads_nothing_twice(
     fleet_hub: FleetHub, store: Store, expected: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
@@ -289,6 +290,7 @@ def test_a_full_disk_stops_the_fleet_and_loses_nothing_saved(
     assert_right(store, expected)
 
 
+@pytest.mark.slow
 def test_a_truncated_journal_is_read_up_to_its_last_line(
     fleet_hub: FleetHub, store: Store, tmp_path: Path
 ) -> None:

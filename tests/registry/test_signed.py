@@ -115,6 +115,7 @@ def test_a_registry_of_an_older_huref_stays_readable(tmp_path: Path, keys: dict[
     assert sorted(bool(entry.signer) for entry in old.entries()) == [False, True]
 
 
+@pytest.mark.slow
 def test_two_folders_of_one_name(tmp_path: Path) -> None:
     import getpass
 

@@ -248,6 +248,7 @@ def test_figures_in_words() -> None:
     assert probability(-39210.4) == ("10", "−39,210")  # the p-value is at most that
 
 
+@pytest.mark.slow
 def test_compare_writes_the_kind_that_the_name_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
