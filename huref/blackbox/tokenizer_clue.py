@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.query import TokenQuery
+from huref.errors import HurefError
 from huref.loader.checkpoint import open_checkpoint
 
 # Without blanks at the ends, which templates strip.
@@ -101,11 +102,11 @@ def own_counts(model: str) -> tuple[int, ...] | None:
     """The number of tokens of each text by an open model's tokenizer; its weights are not read.
 
     None where the model has no tokenizer that can be run here.
-
-    Raises:
-        HurefError: the model cannot be opened.
     """
-    encoder = open_checkpoint(model).encoder
+    try:
+        encoder = open_checkpoint(model).encoder
+    except HurefError:  # its head may still be read
+        return None
     return None if encoder is None else tuple(len(encoder.encode(text)) for text in TEXTS)
 
 

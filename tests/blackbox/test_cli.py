@@ -50,7 +50,7 @@ def test_probe_commands_over_a_socket(
     assert size["requests"] > 64
     found = json.loads(invoke("match", url, own, other, "--yes", "--json", "--outputs", "1").out)
     assert [c["verdict"] for c in found["candidates"]] == ["same head", "other model"]
-    assert list(found["candidates"][0]) == ["model", "residual", "verdict", "why"]
+    assert list(found["candidates"][0]) == ["model", "residual", "verdict", "why", "tokenizer"]
     sig = str(tmp_path / "s.sig")
     assert json.loads(invoke("signature", url, "-o", sig, "--yes", "--json").out)["rank"] == 24
     found = json.loads(invoke("match", sig, own, other, "--json").out)

@@ -1,7 +1,7 @@
 """The clue of token counts: it cuts candidates, and says no more than it is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +97,7 @@ def test_a_wrong_name_is_found_before_a_request(
     assert result.exit_code == 1
     assert "gone" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_model_without_a_tokenizer_gives_no_clue(models: Callable[..., Path]) -> None:
+    assert own_counts(str(models("llama"))) is None

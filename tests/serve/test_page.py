@@ -341,6 +341,7 @@ def test_what_cannot_be_read_is_said_on_the_page(browser: Browser, server: Serve
 def test_two_browsers_at_once_get_their_own_results(browser: Browser, server: Server) -> None:
     """One cancels its work in the middle, then asks again; the other's is not touched."""
     pairs = ("llama-a.safetensors\nfine.safetensors", "llama-a.safetensors\nllama-b.safetensors")
+    browser.errors()  # of the tests before
     with start_browser() as other:
         for each, models in zip((browser, other), pairs, strict=True):
             each.visit("about:blank")
@@ -356,7 +357,7 @@ def test_two_browsers_at_once_get_their_own_results(browser: Browser, server: Se
         addresses = {each.run("return location.hash") for each in (browser, other)}
         assert browser.errors() == other.errors() == []
     assert "training run" in related or "made from" in related
-    assert "No sign of a relation" in strangers or "unrelated" in strangers
+    assert "show no sign that one was made from the other" in strangers
     assert len(addresses) == 2
 
 
