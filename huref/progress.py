@@ -1,7 +1,7 @@
 """Progress of long work: a bar in terminals and notebooks, and events for a page.
 
 A bar is shown where it can be redrawn. What listens (`listening`) is told of every step, whether or
-not a bar is shown. tqdm is imported with the first bar: it takes a third of `huref --help`.
+not a bar is shown. tqdm is imported with the first bar: it took half of `huref --help`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized

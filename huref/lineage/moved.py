@@ -20,8 +20,8 @@ from huref.invariants.record import Record
 from huref.lineage.similarity import MIN_SHARED
 
 GROUPS = 16  # of anchors
-# Measured ranges between an ancestor and its descendant, over models of known lineage
-# (docs/measured/mixtures.md, Distance).
+# Ranges between an ancestor and its descendant, over models of known lineage: a few were measured,
+# the upper ends follow from the least ICS of each kind (docs/measured/mixtures.md, Distance).
 RANGES: tuple[tuple[str, float, float], ...] = (
     ("adapter or preference tuning", 0.0, 0.01),
     ("fine-tuning", 0.0, 0.24),

@@ -133,7 +133,7 @@ def read_spans(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Spans:
     for start, stop in merged:
         source.require_inside(start, stop)  # before anything is allocated
     refuse_too_much(sum(stop - start for start, stop in merged), source.name)
-    # Not a bytearray, which is filled with zeros first: half a second for each gigabyte.
+    # Not a bytearray, which is filled with zeros first: a third of a second for each gigabyte.
     parts = [np.empty(stop - start, dtype=np.uint8).data for start, stop in merged]
     pieces = [
         (start + offset, part[offset : offset + LONGEST_READ])
