@@ -256,7 +256,10 @@ def text_of(browser: Browser, selector: str) -> str:
     return str(browser.run(f"return document.querySelector({json.dumps(selector)}).innerText"))
 
 
-def test_a_person_compares_two_models(browser: Browser, server: Server) -> None:
+def compare_two_models(browser: Browser, server: Server) -> None:
+    """As a person does: one model typed, one picked, then the button."""
+    browser.visit("about:blank")
+    browser.visit(server.url + "/")
     browser.type("#models", "llama-a.safetensors")
     browser.click("#compare-form .main")
     assert text_of(browser, "#compare-error") == "Name at least two models."
@@ -268,6 +271,10 @@ def test_a_person_compares_two_models(browser: Browser, server: Server) -> None:
     )
     browser.click("#compare-form .main")
     until(browser, "!document.querySelector('#compare-result').hidden")
+
+
+def test_a_person_compares_two_models(browser: Browser, server: Server) -> None:
+    compare_two_models(browser, server)
     words = text_of(browser, "#compare-result")
     assert "one training run" in words or "was made from" in words
     assert browser.run("return document.querySelectorAll('#compare-result img').length") == 2
@@ -279,7 +286,8 @@ def test_a_person_compares_two_models(browser: Browser, server: Server) -> None:
 
 
 def test_a_result_survives_a_reload(browser: Browser, server: Server) -> None:
-    address = browser.run("return location.href")
+    compare_two_models(browser, server)
+    address = str(browser.run("return location.href"))
     assert "#compare=" in address
     browser.visit("about:blank")
     browser.visit(address)
