@@ -75,7 +75,8 @@ def read_merges(family: Family, work: Path, path: Path = LIST) -> list[Merge]:
     for name, entry in entries.items():
         of = entry.get("of")
         paths = dict(family.models) | ({"M": folder_of(work, of)} if of else {})
-        settings = fill(entry["settings"], {k: str(v) for k, v in paths.items()} | numbers)
+        known: dict[str, str | int] = {**numbers, **{k: str(v) for k, v in paths.items()}}
+        settings = fill(entry["settings"], known)
         settings.setdefault("dtype", "float16")
         parts = _parts(entry["parts"], settings, family)
         curve = entry.get("second")

@@ -55,7 +55,7 @@ def take_apart(merge: Merge, folder: Path, family: Family) -> Estimate:
 def _estimate(mixing: Mixing, merge: Merge, family: Family) -> Estimate:
     roles = {str(path): role for role, path in family.models.items()}
     names = [roles.get(parent, Path(parent).name) for parent in mixing.parents]
-    words = mixing.method or "method not told"
+    words: str = mixing.method or "method not told"
     if mixing.base:
         words += f", {roles.get(mixing.base, Path(mixing.base).name)}"
     if mixing.shares is None or mixing.low is None or mixing.high is None:
