@@ -45,6 +45,7 @@ from huref.lineage.sampled_family import Half, SampledFamily
 BASES = 6  # models that are tried as the base of a selection
 ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
 TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
+BASED = 0.9  # share of places that the right base explains, at least
 HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
 CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
@@ -292,7 +293,11 @@ def _selected(
             "; trimming left the parents' changes at different places, where each counts whole "
             "whatever its weight, so the weights cannot be told"
         )
-    return _Found(parents, base, method, tuple(fits), why, 1 - selection.explained)
+    doubt = 1 - selection.explained
+    if selection.explained < BASED:
+        why += f", with {family.records[base].model} for a base that is missing"
+        return _Found(parents, None, method, tuple(fits), why, doubt)
+    return _Found(parents, base, method, tuple(fits), why, doubt)
 
 
 def _roundoff(record: Record) -> float:
