@@ -15,7 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError, locating
+from huref.errors import CheckpointError, locating, one_line
+
+# What shapes, settings and numbers of files raise where a tensor is derived from others.
+MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,14 @@ def _combine(derived: Derived, parts: list[Tensor], rows: Sequence[int] | None =
             if rows is not None and derived.combine_rows is not None:
                 return derived.combine_rows(parts, rows)
             return derived.combine(parts)
-        except (RuntimeError, IndexError) as error:  # torch's errors for shapes and indices
-            raise CheckpointError(
-                f"the stored tensors that it is computed from do not fit together ({error})"
-            ) from error
+        except MISFIT as error:
+            raise _misfit(error) from error
+
+
+def _misfit(error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the stored tensors that it is computed from do not fit together ({one_line(error)[:200]})"
+    )
 
 
 class DerivedTensors:
@@ -167,7 +174,11 @@ class DerivedTensors:
     def _derived(self, name: str) -> Derived:
         if name not in self._names:
             raise CheckpointError("it is missing from the weights", tensor=name)
-        return self._derive(name)
+        with locating(tensor=name):
+            try:
+                return self._derive(name)
+            except MISFIT as error:
+                raise _misfit(error) from error
 
     def entry(self, name: str) -> TensorInfo:
         """See TensorStore."""
