@@ -30,7 +30,16 @@ _NOISE = _CHANCE.randbytes(MOST_BYTES)
 _FRACTIONS = [_CHANCE.uniform(-1, 1) for _ in range(MOST_BYTES // 2)]
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
           "U32": 4, "U16": 2, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}  # fmt: skip
-_LETTERS = {"F64": "d", "F32": "f", "F16": "e", "BF16": "bf", "I64": "q", "I32": "i", "I16": "h", "I8": "b"}
+_LETTERS = {
+    "F64": "d",
+    "F32": "f",
+    "F16": "e",
+    "BF16": "bf",
+    "I64": "q",
+    "I32": "i",
+    "I16": "h",
+    "I8": "b",
+}
 # Bytes of a block of GGUF's types, and the values in it.
 _BLOCKS = {0: (4, 1), 1: (2, 1), 2: (18, 32), 3: (20, 32), 6: (22, 32), 7: (24, 32), 8: (34, 32),
            10: (84, 256), 11: (110, 256), 12: (144, 256), 13: (176, 256), 14: (210, 256),

@@ -17,7 +17,7 @@ from typing import Any
 
 from huref.bounded_json import JsonError, loads
 from huref.errors import HurefError
-from huref.loader.ranges import ByteSource, LocalFile, Meter
+from huref.loader.ranges import ByteSource, Meter
 
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {}
@@ -441,8 +441,3 @@ def hub(data: bytes) -> None:
     from scripts.fuzz.whole_models import read_hub
 
     read_hub(data, _folder() / "hub")
-
-
-def source_of(path: Path) -> LocalFile:
-    """A stored input as a file."""
-    return LocalFile(path, path.name, Meter())

@@ -48,7 +48,9 @@ def _sharded() -> Iterator[bytes]:
               "model-00002-of-00002_dot_safetensors": "b F32 2"}  # fmt: skip
     yield _input(model_dot_safetensors_dot_index_dot_json=json.dumps(index), **shards)
     yield _input(config_dot_json=CONFIG, **shards)
-    yield _input(model_dot_fp16_dot_safetensors="a F16 2,2", model_dot_bf16_dot_safetensors="a I8 2")
+    yield _input(
+        model_dot_fp16_dot_safetensors="a F16 2,2", model_dot_bf16_dot_safetensors="a I8 2"
+    )
     wrapper = {"model_type": "llava", "text_config": {"model_type": "llama", "hidden_size": 8}}
     beside = "language_model.model.norm.weight F32 8\nvision_tower.a.weight F32 4,4"
     yield _input(config_dot_json=json.dumps(wrapper), model_dot_safetensors=beside)
@@ -122,7 +124,10 @@ def _schemes() -> Iterator[bytes]:
 
 def _adapters() -> Iterator[bytes]:
     base = {"base__config_dot_json": CONFIG, "base__model_dot_safetensors": WEIGHTS}
-    q, embed = "base_model.model.model.layers.0.self_attn.q_proj", "base_model.model.model.embed_tokens"
+    q, embed = (
+        "base_model.model.model.layers.0.self_attn.q_proj",
+        "base_model.model.model.embed_tokens",
+    )
     lora = f"{q}.lora_A.weight F32 2,8\n{q}.lora_B.weight F32 8,2"
     peft = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "a/b"}
     for more, tensors in (
@@ -189,7 +194,9 @@ def _others() -> Iterator[bytes]:
              "layers.0.feed_forward.w3.weight F32 8,8", "layers.0.ffn_norm.weight F32 8",
              "layers.0.attention_norm.weight F32 8")  # fmt: skip
     part = "\n".join(names)
-    whole = part.replace("6,4", "6,8").replace("3,8", "6,8").replace("4,8", "8,8").replace("8,4", "8,8")
+    whole = (
+        part.replace("6,4", "6,8").replace("3,8", "6,8").replace("4,8", "8,8").replace("8,4", "8,8")
+    )
     yield _input(params_dot_json=params, consolidated_dot_safetensors=whole)
     yield _input(**{"params_dot_json": params,
                     "consolidated-00001-of-00002_dot_safetensors": names[0],
@@ -204,10 +211,10 @@ def _others() -> Iterator[bytes]:
 def hubs() -> Iterator[bytes]:
     """Of `hub`: the answers to the description, then to each range."""
     yield b"=== 200\n"
-    yield b"=== 200\nratelimit: \"api\";r=0;t=50\nratelimit-policy: \"a\";q=9;w=9\n=== 206\n"
-    yield b"=== 200\n=== 302\nlocation: https://93.184.215.15/x\n=== 206\netag: \"two\"\n=== 403\n"
+    yield b'=== 200\nratelimit: "api";r=0;t=50\nratelimit-policy: "a";q=9;w=9\n=== 206\n'
+    yield b'=== 200\n=== 302\nlocation: https://93.184.215.15/x\n=== 206\netag: "two"\n=== 403\n'
     yield b"=== 200\n=== 503\nretry-after: 1\n=== 429\nretry-after: Mon, 30 Nov 2026 07:00:00 GMT\n=== 206\n"
-    yield b"=== 200\n=== 206\netag: \"one\"\n=== 206\netag: \"two\"\n"
+    yield b'=== 200\n=== 206\netag: "one"\n=== 206\netag: "two"\n'
     yield b"=== 200\n=== 206\ncontent-range: bytes 1-9/200\n"
     yield b"=== 200\n=== 206\ncontent-encoding: gzip\n"
     yield b"=== 200\n=== 206\nx-repo-commit: " + b"f" * 40 + b"\n"

@@ -19,7 +19,7 @@ from torch import Tensor
 from huref.errors import CheckpointError
 from huref.loader.quantized import scaled
 from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents, unpack_words
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import Plain, plain_info, require, require_one_number, stems
 from huref.loader.tensors import Derived, TensorStore
 
 PACKED = ".weight_packed"
@@ -132,6 +132,7 @@ def _float4(store: TensorStore, stem: str) -> Derived:
     names = [stem + PACKED, stem + ".weight_scale"]
     if with_global:
         names.append(stem + ".weight_global_scale")
+        require_one_number(store, names[-1])
     return Derived(
         plain_info(stem + ".weight", info, (info.shape[0], columns)),
         tuple(names),

@@ -88,8 +88,7 @@ class PeftSettings:
         number = _number(alpha)
         if number is None or rank <= 0:
             raise CheckpointError(
-                f"lora_alpha is {_shown(alpha)} for '{module}' and the rank is {rank}",
-                advice="download the adapter again",
+                f"lora_alpha is {repr(alpha)[:60]} for '{module}' and the rank is {rank}"
             )
         return number / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
 
@@ -145,11 +144,8 @@ class MlxSettings:
             found = [self._settings.get("alpha", 20.0)]
         numbers = [number for value in found if (number := _number(value)) is not None]
         if len(numbers) < len(found) or (len(found) == 2 and rank <= 0):
-            shown = " and ".join(map(_shown, found))
-            raise CheckpointError(
-                f"the adapter's scale is {shown} for '{module}' and the rank is {rank}",
-                advice="download the adapter again",
-            )
+            shown = " times ".join(repr(value)[:60] for value in found)
+            raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
         return math.prod(numbers) / (rank if len(found) == 2 else 1)
 
     def token_ids(self, module: str) -> list[int]:
@@ -170,11 +166,3 @@ def _number(value: object) -> float | None:
     except OverflowError:  # JSON has whole numbers of any length
         return None
     return number if math.isfinite(number) else None
-
-
-def _shown(value: object) -> str:
-    """A setting for a message; a whole number may have more digits than Python writes."""
-    try:
-        return repr(value)[:60]
-    except ValueError:
-        return "a number of thousands of digits"
