@@ -3,7 +3,7 @@
 What a fuzzer would take long to try: a setting that is a list, null or a number of 400 digits, a
 tensor that is missing or of another type or shape.
 
-    python -m scripts.fuzz odd                  all stored seeds of `folder`; exits with 1 on a failure
+    python -m scripts.fuzz odd                  all seeds of `folder`; exits with 1 on a failure
 """
 
 import copy

@@ -141,8 +141,8 @@ def _no_waiting() -> Iterator[None]:
     previous = rate.share(limiter)
     try:
         with (
-            mock.patch.object(time, "sleep", lambda _: None),
-            mock.patch.object(limiter, "acquire", lambda kind: None),
+            mock.patch.object(time, "sleep"),
+            mock.patch.object(limiter, "acquire"),
             mock.patch("huref.loader.hub.file.tqdm.write"),
         ):
             yield

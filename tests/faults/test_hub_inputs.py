@@ -9,8 +9,10 @@ from scripts.fuzz.whole_models import read_hub
 
 GOOD = b"=== 200\n"  # the description of the repository
 DESCRIBED = b'{"sha":"' + b"0" * 40 + b'","siblings":[{"rfilename":%s,"size":%s}]}'
+MOVED = b"=== 302\nlocation: https://93.184.215.15/x/%s\n=== 206\n"  # to another server
 REFUSED: dict[str, bytes] = {
-    "a range shifted by one, of the right length": GOOD + b"=== 206\ncontent-range: bytes 1-24/24\n",
+    "a range shifted by one, of the right length": GOOD
+    + b"=== 206\ncontent-range: bytes 1-24/24\n",
     "a range of negative numbers": GOOD + b"=== 206\ncontent-range: bytes -1-23/24\n",
     "a range of another unit": GOOD + b"=== 206\ncontent-range: items 0-23/24\n",
     "several ranges": GOOD + b"=== 206\ncontent-type: multipart/byteranges; boundary=a\n"
@@ -29,12 +31,15 @@ REFUSED: dict[str, bytes] = {
     "a redirect inside by a name in decimal": GOOD + b"=== 302\nlocation: https://2130706433/\n",
     "a redirect inside by IPv6": GOOD + b"=== 302\nlocation: https://[::ffff:10.0.0.1]/\n",
     "a description that is busy for ever": b"=== 503\nretry-after: 0\n",
-    "a description that asks for a century": b"=== 429\nretry-after: Fri, 01 Jan 2126 00:00:00 GMT\n",
+    "a description that asks for a century": b"=== 429\n"
+    b"retry-after: Fri, 01 Jan 2126 00:00:00 GMT\n",
     "a description of the wrong commit": b"=== 200 own\n\n" + DESCRIBED % (b'"a.json"', b"7"),
     "a file of half the world": b"=== 200 own\n\n" + DESCRIBED % (b'"model.safetensors"', b"1e18"),
     "a name that leads outside": b"=== 200 own\n\n" + DESCRIBED % (b'"../../model.bin"', b"9"),
     "a name of nothing": b"=== 200 own\n\n" + DESCRIBED % (b'""', b"9"),
     "a size that is true": b"=== 200 own\n\n" + DESCRIBED % (b'"model.safetensors"', b"true"),
+    "a file that changes once, to those who do not begin again": GOOD
+    + b'=== 206\n=== 206\netag: "before"\n=== 206\netag: "after"\n',
     "a page in the place of weights": GOOD + b"=== 206\n=== 206 own\n\n<html>Please sign in</html>",
     "a body cut short each time": GOOD + b"=== 206\n=== 206 own\n\nabc",
 }  # fmt: skip
@@ -43,10 +48,8 @@ READ: dict[str, bytes] = {
     "a total that is not known": GOOD + b"=== 206\ncontent-range:  bytes 0-23/*\n=== 206\n",
     "no length": GOOD + b"=== 206\ncontent-length:\n",
     "no tag, then one": GOOD + b'=== 206\netag:\n=== 206\netag: "a"\n',
-    "a file that changes once": GOOD + b'=== 206\n=== 206\netag: "before"\n=== 206\netag: "after"\n',
     "busy for a moment": GOOD + b"=== 503\nretry-after: -5\n=== 429\nretry-after: soon\n=== 206\n",
-    "a redirect to another server": GOOD + b"=== 302\nlocation: https://93.184.215.15/x/config.json"
-    b"\n=== 206\n=== 302\nlocation: https://93.184.215.15/x/model.safetensors\n=== 206\n",
+    "a redirect to another server": GOOD + MOVED % b"config.json" + MOVED % b"model.safetensors",
     "limits of nonsense": GOOD + b'=== 206\nratelimit: "a";r=x;t=-9\nratelimit-policy: ;;;=\n',
 }  # fmt: skip
 

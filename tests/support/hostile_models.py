@@ -6,8 +6,14 @@ As in `tests.support.hostile_files`, which has the first ones.
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
+from huref.invariants.anchors import Anchors
+from huref.invariants.record import DIGEST, digest_of
 from scripts.fuzz.folders import safetensors_file
 from tests.support.hostile_files import FILES, _gguf, _safetensors, _tensor, _text, hostile
 from tests.support.lineage_samples import make_record
@@ -153,15 +159,19 @@ for _name, _map in _MAPS.items():
 
 
 def _record(key: str, value: str) -> Callable[[Path], Path]:
+    """A record whose digest fits what it holds, as everybody can make one."""
+
     def write(folder: Path) -> Path:
+        plain = make_record("a")
+        recipe = replace(plain.recipe, m=64)
+        anchors = Anchors(tuple(b"%d" % i for i in range(64)), tuple(range(64)))
+        terms = torch.zeros(len(recipe.layers), 3, 64, 64)
+        whole = replace(plain, recipe=recipe, layers=(1, 2), anchors=anchors, terms=terms)
+        tensors, metadata = whole.contents()
+        del metadata[DIGEST]
+        metadata[key] = value
         path = folder / "record.safetensors"
-        make_record("a").save(path)
-        data = path.read_bytes()
-        stop = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:stop])
-        header["__metadata__"][key] = value
-        text = json.dumps(header).encode()
-        path.write_bytes(struct.pack("<Q", len(text)) + text + data[stop:])
+        save_file(tensors, path, metadata | {DIGEST: digest_of(tensors, metadata)})
         return path
 
     return write
