@@ -103,7 +103,8 @@ def _() -> bytes:
     for key in (b"block_count", b"attention.head_count", b"embedding_length"):
         values.append(_text(b"llama." + key) + struct.pack("<II", 4, 2))
     names = (b"blk.0.attn_q.weight", b"blk.0.attn_k.weight")
-    return _gguf(b"".join(values), 4, b"".join(_tensor(n, (0, 2**31)) for n in names), 2)
+    tensors = b"".join(_tensor(name, (0, 2**31)) for name in names)
+    return _gguf(b"".join(values), 4, tensors, 2) + bytes(64)
 
 
 def _adapter(name: str, settings: dict[str, object], *tensors: str) -> None:
