@@ -317,6 +317,19 @@ def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> Non
         open_store(str(folder))
 
 
+def test_a_registry_that_a_full_disk_left_half_made_is_made(folder: Path) -> None:
+    (folder / "segments").mkdir(parents=True)
+    (folder / "registry.sqlite").touch()
+    store, is_new = open_or_create(str(folder), RECIPE)
+    assert is_new
+    assert len(store) == 0
+    assert not open_or_create(str(folder), RECIPE)[1]
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(RegistryError, match="there is no registry"):
+        open_or_create(str(folder.parent / "other"), RECIPE)
+
+
 def test_a_killed_init_can_be_repeated(folder: Path) -> None:
     statuses = []
     for line in range(1, 240, 6):
