@@ -16,7 +16,7 @@ from huref.cli.options import (
     recipe_option,
 )
 from huref.errors import FleetError
-from huref.files import as_path, require_folder
+from huref.files import require_folder
 
 if TYPE_CHECKING:
     from huref.registry.fleet.model_list import ModelList

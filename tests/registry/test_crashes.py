@@ -19,7 +19,14 @@ import pytest
 from huref.errors import RegistryError
 from huref.registry.matrices import Matrices, from_entries
 from huref.registry.store import Store
-from huref.registry.stores import catalogue, create_store, open_store, segment_writer, segments
+from huref.registry.stores import (
+    catalogue,
+    create_store,
+    open_or_create,
+    open_store,
+    segment_writer,
+    segments,
+)
 from huref.registry.stores import folder as folder_store
 from tests.support.registry_cases import RECIPE, are_equal, random_entry
 
