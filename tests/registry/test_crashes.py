@@ -333,7 +333,7 @@ def test_a_registry_that_a_full_disk_left_half_made_is_made(folder: Path) -> Non
     assert not open_or_create(str(folder), RECIPE)[1]
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "notes.txt").write_text("mine")
-    with pytest.raises(RegistryError, match="there is no registry"):
+    with pytest.raises(RegistryError, match="not empty"):
         open_or_create(str(folder.parent / "other"), RECIPE)
 
 

@@ -4,7 +4,7 @@ from huref.errors import RegistryError
 from huref.files import as_path
 from huref.recipe import Recipe
 from huref.registry.store import Store
-from huref.registry.stores.catalogue import NO_REGISTRY
+from huref.registry.stores.catalogue import MADE_ALREADY, NO_REGISTRY
 
 
 def create_store(uri: str, recipe: Recipe, require: str = "") -> Store:
@@ -59,8 +59,10 @@ def open_or_create(uri: str, recipe: Recipe) -> tuple[Store, bool]:
             raise
     try:
         return create_store(uri, recipe), True
-    except RegistryError:
-        return open_store(uri), False  # made by another process, or the first error again
+    except RegistryError as error:
+        if error.what != MADE_ALREADY:
+            raise
+        return open_store(uri), False  # another process was faster
 
 
 def _lance_address(uri: str) -> str | None:
