@@ -3,11 +3,12 @@
 A run that was stopped goes on from it. A line that a crash cut short is ignored.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huref import escape
+from huref.bounded_json import loads_object
 from huref.files import writing
 from huref.version import __version__
 
@@ -41,7 +42,7 @@ class BenchJournal:
                 file.write(b"\n")  # the next line must not be appended to a broken one
         for raw in text.splitlines():
             try:
-                line = json.loads(raw)
+                line = loads_object(raw, constants=True)
                 if {name: line[name] for name in self._key} != self._key:
                     continue
                 if "pair" in line:
@@ -66,4 +67,4 @@ class BenchJournal:
         if self.path is None:
             return
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**self._key, **line}, ensure_ascii=False) + "\n")
+            file.write(escape.to_json({**self._key, **line}) + "\n")

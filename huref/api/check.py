@@ -1,6 +1,5 @@
 """`huref.check`: the origin that a model declares, compared with its weights."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from huref.api.open import kind_of_file, open_record
 from huref.api.public import public_path
 from huref.errors import HurefError, one_line
-from huref.escape import terminal
+from huref.escape import terminal, to_json
 from huref.files import as_path
 from huref.lineage.table import Pair, build_table
 from huref.loader.checkpoint import open_checkpoint
@@ -98,7 +97,7 @@ class Suggestion:
         if not self.bases:
             return "\n".join([*lines, "# the weights support no base among these"])
         lines.append("base_model:")
-        lines += [f"- {json.dumps(base, ensure_ascii=False)}" for base in self.bases]
+        lines += [f"- {to_json(base)}" for base in self.bases]
         return "\n".join([*lines, f"base_model_relation: {self.relation}"])
 
 
@@ -153,7 +152,7 @@ class Check:
             sources = ", ".join(map(_plain, one.sources))
             lines += [
                 "",
-                f"  declared  {_plain(one.base)}  ({kind}; {sources})",
+                f"  declared  {_plain(one.base)}  ({_plain(kind)}; {sources})",
                 f"  measured  {_measured(finding)}",
                 f"  result    {finding.status}",
             ]

@@ -1,6 +1,5 @@
 """Reads the model to attack from a folder, a file beside its config, or a whole Hub repository."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def open_editable(model: str) -> Editable:
     blocks = [take_block(reader, i, tensors) for i in range(reader.block_count)]
     attention = reader.resolve(0).attention
     assert attention is not None
-    tokenizer: dict[str, Any] = json.loads(files["tokenizer.json"])
+    tokenizer: dict[str, Any] = read_json(checkpoint.repository, "tokenizer.json")
     editable = Editable(
         model=model,
         config={key: value for key, value in config.items() if key not in STORAGE_SETTINGS},

@@ -104,7 +104,7 @@ def bench(
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(as_text(result))
+        options.echo(as_text(result))
     if not result.is_complete:
         context.exit(1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from huref import escape
 from huref.api.bench import Bench, BenchPair, Score
 from huref.cli.tables import align, counted
 from huref.errors import one_line
@@ -14,12 +15,12 @@ NAMED = 40  # pairs that the terminal names for each outcome; the files have all
 def messages(result: Bench) -> Iterator[str]:
     """What is wrong with the list, its rows and its models, one line each."""
     place = one_line(result.path)
-    yield from (f"{place}: {fault}" for fault in result.faults)
+    yield from (one_line(f"{place}: {fault}") for fault in result.faults)
     for pair in result.pairs:
         line = f"{place}: line {pair.listed.line}"
         if pair.status == "not measured":
-            yield f"{line}: {pair.why}"
-        yield from (f"{line}: {note}" for note in pair.notes)
+            yield one_line(f"{line}: {pair.why}")
+        yield from (one_line(f"{line}: {note}") for note in pair.notes)
 
 
 def as_text(result: Bench) -> str:
@@ -41,7 +42,7 @@ def as_text(result: Bench) -> str:
 def _groups(result: Bench) -> Iterator[tuple[str, Score]]:
     """The results by relation; then those of all rows."""
     relations = result.relations
-    yield from ((one_line(name), score) for name, score in relations.items())
+    yield from relations.items()
     if len(relations) > 1:
         yield "all", result.score
 
@@ -69,15 +70,15 @@ def _sentence(pair: BenchPair) -> str:
     """A pair that was not right, in one line."""
     listed = pair.listed
     if pair.measured is None:
-        return f"line {listed.line}: {_names(pair)}: {pair.why}"
+        return one_line(f"line {listed.line}: {_names(pair)}: {pair.why}")
     verdict = pair.measured["verdict"] or "no verdict"
-    return f"{_names(pair)}: expected {one_line(listed.expected)}, got {verdict}: {pair.why}"
+    return one_line(f"{_names(pair)}: expected {listed.expected}, got {verdict}: {pair.why}")
 
 
 def as_markdown(result: Bench) -> str:
     """The counts by relation, all pairs with the rivals' scores, and the costs of the models."""
     score = result.score
-    title = result.path.name.replace("|", "\\|")
+    title = escape.markdown(result.path.name)
     lines = [
         f"# {title}",
         "",
@@ -93,7 +94,7 @@ def as_markdown(result: Bench) -> str:
     lines += _table(head, [_pair_cells(pair) for pair in result.pairs], figures=("ICS",))
     lines += ["", "## Models", ""]
     costs = [
-        [one_line(model["model"]), f"{model['seconds']:.1f}", f"{model['bytes_read'] / 1e6:,.1f}",
+        [model["model"], f"{model['seconds']:.1f}", f"{model['bytes_read'] / 1e6:,.1f}",
          f"{model['bytes_total'] / 1e6:,.1f}", model["error"] or ""]
         for model in result.models
     ]  # fmt: skip
@@ -110,9 +111,8 @@ def _pair_cells(pair: BenchPair) -> list[str]:
         verdict = measured["verdict"] or "no verdict"
         ics = "-" if measured["ics"] is None else f"{measured['ics'] + 0:.4f}"
     return [
-        one_line(listed.id_a), one_line(listed.id_b), one_line(listed.relation),
-        one_line(listed.expected), verdict, pair.status, ics, pair.direction or "",
-        one_line(rivals),
+        listed.id_a, listed.id_b, listed.relation, listed.expected, verdict, pair.status, ics,
+        pair.direction or "", rivals,
     ]  # fmt: skip
 
 
@@ -122,4 +122,4 @@ def _table(
     yield "| " + " | ".join(head) + " |"
     yield "| " + " | ".join("---:" if name in figures else "---" for name in head) + " |"
     for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        yield "| " + " | ".join(map(escape.markdown, row)) + " |"

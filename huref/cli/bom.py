@@ -1,10 +1,10 @@
 """`huref bom`: a model's bill of materials."""
 
-import json
 from pathlib import Path
 
 import click
 
+from huref import escape
 from huref.cli.options import as_file, echo, no_cache_option, read_all_option, recipe_option
 from huref.errors import EvidenceError
 
@@ -49,10 +49,8 @@ def bom(
     from huref.files import replacing, require_folder
 
     require_folder(out)
-    text = json.dumps(
-        make(model, bases, recipe=recipe, cache=not no_cache, read_all=read_all),
-        indent=2,
-        ensure_ascii=False,
+    text = escape.to_json(
+        make(model, bases, recipe=recipe, cache=not no_cache, read_all=read_all), indent=2
     )
     if out is None:
         echo(text)

@@ -16,7 +16,7 @@ from huref.cli.options import (
     recipe_option,
 )
 from huref.errors import FleetError
-from huref.files import as_path, require_folder
+from huref.files import require_folder
 
 if TYPE_CHECKING:
     from huref.registry.fleet.model_list import ModelList
@@ -146,16 +146,12 @@ def _list_models(files: tuple[str, ...], filters: tuple[str, ...]) -> "ModelList
 
 def _open(uri: str, recipe: str) -> "Store":
     from huref.recipe import load_recipe
-    from huref.registry.stores import create_store, open_store
+    from huref.registry.stores import open_or_create
 
     wanted = load_recipe(recipe)[0]
-    path = as_path(uri)
-    is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if "://" not in uri and is_new:
-        created = create_store(uri, wanted)
+    store, is_new = open_or_create(uri, wanted)
+    if is_new:
         echo(f"created the registry {uri}", err=True)
-        return created
-    store = open_store(uri)
     if store.recipe.digest != wanted.digest:
         raise FleetError(
             f"{uri} holds the recipe '{store.recipe.name}' {store.recipe.digest}, and "

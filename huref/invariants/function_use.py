@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from huref.bounded_json import loads
+
 Forward = Literal["exact", "approximate", "none"]
 SIGN_KINDS = (
     "silent block", "cancelling blocks", "equal gates", "unwritten dimension", "anchor not emitted",
@@ -97,8 +99,6 @@ def parse_function_use(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any
     forward = metadata["forward"]
     if forward not in ("exact", "approximate", "none"):
         raise ValueError(f"forward is {forward!r}")
-    signs = tuple(
-        Sign(str(sign["kind"]), str(sign["words"])) for sign in json.loads(metadata["signs"])
-    )
+    signs = tuple(Sign(str(sign["kind"]), str(sign["words"])) for sign in loads(metadata["signs"]))
     parts = {name: tensors[name] for name in TENSORS}
     return FunctionUse(forward=forward, signs=signs, **parts)

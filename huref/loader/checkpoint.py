@@ -116,7 +116,7 @@ class Checkpoint:
 
     @property
     def vocabulary(self) -> list[Token]:
-        """All tokens, ordered by id."""
+        """All tokens: the vocabulary's by id, then those that a tokenizer.json adds."""
         with locating(model=self.model):
             return self._contents.vocabulary
 

@@ -18,7 +18,7 @@ class Contents(Protocol):
 
     @property
     def vocabulary(self) -> list[Token]:
-        """All tokens, ordered by id."""
+        """All tokens: the vocabulary's by id, then those that a tokenizer.json adds."""
         ...
 
     @property

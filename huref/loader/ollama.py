@@ -119,7 +119,7 @@ def model_of_manifest(manifest: Path, model: str) -> Path:
         UnsupportedModelError: the model is not a single GGUF file.
     """
     layers = _layers(manifest, model)
-    kinds = {layer.get("mediaType") for layer in layers}
+    kinds = {str(layer.get("mediaType")) for layer in layers}
     if ADAPTER in kinds:
         raise UnsupportedModelError(
             "the Ollama model is a base with an adapter that is applied when it is loaded",

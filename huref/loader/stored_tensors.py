@@ -16,6 +16,7 @@ from huref.loader.repository import Repository
 from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
+LONGEST_EMPTY = 1 << 20  # rows or columns of a tensor without numbers
 _OLDER_THAN_GGUF = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 
 
@@ -123,6 +124,14 @@ class StoredTensors:
                 file=file,
                 tensor=name,
                 advice="download the index and all its files again" if file else None,
+            )
+        if not entry.nbytes and max(entry.shape, default=0) > LONGEST_EMPTY:
+            raise CheckpointError(  # an order of its rows would need memory that no file justifies
+                f"it holds no numbers, but has the shape {list(entry.shape)}",
+                model=self.repository.model,
+                file=entry.file,
+                tensor=name,
+                advice=DOWNLOAD_AGAIN,
             )
         return entry
 

@@ -15,7 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from huref.errors import CheckpointError, locating
+from huref.errors import CheckpointError, locating, one_line
+
+# What shapes, settings and numbers of files raise where a tensor is derived from others.
+MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,33 @@ class Derived:
     combine_rows: Callable[[list[Tensor], Sequence[int]], Tensor] | None = None
 
 
-def _combine(derived: Derived, parts: list[Tensor], rows: Sequence[int] | None = None) -> Tensor:
+def _combine(
+    derived: Derived,
+    parts: list[Tensor],
+    rows: Sequence[int] | None = None,
+    sample: bool = False,
+) -> Tensor:
+    """A derived tensor, or rows of it; only the shape of a sample is not known before."""
     with locating(file=derived.info.file, tensor=derived.info.name):
         try:
             if rows is not None and derived.combine_rows is not None:
-                return derived.combine_rows(parts, rows)
-            return derived.combine(parts)
-        except (RuntimeError, IndexError) as error:  # torch's errors for shapes and indices
-            raise CheckpointError(
-                f"the stored tensors that it is computed from do not fit together ({error})"
-            ) from error
+                found = derived.combine_rows(parts, rows)
+            else:
+                found = derived.combine(parts)
+        except MISFIT as error:
+            raise _misfit(error) from error
+        expected = list(derived.info.shape)
+        if rows is not None:
+            expected[:1] = [len(rows)]
+        if sample or list(found.shape) == expected:
+            return found
+        raise _misfit(ValueError(f"{list(found.shape)} instead of {expected}"))
+
+
+def _misfit(error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the stored tensors that it is computed from do not fit together ({one_line(error)[:200]})"
+    )
 
 
 class DerivedTensors:
@@ -167,7 +187,11 @@ class DerivedTensors:
     def _derived(self, name: str) -> Derived:
         if name not in self._names:
             raise CheckpointError("it is missing from the weights", tensor=name)
-        return self._derive(name)
+        with locating(tensor=name):
+            try:
+                return self._derive(name)
+            except MISFIT as error:
+                raise _misfit(error) from error
 
     def entry(self, name: str) -> TensorInfo:
         """See TensorStore."""
@@ -200,7 +224,8 @@ class DerivedTensors:
         """See TensorStore."""
         derived = self._derived(name)
         if derived.by_sample is not None:
-            return _combine(derived, self._read_parts(derived, derived.by_sample, range(lines)))
+            parts = self._read_parts(derived, derived.by_sample, range(lines))
+            return _combine(derived, parts, sample=True)
         return self.read_rows(name, range(min(lines, derived.info.shape[0])))
 
     def _read_parts(

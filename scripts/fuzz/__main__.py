@@ -9,6 +9,7 @@ COMMANDS = {
         "kill",
         "kill -9 fleets, pages, attestations at random moments; nothing may be lost",
     ),
+    "odd": ("odd_values", "replace every setting and tensor of stored models by odd ones"),
     "cover": (
         "cover",
         "what the last fuzzing reached of each file of the loader, by coverage.py",

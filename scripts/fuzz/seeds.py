@@ -14,6 +14,7 @@ import torch
 
 from scripts import make_parser
 from scripts.fuzz.inputs import STORED
+from scripts.fuzz.whole_seeds import folders, hubs
 
 SENTENCEPIECE = b"\x0a\x09\x0a\x05<unk>\x18\x02\x0a\x0a\x0a\x03\xe2\x96\x81\x15\0\0\0\0"
 
@@ -37,6 +38,7 @@ def _seeds() -> Iterator[tuple[str, int, bytes]]:
         ("config", _configs()), ("record", _safetensors()), ("nvidia", _pickles()),
         ("attestation", _attestations()), ("statement", [_statement()]), ("token", [_token()]),
         ("key", _keys()), ("recipe", _recipes()), ("patterns", _patterns()), ("pairs", _lists()),
+        ("folder", folders()), ("hub", hubs()),
     ):  # fmt: skip
         for number, data in enumerate(made):
             yield name, number, data

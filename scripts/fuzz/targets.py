@@ -17,7 +17,7 @@ from typing import Any
 
 from huref.bounded_json import JsonError, loads
 from huref.errors import HurefError
-from huref.loader.ranges import ByteSource, LocalFile, Meter
+from huref.loader.ranges import ByteSource, Meter
 
 Target = Callable[[bytes], None]
 TARGETS: dict[str, Target] = {}
@@ -427,6 +427,17 @@ def pairs(data: bytes) -> None:
         model_of_manifest(path, "a")
 
 
-def source_of(path: Path) -> LocalFile:
-    """A stored input as a file."""
-    return LocalFile(path, path.name, Meter())
+@target
+def folder(data: bytes) -> None:
+    """A whole model: its files, its adapter and base, its tokenizer and all of its tensors."""
+    from scripts.fuzz.whole_models import read_folder
+
+    read_folder(data, _folder() / "whole")
+
+
+@target
+def hub(data: bytes) -> None:
+    """A repository of a Hub that answers as the input says."""
+    from scripts.fuzz.whole_models import read_hub
+
+    read_hub(data, _folder() / "hub")

@@ -85,7 +85,7 @@ def test_counts_by_relation(listed: Path, tmp_path: Path) -> None:
     assert data["models"][-1]["model"] == "org/is-gone"
     assert data["models"][-1]["error"]
     markdown, page = (out.read_text("utf-8") for out in outs[1:])
-    assert "REEF .9; PDF p<0.01; twice" in markdown
+    assert r"REEF .9; PDF p\<0.01; twice" in markdown
     assert "p&lt;0.01" in page
     assert "<script src" not in page
 

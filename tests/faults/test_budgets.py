@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import hostile_binaries, hostile_texts  # noqa: F401  they register files
+from tests.support import hostile_binaries, hostile_models, hostile_texts  # noqa: F401
 from tests.support.hostile_files import FILES
 from tests.support.read_within_limits import allowed
 

@@ -19,7 +19,14 @@ import pytest
 from huref.errors import RegistryError
 from huref.registry.matrices import Matrices, from_entries
 from huref.registry.store import Store
-from huref.registry.stores import catalogue, create_store, open_store, segment_writer, segments
+from huref.registry.stores import (
+    catalogue,
+    create_store,
+    open_or_create,
+    open_store,
+    segment_writer,
+    segments,
+)
 from huref.registry.stores import folder as folder_store
 from tests.support.registry_cases import RECIPE, are_equal, random_entry
 
@@ -315,6 +322,19 @@ def test_a_newer_or_foreign_layout_is_refused(store: Store, folder: Path) -> Non
     change("PRAGMA user_version = 9")
     with pytest.raises(RegistryError, match="newer huref"):
         open_store(str(folder))
+
+
+def test_a_registry_that_a_full_disk_left_half_made_is_made(folder: Path) -> None:
+    (folder / "segments").mkdir(parents=True)
+    (folder / "registry.sqlite").touch()
+    store, is_new = open_or_create(str(folder), RECIPE)
+    assert is_new
+    assert len(store) == 0
+    assert not open_or_create(str(folder), RECIPE)[1]
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(RegistryError, match="not empty"):
+        open_or_create(str(folder.parent / "other"), RECIPE)
 
 
 def test_a_killed_init_can_be_repeated(folder: Path) -> None:

@@ -20,6 +20,8 @@ from huref.api.verify import verify
 from huref.bounded_json import loads
 from huref.decoder.network_files import open_network
 from huref.errors import HurefError
+from huref.invariants.record import load_record
+from huref.loader.checkpoint import open_checkpoint
 from huref.loader.declarations import read_declarations
 from huref.loader.formats.gguf import read_header
 from huref.loader.hub.repository import _parse_description
@@ -31,10 +33,13 @@ from huref.loader.vocabulary.encoder import TextEncoder
 from huref.loader.vocabulary.files import open_encoder, open_vocabulary
 from huref.loader.vocabulary.gguf import gguf_encoder, parse_gguf_vocabulary
 from huref.loader.vocabulary.spelling import Token
+from huref.loader.weight_files import open_stored
 from huref.recipe import load_recipe
 from huref.registry.exchange import read_jsonl
 
 LONG_NAME = "a" * 200  # of a module
+MODELS = ("model.safetensors", "consolidated.safetensors", "adapter_model.safetensors",
+          "adapters.safetensors", "model.gguf")  # fmt: skip
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "a.tiktoken")
 
 
@@ -45,7 +50,13 @@ def read_file(path: Path) -> None:
 
     source = LocalFile(path, path.name, Meter())
     folder = LocalFolder(path.parent, str(path.parent), Meter())
-    if path.name in ("README.md", "mergekit_config.yml"):
+    if path.name in MODELS:
+        read_model(path)
+    elif path.name == "record.safetensors":
+        load_record(path)
+    elif path.name == "model.safetensors.index.json":
+        _ = open_stored(folder).names
+    elif path.name in ("README.md", "mergekit_config.yml"):
         read_declarations(folder)
     elif path.name == "recipe.yaml":
         load_recipe(str(path))
@@ -79,6 +90,14 @@ def read_file(path: Path) -> None:
         _parse_description(path.read_bytes(), "main")
     else:
         read_index(source)
+
+
+def read_model(path: Path) -> None:
+    """Read the model of a file, and all of its tensors."""
+    base = path.parent / "base"
+    checkpoint = open_checkpoint(str(path.parent), str(base) if base.is_dir() else "")
+    for name in checkpoint.names:
+        checkpoint.read([name])
 
 
 def _run(tokens: list[Token], encoder: TextEncoder | None) -> None:

@@ -35,7 +35,7 @@ def _derive(store: TensorStore, stem: str) -> Derived:
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = torch.cat([(parts[0] >> 2 * i & 3).float() - 1 for i in range(4)])
-        return values / parts[1].float()
+        return values / parts[1].float().reshape(())
 
     shape = (4 * packed.shape[0], packed.shape[1])
     info = plain_info(stem + ".weight", packed, shape)

@@ -19,7 +19,7 @@ from torch import Tensor
 from huref.errors import CheckpointError
 from huref.loader.quantized import scaled
 from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents, unpack_words
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import Plain, plain_info, require, require_one_number, stems
 from huref.loader.tensors import Derived, TensorStore
 
 PACKED = ".weight_packed"
@@ -79,7 +79,9 @@ def _packed(store: TensorStore, stem: str, widths: list[int]) -> Derived:
     require(bits in range(1, 9), info, f"may have any of the widths {widths}")
     columns = info.shape[1] * 32 // bits
     if 32 % bits and stem + ".weight_shape" in store.names:  # the last word may have unused bits
-        columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"][1])
+        columns = int(store.read([stem + ".weight_shape"])[stem + ".weight_shape"].flatten()[-1])
+        fits = -(-columns * bits // 32) == info.shape[1]
+        require(fits, info, f"does not fit the {columns} columns that are stored beside it")
     names = [stem + PACKED, stem + ".weight_scale"]
     optional = [
         part for part in (".weight_zero_point", ".weight_g_idx") if stem + part in store.names
@@ -130,6 +132,7 @@ def _float4(store: TensorStore, stem: str) -> Derived:
     names = [stem + PACKED, stem + ".weight_scale"]
     if with_global:
         names.append(stem + ".weight_global_scale")
+        require_one_number(store, names[-1])
     return Derived(
         plain_info(stem + ".weight", info, (info.shape[0], columns)),
         tuple(names),

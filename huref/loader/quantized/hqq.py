@@ -7,6 +7,7 @@ W = (q - x.zero) * x.scale, reshaped to x.shape. Ten values of 3 bits share an i
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -52,6 +53,14 @@ def _derive(store: TensorStore, stem: str) -> Derived:
         0 < count < LARGEST and len(packed.shape) == 2 and groups > 0 and count % groups == 0,
         packed,
         f"does not fit the shape {list(shape)} that is stored beside it",
+    )
+    zero = store.entry(stem + ".zero")
+    require(
+        max(zero.shape, default=1) in (1, groups)
+        and prod(scale.shape) == groups
+        and prod(zero.shape) in (1, groups),
+        packed,
+        f"does not fit its zero point of shape {list(zero.shape)}",
     )
     size = count // groups
     rows, columns = (groups, size) if axis == 1 else (size, groups)

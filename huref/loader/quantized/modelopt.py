@@ -60,7 +60,13 @@ def _derive(store: TensorStore, stem: str) -> Derived:
     by_rows = [True, True]
     if second in store.names:
         names.append(second)
-        by_rows.append(store.entry(second).shape[:1] == packed.shape[:1] and len(packed.shape) > 2)
+        outer = store.entry(second).shape
+        by_rows.append(outer[:1] == packed.shape[:1] and len(packed.shape) > 2)
+        require(
+            set(outer) <= {1} or outer == packed.shape[: len(outer)],
+            packed,
+            f"does not fit its second scale of shape {list(outer)}",
+        )
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = decode_nibbles(parts[0], torch.tensor(E2M1), low_first=True)

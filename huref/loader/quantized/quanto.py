@@ -35,7 +35,8 @@ def _derive(store: TensorStore, stem: str) -> Derived:
     )
     scale = store.entry(stem + SCALE)
     per_row = scale.shape[:1] == data.shape[:1] and len(scale.shape) >= 1
-    single = not scale.shape or set(scale.shape) == {1}
+    single = set(scale.shape) <= {1}
+    per_row = per_row and (single or set(scale.shape[1:]) <= {1})
     require(len(data.shape) == 2 and (per_row or single), data, "does not fit its scales")
     return Derived(
         plain_info(stem + ".weight", data, data.shape),

@@ -80,7 +80,7 @@ def derive_scaled(
     if stem + ".weight_zero_point" in store.names:
         sources.append(stem + ".weight_zero_point")
     fits = len(weight.shape) >= 2 and len(scale.shape) in (0, 1, len(weight.shape))
-    for axis, size in enumerate(scale.shape if len(scale.shape) > 1 else ()):
+    for axis, size in enumerate(scale.shape if fits and len(scale.shape) > 1 else ()):
         wanted = -(-weight.shape[axis] // block[axis - len(scale.shape)])
         fits = fits and size in (1, weight.shape[axis], wanted)
     if len(scale.shape) == 1:

@@ -54,3 +54,12 @@ def require(condition: bool, info: TensorInfo, why: str, advice: str | None = No
             tensor=info.name,
             advice=advice,
         )
+
+
+def require_one_number(store: TensorStore, name: str) -> None:
+    """Raise CheckpointError for a factor of a whole matrix that is more than one number.
+
+    Multiplied with a matrix of one row or column it would make a far larger one.
+    """
+    factor = store.entry(name)
+    require(set(factor.shape) <= {1}, factor, "should be one number")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -85,6 +86,8 @@ def merge_matrix(both: SideBySide, merge: Merge) -> Derived:
     roles = [role for role, name in named.items() if name]
     if merge.a and not merge.expert:
         _require_fit(both, merge, info.shape)
+    if merge.magnitude:
+        _require_magnitude(both, merge, info.shape)
     if merge.tokens:
         rows = both.entry(merge.tokens).shape
         if len(rows) != 2 or rows != (len(merge.token_ids), info.shape[-1]):
@@ -123,6 +126,19 @@ def merge_matrix(both: SideBySide, merge: Merge) -> Derived:
         by_rows=None if needs_all else (True, *(False for _ in roles)),
         combine_rows=combine,
     )
+
+
+def _require_magnitude(both: SideBySide, merge: Merge, shape: tuple[int, ...]) -> None:
+    magnitude = both.entry(merge.magnitude)
+    by_column = merge.weight_transposed and not merge.by_row
+    wanted = shape[-1:] if by_column else shape[:-1]
+    if prod(magnitude.shape) != prod(wanted) or not wanted:
+        raise CheckpointError(
+            f"the magnitude of '{merge.name}', of shape {list(magnitude.shape)}, does not fit the "
+            f"base's shape {list(shape)}",
+            tensor=merge.magnitude[1:],
+            advice=GIVE_RIGHT_BASE,
+        )
 
 
 def _require_fit(both: SideBySide, merge: Merge, shape: tuple[int, ...]) -> None:

@@ -85,10 +85,12 @@ class PeftSettings:
             alpha = self._alphas.find(module, default)
         except PatternError as error:
             raise CheckpointError(f"its alpha_pattern: {error}", advice=MERGE_FIRST) from error
-        is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not is_number or not math.isfinite(alpha) or rank <= 0:
-            raise CheckpointError(f"lora_alpha is {alpha!r} for '{module}' and the rank is {rank}")
-        return float(alpha / (math.sqrt(rank) if self._settings.get("use_rslora") else rank))
+        number = _number(alpha)
+        if number is None or rank <= 0:
+            raise CheckpointError(
+                f"lora_alpha is {repr(alpha)[:60]} for '{module}' and the rank is {rank}"
+            )
+        return number / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
 
     def token_ids(self, module: str) -> list[int]:
         """The token ids whose rows of an embedding were trained.
@@ -110,6 +112,8 @@ class PeftSettings:
     def is_target_parameter(self, name: str) -> bool:
         """Whether a parameter is one that target_parameters names."""
         targets = self._settings.get("target_parameters") or []
+        if not isinstance(targets, list):
+            raise CheckpointError("its target_parameters are not a list of names")
         return any(f".{name}".endswith(f".{target}") for target in targets)
 
 
@@ -135,14 +139,14 @@ class MlxSettings:
         """See PeftSettings."""
         values = self._settings.get("lora_parameters")
         if isinstance(values, dict):
-            scale = values.get("scale", 20.0)
-            if "alpha" in values and isinstance(scale, int | float):
-                scale = scale * values["alpha"] / rank if rank else None
+            found = [values.get("scale", 20.0), *([values["alpha"]] if "alpha" in values else [])]
         else:
-            scale = self._settings.get("alpha", 20.0)
-        if isinstance(scale, bool) or not isinstance(scale, int | float):
-            raise CheckpointError(f"lora_parameters.scale is {scale!r}")
-        return float(scale)
+            found = [self._settings.get("alpha", 20.0)]
+        numbers = [number for value in found if (number := _number(value)) is not None]
+        if len(numbers) < len(found) or (len(found) == 2 and rank <= 0):
+            shown = " times ".join(repr(value)[:60] for value in found)
+            raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
+        return math.prod(numbers) / (rank if len(found) == 2 else 1)
 
     def token_ids(self, module: str) -> list[int]:
         """MLX trains no single rows."""
@@ -151,3 +155,14 @@ class MlxSettings:
     def is_target_parameter(self, name: str) -> bool:
         """MLX has no target parameters; its stacked experts are modules."""
         return False
+
+
+def _number(value: object) -> float | None:
+    """A setting as a finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON has whole numbers of any length
+        return None
+    return number if math.isfinite(number) else None

@@ -92,6 +92,17 @@ class MetaModel:
             )
         return value
 
+    def _rows_of(self, name: str) -> int:
+        entry = self.tensors.entry(name)
+        if len(entry.shape) != 2:
+            raise CheckpointError(
+                f"its shape {list(entry.shape)} is not that of a matrix",
+                model=self.repository.model,
+                file=entry.file,
+                tensor=name,
+            )
+        return entry.shape[0]
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The settings of params.json under the keys of config.json."""
@@ -103,8 +114,8 @@ class MetaModel:
             "num_attention_heads": heads,
             "num_key_value_heads": self._number("n_kv_heads", heads),
             "rms_norm_eps": self.params.get("norm_eps"),
-            "intermediate_size": self.tensors.entry("model.layers.0.mlp.up_proj.weight").shape[0],
-            "vocab_size": self.tensors.entry("model.embed_tokens.weight").shape[0],
+            "intermediate_size": self._rows_of("model.layers.0.mlp.up_proj.weight"),
+            "vocab_size": self._rows_of("model.embed_tokens.weight"),
         }
         if "head_dim" in self.params:
             config["head_dim"] = self._number("head_dim")

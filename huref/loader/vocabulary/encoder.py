@@ -10,12 +10,14 @@ as their letters squared, patterns that backtrack, texts that grow. Such a token
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from huref.bounded_json import loads
+from huref.errors import CheckpointError, one_line
 from huref.loader.vocabulary.growth import may_grow
 from huref.loader.vocabulary.spelling import Token, byte_alphabet, parse_id
 from huref.loader.vocabulary.split_patterns import may_backtrack
@@ -54,7 +56,8 @@ class TextEncoder:
             piece = self._tokenizer.id_to_token(token.id)
             if piece is None:
                 return False
-            found = self._tokenizer.model.tokenize(piece)
+            with _one_line():
+                found = self._tokenizer.model.tokenize(piece)
             return len(found) == 1 and found[0].id == token.id
         return any(self._emits_after(context, text, token.id) for context in CONTEXTS)
 
@@ -71,15 +74,34 @@ class TextEncoder:
         return False
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _one_line():
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, as the model's texts begin."""
-        ids: list[int] = self._tokenizer.encode(text).ids
+        """The ids of a text, as the model's texts begin.
+
+        Raises:
+            CheckpointError: the tokenizers library fails on its rules.
+        """
+        with _one_line():
+            ids: list[int] = self._tokenizer.encode(text).ids
         if self._begins is not None and ids[:1] != [self._begins]:
             ids = [self._begins, *ids]
         return ids
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what the library raises while it encodes, its panics as well, into a CheckpointError."""
+    try:
+        yield
+    except BaseException as error:
+        _let_pass(error)
+        raise CheckpointError(
+            f"the tokenizers library fails on the tokenizer's rules ({one_line(error)[:100]})",
+            advice="download the tokenizer's files again",
+        ) from error
 
 
 def _let_pass(error: BaseException) -> None:

@@ -4,6 +4,7 @@ from huref.errors import RegistryError
 from huref.files import as_path
 from huref.recipe import Recipe
 from huref.registry.store import Store
+from huref.registry.stores.catalogue import MADE_ALREADY, NO_REGISTRY
 
 
 def create_store(uri: str, recipe: Recipe, require: str = "") -> Store:
@@ -40,6 +41,28 @@ def open_store(uri: str) -> Store:
     from huref.registry.stores.folder import FolderStore
 
     return FolderStore.open(as_path(uri))
+
+
+def open_or_create(uri: str, recipe: Recipe) -> tuple[Store, bool]:
+    """Open a registry, or create it where there is none: its folder is missing, empty or half-made.
+
+    Returns:
+        The registry, and whether it was created. Of several processes one creates it.
+
+    Raises:
+        RegistryError: something else is there, or it is damaged.
+    """
+    try:
+        return open_store(uri), False
+    except RegistryError as missing:
+        if missing.what != NO_REGISTRY or "://" in uri:
+            raise
+    try:
+        return create_store(uri, recipe), True
+    except RegistryError as error:
+        if error.what != MADE_ALREADY:
+            raise
+        return open_store(uri), False  # another process was faster
 
 
 def _lance_address(uri: str) -> str | None:

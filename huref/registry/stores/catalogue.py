@@ -13,6 +13,7 @@ from huref.files import FULL, refuse_link
 NAME = "registry.sqlite"
 PATIENCE = 60.0  # seconds to wait for another writer
 NO_REGISTRY = "there is no registry"
+MADE_ALREADY = "there is a registry already"
 MAKE_ONE = "make one with 'huref registry init'"
 RESTORE = "restore the registry from a copy, or make it again"
 FREE_SPACE = "free some space and try again"

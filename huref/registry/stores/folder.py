@@ -28,6 +28,7 @@ from huref.registry.store import (
     require_version,
 )
 from huref.registry.stores.catalogue import (
+    MADE_ALREADY,
     MAKE_ONE,
     NAME,
     NO_REGISTRY,
@@ -83,7 +84,7 @@ class FolderStore(Store):
         (folder / "segments").mkdir(parents=True, exist_ok=True)
         with explained(folder), closing(connect(folder, "rwc")) as db, transaction(db):
             if read_format(db):
-                raise RegistryError("there is a registry already", file=folder)
+                raise RegistryError(MADE_ALREADY, file=folder)
             for statement in SCHEMA:
                 db.execute(statement)
             about = {"recipe": recipe.to_json(), "sketch": VERSION, "require": require}

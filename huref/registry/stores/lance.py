@@ -21,7 +21,7 @@ from huref.registry.entry import Entry
 from huref.registry.matrices import from_columns
 from huref.registry.sketch import VERSION, kept_of
 from huref.registry.store import Chunk, Store, parse_label, refuse_unfit, require_version
-from huref.registry.stores.catalogue import MAKE_ONE, NO_REGISTRY, RESTORE
+from huref.registry.stores.catalogue import MADE_ALREADY, MAKE_ONE, NO_REGISTRY, RESTORE
 
 os.environ.setdefault("LANCE_LOG", "error")  # it logs a warning for every table it creates
 
@@ -56,7 +56,7 @@ class LanceStore(Store):
         with _explained(uri):
             database = lancedb.connect(uri)
             if TABLE in database.list_tables().tables:
-                raise RegistryError("there is a registry already", file=uri)
+                raise RegistryError(MADE_ALREADY, file=uri)
             table: Any = database.create_table(TABLE, schema=_schema(recipe, require))
             # So that of two writers that add one key at the same time, one fails and tries again.
             table.set_unenforced_primary_key("key")
