@@ -318,7 +318,14 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "command-r": GgufArchitecture("cohere"),
     "cohere2": GgufArchitecture("cohere2"),
-    "stablelm": GgufArchitecture("stablelm"),
+    "stablelm": GgufArchitecture(
+        "stablelm",
+        {
+            **LLAMA,
+            "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_layernorm",
+            "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_layernorm",
+        },
+    ),
     "nemotron": GgufArchitecture("nemotron", norms_plus_one=True),
     "glm4": GgufArchitecture(
         "glm4",
@@ -388,8 +395,9 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "jamba": GgufArchitecture("jamba", {**LLAMA, **HYBRID}),
     "falcon-h1": GgufArchitecture("falcon_h1", {**LLAMA, **HYBRID}),
-    "nemotron_h": GgufArchitecture("nemotron_h", NEMOTRON_H),
-    "nemotron_h_moe": GgufArchitecture("nemotron_h", NEMOTRON_H),
+    # Without rotary embedding, yet the converter reorders the rows as Granite's.
+    "nemotron_h": GgufArchitecture("nemotron_h", NEMOTRON_H, rotary_pairs=True),
+    "nemotron_h_moe": GgufArchitecture("nemotron_h", NEMOTRON_H, rotary_pairs=True),
     "apertus": GgufArchitecture(
         "apertus",
         {
