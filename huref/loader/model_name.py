@@ -165,13 +165,12 @@ def choose_tag(repository: Repository, tag: str) -> str:
     firsts = [n for n in fitting if not re.search(r"-of-\d{5}", n) or "-00001-of-" in n]
     if len(firsts) != 1:
         named = ", ".join(files[:8]) or "no GGUF files"
+        place = repository.model.removesuffix(f":{tag}")
         raise ModelNotFoundError(
             f"{len(firsts) or 'none'} of its GGUF files {'are' if firsts else 'is'} {tag!r}; it "
             f"holds {named}",
             model=repository.model,
-            advice=f"name one of them, such as {repository.model.removesuffix(f':{tag}')}/{files[0]}"
-            if files
-            else "name the file as org/name/file",
+            advice=f"name one of them, such as {place}/{files[0]}" if files else ADVICE,
         )
     return firsts[0]
 

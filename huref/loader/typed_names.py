@@ -9,8 +9,8 @@ import re
 from huref.errors import ModelNotFoundError
 
 _COMMAND = re.compile(
-    r"\$?\s*(?P<tool>(?:hf|huggingface-cli) download|git (?:lfs )?clone|vllm serve|mlx_lm\.\w+ --model"
-    r"|ollama (?:run|pull|show)|llama-(?:cli|server) (?:-hf|--hf-repo))\s+"
+    r"\$?\s*(?P<tool>(?:hf|huggingface-cli) download|git (?:lfs )?clone|vllm serve"
+    r"|mlx_lm\.\w+ --model|ollama (?:run|pull|show)|llama-(?:cli|server) (?:-hf|--hf-repo))\s+"
     r"(?P<name>[^\s-]\S*)(?P<rest>(?:\s+\S+)*)"
 )
 _QUOTES = {"'": "'", '"': '"', "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "<": ">"}

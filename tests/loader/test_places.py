@@ -69,8 +69,7 @@ PAGES = {
     "https://huggingface.co/org/name/tree/refs%2Fpr%2F3": "org/name@refs/pr/3",
     "https://huggingface.co/org/name/blob/main/config.json": "org/name",
     "https://huggingface.co/org/name/blob/v2/README.md": "org/name@v2",
-    "https://huggingface.co/org/name/blob/main/a-00001-of-00002.gguf":
-        "org/name/a-00001-of-00002.gguf",
+    "https://huggingface.co/org/name/blob/main/a-00001.gguf": "org/name/a-00001.gguf",
     "https://huggingface.co/org/name/resolve/v2/a/b.gguf?download=true": "org/name/a/b.gguf@v2",
     "https://huggingface.co/org/name/discussions/12": "org/name",
     "https://hf.co/org/name#usage": "org/name",
@@ -137,8 +136,9 @@ def test_what_stands_for_a_folder(
     index = folder / "model.safetensors.index.json"
     index.write_text("{}")
     monkeypatch.chdir(tmp_path)
-    for typed in (f"'{folder}'", f'"{folder}"', "my model\\", "my model\\model.safetensors",
-                  str(folder / "config.json"), str(folder / "tokenizer.json"), str(index)):  # fmt: skip
+    quoted = (f"'{folder}'", f'"{folder}"', "my model\\", "my model\\model.safetensors")
+    beside = (folder / "config.json", folder / "tokenizer.json", index)
+    for typed in (*quoted, *map(str, beside)):
         assert_same(typed, tiny)
 
 

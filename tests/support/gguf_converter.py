@@ -22,7 +22,9 @@ PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron", "qwen3next", "qwen35", "qwe
 ROTARY_PAIRS = ("llama", "granite", "smollm3", "arcee", "olmo", "granitemoe", "granitehybrid",
                 "nemotron_h", "nemotron_h_moe")  # fmt: skip
 # Blocks of these may have no attention, which the script says by a list of key-value heads.
-BY_BLOCK = ("lfm2", "lfm2moe", "kimi-linear", "granitehybrid", "nemotron_h", "nemotron_h_moe")  # fmt: skip
+BY_BLOCK = (
+    "lfm2", "lfm2moe", "kimi-linear", "granitehybrid", "nemotron_h", "nemotron_h_moe"
+)  # fmt: skip
 RENAMED = {"self_attn.attn_sub_norm": "self_attn.inner_attn_ln",
            "mlp.ffn_sub_norm": "mlp.ffn_layernorm"}  # fmt: skip
 Named = Iterator[tuple[str, Tensor]]

@@ -75,8 +75,7 @@ def _derive_blocks(
 ) -> Derived:
     shape = data.shape
     fits = len(scale.shape) == len(shape) and all(
-        count > 0 and size % count == 0
-        for size, count in zip(shape, scale.shape, strict=False)
+        count > 0 and size % count == 0 for size, count in zip(shape, scale.shape, strict=False)
     )
     require(fits, data, f"does not fit its scales of shape {list(scale.shape)}")
     blocks = [size // count for size, count in zip(shape, scale.shape, strict=True)]
