@@ -65,7 +65,7 @@ def check(folder: Path, source: Path, expected: dict[str, Tensor], rtol: float) 
     ics = pair.similarity.ics
     print(f"ICS {ics:.4f} {pair.evidence.verdict} {checkpoint.describe_files()['quantisation']}")
     assert pair.evidence.verdict == "descends"
-    assert ics > 0.7  # two bits leave this much of a random matrix
+    assert ics > 0.6  # two bits leave this much of a random matrix
 
 
 # --- torchao ------------------------------------------------------------------------------------
