@@ -14,6 +14,7 @@ import torch
 
 from huref.architecture.block import Mixture
 from huref.architecture.reader import ModelReader
+from huref.architecture.running import running
 from huref.loader.checkpoint import open_checkpoint
 from tests.support.architecture_case import tiny_config
 from tests.support.architecture_cases import CASES
@@ -103,6 +104,32 @@ def test_blocks_are_those_of_the_published_checkpoint(
     assert_equal(from_gguf.embeddings([3, 9]), published.embeddings([3, 9]), "embeddings")
     for index in published.attention_blocks:
         assert_equal(from_gguf.read_block(index), published.read_block(index), f"block {index}")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("granite", "granite"), ("granitemoe", "granitemoe"), ("llama", "llama"),
+     ("qwen3", "qwen3"), ("nemotron", "nemotron"), ("arcee", "arcee"), ("jais2", "jais2")],
+)  # fmt: skip
+def test_a_short_pass_runs_as_from_the_published_checkpoint(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
+    """Factors, activations and rotary angles, which no tensor shows."""
+    changes = {"attention_multiplier": 0.3, "embedding_multiplier": 5.0, "residual_multiplier": 0.4}
+    case = CASES[name]
+    own = changes if "granite" in architecture else {"rope_theta": 5e5}
+    case = dataclasses.replace(case, changes={**case.changes, **own})
+    case.model_class(tiny_config(case)).save_pretrained(tmp_path / "published")
+    convert(tmp_path / "published", tmp_path / "model.gguf", architecture)
+    folders = (tmp_path / "published", tmp_path / "model.gguf")
+    readers = [ModelReader(open_checkpoint(str(folder))) for folder in folders]
+    a, b = (running(reader.layout, reader.config, 48, learned=False) for reader in readers)
+    assert a.activation is b.activation
+    for key in ("epsilon", "embedding_scale", "residual_scale", "softcap", "parallel", "positions"):
+        assert getattr(a, key) == pytest.approx(getattr(b, key)), key
+    assert a.score_scale(1, 12) == pytest.approx(b.score_scale(1, 12))
+    if "partial_rotary_factor" not in readers[0].config.get("rope_parameters", {}):
+        assert_equal(b.rotation(1, 12, 5)[0], a.rotation(1, 12, 5)[0], "cosines")  # type: ignore[index]
 
 
 def assert_equal(a: Any, b: Any, place: str) -> None:

@@ -143,7 +143,8 @@ def converted(folder: Path, architecture: str) -> dict[str, Tensor]:
 
 def _first(config: dict[str, Any], *keys: str) -> Any:
     """The value of the first key that the config or its parts have; None where none has one."""
-    for table in (config, config.get("attn_config", {}), config.get("ffn_config", {})):
+    parts = ("attn_config", "ffn_config", "rope_parameters")
+    for table in (config, *(config.get(part, {}) for part in parts)):
         for key in keys:
             if isinstance(table, dict) and table.get(key) is not None:
                 return table[key]
@@ -194,6 +195,11 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
         (writer.add_leading_dense_block_count, ("first_k_dense_replace", "num_dense_layers")),
         (writer.add_shared_kv_layers, ("num_kv_shared_layers",)),
         (writer.add_layer_norm_rms_eps, ("rms_norm_eps", "norm_eps")),
+        (writer.add_attention_scale, ("attention_multiplier",)),
+        (writer.add_embedding_scale, ("embedding_multiplier",)),
+        (writer.add_residual_scale, ("residual_multiplier",)),
+        (writer.add_rope_freq_base, ("rope_theta",)),
+        (writer.add_expert_used_count, ("num_experts_per_tok", "moe_top_k")),
         (writer.add_layer_norm_eps, ("layer_norm_eps", "layer_norm_epsilon")),
     ]  # fmt: skip
     for add, keys in optional:

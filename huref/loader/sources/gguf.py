@@ -167,6 +167,8 @@ class GgufModel:
                 found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
             case "chatglm":
                 found["rmsnorm"] = True
+            case "nemotron" | "nemotron_h" | "arcee" | "jais2" | "bitnet":
+                found["hidden_act"] = "relu2"  # which llama.cpp knows by the architecture
         return found
 
     @cached_property
