@@ -63,6 +63,7 @@ def check(folder: Path, source: Path, expected: dict[str, Tensor], rtol: float) 
     assert checkpoint.describe_files()["quantisation"], "it says how it is quantised"
     pair = huref.compare([str(folder), str(source)], cache=False).pairs[0]
     ics = pair.similarity.ics
+    assert ics is not None
     print(f"ICS {ics:.4f} {pair.evidence.verdict} {checkpoint.describe_files()['quantisation']}")
     assert pair.evidence.verdict == "descends"
     assert ics > 0.6  # two bits leave this much of a random matrix
@@ -74,6 +75,8 @@ def check(folder: Path, source: Path, expected: dict[str, Tensor], rtol: float) 
 def torchao_settings(name: str) -> Any:
     quantization = pytest.importorskip("torchao.quantization")
     group = quantization.PerGroup(32)
+    types: Any = torch  # whose stubs lack these
+    int3, int4 = types.int3, types.int4
     match name:
         case "int8":
             return quantization.Int8WeightOnlyConfig(version=2)
@@ -82,11 +85,11 @@ def torchao_settings(name: str) -> Any:
         case "float8":
             return quantization.Float8WeightOnlyConfig()
         case "int4 symmetric":
-            return quantization.IntxWeightOnlyConfig(torch.int4, group)
+            return quantization.IntxWeightOnlyConfig(int4, group)
         case "int4":
             asymmetric = quantization.MappingType.ASYMMETRIC
-            return quantization.IntxWeightOnlyConfig(torch.int4, group, mapping_type=asymmetric)
-    return quantization.IntxWeightOnlyConfig(torch.int3, quantization.PerAxis(0))
+            return quantization.IntxWeightOnlyConfig(int4, group, mapping_type=asymmetric)
+    return quantization.IntxWeightOnlyConfig(int3, quantization.PerAxis(0))
 
 
 @pytest.mark.parametrize(
@@ -197,28 +200,29 @@ def test_mlx(source: Path, tmp_path: Path, mode: str, bits: int, group: int) -> 
 def test_modelopt(source: Path, tmp_path: Path, name: str) -> None:
     """The export joins the scales of q, k and v, so what was exported is dequantised."""
     mtq = pytest.importorskip("modelopt.torch.quantization")
-    from modelopt.torch.export import export_hf_checkpoint
-    from modelopt.torch.quantization.qtensor import FP8QTensor, NVFP4QTensor
     from safetensors.torch import load_file
+
+    export = pytest.importorskip("modelopt.torch.export")
+    qtensor = pytest.importorskip("modelopt.torch.quantization.qtensor")
 
     model = load_model(source, dtype=torch.bfloat16)
     tokens = torch.arange(2, 34)[None]
     model = mtq.quantize(model, getattr(mtq, name), lambda model: model(tokens))
     folder = tmp_path / "quantised"
-    export_hf_checkpoint(model, export_dir=str(folder))
+    export.export_hf_checkpoint(model, export_dir=str(folder))
     stored = load_file(folder / "model.safetensors")
     expected = {}
     for key in [key for key in stored if key.endswith("_proj.weight")]:
         data, scale = stored[key], stored[f"{key}_scale"]
         if name.startswith("NVFP4"):
             shape = torch.Size((data.shape[0], data.shape[1] * 2))
-            packed = NVFP4QTensor(shape, torch.float32, data)
+            packed = qtensor.NVFP4QTensor(shape, torch.float32, data)
             second = stored[f"{key}_scale_2"]
             expected[key] = packed.dequantize(
                 scale=scale, double_scale=second, block_sizes={-1: 16}
             )
         else:
-            packed = FP8QTensor(data.shape, torch.float32, data)
+            packed = qtensor.FP8QTensor(data.shape, torch.float32, data)
             expected[key] = packed.dequantize(scale=scale)
     check(folder, source, expected, 1e-6)
 
@@ -266,10 +270,9 @@ def dequantised_by(folder: Path, ending: str) -> dict[str, Tensor]:
 )
 def test_llm_compressor(source: Path, tmp_path: Path, scheme: str) -> None:
     llmcompressor = pytest.importorskip("llmcompressor")
-    from llmcompressor.modifiers.quantization import QuantizationModifier
-
+    modifiers = pytest.importorskip("llmcompressor.modifiers.quantization")
     model = load_model(source, dtype=torch.bfloat16)
-    recipe = QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])
+    recipe = modifiers.QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])
     llmcompressor.oneshot(model=model, recipe=recipe)
     folder = tmp_path / "quantised"
     model.save_pretrained(folder, save_compressed=True)

@@ -312,7 +312,7 @@ WORDS = torch.zeros(4, 8, dtype=torch.int32)
 
 def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
     for end, method in ((".codebooks", "AQLM"), (".q_groups", "EXL2"), (".trellis", "EXL3"),
-                        (".Qidxs", "QuIP#"), (".weight_qdata", "torchao")):  # fmt: skip
+                        (".Qidxs", "QuIP#"), (".weight_qdata", "an older torchao")):  # fmt: skip
         with pytest.raises(
             UnsupportedModelError,
             match=f"quantised by {method}, which huref cannot read; supported: gptq.*; give the",

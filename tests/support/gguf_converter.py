@@ -68,7 +68,7 @@ def _split_latent(name: str, tensor: Tensor, config: dict[str, Any]) -> Named:
     """Keys, transposed by head, and values of a latent projection."""
     nope, value = config["qk_nope_head_dim"], config["v_head_dim"]
     heads = tensor.view(-1, nope + value, tensor.shape[-1])
-    keys, values = heads.split([nope, value], dim=1)
+    keys, values = heads[:, :nope], heads[:, nope:]
     block = _block(name)
     yield f"blk.{block}.attn_k_b.weight", keys.mT
     yield f"blk.{block}.attn_v_b.weight", values

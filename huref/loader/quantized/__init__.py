@@ -66,7 +66,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str | None], ...] = (
     (re.compile(r"\.W_q$"), "hqq", "hqq"),
     (re.compile(r"\.weight\._data(?:\._data)?$"), "quanto", "quanto"),
     (re.compile(r"\._\w+_qdata$"), "torchao", "torchao"),
-    (re.compile(r":_data$|\.weight_qdata$"), "torchao", None),
+    (re.compile(r":_data$|\.weight_qdata$"), "an older torchao", None),
     (re.compile(r"_blocks$"), "mxfp4", "mxfp4"),
     (re.compile(r"\.scales$"), "mlx", "mlx"),
     (re.compile(r"(?:\.weight_scale_2|\.weight_scale|_scale_inv)$"), "modelopt", "modelopt"),

@@ -59,7 +59,7 @@ def _derive(store: TensorStore, name: str, stem: str) -> Derived:
         "was multiplied by a scale of its inputs (AWQ or SmoothQuant)",
         advice=ADVICE,
     )
-    names = (stem + "qdata", stem + "scale")
+    names: tuple[str, ...] = (stem + "qdata", stem + "scale")
     if stem + "zero_point" not in store.names:
         return _derive_blocks(name, names, data, scale)
     zero = store.entry(stem + "zero_point")
@@ -113,7 +113,7 @@ def _derive_int4(name: str, names: tuple[str, ...], data: TensorInfo, scale: Ten
     def combine(parts: list[Tensor]) -> Tensor:
         nibbles = split_nibbles(parts[0].view(torch.uint8), low_first=True)
         signed = (nibbles ^ 8).float() - 8
-        grouped = signed.unflatten(-1, (groups, -1))
+        grouped = signed.reshape(*signed.shape[:-1], groups, -1)
         grouped = grouped * parts[1].float().mT[..., None] + parts[2].float().mT[..., None]
         return grouped.flatten(-2)
 
