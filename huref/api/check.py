@@ -46,6 +46,7 @@ class Finding:
         why: the reason.
         pair: (model, base), or None if unmeasured.
         is_on_base: whether the model is an adapter that was measured on top of this very base.
+        files: what was read of the model and of the base, where they were measured.
     """
 
     declaration: Declaration
@@ -53,6 +54,7 @@ class Finding:
     why: str
     pair: Pair | None = None
     is_on_base: bool = False
+    files: tuple[dict[str, Any] | None, dict[str, Any] | None] = (None, None)
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `declared` in `check --json`."""
@@ -65,6 +67,7 @@ class Finding:
             "status": self.status,
             "why": self.why,
             "measured": self.pair.to_json() if self.pair else None,
+            "files": self.files[1],
         }
 
 
@@ -109,11 +112,13 @@ class Check:
         model: as the user called it.
         findings: one a declared base.
         notes: on declarations that could not be read.
+        files: what was read of the model; None for a picture, or where nothing was measured.
     """
 
     model: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    files: dict[str, Any] | None = None
 
     @property
     def answer(self) -> Answer:
@@ -132,6 +137,7 @@ class Check:
             "answer": self.answer,
             "declared": [finding.to_json() for finding in self.findings],
             "notes": list(self.notes),
+            "files": self.files,
         }
 
     @property
@@ -196,15 +202,17 @@ def check(
             f"{', '.join(d.sources)} declares {d.base}, which {GIVEN} replaces" for d in declared
         ]
         declared = [Declaration(str(base), (GIVEN,), str(base)) for base in bases]
+    files = None
     # Errors of the model itself are raised here, before any base is opened.
     if not bases and any(one.model for one in declared):
-        open_record(name, recipe, cache=cache)
+        files = open_record(name, recipe, cache=cache).files
     elif not bases and not declared and _has_weights(name):
-        _ = open_checkpoint(name).names
+        files = open_checkpoint(name).describe_files()
     findings = [
         _measure(name, one, is_adapter, recipe, cache) for one in track(declared, "declared bases")
     ]
-    return Check(name, tuple(findings), tuple(notes))
+    files = files or next((one.files[0] for one in findings if one.files[0]), None)
+    return Check(name, tuple(findings), tuple(notes), files)
 
 
 def _has_weights(model: str) -> bool:
@@ -229,15 +237,17 @@ def _measure(model: str, one: Declaration, is_adapter: bool, recipe: str, cache:
     try:
         under = one.model if is_adapter and given else ""
         record = open_record(model, recipe, base=under, cache=cache)
-        pair = build_table([record, open_record(one.model, recipe, cache=cache)]).pairs[0]
+        base = open_record(one.model, recipe, cache=cache)
+        pair = build_table([record, base]).pairs[0]
     except (HurefError, OSError) as error:
         return Finding(one, "unreachable", one_line(error))
+    files = (record.files, base.files)
     status, why = _judge(pair, is_merge=one.relation == "merge")
     if is_adapter and status == "confirmed" and (given or ADAPTER_CONFIG in one.sources):
         # The adapter was applied to this very base, so agreement is no evidence.
         why = f"it fits this base and is measured on it, so that agreement is no evidence: {why}"
-        return Finding(one, "undecided", why, pair, is_on_base=True)
-    return Finding(one, status, why, pair)
+        return Finding(one, "undecided", why, pair, is_on_base=True, files=files)
+    return Finding(one, status, why, pair, files=files)
 
 
 def _judge(pair: Pair, is_merge: bool) -> tuple[Status, str]:

@@ -15,6 +15,7 @@ from huref.cli.options import (
     no_cache_option,
     print_json,
     recipe_option,
+    say_what_was_read,
 )
 from huref.errors import locating
 
@@ -68,6 +69,7 @@ def check(
                 echo(as_json_line(_failure(name, why)))
             echo(f"huref: {why}", err=True)
             continue
+        say_what_was_read(name, result.files)
         codes.add({"contradicted": MISMATCH, "unreachable": FAILED}.get(result.answer, 0))
         added: dict[str, Any] = {"suggested": suggestion.to_json()} if suggestion else {}
         if jsonl:
@@ -97,6 +99,7 @@ def _failure(name: str, why: str) -> dict[str, Any]:
         "answer": None,
         "declared": [],
         "notes": [],
+        "files": None,
         "suggested": None,
         "error": why,
     }

@@ -85,13 +85,14 @@ def describe_files(files: dict[str, Any]) -> str:
 def say_files(records: "Iterable[Record]") -> None:
     """Say on stderr what was read of each model that is not plain weights in safetensors."""
     for record in records:
-        files = record.files
-        if files is None or (files["format"] == PLAIN and not files["quantisation"]):
-            continue
-        echo(
-            f"{escape.terminal(record.model)}: read {escape.terminal(describe_files(files))}",
-            err=True,
-        )
+        say_what_was_read(record.model, record.files)
+
+
+def say_what_was_read(model: str, files: dict[str, Any] | None) -> None:
+    """Say on stderr what was read of a model, unless it is plain weights in safetensors."""
+    if files is None or (files["format"] == PLAIN and not files["quantisation"]):
+        return
+    echo(f"{escape.terminal(model)}: read {escape.terminal(describe_files(files))}", err=True)
 
 
 def read_names(names: Sequence[str]) -> list[str]:

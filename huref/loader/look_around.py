@@ -13,6 +13,8 @@ _SPLIT_BY_HAND = re.compile(
     r"(?P<stem>.+\.gguf)(?:[.-](?:part)?[-_]?(?:\d+of\d+|\d{1,3}|[a-z]{1,2})|-split-?\w{1,2})",
     re.IGNORECASE,
 )
+_UNFINISHED = re.compile(r"\.(?:incomplete|part|crdownload|aria2|download|tmp)$", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(?:zip|7z|rar|tar|tar\.\w+|tgz|gz|xz|zst)$", re.IGNORECASE)
 _OTHER_FORMATS = {
     "*.ckpt": ("a PyTorch Lightning or TensorFlow checkpoint", "convert it to safetensors"),
     "*.h5": ("a TensorFlow checkpoint", "convert it to safetensors"),
@@ -178,6 +180,43 @@ def _config_alone(repository: Repository) -> Explanation | None:
     )
 
 
+def _unfinished(repository: Repository) -> Explanation | None:
+    """A file whose download did not finish, by the ending that downloaders give it."""
+    found = [n for n in sorted(repository.files) if _UNFINISHED.search(n)]
+    if not found:
+        return None
+    return (
+        f"'{found[0]}' is a download that did not finish",
+        "finish the download, as with 'hf download', which goes on where it stopped",
+    )
+
+
+def _archive(repository: Repository) -> Explanation | None:
+    found = [n for n in sorted(repository.files) if _ARCHIVE.search(n)]
+    if not found:
+        return None
+    return (
+        f"there are no weights that huref reads; '{found[0]}' is an archive",
+        "unpack it and give the folder that holds the model's files",
+    )
+
+
+def _of_jax(repository: Repository) -> Explanation | None:
+    names = {n.rpartition("/")[2] for n in repository.files}
+    if not names & {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"}:
+        return None
+    return (
+        "it is an Orbax checkpoint of JAX",
+        "convert it to the Hugging Face format with the scripts of the model's own code",
+    )
+
+
+def _core_ml(repository: Repository) -> Explanation | None:
+    if not any(re.search(r"\.mlpackage/|\.mlmodelc/", n) for n in repository.files):
+        return None
+    return "it is a Core ML package", "give the model that it was exported from"
+
+
 def _other_format(repository: Repository) -> Explanation | None:
     for pattern, (kind, advice) in _OTHER_FORMATS.items():
         found = sorted(
@@ -209,5 +248,6 @@ def _training_state(repository: Repository) -> Explanation | None:
 
 _EXPLANATIONS: tuple[Callable[[Repository], Explanation | None], ...] = (
     _pipeline, _zero, _distcp, _megatron, _split_gguf, _below, _adapter_without_config,
-    _config_alone, _other_format, _training_state, _config_without_weights,
+    _config_alone, _unfinished, _other_format, _core_ml, _of_jax, _archive, _training_state,
+    _config_without_weights,
 )  # fmt: skip

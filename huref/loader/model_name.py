@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huref.errors import ModelNotFoundError
 from huref.files import as_path
+from huref.loader.look_around import WEIGHT_ENDINGS
 from huref.loader.ollama import (
     find_manifest,
     is_manifest,
@@ -15,6 +16,7 @@ from huref.loader.ollama import (
 )
 from huref.loader.ranges import Meter
 from huref.loader.repository import LocalFolder, Repository
+from huref.loader.typed_names import is_companion, plain_name, refuse_address
 
 ADVICE = "give a model's folder or file, or org/name, or org/name@revision"
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -70,6 +72,11 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
     model = model.strip()
     require_name(model)
     meter = meter or Meter()
+    if not _exists(as_path(model)):
+        model = plain_name(model)
+        require_name(model)
+        if "\\" in model and _exists(as_path(model.replace("\\", "/"))):
+            model = model.replace("\\", "/")
     if model.startswith(_OLLAMA):
         manifest = find_manifest(store_of_user(), model.removeprefix(_OLLAMA), model)
         return _open_manifest(manifest, model, meter)
@@ -81,6 +88,8 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
     if _is_file(path):
         if is_manifest(path):
             return _open_manifest(path, model, meter)
+        if is_companion(path.name):
+            return _open_folder(path.parent, str(path.parent), meter)
         return LocalFolder(path.parent, model, meter, chosen=path.name)
     tag = ""
     if match := re.fullmatch(r"(?P<folder>.+):(?P<tag>[\w.-]{1,60})", model):
@@ -90,6 +99,8 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
             return LocalFolder(folder, model, meter, chosen=choose_tag(local, match["tag"]))
     page = hub_id_of_page(model)
     name = page or model
+    if page is None:
+        refuse_address(model)
     if match := _TAGGED.fullmatch(name):
         name, tag = match["repo"], match["tag"]
     if _exists(path) or not _HUB_ID.fullmatch(name):
@@ -128,6 +139,7 @@ def hub_id_of_page(name: str) -> str | None:
         length = 4 if rest[1] == "refs" else 2
         revision = "/".join(rest[1:length]).replace("%2F", "/")
         file = "/".join(rest[length:])
+        file = file if file.lower().endswith(WEIGHT_ENDINGS) else ""  # a page beside the weights
         at = "" if revision == "main" else f"@{revision}"
         return f"{repo}/{file}{at}" if file else repo + at
     if rest and (rest[0] in _OTHER_PAGES or rest[0] in _PAGES):
@@ -153,11 +165,12 @@ def choose_tag(repository: Repository, tag: str) -> str:
     firsts = [n for n in fitting if not re.search(r"-of-\d{5}", n) or "-00001-of-" in n]
     if len(firsts) != 1:
         named = ", ".join(files[:8]) or "no GGUF files"
+        place = repository.model.removesuffix(f":{tag}")
         raise ModelNotFoundError(
             f"{len(firsts) or 'none'} of its GGUF files {'are' if firsts else 'is'} {tag!r}; it "
             f"holds {named}",
             model=repository.model,
-            advice="name one of them as org/name/file",
+            advice=f"name one of them, such as {place}/{files[0]}" if files else ADVICE,
         )
     return firsts[0]
 

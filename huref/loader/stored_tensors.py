@@ -41,8 +41,7 @@ def read_index(source: ByteSource) -> Index:
             file=source.name,
             advice="download the file itself, such as with 'hf download'",
         )
-    is_torch = head[:4] == torch_zip.MAGIC or torch_legacy.is_legacy(head)
-    if not is_torch and (source.name.endswith(".safetensors") or head[8:9] == b"{"):
+    if _is_safetensors(source.name, bytes(head)):
         return safetensors.read_header(source)
     if head[:4] == torch_zip.MAGIC:
         described, storages = torch_zip.read_contents(source)
@@ -51,6 +50,12 @@ def read_index(source: ByteSource) -> Index:
     else:
         raise CheckpointError("it is not a torch file", file=source.name, advice=DOWNLOAD_AGAIN)
     return locate(state_dict(described, source.name), storages, source.name)
+
+
+def _is_safetensors(name: str, head: bytes) -> bool:
+    """Whether a file is a safetensors file, by its first bytes and else by its name."""
+    is_torch = head[:4] == torch_zip.MAGIC or torch_legacy.is_legacy(head)
+    return not is_torch and (name.lower().endswith(".safetensors") or head[8:9] == b"{")
 
 
 class StoredTensors:
@@ -84,6 +89,7 @@ class StoredTensors:
                         f"it is in both {file_of[name]} and {file}",
                         model=self.repository.model,
                         tensor=name,
+                        advice="move the file away that does not belong to the model",
                     )
                 file_of[name] = file
         return file_of
@@ -99,6 +105,13 @@ class StoredTensors:
     def files(self) -> list[str]:
         """The files that hold the tensors, sorted."""
         return sorted(set(self._file_of.values()))
+
+    @property
+    def format(self) -> str:
+        """The first file's format: "safetensors" or "PyTorch"."""
+        source = self.repository.open(self.files[0], cache=True)
+        head = bytes(source.read(0, min(source.size, 32)))
+        return "safetensors" if _is_safetensors(source.name, head) else "PyTorch"
 
     @property
     def names(self) -> Collection[str]:

@@ -17,6 +17,7 @@ NOT_THE_MODEL = (
     "scheduler*", "rng_state*", "scaler*", "random_states*", "trainer_state*", "mmproj*",
     "value_head*", "v_head*", "*_states.pt", "imatrix*", "openvino_*", "onnx*", "sampler*",
     "tokenizer*", "generation*",
+    "params_shard_*",
 )  # fmt: skip
 WHOLE = ("model.safetensors", "pytorch_model.bin", "weights.safetensors")
 _SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\..+)")

@@ -91,6 +91,10 @@ def test_a_base_that_cannot_be_reached_is_reported(bases: LoopbackHub, model: Pa
     assert data["answer"] == "unreachable"
     assert [one["status"] for one in data["declared"]] == ["confirmed", "unreachable"]
     assert "org/gone" in data["declared"][1]["why"]
+    assert data["files"]["names"] == ["model.safetensors"]
+    assert [one["files"] and one["files"]["format"] for one in data["declared"]] == [
+        "safetensors", None
+    ]  # fmt: skip
     assert "Traceback" not in result.output
 
 

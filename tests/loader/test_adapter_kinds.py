@@ -61,7 +61,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "DoRA of an embedding": {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True},
     "trained tokens": {"trainable_token_indices": {"embed_tokens": [3, 1500, 7]}},
     "trained tokens as a list": {"trainable_token_indices": [5, 1999]},
-    "only some layers": {"layers_to_transform": [1, 3]},
+    "only some layers": {"layers_to_transform": [1, 3], "layers_pattern": "layers"},
+    "all but some": {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
+    "modules by a regular expression": {"target_modules": r".*\.[02]\..*(q|up)_proj"},
+    "DoRA with patterns": {
+        "use_dora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
+    "tokens of two matrices": {
+        "trainable_token_indices": {"embed_tokens": [3], "lm_head": [4, 5]}},
+    "a whole module": {"modules_to_save": ["mlp", "input_layernorm"]},
+    "a parameter of a linear layer": {
+        "target_modules": [], "target_parameters": ["q_proj.weight"]},
+    "EVA": {"init_lora_weights": "eva"},
+    "a negative scale": {"lora_alpha": -3},
 }  # fmt: skip
 
 
@@ -72,6 +83,25 @@ def test_settings_mean_what_they_mean_to_peft(
     base, adapter = make_llama("base"), tmp_path / "adapter"
     merged = make_adapter(base, adapter, **KINDS[kind])
     assert_merged(adapter, merged, 2e-3 if "PiSSA" in kind else 1e-4)
+
+
+def test_a_vocabulary_that_grew(make_llama: MakeModel, tmp_path: Path) -> None:
+    """PEFT saves the grown matrices under several names; the base has fewer rows."""
+    import peft
+    import transformers
+
+    base, adapter = make_llama("base"), tmp_path / "adapter"
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(2056)
+    saved = ["embed_tokens", "lm_head"]
+    settings = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=saved)
+    wrapped = peft.get_peft_model(model, settings)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    wrapped.save_pretrained(adapter)
+    assert_merged(adapter, wrapped.merge_and_unload().state_dict())
+    assert len(read_all(adapter)["model.embed_tokens.weight"]) == 2056
 
 
 def test_pissa_by_iterations_and_biases_of_factors(make_llama: MakeModel, tmp_path: Path) -> None:
@@ -166,7 +196,11 @@ def test_a_value_head_in_a_file_of_its_own(make_llama: MakeModel, tmp_path: Path
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "VeRA": ({"peft_type": "VERA"}, "type VERA"),
     "LoHa": ({"peft_type": "LOHA"}, "type LOHA"),
-    "prompt tuning": ({"peft_type": "PROMPT_TUNING"}, "type PROMPT_TUNING"),
+    "prompt tuning": ({"peft_type": "PROMPT_TUNING"}, "type PROMPT_TUNING.*give its base"),
+    "a mixture of adapters": ({"peft_type": "XLORA"}, "type XLORA.*give its base"),
+    "another rank": ({"r": 8}, "states rank 8 for 'model.layers.0.*have rank 4; the settings and"),
+    "another rank by a pattern": ({"rank_pattern": {"q_proj": 2}}, "states rank 2 for"),
+    "no magnitudes": ({"use_dora": True}, "use_dora = True, but its weights lack"),
     "CorDA": ({"init_lora_weights": "corda"}, "'corda'.*merge it with PEFT"),
     "LoftQ": ({"init_lora_weights": "loftq"}, "'loftq'.*merge it with PEFT"),
     "LoRA-GA": ({"init_lora_weights": "lora_ga"}, "'lora_ga'.*merge it with PEFT"),

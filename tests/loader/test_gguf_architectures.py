@@ -1,168 +1,155 @@
-"""GGUF files of architectures with transformers' tiny models, named by the gguf package's tables.
+"""GGUF files of tiny models of transformers, written after llama.cpp's conversion script.
 
-The arithmetic of a block read from the GGUF file must be that of the block read from the published
-checkpoint. What the converters do beyond names (norms plus one, experts stacked, fused gates
-split) is done here by the test's own writer, after llama.cpp's conversion script.
+All tensors of all blocks read from the GGUF file must be those of the blocks read from the
+published checkpoint, whose arithmetic tests/architecture compares with transformers' own. The
+converter is the tests' own: `tests.support.gguf_converter`.
 """
 
-import re
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 import torch
-from torch import Tensor
 
-from huref.architecture.block import Attention, FeedForward, Mixture
+from huref.architecture.block import Mixture
 from huref.architecture.reader import ModelReader
+from huref.architecture.running import running
 from huref.loader.checkpoint import open_checkpoint
-from tests.support.small_models import some_words, write_tokenizer
+from tests.support.architecture_case import tiny_config
+from tests.support.architecture_cases import CASES
+from tests.support.gguf_converter import convert
+from tests.support.module_oracle import randomise
 
-KINDS = {name: kind for kind, name in gguf.constants.MODEL_ARCH_NAMES.items()}
-COMMON: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
-}  # fmt: skip
-EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-# GGUF's name -> transformers' class, settings, and settings of the GGUF file.
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt-oss": ("GptOss", {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    "qwen3next": ("Qwen3Next", {
-        "num_experts": 4, "layer_types": ["full_attention"] * 4, **EXPERTS,
-        "shared_expert_intermediate_size": 16}),
-    "lfm2": ("Lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"]}),
-    "glm4moe": ("Glm4Moe", {
-        "n_routed_experts": 4, "first_k_dense_replace": 1, "n_shared_experts": 1,
-        "use_qk_norm": True, **EXPERTS}),
-    "exaone4": ("Exaone4", {
-        "layer_types": ["full_attention"] * 4, "sliding_window": 8, "sliding_window_pattern": 4}),
-    "seed_oss": ("SeedOss", {}),
-}  # fmt: skip
-PLUS_ONE = ("qwen3next", "qwen35", "qwen35moe")
-
-
-def gguf_name(table: gguf.TensorNameMap, name: str) -> str | None:
-    """The gguf package's name of a published tensor."""
-    stem, _, suffix = name.rpartition(".")
-    if suffix not in ("weight", "bias"):
-        stem, suffix = name, ""
-    found = table.get_name(stem) or table.get_name(f"{stem}.weight")
-    return found and (f"{found}.{suffix}" if suffix else found)
-
-
-def converted(folder: Path, architecture: str, blocks: int) -> dict[str, Tensor]:
-    """The tensors of the GGUF file, as the conversion script names and changes them."""
-    from safetensors.torch import load_file
-
-    table = gguf.get_tensor_name_map(KINDS[architecture], blocks)
-    published = load_file(folder / "model.safetensors")
-    stacks: dict[str, dict[int, Tensor]] = {}
-    found: dict[str, Tensor] = {}
-    for name, tensor in published.items():
-        if match := re.fullmatch(r"(.*experts)\.(\d+)\.(\w+)\.weight", name):
-            stacks.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = tensor
-        elif name.endswith("experts.gate_up_proj") and architecture == "gpt-oss":
-            stem = name.removesuffix("gate_up_proj")  # in, out; gate and up by turns
-            found[f"{stem}gate_proj"] = tensor[..., 0::2].mT.contiguous()
-            found[f"{stem}up_proj"] = tensor[..., 1::2].mT.contiguous()
-        elif name.endswith("gate_up_proj") and tensor.dim() == 3:
-            tensor = tensor.mT if architecture == "llama4" else tensor
-            stem = name.removesuffix("gate_up_proj")
-            found[f"{stem}gate_proj"], found[f"{stem}up_proj"] = tensor.chunk(2, dim=1)
-        elif name.endswith("input_linear.weight"):  # Granite
-            part = "exps" if "sparse" in name else "shexp"
-            index = name.split(".")[2]
-            for role, half in zip(("gate", "up"), tensor.chunk(2, dim=-2), strict=True):
-                found[f"blk.{index}.ffn_{role}_{part}"] = half
-        elif name.endswith("experts.down_proj") and architecture in ("gpt-oss", "llama4"):
-            found[name] = tensor.mT.contiguous()
-        elif "bias" not in name:
-            found[name] = tensor
-    for stem, experts in stacks.items():
-        found[stem] = torch.stack([experts[e] for e in sorted(experts)])
-    written = {}
-    for name, tensor in found.items():
-        target = name if name.startswith("blk.") else gguf_name(table, name)
-        ends = ("experts.gate_proj", "experts.up_proj", "experts.down_proj")
-        if target is None and name.endswith(ends):
-            role = name.rpartition(".")[2].removesuffix("_proj")
-            target = f"blk.{name.split('.')[2]}.ffn_{role}_exps"
-        if target is not None:
-            is_norm = name.endswith("norm.weight") and "linear_attn" not in name
-            plus = 1 if architecture in PLUS_ONE and is_norm else 0
-            suffix = "" if target.endswith((".weight", ".bias")) else ".weight"
-            written[target + suffix] = tensor.float() + plus
-    return written
+# GGUF's name of an architecture -> the cases of tests/support/architecture_cases.py.
+CONVERTED = {
+    "afmoe": ["afmoe"],
+    "apertus": ["apertus"],
+    "arcee": ["arcee"],
+    "bitnet": ["bitnet"],
+    "cohere2": ["cohere2"],
+    "command-r": ["cohere", "cohere norms"],
+    "dbrx": ["dbrx"],
+    "deepseek2": ["deepseek_v2", "deepseek_v2 lite", "deepseek_v3"],
+    "dots1": ["dots1"],
+    "ernie4_5": ["ernie4_5"],
+    "ernie4_5-moe": ["ernie4_5_moe"],
+    "exaone-moe": ["exaone_moe"],
+    "exaone4": ["exaone4"],
+    "falcon-h1": ["falcon_h1"],
+    "gemma": ["gemma"],
+    "gemma2": ["gemma2"],
+    "gemma3": ["gemma3_text"],
+    "gemma3n": ["gemma3n_text"],
+    "gemma4": ["gemma4_text", "gemma4_text experts"],
+    "glm-dsa": ["glm_moe_dsa"],
+    "glm4": ["glm4"],
+    "glm4moe": ["glm4_moe"],
+    "gpt-oss": ["gpt_oss"],
+    "granite": ["granite"],
+    "granitehybrid": ["granitemoehybrid"],
+    "granitemoe": ["granitemoe", "granitemoeshared"],
+    "hunyuan-dense": ["hunyuan_v1_dense"],
+    "hunyuan-moe": ["hunyuan_v1_moe"],
+    "jais2": ["jais2"],
+    "jamba": ["jamba"],
+    "kimi-linear": ["kimi_linear"],
+    "lfm2": ["lfm2"],
+    "lfm2moe": ["lfm2_moe"],
+    "llama": ["llama"],
+    "llama4": ["llama4_text"],
+    "mimo2": ["mimo_v2_flash"],
+    "minicpm3": ["minicpm3"],
+    "minimax-m2": ["minimax_m2"],
+    "mistral4": ["mistral4"],
+    "nemotron": ["nemotron"],
+    "nemotron_h_moe": ["nemotron_h"],
+    "olmo": ["olmo"],
+    "olmo2": ["olmo2"],
+    "olmoe": ["olmoe"],
+    "phi2": ["phi"],
+    "phi3": ["phi3"],
+    "phimoe": ["phimoe"],
+    "qwen2": ["qwen2"],
+    "qwen2moe": ["qwen2_moe"],
+    "qwen3": ["qwen3"],
+    "qwen35": ["qwen3_5_text"],
+    "qwen35moe": ["qwen3_5_moe_text"],
+    "qwen3moe": ["qwen3_moe"],
+    "qwen3next": ["qwen3_next"],
+    "seed_oss": ["seed_oss"],
+    "smollm3": ["smollm3"],
+    "stablelm": ["stablelm", "stablelm parallel"],
+    "starcoder2": ["starcoder2"],
+}
 
 
-def write(folder: Path, file: Path, architecture: str) -> None:
-    config = open_checkpoint(str(folder)).config
-    writer = gguf.GGUFWriter(file, architecture)
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    groups = config["num_key_value_heads"]
-    if architecture.startswith("lfm2"):
-        groups = [groups if kind == "full_attention" else 0 for kind in config["layer_types"]]
-    writer.add_head_count_kv(groups)
-    writer.add_key_length(config.get("head_dim", 8))
-    for key in ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"):
-        if config.get(key):
-            writer.add_expert_count(config[key])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(some_words(64))
-    writer.add_token_types([1] * 64)
-    for name, tensor in converted(folder, architecture, config["num_hidden_layers"]).items():
-        writer.add_tensor(name, tensor.contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-@pytest.mark.parametrize("architecture", CASES)
-def test_a_block_is_that_of_the_published_checkpoint(tmp_path: Path, architecture: str) -> None:
-    import transformers
-
-    kind, settings = CASES[architecture]
-    of_text = getattr(transformers, f"{kind}TextConfig", None)
-    config = (of_text or getattr(transformers, f"{kind}Config"))(**{**COMMON, **settings})
+@pytest.mark.parametrize(
+    ("architecture", "name"), [(kind, name) for kind, names in CONVERTED.items() for name in names]
+)
+def test_blocks_are_those_of_the_published_checkpoint(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
     torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config).float()
-    for parameter in model.parameters():
-        parameter.data = torch.rand_like(parameter) - 0.5
-    folder = tmp_path / "published"
-    model.save_pretrained(folder)
-    write_tokenizer(folder, some_words(64))
-    write(folder, tmp_path / "model.gguf", architecture)
-    published = ModelReader(open_checkpoint(str(folder)))
-    converted_ = ModelReader(open_checkpoint(str(tmp_path / "model.gguf")))
-    assert converted_.attention_blocks == published.attention_blocks
-    torch.testing.assert_close(converted_.embeddings([3, 9]), published.embeddings([3, 9]))
-    for index in published.attention_blocks[-2:]:
-        a, b = published.read_attention(index), converted_.read_attention(index)
-        assert isinstance(a, Attention)
-        assert isinstance(b, Attention)
-        for role in ("q", "k", "v", "o"):
-            torch.testing.assert_close(getattr(b, role), getattr(a, role), msg=role)
-        assert (a.q_norm is None) == (b.q_norm is None)
-        assert_same_network(published.read_ffn(index), converted_.read_ffn(index))
+    model = CASES[name].model_class(tiny_config(CASES[name]))
+    randomise(model)
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):
+            parameter.data.uniform_(-1, 1)
+    model.save_pretrained(tmp_path / "published")
+    convert(tmp_path / "published", tmp_path / "model.gguf", architecture)
+    published = ModelReader(open_checkpoint(str(tmp_path / "published")))
+    from_gguf = ModelReader(open_checkpoint(str(tmp_path / "model.gguf")))
+    assert from_gguf.attention_blocks == published.attention_blocks
+    assert_equal(from_gguf.embeddings([3, 9]), published.embeddings([3, 9]), "embeddings")
+    for index in published.attention_blocks:
+        assert_equal(from_gguf.read_block(index), published.read_block(index), f"block {index}")
 
 
-def assert_same_network(a: FeedForward | Mixture, b: FeedForward | Mixture) -> None:
-    if isinstance(a, Mixture):
-        assert isinstance(b, Mixture)
-        assert a.count == b.count
-        for index in range(a.count):
-            assert_same_network(a.read(index), b.read(index))
-        assert (a.shared is None) == (b.shared is None)
-        if a.shared is not None and b.shared is not None:
-            assert_same_network(a.shared, b.shared)
-        return
-    assert isinstance(b, FeedForward)
-    torch.testing.assert_close(b.up, a.up)
-    torch.testing.assert_close(b.down, a.down)
-    if a.gate is not None and b.gate is not None:
-        torch.testing.assert_close(b.gate, a.gate)
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("granite", "granite"), ("granitemoe", "granitemoe"), ("llama", "llama"),
+     ("qwen3", "qwen3"), ("nemotron", "nemotron"), ("arcee", "arcee"), ("jais2", "jais2")],
+)  # fmt: skip
+def test_a_short_pass_runs_as_from_the_published_checkpoint(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
+    """Factors, activations and rotary angles, which no tensor shows."""
+    changes = {"attention_multiplier": 0.3, "embedding_multiplier": 5.0, "residual_multiplier": 0.4}
+    case = CASES[name]
+    own = changes if "granite" in architecture else {"rope_theta": 5e5}
+    case = dataclasses.replace(case, changes={**case.changes, **own})
+    case.model_class(tiny_config(case)).save_pretrained(tmp_path / "published")
+    convert(tmp_path / "published", tmp_path / "model.gguf", architecture)
+    folders = (tmp_path / "published", tmp_path / "model.gguf")
+    readers = [ModelReader(open_checkpoint(str(folder))) for folder in folders]
+    a, b = (running(reader.layout, reader.config, 48, learned=False) for reader in readers)
+    assert a.activation is b.activation
+    for key in ("epsilon", "embedding_scale", "residual_scale", "softcap", "parallel", "positions"):
+        assert getattr(a, key) == pytest.approx(getattr(b, key)), key
+    assert a.score_scale(1, 12) == pytest.approx(b.score_scale(1, 12))
+    if "partial_rotary_factor" not in readers[0].config.get("rope_parameters", {}):
+        assert_equal(b.rotation(1, 12, 5)[0], a.rotation(1, 12, 5)[0], "cosines")  # type: ignore[index]
+
+
+def assert_equal(a: Any, b: Any, place: str) -> None:
+    """All tensors, numbers and experts of two parts of a model are equal."""
+    assert type(a) is type(b), place
+    if isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, msg=lambda text: f"{place}: {text}")
+    elif isinstance(a, Mixture):
+        assert a.count == b.count, place
+        for expert in range(a.count):
+            assert_equal(a.read(expert), b.read(expert), f"{place}, expert {expert}")
+        assert_equal(a.shared, b.shared, f"{place}, shared expert")
+    elif dataclasses.is_dataclass(a):
+        for field in dataclasses.fields(a):
+            assert_equal(getattr(a, field.name), getattr(b, field.name), f"{place}.{field.name}")
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_equal(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, float):
+        assert a == pytest.approx(b), place  # GGUF has settings in float32
+    elif not callable(a):
+        assert a == b, place

@@ -13,6 +13,7 @@ from huref.errors import HurefError, ModelNotFoundError, UnsupportedModelError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.model_name import hub_id_of_page, open_repository
 from huref.loader.sources.gguf import model_in_name
+from huref.loader.typed_names import plain_name
 from tests.support.containers import write_gguf
 from tests.support.hub_server import LoopbackHub
 from tests.support.small_models import write_tokenizer
@@ -66,7 +67,9 @@ PAGES = {
     "https://huggingface.co/org/name/tree/main": "org/name",
     "https://huggingface.co/org/name/tree/v1.0": "org/name@v1.0",
     "https://huggingface.co/org/name/tree/refs%2Fpr%2F3": "org/name@refs/pr/3",
-    "https://huggingface.co/org/name/blob/main/config.json": "org/name/config.json",
+    "https://huggingface.co/org/name/blob/main/config.json": "org/name",
+    "https://huggingface.co/org/name/blob/v2/README.md": "org/name@v2",
+    "https://huggingface.co/org/name/blob/main/a-00001.gguf": "org/name/a-00001.gguf",
     "https://huggingface.co/org/name/resolve/v2/a/b.gguf?download=true": "org/name/a/b.gguf@v2",
     "https://huggingface.co/org/name/discussions/12": "org/name",
     "https://hf.co/org/name#usage": "org/name",
@@ -96,6 +99,78 @@ def test_pages_are_read_as_hub_ids(page: str) -> None:
 def test_pages_of_anything_else_are_named(page: str, kind: str) -> None:
     with pytest.raises(ModelNotFoundError, match=kind):
         hub_id_of_page(page)
+
+
+COMMANDS = {
+    "hf download org/name": "org/name",
+    "$ hf download org/name --revision v1": "org/name@v1",
+    "huggingface-cli download org/name --local-dir x": "org/name",
+    "git clone https://huggingface.co/org/name.git": "https://huggingface.co/org/name",
+    "git lfs clone https://huggingface.co/org/name": "https://huggingface.co/org/name",
+    "ollama run llama3.2": "ollama:llama3.2",
+    "ollama pull llama3.2:3b": "ollama:llama3.2:3b",
+    "ollama run hf.co/org/name:Q4_K_M": "hf.co/org/name:Q4_K_M",
+    "llama-server -hf org/name:Q8_0": "org/name:Q8_0",
+    "vllm serve org/name --port 8000": "org/name",
+    "'a folder'": "a folder",
+    '"org/name"': "org/name",
+    "\u201corg/name\u201d": "org/name",
+    "hf:org/name": "hf://org/name",
+    "rm -rf org/name": "rm -rf org/name",
+    "hf download --help": "hf download --help",
+    "org/name": "org/name",
+    "'": "'",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_commands_and_quotation_marks_around_a_name(typed: str) -> None:
+    assert plain_name(typed) == COMMANDS[typed]
+
+
+def test_what_stands_for_a_folder(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "my model")
+    index = folder / "model.safetensors.index.json"
+    index.write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    quoted = (f"'{folder}'", f'"{folder}"', "my model\\", "my model\\model.safetensors")
+    beside = (folder / "config.json", folder / "tokenizer.json", index)
+    for typed in (*quoted, *map(str, beside)):
+        assert_same(typed, tiny)
+
+
+ADDRESSES = {
+    "https://example.com/org/name": "an address from which huref does not read.*give its folder",
+    "s3://bucket/model": "an address from which huref does not read",
+    "https://github.com/org/name": "an address from which huref does not read",
+    "http://localhost:8000/v1": "the address of an endpoint.*use 'huref probe'",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_other_addresses_are_named(address: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=ADDRESSES[address]):
+        open_repository(address)
+
+
+def test_a_folder_of_models_is_a_choice_though_one_is_a_gguf(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "all" / "plain")
+    write_gguf(tiny, tmp_path / "all" / "small" / "model-q8_0.gguf", "llama", "F16")
+    with pytest.raises(HurefError, match=r"in folders below, in plain, small; give one of them"):
+        _ = open_checkpoint(str(tmp_path / "all")).names
+    assert open_checkpoint(str(tmp_path / "all" / "small")).describe_files()["names"] == [
+        "model-q8_0.gguf"
+    ]
+
+
+def test_the_format_is_that_of_the_bytes(tiny: Path, tmp_path: Path) -> None:
+    for name in ("MODEL.SAFETENSORS", "model.bin"):
+        folder = shutil.copytree(tiny, tmp_path / name)
+        (folder / "model.safetensors").rename(folder / name)
+        assert open_checkpoint(str(folder)).describe_files()["format"] == "safetensors"
 
 
 def test_addresses_open_the_hub_and_errors_name_the_repository(
@@ -262,6 +337,14 @@ ROUND_ABOUT = {
     "a training state": (["optimizer.pt", "rng_state.pth"], "training state"),
     "a model below": (["out/merged/config.json", "out/merged/model.safetensors"],
                       "in folders below, in out/merged; give .*out/merged"),
+    "an unfinished download": (["config.json", "model.safetensors.incomplete"],
+                               "a download that did not finish; finish the download"),
+    "a browser's unfinished download": (["model.safetensors.crdownload"], "did not finish"),
+    "an archive": (["model.tar.gz"], "'model.tar.gz' is an archive; unpack it"),
+    "Core ML": (["m.mlpackage/Manifest.json", "m.mlpackage/Data/weight.bin"], "Core ML package"),
+    "Orbax": (["default/_METADATA", "default/d/0"], "Orbax checkpoint of JAX"),
+    "MLC-LLM": (["mlc-chat-config.json", "params_shard_0.bin", "ndarray-cache.json"],
+                "weights compiled by MLC-LLM; give the model"),
     "nothing": (["README.md"], "no weights.*give the folder that holds"),
 }  # fmt: skip
 

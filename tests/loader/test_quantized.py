@@ -312,7 +312,7 @@ WORDS = torch.zeros(4, 8, dtype=torch.int32)
 
 def test_unknown_schemes_are_named(save: Callable[..., Checkpoint]) -> None:
     for end, method in ((".codebooks", "AQLM"), (".q_groups", "EXL2"), (".trellis", "EXL3"),
-                        (".Qidxs", "QuIP#"), (".weight_qdata", "torchao")):  # fmt: skip
+                        (".Qidxs", "QuIP#"), (".weight_qdata", "an older torchao")):  # fmt: skip
         with pytest.raises(
             UnsupportedModelError,
             match=f"quantised by {method}, which huref cannot read; supported: gptq.*; give the",
@@ -537,6 +537,41 @@ def test_bitnet_and_quanto(save: Callable[..., Checkpoint]) -> None:
         _ = checkpoint.read(["x.weight"])
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_torchao_blocks(save: Callable[..., Checkpoint], groups: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(groups)
+    data = torch.randint(-8, 8, (OUT, IN)).to(dtype)
+    scale = torch.rand(OUT, groups) + 0.1
+    zero = torch.randint(-3, 4, (OUT, groups)).to(torch.int8)
+    spread = IN // groups
+    expected = data.float() * scale.repeat_interleave(spread, 1)
+    checkpoint = save({"x._weight_qdata": data, "x._weight_scale": scale}, quant_method="torchao")
+    check(checkpoint, expected)
+    assert checkpoint.describe_files()["quantisation"] == "torchao"
+    expected = (data.float() - zero.repeat_interleave(spread, 1)) * scale.repeat_interleave(
+        spread, 1
+    )
+    check(save({"x._weight_qdata": data, "x._weight_scale": scale, "x._weight_zero_point": zero}),
+          expected)  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_torchao_int4(save: Callable[..., Checkpoint], stack: tuple[int, ...]) -> None:
+    """torchao's Int4Tensor: signed nibbles, low first; scales and zeros transposed."""
+    torch.manual_seed(0)
+    signed = torch.randint(-8, 8, (*stack, 8, 64))
+    packed = (signed[..., 0::2] & 15 | (signed[..., 1::2] & 15) << 4).byte().view(torch.int8)
+    scale, zero = torch.rand(*stack, 2, 8) + 0.1, torch.randn(*stack, 2, 8)
+    checkpoint = save(
+        {"e._gate_up_qdata": packed, "e._gate_up_scale": scale, "e._gate_up_zero_point": zero}
+    )
+    spread_scale, spread_zero = (t.mT.repeat_interleave(32, -1) for t in (scale, zero))
+    expected = signed * spread_scale + spread_zero
+    torch.testing.assert_close(checkpoint.read(["e.gate_up"])["e.gate_up"], expected)
+    torch.testing.assert_close(checkpoint.read_rows("e.gate_up", [2, 0]), expected[[2, 0]])
+
+
 def test_scales_of_a_stack_of_8_bit_experts(save: Callable[..., Checkpoint]) -> None:
     torch.manual_seed(0)
     stack = torch.randn(3, 8, 16).to(torch.float8_e4m3fn)
@@ -575,6 +610,25 @@ HALF_MADE = {
     "hqq of another shape": {
         "x.W_q": torch.zeros(4, 8).byte(), "x.scale": torch.ones(4, 1), "x.zero": torch.ones(4, 1),
         "x.shape": torch.tensor([3, 5]), "x.axis": torch.tensor(1)},
+    "torchao in tiles of a kernel": {
+        "x._weight_qdata": torch.zeros(1, 2, 32, 4).int(),
+        "x._weight_scale_and_zero": torch.ones(2, 8, 2)},
+    "torchao with scales of another height": {
+        "x._weight_qdata": torch.zeros(4, 8).char(), "x._weight_scale": torch.ones(5, 1)},
+    "torchao with scales of no size": {
+        "x._weight_qdata": torch.zeros(4, 8).char(), "x._weight_scale": torch.ones(4, 0)},
+    "torchao with scales of 8 bits": {
+        "x._weight_qdata": torch.zeros(4, 8).byte(),
+        "x._weight_scale": torch.ones(4, 1).to(torch.float8_e4m3fn)},
+    "torchao times a scale of inputs": {
+        "x._weight_qdata": torch.zeros(4, 8).char(), "x._weight_scale": torch.ones(4, 1),
+        "x._weight_act_pre_scale": torch.ones(8)},
+    "torchao's 4 bits with odd groups": {
+        "x._weight_qdata": torch.zeros(4, 8).char(), "x._weight_scale": torch.ones(3, 4),
+        "x._weight_zero_point": torch.ones(3, 4)},
+    "quanto of 4 bits": {
+        "x.weight._data._data": torch.zeros(4, 8).byte(), "x.weight._scale": torch.ones(8, 1),
+        "x.weight._shift": torch.ones(8, 1)},
     "gptq with zero points of no width": {
         "x.qweight": WORDS, "x.scales": torch.ones(1, 8), "x.qzeros": torch.zeros(1, 99).int()},
 }  # fmt: skip

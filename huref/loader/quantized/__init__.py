@@ -24,6 +24,7 @@ from huref.loader.quantized import (
     mxfp4,
     quanto,
     scaled,
+    torchao,
 )
 from huref.loader.quantized.scheme import Plain, Scheme
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
@@ -42,6 +43,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "bitnet": bitnet.scheme,
     "hqq": hqq.scheme,
     "quanto": quanto.scheme,
+    "torchao": torchao.scheme,
 }
 # Other spellings of a method's name in configs.
 _ALIASES = {
@@ -62,11 +64,12 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str | None], ...] = (
     (re.compile(r"\.centroids(?:\.weight)?$"), "VPTQ", None),
     (re.compile(r"\.qweight$"), "gptq", "gptq"),
     (re.compile(r"\.W_q$"), "hqq", "hqq"),
-    (re.compile(r"\.weight\._data$"), "quanto", "quanto"),
+    (re.compile(r"\.weight\._data(?:\._data)?$"), "quanto", "quanto"),
+    (re.compile(r"\._\w+_qdata$"), "torchao", "torchao"),
+    (re.compile(r":_data$|\.weight_qdata$"), "an older torchao", None),
     (re.compile(r"_blocks$"), "mxfp4", "mxfp4"),
     (re.compile(r"\.scales$"), "mlx", "mlx"),
     (re.compile(r"(?:\.weight_scale_2|\.weight_scale|_scale_inv)$"), "modelopt", "modelopt"),
-    (re.compile(r"_weight_qdata$|:_data$|\.weight_qdata$"), "torchao", None),
     (re.compile(r"\.weight_scales$"), "EETQ", None),
 )
 SETTINGS_FILES = "quantization_config in config.json"
@@ -90,7 +93,7 @@ def dequantise(
     seen, by_tensors = _method_of_tensors(store)
     if not method or (method not in SCHEMES and seen) or (seen and by_tensors is None):
         method = by_tensors or seen
-    if by_tensors in ("mlx", "compressed-tensors", "bitsandbytes", "hqq", "quanto"):
+    if by_tensors in ("mlx", "compressed-tensors", "bitsandbytes", "hqq", "quanto", "torchao"):
         method = by_tensors  # tensors of these methods have names of their own
     if not method or (not seen and method != "bitnet"):
         return store, None  # settings that were left over

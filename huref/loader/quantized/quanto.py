@@ -1,6 +1,8 @@
 """optimum-quanto: 8-bit integers or floats with a scale for each output.
 
 x.weight._data (out, in) int8 or an 8-bit float, x.weight._scale (out, 1): W = data * scale.
+Of 2 and 4 bits only the list of groups is stored (x.weight._data._data), not the matrix's shape, so
+these are refused.
 """
 
 from collections.abc import Mapping
@@ -13,12 +15,13 @@ from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
 DATA, SCALE, SHIFT = ".weight._data", ".weight._scale", ".weight._shift"
+PACKED = DATA + "._data"
 
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     """See `huref.loader.quantized.scheme.Scheme`."""
-    found = stems(store.names, DATA)
-    ends = (DATA, SCALE, SHIFT, ".input_scale", ".output_scale")
+    found = [*stems(store.names, DATA), *stems(store.names, PACKED)]
+    ends = (DATA, PACKED, SCALE, SHIFT, ".input_scale", ".output_scale")
     return Plain(
         {stem + ".weight": partial(_derive, store, stem) for stem in found},
         frozenset(stem + end for stem in found for end in ends),
@@ -26,9 +29,10 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 
 
 def _derive(store: TensorStore, stem: str) -> Derived:
-    data = store.entry(stem + DATA)
+    packed = stem + PACKED in store.names
+    data = store.entry(stem + (PACKED if packed else DATA))
     require(
-        stem + SHIFT not in store.names and data.dtype != torch.uint8,
+        not packed and stem + SHIFT not in store.names and data.dtype != torch.uint8,
         data,
         "has fewer than 8 bits, which huref does not read of optimum-quanto",
         advice="give the model that it was quantised from",

@@ -8,7 +8,13 @@ from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.sources.name_patterns import NamePatterns, PatternError
 
 MERGE_FIRST = "merge it with PEFT's merge_and_unload and give the merged model"
+GIVE_BASE = "give its base, whose weights it leaves as they are; PEFT has no merged form of it"
 KINDS = ("LORA", "TRAINABLE_TOKENS")
+# Types that PEFT cannot merge: prompts, and modules that compute beside those of the base.
+UNMERGEABLE = (
+    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE",
+    "ADAPTION_PROMPT", "XLORA", "POLY", "LILY", "SHADOW",
+)  # fmt: skip
 # PEFT's initialisations that take a part of the base's weights into the adapter. The first two are
 # computed from the weights alone, so that what was taken out can be taken out again.
 PISSA, OLORA = "pissa", "olora"
@@ -28,13 +34,15 @@ class PeftSettings:
     def __init__(self, settings: Mapping[str, Any]):
         self._settings = settings
         self._alphas = self._patterns("alpha_pattern")
+        self._ranks = self._patterns("rank_pattern")
         self._require_known()
 
     def _require_known(self) -> None:
         kind = str(self._settings.get("peft_type") or "LORA").upper()
         if kind not in KINDS:
             raise UnsupportedModelError(
-                f"adapters of type {kind} cannot be read, only LORA", advice=MERGE_FIRST
+                f"adapters of type {kind} cannot be read, only LORA",
+                advice=GIVE_BASE if kind in UNMERGEABLE else MERGE_FIRST,
             )
         start = self.start
         if start.startswith(UNKNOWN_STARTS):
@@ -80,17 +88,38 @@ class PeftSettings:
 
     def scale(self, module: str, rank: int) -> float:
         """What the product of a module's factors is multiplied by."""
-        default = self._settings.get("lora_alpha", 8)
-        try:
-            alpha = self._alphas.find(module, default)
-        except PatternError as error:
-            raise CheckpointError(f"its alpha_pattern: {error}", advice=MERGE_FIRST) from error
+        alpha = self._find("alpha_pattern", self._alphas, module, "lora_alpha", 8)
+        stated = self._find("rank_pattern", self._ranks, module, "r", rank)
+        if stated != rank:
+            raise CheckpointError(
+                f"it states rank {repr(stated)[:60]} for '{module}', whose factors have rank {rank}; "
+                "the settings and the weights do not belong together",
+                advice="give the adapter_config.json that was saved with the weights",
+            )
         number = _number(alpha)
         if number is None or rank <= 0:
             raise CheckpointError(
                 f"lora_alpha is {repr(alpha)[:60]} for '{module}' and the rank is {rank}"
             )
         return number / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
+
+    def _find(
+        self, key: str, patterns: NamePatterns, module: str, otherwise: str, default: Any
+    ) -> Any:
+        """A setting of a module: that of the first pattern which fits, or the one for all."""
+        try:
+            return patterns.find(module, self._settings.get(otherwise, default))
+        except PatternError as error:
+            raise CheckpointError(f"its {key}: {error}", advice=MERGE_FIRST) from error
+
+    def require_magnitudes(self, found: bool) -> None:
+        """Raise CheckpointError where use_dora and the file's magnitudes contradict each other."""
+        if found != bool(self._settings.get("use_dora")):
+            raise CheckpointError(
+                f"it has use_dora = {self._settings.get('use_dora')!r}, but its weights "
+                f"{'hold' if found else 'lack'} DoRA's magnitudes",
+                advice="give the adapter_config.json that was saved with the weights",
+            )
 
     def token_ids(self, module: str) -> list[int]:
         """The token ids whose rows of an embedding were trained.
@@ -147,6 +176,9 @@ class MlxSettings:
             shown = " times ".join(repr(value)[:60] for value in found)
             raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
         return math.prod(numbers) / (rank if len(found) == 2 else 1)
+
+    def require_magnitudes(self, found: bool) -> None:
+        """MLX's files have no setting of their own for DoRA that could contradict them."""
 
     def token_ids(self, module: str) -> list[int]:
         """MLX trains no single rows."""

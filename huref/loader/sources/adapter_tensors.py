@@ -23,7 +23,7 @@ _TOKENS = re.compile(
     r"(?P<module>.+?)\.(?:token_adapter\.)?trainable_tokens_(?P<kind>delta|original)"
     r"(?:\.(?P<adapter>.+))?"
 )
-_SAVED = re.compile(r"\.modules_to_save\.(?P<adapter>[^.]+)\.(?=[^.]+$)")
+_SAVED = re.compile(r"\.modules_to_save\.(?:(?P<adapter>[^.]+)\.)?(?=[^.]+$)")
 _MLX = re.compile(r"(?P<module>.+)\.(?P<kind>lora_a|lora_b|m|A|B)")
 _MLX_KINDS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b", "m": "magnitude"}
 _KINDS = {
@@ -95,7 +95,7 @@ def parse_peft(names: Iterable[str]) -> Parsed:
             parsed.unused.append(name)
         else:
             if match := _SAVED.search(target):
-                adapters.add(match["adapter"])
+                adapters.add(match["adapter"] or "")
                 target = _SAVED.sub(".", target)
             for inert in INERT:
                 target = target.replace(inert + ".", ".")

@@ -246,6 +246,9 @@ class _Resolver:
         Raises:
             CheckpointError: a tensor changes what the base does not have.
         """
+        factors = [parts for parts in parsed.modules.values() if parts.a]
+        if factors:
+            self._settings.require_magnitudes(any(parts.magnitude for parts in factors))
         self._changes.passed_over += parsed.unused
         replacements = self._replacements(parsed)
         stacks: dict[str, list[tuple[str, Module]]] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.formats.ggml import type_name
 from huref.loader.formats.gguf import MAGIC, Header, read_header
+from huref.loader.look_around import explain_no_weights
 from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
@@ -166,6 +167,8 @@ class GgufModel:
                 found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
             case "chatglm":
                 found["rmsnorm"] = True
+            case "nemotron" | "nemotron_h" | "arcee" | "jais2" | "bitnet":
+                found["hidden_act"] = "relu2"  # which llama.cpp knows by the architecture
         return found
 
     @cached_property
@@ -265,8 +268,19 @@ def find_gguf(repository: Repository) -> str | None:
         ]
     if not files:
         return None
+    if all("/" in name for name in files) and _models_below(repository):
+        raise explain_no_weights(repository)  # a folder of several models is a choice
     _refuse_different_models(repository, files)
     return min(files, key=_rank)
+
+
+def _models_below(repository: Repository) -> bool:
+    """Whether folders below hold models in another format than GGUF."""
+    folders = {n.rpartition("/")[0] for n in repository.files if n.endswith("/config.json")}
+    return any(
+        name.rpartition("/")[0] in folders and name.endswith((".safetensors", ".bin"))
+        for name in repository.files
+    )
 
 
 def _is_gguf(repository: Repository, name: str) -> bool:

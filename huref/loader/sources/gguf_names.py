@@ -318,7 +318,14 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "command-r": GgufArchitecture("cohere"),
     "cohere2": GgufArchitecture("cohere2"),
-    "stablelm": GgufArchitecture("stablelm"),
+    "stablelm": GgufArchitecture(
+        "stablelm",
+        {
+            **LLAMA,
+            "blk.{i}.attn_q_norm": "model.layers.{i}.self_attn.q_layernorm",
+            "blk.{i}.attn_k_norm": "model.layers.{i}.self_attn.k_layernorm",
+        },
+    ),
     "nemotron": GgufArchitecture("nemotron", norms_plus_one=True),
     "glm4": GgufArchitecture(
         "glm4",
@@ -388,8 +395,9 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "jamba": GgufArchitecture("jamba", {**LLAMA, **HYBRID}),
     "falcon-h1": GgufArchitecture("falcon_h1", {**LLAMA, **HYBRID}),
-    "nemotron_h": GgufArchitecture("nemotron_h", NEMOTRON_H),
-    "nemotron_h_moe": GgufArchitecture("nemotron_h", NEMOTRON_H),
+    # Without rotary embedding, yet the converter reorders the rows as Granite's.
+    "nemotron_h": GgufArchitecture("nemotron_h", NEMOTRON_H, rotary_pairs=True),
+    "nemotron_h_moe": GgufArchitecture("nemotron_h", NEMOTRON_H, rotary_pairs=True),
     "apertus": GgufArchitecture(
         "apertus",
         {
@@ -452,8 +460,13 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "attention.shared_kv_layers": ("num_kv_shared_layers",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps"),
+    "attention.scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
     "context_length": ("max_position_embeddings",),
     "rope.freq_base": ("rope_theta",),
+    "rope.freq_base_swa": ("rope_local_base_freq",),
     "rope.dimension_count": ("rotary_dim",),
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "expert_used_count": ("num_experts_per_tok",),

@@ -97,7 +97,7 @@ class HuggingFaceModel:
     @property
     def format(self) -> str:
         """See Contents."""
-        return "safetensors" if self.files[0].endswith(".safetensors") else "PyTorch"
+        return self._stored.format
 
     @property
     def quantisation(self) -> str | None:
