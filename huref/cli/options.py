@@ -4,12 +4,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from huref import escape
+from huref.api.table_size import MOST_MODELS, require_table_size
 from huref.errors import HurefError, one_line
 from huref.files import require_folder
 from huref.progress import be_quiet, is_quiet
@@ -17,6 +19,7 @@ from huref.version import SCHEMA, __version__
 
 if TYPE_CHECKING:
     from huref.invariants.record import Record
+    from huref.lineage.table import Failure, LineageTable
 
 PLAIN = "safetensors"  # the format that needs no mention
 as_file = click.Path(dir_okay=False, path_type=Path)
@@ -94,13 +97,45 @@ def say_files(records: "Iterable[Record]") -> None:
         )
 
 
-def read_names(names: Sequence[str]) -> list[str]:
+def read_names(names: Sequence[str], most: int | None = None) -> list[str]:
     """Names of models, with "-" replaced by the lines of stdin; empty lines and # comments skipped.
+
+    Args:
+        names: as they were given.
+        most: reading ends with the name after this many, since stdin may have no end.
 
     Raises:
         click.UsageError: "-" is given twice, or no name is left.
     """
-    return list(stream_names(names))
+    return list(islice(stream_names(names), None if most is None else most + 1))
+
+
+def table_names(names: Sequence[str]) -> list[str]:
+    """The names of the models of one table, as `read_names` gives them.
+
+    Raises:
+        click.UsageError: there are fewer than two.
+        HurefError: there are too many.
+    """
+    found = read_names(names, MOST_MODELS)
+    if len(found) < 2:
+        raise click.UsageError("give at least two models to compare")
+    require_table_size(len(found))
+    return found
+
+
+def say_failure(failure: "Failure") -> None:
+    """Name a model that could not be read, at once: the others may take long."""
+    echo(f"huref: {one_line(failure.error)}", err=True)
+
+
+def end_with_failures(table: "LineageTable") -> None:
+    """Exit with code 1 if models are missing in a table; of several their number is said."""
+    if len(table.failed) > 1:
+        count = len(table.failed) + len(table.records)
+        echo(f"huref: {len(table.failed)} of {count} models could not be read", err=True)
+    if table.failed:
+        sys.exit(1)
 
 
 def stream_names(names: Sequence[str]) -> Iterator[str]:
@@ -134,7 +169,7 @@ def names_for(names: Sequence[str], as_json: bool, jsonl: bool) -> Iterable[str]
         raise click.UsageError("--json and --jsonl exclude each other; give one")
     if not as_json:
         return stream_names(names)
-    found = read_names(names)
+    found = read_names(names, most=1)
     if len(found) > 1:
         raise click.UsageError("--json is for one model; give --jsonl for several")
     return found
