@@ -14,16 +14,10 @@ from tqdm.auto import tqdm
 
 from huref.assets import user_cache
 from huref.blackbox.answers import AnswerStore, TokenAnswer
-from huref.blackbox.capabilities import (
-    Capabilities,
-    complete,
-    detect,
-    lost_fields,
-    recall,
-    remember,
-)
+from huref.blackbox.capabilities import Capabilities, lost_fields, recall, remember
 from huref.blackbox.client import Client
 from huref.blackbox.collect import Collector, Settings
+from huref.blackbox.detection import complete, detect
 from huref.blackbox.prompts import order_ids
 from huref.blackbox.query import TokenQuery
 from huref.errors import AccessError, BudgetError, EndpointError, HurefError, NetworkError

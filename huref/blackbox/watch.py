@@ -7,36 +7,22 @@ distribution of every test comes from permuting the answers of both visits (`per
 """
 
 import datetime as dt
-import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from huref.blackbox.answers import AnswerStore, TokenAnswer, VanishedError
-from huref.blackbox.border import (
-    FEWEST,
-    INPUTS,
-    MOST_FAILURES,
-    SEARCH,
-    TEMPERATURES,
-    Borders,
-    find_borders,
-    sampled_query,
-)
-from huref.blackbox.client import RefusedError
+from huref.blackbox.answers import AnswerStore
+from huref.blackbox.baseline import WATCHED, Baseline, Mode, load_baseline
+from huref.blackbox.border import FEWEST, INPUTS, SEARCH, TEMPERATURES, Borders, find_borders
 from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.permutation import (
-    LEAST,
     LEVEL,
     REFERENCE,
-    Change,
     Power,
-    TokenVisit,
     Visit,
     compare_tokens,
     compare_visits,
@@ -44,24 +30,12 @@ from huref.blackbox.permutation import (
     power_of_visits,
 )
 from huref.blackbox.prompts import TEXTS, make_prompts
-from huref.blackbox.query import TokenQuery
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Source
-from huref.bounded_json import loads
+from huref.blackbox.visits import REPEATS, VisitInProgress, collect, watch_prompts
 from huref.errors import EndpointError, SignatureError
-from huref.files import replacing
 
-__all__ = ["Baseline", "Change", "compare_visits", "load_baseline", "revisit", "watch_prompts"]
-
-Matrix = NDArray[np.float64]
-Mode = Literal["logprobs", "scores", "tokens"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-
-FORMATS = ("huref watch 1", "huref watch 2")
-NOT_A_BASELINE = "it is not a baseline made by `huref probe watch`"
-WATCHED = 20  # log-probabilities per answer that are compared
-PROMPTS, REPEATS = 6, 6  # of the modes logprobs and scores
 TOKEN_REPEATS = 24  # answers to each border input
 LEAST_TOKEN_REPEATS = 8
 NEW_OUTPUTS = 8  # prompts whose outputs are compared with a signature's image
@@ -70,89 +44,10 @@ BLUNT = 2.0  # nat; a visit that would miss such a change cannot say that nothin
 RESUMED = 3600  # seconds after which an interrupted visit is begun anew
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The answers of an endpoint at one visit.
-
-    Attributes:
-        source: name of the endpoint.
-        answers: for each prompt and repeat, token -> log-probability; empty in mode tokens.
-        mode: what was compared.
-        prompts: the prompts, texts or border inputs; empty in files of an earlier huref.
-        texts: for each prompt and repeat the generated token; empty in mode scores.
-        temperature: of the sampling in mode tokens.
-        top: number of log-probabilities in an answer.
-        made: UTC date and time, ISO 8601.
-    """
-
-    source: str
-    answers: Visit
-    mode: Mode = "logprobs"
-    prompts: Sequence[str] = ()
-    texts: TokenVisit = ()
-    temperature: float = 0.0
-    top: int = WATCHED
-    made: str = ""
-
-    def save(self, path: Path) -> None:
-        """Write the file as JSON, atomically."""
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps({"format": FORMATS[-1], **asdict(self)}), "utf-8")
-
-
-def load_baseline(path: Path) -> Baseline:
-    """Read a baseline. Raises SignatureError when the file is not a baseline."""
-    try:
-        data = loads(path.read_text("utf-8"), constants=True)
-        if data.pop("format") not in FORMATS:
-            raise SignatureError(NOT_A_BASELINE, file=path)
-        found = Baseline(**data)
-        _require_form(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SignatureError(NOT_A_BASELINE, file=path) from error
-    return found
-
-
-def _require_form(found: Baseline) -> None:
-    """Raise ValueError unless the answers have the form that the mode promises."""
-    visit: Sequence[Sequence[object]] = found.texts if found.mode == "tokens" else found.answers
-    kind = str if found.mode == "tokens" else dict
-    if found.mode not in MODES or not visit or not all(visit):
-        raise ValueError("no answers")
-    answers = [answer for answers in visit for answer in answers]
-    if not all(isinstance(answer, kind) and (answer or kind is str) for answer in answers):
-        raise ValueError("an answer has a wrong form")
-    if found.prompts and len(found.prompts) != len(visit):
-        raise ValueError("the prompts do not fit the answers")
-
-
-def watch_prompts() -> list[str]:
-    """The prompts of every visit in mode logprobs."""
-    return make_prompts(PROMPTS, "watch")
-
-
 def choose_mode(endpoint: Endpoint) -> Mode:
     """The mode that sees most, by what an endpoint gives."""
     found = endpoint.capabilities
     return "logprobs" if found.top else "scores" if found.prompt_scores else "tokens"
-
-
-@dataclass
-class _Visit:
-    """A visit in the making.
-
-    Attributes:
-        mode: what the answers allow, which may be less than was wanted.
-        answers, texts: as in `Baseline`.
-        findings: what is remarkable, in words.
-        halves: p-value of a test between the first and the second half; None if not tested.
-    """
-
-    mode: Mode
-    answers: list[list[dict[str, float]]] = field(default_factory=list)
-    texts: list[list[str]] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
-    halves: float | None = None
 
 
 def revisit(
@@ -250,7 +145,7 @@ def _make_baseline(
         endpoint.name, (), mode, tuple(prompts), (), temperature, top,
         dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    visit = _collect(endpoint, base, repeats, name)
+    visit = collect(endpoint, base, repeats, name)
     findings += visit.findings
     if visit.mode != mode:
         why = "cannot tell: the baseline was not made, because a field vanished meanwhile"
@@ -299,119 +194,6 @@ def _in_the_middle(p: float) -> str:
     return f"the first and the second half of this visit's answers differ (p = {p:.2g})"
 
 
-def _collect(endpoint: Endpoint, base: Baseline, repeats: int, name: str) -> _Visit:
-    """Fresh answers to a baseline's prompts, in two rounds."""
-    visit = _Visit(base.mode)
-    prompts = list(base.prompts) or watch_prompts()
-    try:
-        _collect_rounds(endpoint, base, prompts, repeats, name, visit)
-    except (RefusedError, VanishedError) as error:
-        if base.mode == "tokens":
-            raise
-        visit = _Visit("tokens", findings=[f"{_given(base)} {error.what}"])
-        if base.mode == "logprobs":
-            _collect_rounds(endpoint, base, prompts, repeats, f"{name}/texts", visit)
-    return visit
-
-
-def _given(base: Baseline) -> str:
-    when = f" of {base.made}" if base.made else ""
-    return f"the baseline{when} has log-probabilities;"
-
-
-def _collect_rounds(
-    endpoint: Endpoint,
-    base: Baseline,
-    prompts: list[str],
-    repeats: int,
-    name: str,
-    visit: _Visit,
-) -> None:
-    """Add answers to a visit, and test its first half against its second.
-
-    Raises:
-        VanishedError: at least half of the answers lack the log-probabilities.
-    """
-    endpoint.require(len(prompts) * LEAST)
-    answers: list[list[TokenAnswer]] = [[] for _ in prompts]
-    asked, sizes = 0, []
-    for half in (range(repeats // 2), range(repeats // 2, repeats)):
-        repeated = [(i, _query(visit.mode, base, endpoint, p, f"{name}/{k}"))
-                    for k in half for i, p in enumerate(prompts)]  # fmt: skip
-        found = endpoint.ask_all([query for _, query in repeated], "visit", MOST_FAILURES)
-        asked += len(found)
-        for (i, _), answer in zip(repeated, found, strict=True):
-            if answer is not None:
-                answers[i].append(answer)
-        sizes.append([len(each) for each in answers])
-    received = sum(map(len, answers))
-    if received < asked:
-        visit.findings.append(f"{asked - received} of {asked} requests failed at every attempt")
-    if visit.mode == "tokens":
-        visit.texts = [[answer.text for answer in each] for each in answers]
-        _require_enough(endpoint, visit.texts)
-        halves = [[t[:n] for t, n in zip(visit.texts, sizes[0], strict=True)],
-                  [t[n:] for t, n in zip(visit.texts, sizes[0], strict=True)]]  # fmt: skip
-        if min(len(t) for half in halves for t in half) >= LEAST:
-            visit.halves = compare_tokens(halves[0], halves[1]).p
-        return
-    tables = [[_table(visit.mode, answer) for answer in each] for each in answers]
-    lacking = sum(not table for each in tables for table in each)
-    if 2 * lacking >= received:
-        raise VanishedError(
-            f"{lacking} of {received} answers with status 200 have none", model=endpoint.name
-        )
-    if lacking:
-        visit.findings.append(f"{lacking} of {received} answers lack log-probabilities")
-    visit.answers = [[table for table in each if table] for each in tables]
-    visit.texts = [[a.text for a in each] for each in answers] if visit.mode == "logprobs" else []
-    _require_enough(endpoint, visit.answers)
-    if visit.mode == "scores":
-        visit.answers = [_common(each, visit.findings) for each in visit.answers]
-    if not lacking and received == asked and repeats >= 6:
-        first = [each[: repeats // 2] for each in visit.answers]
-        second = [each[repeats // 2 :] for each in visit.answers]
-        # Three answers to each of several prompts have permutations enough.
-        visit.halves = compare_visits(first, second, permutations=5000, least=3).p
-
-
-def _require_enough(endpoint: Endpoint, visit: Sequence[Sequence[object]]) -> None:
-    if min(map(len, visit)) < LEAST:
-        raise EndpointError(
-            f"fewer than {LEAST} answers to a prompt arrived, so nothing can be concluded",
-            model=endpoint.name,
-        )
-
-
-def _query(mode: Mode, base: Baseline, endpoint: Endpoint, prompt: str, repeat: str) -> TokenQuery:
-    if mode == "scores":
-        by_echo = endpoint.capabilities.prompt_scores != "prompt_logprobs"
-        return TokenQuery(
-            prompt, 1, greedy=True, repeat=repeat, echo=by_echo, prompt_scores=not by_echo
-        )
-    if mode == "tokens" and base.mode == "tokens":
-        return sampled_query(prompt, base.temperature, repeat)
-    top = None if mode == "tokens" else min(base.top, WATCHED)
-    return TokenQuery(prompt, top, greedy=True, repeat=repeat)
-
-
-def _table(mode: Mode, answer: TokenAnswer) -> dict[str, float]:
-    """An answer's log-probabilities by token, or by place and token of a scored text."""
-    if mode == "scores":
-        scores = enumerate(answer.prompt)
-        return {f"{i}:{name}": value for i, (name, value) in scores if value is not None}
-    return {str(token): value for token, value in (answer.by_id or answer.by_text).items()}
-
-
-def _common(answers: list[dict[str, float]], findings: list[str]) -> list[dict[str, float]]:
-    """The scores of the tokens that all answers to a text have."""
-    shared = set.intersection(*(set(answer) for answer in answers))
-    if any(len(answer) > len(shared) for answer in answers):
-        note = "not all answers score the same tokens of a text"
-        findings += [] if note in findings else [note]
-    return [{name: answer[name] for name in answer if name in shared} for answer in answers]
-
-
 def _compare(
     endpoint: Endpoint, before: Baseline, images: Sequence[Signature], name: str, level: float
 ) -> dict[str, Any]:
@@ -421,7 +203,7 @@ def _compare(
         left = endpoint.requests_left
         if left is not None:
             repeats = max(LEAST_TOKEN_REPEATS, min(repeats, left // len(before.texts)))
-    visit = _collect(endpoint, before, repeats, name)
+    visit = collect(endpoint, before, repeats, name)
     findings = [*endpoint.findings, *visit.findings]
     in_the_middle = visit.halves is not None and visit.halves < MIDDLE
     if in_the_middle and visit.halves is not None:
@@ -470,7 +252,7 @@ def _compare(
 
 
 def _compare_what_is_left(
-    endpoint: Endpoint, before: Baseline, visit: _Visit, level: float, findings: list[str]
+    endpoint: Endpoint, before: Baseline, visit: VisitInProgress, level: float, findings: list[str]
 ) -> dict[str, Any]:
     """Compare generated tokens where log-probabilities have vanished."""
     why = "the log-probabilities of the baseline are no longer given"

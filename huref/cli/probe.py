@@ -17,10 +17,10 @@ from huref.errors import HurefError
 from huref.escape import terminal
 
 if TYPE_CHECKING:
+    from huref.blackbox.baseline import Mode
     from huref.blackbox.candidates import Match
     from huref.blackbox.endpoint import Endpoint
     from huref.blackbox.signature import Signature
-    from huref.blackbox.watch import Mode
 
 
 @click.group()

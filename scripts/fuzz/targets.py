@@ -302,7 +302,7 @@ def record(data: bytes) -> None:
 @target
 def export(data: bytes) -> None:
     """Exports of registries, journals and baselines."""
-    from huref.blackbox.watch import load_baseline
+    from huref.blackbox.baseline import load_baseline
     from huref.registry.exchange import read_jsonl
     from huref.registry.fleet.journal import Journal
 

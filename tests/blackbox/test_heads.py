@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from huref.blackbox.baseline import Baseline, load_baseline
 from huref.blackbox.extract import extract_projection, projection_error
 from huref.blackbox.heads import Head, read_head
 from huref.blackbox.local_model import LocalModel
 from huref.blackbox.match import match_outputs, match_signature
+from huref.blackbox.permutation import compare_visits
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.query import TokenQuery
 from huref.blackbox.signature import collect_outputs, load_signature, make_signature
-from huref.blackbox.watch import Baseline, compare_visits, load_baseline
 from huref.errors import SignatureError, UnsupportedModelError
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import KINDS, V, connect

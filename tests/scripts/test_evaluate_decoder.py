@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("torchmetrics")
 pytest.importorskip("skia")
 
-from scripts.evaluate.decoder import measures, regressor, sheets
+from scripts.evaluate.decoder import likeness, measures, regressor, sheets
 from scripts.evaluate.decoder.drawings import drawings, latents_of, reduced, relative_of
 from scripts.evaluate.decoder.note import write_note
 from scripts.evaluate.decoder.regressor import TRAITS, load_regressor, read_traits, to_input, traits
@@ -187,6 +187,34 @@ def test_the_blind_test_scores_letters_in_order(tmp_path: Path) -> None:
         sheets.score_blind_test(tmp_path, "".join(right[1:]))
 
 
+def test_the_likeness_of_pictures_that_are_linear_in_the_latent() -> None:
+    """Distances are then those of the latents: sqrt(2 - 2 cos), against about sqrt(2)."""
+    mixing = RNG.standard_normal((512, 48)) / np.sqrt(512)
+
+    def render(name: str, z: np.ndarray) -> np.ndarray:
+        shades = np.repeat((z @ mixing).reshape(-1, 4, 4, 3), 16, 1).repeat(16, 2)
+        return (128 + 25 * shades).clip(0, 255).astype(np.uint8)
+
+    found = likeness.nearness(render, 1)
+    assert found["near"] == found["near_most"]
+    assert 0.2 < found["near"] < 0.5  # 0.2 / 1.41, a quantile of 95 % by one of 1 %
+    assert found["far"] == found["far_most"] > found["near"]
+    paths = likeness.random_paths(render, 3)
+    assert max(paths) < 1.2
+
+
+def test_a_jump_on_a_path_is_steep() -> None:
+    basis = np.eye(512)[:, : len(TRAITS)]
+
+    def render(name: str, z: np.ndarray) -> np.ndarray:
+        shades = 100 + 20 * z[:, 1] + np.where(z[:, 0] > 0, 60, 0)
+        return np.broadcast_to(shades[:, None, None, None], (len(z), 64, 64, 3)).astype(np.uint8)
+
+    found = likeness.steepest_traits(render, basis, TRAITS[:2], 2)
+    assert found[TRAITS[0]] == pytest.approx(likeness.STEPS, rel=0.2)
+    assert found[TRAITS[1]] < 1.3
+
+
 def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     figures = {
         "decoder": "d", "resolution": 64, "drawing": "new", "trained_on": "old", "images": 10,
@@ -198,10 +226,18 @@ def test_the_note_names_lost_traits(tmp_path: Path) -> None:
             "pairs": 10_000, "found 0.95": 1.0, "look_alikes 0.95": 0.0003,
             "found 0.8": 0.75, "look_alikes 0.8": 0.2,
         }},
+        "likeness": {kind: {
+            "near": 0.4, "near_most": 0.45, "far": 0.9, "far_most": 1.1, "strangers": 30.0,
+            "path": 2.5, "trait": "blaze", "steepness": steepest, "over three": over,
+        } for kind, steepest, over in (("drawings", 2.9, []), ("decoder", 3.2, ["blaze"]))},
+        "ears": {f"same {kind} {cosine}": 0.97 for kind in ("kind", "third")
+                 for cosine in (0.99, 0.95)},
     }  # fmt: skip
     write_note(tmp_path / "note.md", figures)
     note = (tmp_path / "note.md").read_text()
     assert "Lost (R² under 0.1): ear_drop." in note
     assert "other drawings (old)" in note
+    assert "| 2.90 | 3.20 | 3 |" in note
+    assert "steeper than 3: blaze." in note
     assert "| decoder | pixels | 100.0 % | 3 of 10,000 | 75.0 % | 2,000 of 10,000 |" in note
     assert "**19 of 20**" in note

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from huref.blackbox.baseline import Mode, load_baseline
 from huref.blackbox.local_model import LocalModel
 from huref.blackbox.permutation import compare_tokens, compare_visits
 from huref.blackbox.prompts import make_prompts
-from huref.blackbox.watch import PROMPTS, REPEATS, Mode, load_baseline, revisit
+from huref.blackbox.visits import PROMPTS, REPEATS
+from huref.blackbox.watch import revisit
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import TextModel, connect, round_weights
 

@@ -5,6 +5,7 @@ Distances here are mean absolute differences of RGB, in grey levels, of pictures
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ SET = 80  # families that are compared at once, as many as fit a page
 SEED = 40  # of the latents; distinct from those of the other measures
 REACH = 2.0  # standard deviations of an attribute on either side of a trait's path
 STEPS = 16  # of a trait's path
+STEEP = 3.0  # times the mean change: the limit
 
 Distances = NDArray[np.float64]
 
@@ -135,3 +137,29 @@ def random_paths(render: Render, paths: int) -> list[float]:
     points = np.concatenate([relative_of(starts, ends, math.cos(angle)) for angle in angles])
     images = render("likeness-paths", points).reshape(len(angles), paths, 64, 64, 3)
     return [steepness(images[:, path]) for path in range(paths)]
+
+
+def likeness(
+    render: Render, basis: NDArray[np.float64], sets: int, paths: int, dogs: int
+) -> dict[str, Any]:
+    """All figures of this module for one source of pictures.
+
+    Args:
+        render: pictures (n, 64, 64, 3) of latents (n, 512), by name.
+        basis: from latents to attributes, (512, k).
+        sets: of 80 families.
+        paths: between random latents.
+        dogs: over which the steepness of a trait is averaged.
+
+    Returns:
+        The keys of `nearness`; `path`, the steepest of the random paths; `trait` and its
+        `steepness`, the steepest trait.
+    """
+    traits = steepest_traits(render, basis, ATTRIBUTES, dogs)
+    steepest = max(traits, key=lambda name: traits[name])
+    return nearness(render, sets) | {
+        "path": max(random_paths(render, paths)),
+        "trait": steepest,
+        "steepness": traits[steepest],
+        "over three": sorted(name for name, value in traits.items() if value > STEEP),
+    }

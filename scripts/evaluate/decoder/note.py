@@ -83,6 +83,42 @@ def _kinship(figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def _likeness(figures: dict[str, Any]) -> list[str]:
+    made, drawn = figures["likeness"]["decoder"], figures["likeness"]["drawings"]
+    ears = figures["ears"]
+    rows = (
+        ("relatives at cos z 0.98, 95 % quantile; strangers' 1 % quantile = 1", "near", "0.5"),
+        ("the same in the worst of the sets of 80 families", "near_most", ""),
+        ("farthest relative at 0.95; nearest two strangers of its set = 1", "far", "1"),
+        ("the same in the worst set", "far_most", "1"),
+        ("steepest step between two random dogs, mean step = 1", "path", "3"),
+        ("steepest trait from -2 to 2 standard deviations, mean step = 1", "steepness", "3"),
+    )
+    lines = [
+        "## How much a relative's picture differs",
+        "",
+        "Mean absolute differences of RGB at 64 px.",
+        "",
+        "| figure | drawings | decoder | aim, at most |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for words, key, aim in rows:
+        lines.append(f"| {words} | {drawn[key]:.2f} | {made[key]:.2f} | {aim} |")
+    steep = ", ".join(made["over three"]) or "none"
+    kept = ", ".join(
+        f"{_share(ears[f'same kind {cosine}'])} at {cosine} "
+        f"({_share(ears[f'same third {cosine}'])} in the same third)"
+        for cosine in (0.99, 0.95)
+    )
+    return [
+        *lines,
+        "",
+        f"Traits of the decoder steeper than 3: {steep}. Ears are pricked, tipped or hanging, a "
+        "third of their path each; that an ear keeps its kind means that it moves by less than a "
+        f"third: {kept}.",
+    ]
+
+
 def write_note(path: Path, figures: dict[str, Any]) -> None:
     """Write the report from the figures of `scripts.evaluate.decoder.run.Measurement`."""
     smooth = figures["smoothness"]
@@ -116,6 +152,8 @@ def write_note(path: Path, figures: dict[str, Any]) -> None:
         f"| largest step, mean step of its path = 1 | {smooth['steepest']:.2f} |",
         "| that step in six parts: share of the largest (1/6: equal, 1: a jump) "
         f"| {smooth['abrupt']:.2f} |",
+        "",
+        *_likeness(figures),
         "",
         *_kinship(figures),
         "",

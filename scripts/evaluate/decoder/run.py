@@ -23,6 +23,7 @@ from tqdm import tqdm
 from huref.decoder.render import Decoder, load_decoder
 from scripts import ROOT, make_parser
 from scripts.dogs.digest import drawing_digest, drawing_of
+from scripts.dogs.draw import latent_basis
 from scripts.evaluate.decoder import measures, sheets
 from scripts.evaluate.decoder.drawings import (
     SIDE,
@@ -33,6 +34,7 @@ from scripts.evaluate.decoder.drawings import (
     reduced,
     relative_of,
 )
+from scripts.evaluate.decoder.likeness import kept_ears, likeness
 from scripts.evaluate.decoder.note import write_note
 from scripts.evaluate.decoder.regressor import Array, load_regressor, read_traits, traits
 
@@ -50,10 +52,12 @@ class Size:
     families: int
     per_family: int
     paths: int
+    sets: int  # of 80 families whose likeness is measured
+    dogs: int  # for the steepness of each trait
 
 
-FULL = Size(49_152, 4, 256, 2_000, 200, 2, 16)
-QUICK = Size(1_024, 2, 32, 200, 40, 1, 4)
+FULL = Size(49_152, 4, 256, 2_000, 200, 2, 16, 5, 4)
+QUICK = Size(1_024, 2, 32, 200, 40, 1, 4, 1, 1)
 COSINES = (0.95, 0.8)
 
 
@@ -113,7 +117,7 @@ class Measurement:
         figures["smoothness"] = measures.smoothness(self.gallery.render, self.size.paths)
         size = self.size
         self.regressor = load_regressor(self.drawn, self.basis_seed, size.training, size.epochs)
-        return figures | self.traits() | self.kinship()
+        return figures | self.traits() | self.kinship() | self.likeness()
 
     def fidelity(self) -> dict[str, float]:
         """Fidelity at the decoder's resolution; also writes the sheet of held-out drawings."""
@@ -161,6 +165,18 @@ class Measurement:
                 found = measures.identification(families, change(apart))
                 figures[f"{kind}, {measure}"] = found
         return {"kinship": figures}
+
+    def likeness(self) -> dict[str, Any]:
+        """How little pictures of relatives change, of the decoder and of the drawings."""
+        basis, size = latent_basis(self.basis_seed), self.size
+        sources = {"decoder": self.gallery.render, "drawings": self.drawings}
+        return {
+            "likeness": {
+                kind: likeness(show, basis, size.sets, size.paths, size.dogs)
+                for kind, show in sources.items()
+            },
+            "ears": kept_ears(basis, 5 * size.random),
+        }
 
 
 def main() -> None:

@@ -1,0 +1,152 @@
+"""The answers of one visit to a served model, in two rounds, and what is remarkable in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from huref.blackbox.answers import TokenAnswer, VanishedError
+from huref.blackbox.baseline import WATCHED, Baseline, Mode
+from huref.blackbox.border import MOST_FAILURES, sampled_query
+from huref.blackbox.client import RefusedError
+from huref.blackbox.endpoint import Endpoint
+from huref.blackbox.permutation import LEAST, compare_tokens, compare_visits
+from huref.blackbox.prompts import make_prompts
+from huref.blackbox.query import TokenQuery
+from huref.errors import EndpointError
+
+PROMPTS, REPEATS = 6, 6  # of the modes logprobs and scores
+
+
+def watch_prompts() -> list[str]:
+    """The prompts of every visit in mode logprobs."""
+    return make_prompts(PROMPTS, "watch")
+
+
+@dataclass
+class VisitInProgress:
+    """A visit in the making.
+
+    Attributes:
+        mode: what the answers allow, which may be less than was wanted.
+        answers, texts: as in `Baseline`.
+        findings: what is remarkable, in words.
+        halves: p-value of a test between the first and the second half; None if not tested.
+    """
+
+    mode: Mode
+    answers: list[list[dict[str, float]]] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    halves: float | None = None
+
+
+def collect(endpoint: Endpoint, base: Baseline, repeats: int, name: str) -> VisitInProgress:
+    """Fresh answers to a baseline's prompts, in two rounds."""
+    visit = VisitInProgress(base.mode)
+    prompts = list(base.prompts) or watch_prompts()
+    try:
+        _collect_rounds(endpoint, base, prompts, repeats, name, visit)
+    except (RefusedError, VanishedError) as error:
+        if base.mode == "tokens":
+            raise
+        visit = VisitInProgress("tokens", findings=[f"{_given(base)} {error.what}"])
+        if base.mode == "logprobs":
+            _collect_rounds(endpoint, base, prompts, repeats, f"{name}/texts", visit)
+    return visit
+
+
+def _given(base: Baseline) -> str:
+    when = f" of {base.made}" if base.made else ""
+    return f"the baseline{when} has log-probabilities;"
+
+
+def _collect_rounds(
+    endpoint: Endpoint,
+    base: Baseline,
+    prompts: list[str],
+    repeats: int,
+    name: str,
+    visit: VisitInProgress,
+) -> None:
+    """Add answers to a visit, and test its first half against its second.
+
+    Raises:
+        VanishedError: at least half of the answers lack the log-probabilities.
+    """
+    endpoint.require(len(prompts) * LEAST)
+    answers: list[list[TokenAnswer]] = [[] for _ in prompts]
+    asked, sizes = 0, []
+    for half in (range(repeats // 2), range(repeats // 2, repeats)):
+        repeated = [(i, _query(visit.mode, base, endpoint, p, f"{name}/{k}"))
+                    for k in half for i, p in enumerate(prompts)]  # fmt: skip
+        found = endpoint.ask_all([query for _, query in repeated], "visit", MOST_FAILURES)
+        asked += len(found)
+        for (i, _), answer in zip(repeated, found, strict=True):
+            if answer is not None:
+                answers[i].append(answer)
+        sizes.append([len(each) for each in answers])
+    received = sum(map(len, answers))
+    if received < asked:
+        visit.findings.append(f"{asked - received} of {asked} requests failed at every attempt")
+    if visit.mode == "tokens":
+        visit.texts = [[answer.text for answer in each] for each in answers]
+        _require_enough(endpoint, visit.texts)
+        halves = [[t[:n] for t, n in zip(visit.texts, sizes[0], strict=True)],
+                  [t[n:] for t, n in zip(visit.texts, sizes[0], strict=True)]]  # fmt: skip
+        if min(len(t) for half in halves for t in half) >= LEAST:
+            visit.halves = compare_tokens(halves[0], halves[1]).p
+        return
+    tables = [[_table(visit.mode, answer) for answer in each] for each in answers]
+    lacking = sum(not table for each in tables for table in each)
+    if 2 * lacking >= received:
+        raise VanishedError(
+            f"{lacking} of {received} answers with status 200 have none", model=endpoint.name
+        )
+    if lacking:
+        visit.findings.append(f"{lacking} of {received} answers lack log-probabilities")
+    visit.answers = [[table for table in each if table] for each in tables]
+    visit.texts = [[a.text for a in each] for each in answers] if visit.mode == "logprobs" else []
+    _require_enough(endpoint, visit.answers)
+    if visit.mode == "scores":
+        visit.answers = [_common(each, visit.findings) for each in visit.answers]
+    if not lacking and received == asked and repeats >= 6:
+        first = [each[: repeats // 2] for each in visit.answers]
+        second = [each[repeats // 2 :] for each in visit.answers]
+        # Three answers to each of several prompts have permutations enough.
+        visit.halves = compare_visits(first, second, permutations=5000, least=3).p
+
+
+def _require_enough(endpoint: Endpoint, visit: Sequence[Sequence[object]]) -> None:
+    if min(map(len, visit)) < LEAST:
+        raise EndpointError(
+            f"fewer than {LEAST} answers to a prompt arrived, so nothing can be concluded",
+            model=endpoint.name,
+        )
+
+
+def _query(mode: Mode, base: Baseline, endpoint: Endpoint, prompt: str, repeat: str) -> TokenQuery:
+    if mode == "scores":
+        by_echo = endpoint.capabilities.prompt_scores != "prompt_logprobs"
+        return TokenQuery(
+            prompt, 1, greedy=True, repeat=repeat, echo=by_echo, prompt_scores=not by_echo
+        )
+    if mode == "tokens" and base.mode == "tokens":
+        return sampled_query(prompt, base.temperature, repeat)
+    top = None if mode == "tokens" else min(base.top, WATCHED)
+    return TokenQuery(prompt, top, greedy=True, repeat=repeat)
+
+
+def _table(mode: Mode, answer: TokenAnswer) -> dict[str, float]:
+    """An answer's log-probabilities by token, or by place and token of a scored text."""
+    if mode == "scores":
+        scores = enumerate(answer.prompt)
+        return {f"{i}:{name}": value for i, (name, value) in scores if value is not None}
+    return {str(token): value for token, value in (answer.by_id or answer.by_text).items()}
+
+
+def _common(answers: list[dict[str, float]], findings: list[str]) -> list[dict[str, float]]:
+    """The scores of the tokens that all answers to a text have."""
+    shared = set.intersection(*(set(answer) for answer in answers))
+    if any(len(answer) > len(shared) for answer in answers):
+        note = "not all answers score the same tokens of a text"
+        findings += [] if note in findings else [note]
+    return [{name: answer[name] for name in answer if name in shared} for answer in answers]
