@@ -1,6 +1,7 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from huref.lineage.table import Failure, LineageTable
 
 PLAIN = "safetensors"  # the format that needs no mention
+_COMMENT = re.compile(r"(^|\s)#.*")
+LONGEST_LINE = 64 * 1024  # bytes of a line of stdin that are kept; a name has at most 4096
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
@@ -98,7 +101,7 @@ def say_files(records: "Iterable[Record]") -> None:
 
 
 def read_names(names: Sequence[str], most: int | None = None) -> list[str]:
-    """Names of models, with "-" replaced by the lines of stdin; empty lines and # comments skipped.
+    """Names of models, with "-" replaced by the lines of stdin, without empty ones and # comments.
 
     Args:
         names: as they were given.
@@ -148,15 +151,31 @@ def stream_names(names: Sequence[str]) -> Iterator[str]:
         raise click.UsageError("stdin (-) can be read only once")
     any_name = False
     for name in names:
-        lines = [name] if name != "-" else iter(sys.stdin.readline, "")
+        lines = [name] if name != "-" else lines_of_stdin()
         for line in lines:
-            found = line if name != "-" else line.strip()
-            if name == "-" and (not found or found.startswith("#")):
+            found = line if name != "-" else _COMMENT.sub("", line).strip()
+            if name == "-" and not found:
                 continue
             any_name = True
             yield found
     if not any_name:
         raise click.UsageError("stdin names no model; give one a line")
+
+
+def lines_of_stdin() -> Iterator[str]:
+    """Lines of stdin, each as it comes. Of a line that is no name, nothing is worth an error here.
+
+    A byte order mark is left out; bytes that are not UTF-8 become U+FFFD, and of an overlong line
+    the beginning is kept: no model has such a name, which is said of it as of any other.
+    """
+    if sys.stdin is None:
+        raise click.UsageError("stdin (-) is closed")
+    stream, is_first = sys.stdin.buffer, True
+    while raw := stream.readline(LONGEST_LINE):
+        yield raw.decode("utf-8-sig" if is_first else "utf-8", "replace")
+        is_first = False
+        while len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
+            raw = stream.readline(LONGEST_LINE)
 
 
 def names_for(names: Sequence[str], as_json: bool, jsonl: bool) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """What people asked for: lists on stdin, one broken model, narrow terminals, the cache."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import huref
 from huref.cli import main
+from huref.cli.options import LONGEST_LINE, read_names
 from huref.cli.tables import as_text, shorten_middle
 from huref.errors import HurefError
 from huref.lineage.table import Failure
@@ -67,6 +69,24 @@ def test_names_come_from_stdin() -> None:
     assert json.loads(mixed.stdout)["models"] == [str(A), str(B)]
     assert run("compare", "-", stdin="").exit_code == 2
     assert run("compare", "-", "-", stdin=f"{A}\n").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"a\r\nb\r\n", ["a", "b"]),  # of Windows
+        (b"\xef\xbb\xbfa\nb", ["a", "b"]),  # with a byte order mark, without a last line end
+        (b"  a \t\n\n# no\n#\n b#1 # no", ["a", "b#1"]),
+        (b"a\n\xff\xfe\nb\n", ["a", "\ufffd\ufffd", "b"]),  # not UTF-8: one name fails
+        (b"x" * 200_000 + b"\nb\n", ["x" * LONGEST_LINE, "b"]),
+        ("ü/名\n".encode(), ["ü/名"]),
+    ],
+)
+def test_a_list_may_be_written_anyhow(
+    text: bytes, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text), encoding="ascii"))
+    assert read_names(["-"]) == names
 
 
 class HeardError(Exception):
