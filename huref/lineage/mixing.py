@@ -7,7 +7,7 @@ or the child's basis was changed after the merge, token features of hidden units
 where they are in the table.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +45,8 @@ from huref.lineage.sampled_family import Half, SampledFamily
 BASES = 6  # models that are tried as the base of a selection
 ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
 TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
+BASED = 0.9  # share of places that the right base explains, at least
+HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
 CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
 
@@ -111,21 +113,28 @@ def _by_weights(records: Sequence[Record], older: Collection[tuple[str, str]]) -
         for child in everyone
         if (found := _explain(family, child, everyone)) is not None
     }
+    first = _without_circles(first)
     # A mixture can also be explained by other mixtures of the same parents.
     final = {}
     for child, found in first.items():
         plain = [i for i in everyone if i not in first]
         final[child] = _explain(family, child, plain) or found
-    kept = {
+    kept = _without_circles(final)
+    return [_as_mixing(records, child, found) for child, found in kept.items()]
+
+
+def _without_circles(explained: Mapping[int, _Found]) -> dict[int, _Found]:
+    """Of models that explain each other, those whose explanation is less doubtful."""
+    return {
         child: found
-        for child, found in final.items()
+        for child, found in explained.items()
         if not any(
-            child in (*final[p].parents, final[p].base) and final[p].doubt <= found.doubt
+            child in (*explained[p].parents, explained[p].base)
+            and explained[p].doubt <= found.doubt
             for p in (*found.parents, found.base)
-            if p in final
+            if p in explained
         )
     }
-    return [_as_mixing(records, child, found) for child, found in kept.items()]
 
 
 def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found | None:
@@ -149,6 +158,11 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
     left = np.sqrt(_left_over(linear) / nearest)
     if left < TOLD:
         return linear
+    if linear.base is not None:
+        near = family.records[linear.base].model
+        linear = replace(
+            linear, base=None, why=f"{linear.why}, with {near} for a base that is missing"
+        )
     why = (
         f"{linear.why}; {100 * left:.0f} % of the distance to the nearest of them remains: a "
         "parent that is not among these models, changes dropped at random, or training since"
@@ -168,14 +182,18 @@ def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int
     fits = [(gram.half, fit_half(gram, members)) for gram in grams]
     if base is not None:
         at = members.index(base)
-        left = join_fits([fit for _, fit in fits if fit is not None]).shares[at]
+        weights = join_fits([fit for _, fit in fits if fit is not None]).shares
+        left = weights[at]
         parents = tuple(m for m in members if m != base)
         why = (
             "the sampled weights are the base's and a sum of the parents' changes; the weights "
             f"given to the parents sum to {1 - left:.2f}"
         )
         without = tuple((half, fit and _without(fit, at)) for half, fit in fits)
-        doubt = largest_cosine(grams, base, parents)
+        doubt = largest_cosine(grams, base, parents) / 2
+        # Solved for one of its parents, a merge seems to be a parent of weight 1 / w.
+        if np.delete(weights, at).max() > HEAVIEST:
+            doubt += 0.45
         if family.contradicts(base, parents):
             doubt = 1.0
         return _Found(parents, base, "task arithmetic", without, why, doubt)
@@ -275,7 +293,11 @@ def _selected(
             "; trimming left the parents' changes at different places, where each counts whole "
             "whatever its weight, so the weights cannot be told"
         )
-    return _Found(parents, base, method, tuple(fits), why, 1 - selection.explained)
+    doubt = 1 - selection.explained
+    if selection.explained < BASED:
+        why += f", with {family.records[base].model} for a base that is missing"
+        return _Found(parents, None, method, tuple(fits), why, doubt)
+    return _Found(parents, base, method, tuple(fits), why, doubt)
 
 
 def _roundoff(record: Record) -> float:

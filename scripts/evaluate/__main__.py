@@ -17,6 +17,7 @@ COMMANDS = {
         "disguises",
         "verdicts on disguised, framed and structured models; docs/measured/disguises.md",
     ),
+    "mixtures": ("mixtures.run", "mergekit's merges taken apart; docs/measured/mixtures.md"),
     "architectures": (
         "architectures",
         "supported architectures of transformers; docs/measured/architectures.md",

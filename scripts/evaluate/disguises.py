@@ -1,22 +1,27 @@
 """Measures what huref answers about disguised copies, framed models and structured strangers.
 
     python -m scripts.evaluate disguises [--markdown] [--only KIND...] [BASE...]
+    python -m scripts.evaluate disguises --sheet docs/measured/disguised-dogs.png [BASE...]
 
 BASE are folders of models, by default the shipped zoo's llama-a. Each kind of `huref attack` is
 applied to each base, alone and combined; the copy is compared with the base at both depths. A
-framed model is another base that carries parts of the first.
+framed model is another base that carries parts of the first. With --sheet nothing is compared: the
+pictures of each base and of its copies by some disguises are drawn in a row.
 """
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import transformers
 
+import huref
 from huref.api.open import open_record
 from huref.attacks import DISGUISES, FRAMINGS, PLAIN, attack
 from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
+from huref.decoder.picture import contact_sheet, write_png
 from huref.errors import HurefError, one_line
 from huref.lineage.table import Pair, build_table
 from scripts import ROOT, make_parser
@@ -34,6 +39,12 @@ COMBINED = {
         "decoy-strings", "rotation", "head-maps",
     ],
 }  # fmt: skip
+SHOWN = {
+    "rotated": ["rotation", "head-maps", "ffn-permutation"],
+    **{name: COMBINED[name] for name in ("units", "heads", "everything")},
+    "sink heads": ["sink-heads"],
+    "added blocks": ["silent-blocks-between", "cancelling-blocks"],
+}
 ROW = "| {0} | {1} | {2} | {3} | {4} |"
 HEADING = """# Disguises, framings and structured strangers
 
@@ -88,15 +99,41 @@ def cases(base: Path, other: Path, folder: Path, only: list[str]) -> Iterator[tu
             yield f"stranger, {name}", folder / f"{name}-{other.name}"
 
 
+def draw_sheet(bases: list[Path], path: Path) -> None:
+    """Write a sheet with a row for each base: its picture and those of disguised copies."""
+    images, captions = [], []
+    for base in bases:
+        source = huref.fingerprint(base)
+        images.append(source.image)
+        captions.append(base.name)
+        for name, kinds in SHOWN.items():
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary) / "copy"
+                attack(base, kinds, folder)
+                copy = huref.fingerprint(folder, units=False)
+            images.append(copy.image)
+            captions.append(f"{name}\ncos z {cosine(source.latent, copy.latent):.3f}")
+    write_png(path, contact_sheet(images, captions, 1 + len(SHOWN), 192), {})
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of two latents (512,)."""
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
 def main() -> None:
-    """Attack, compare and print one row a case."""
+    """Attack, compare and print one row a case; or draw the sheet."""
     parser = make_parser(__doc__)
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND")
     parser.add_argument("--other", type=Path, default=ZOO / "llama-b", help="an unrelated model")
+    parser.add_argument("--sheet", type=Path, help="draw the pictures instead")
     parser.add_argument("bases", nargs="*", type=Path, default=[ZOO / "llama-a"])
     options = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
+    if options.sheet:
+        draw_sheet(options.bases, options.sheet)
+        return
     for base in options.bases:
         print(HEADING.format(base=base.name), flush=True)
         with tempfile.TemporaryDirectory() as temporary:

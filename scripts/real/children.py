@@ -3,7 +3,8 @@
     python -m scripts.real children [--cache DIR] [--only NAME...] [--minutes N] [--list FILE]
 
 A child whose folder exists is not made again, so a stopped run can be continued. Each folder
-appears when it is complete. After --minutes no child is started.
+appears when it is complete. A child that cannot be made is named, and the others are made; the exit
+code is then 1. After --minutes no child is started.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from huref.errors import one_line
 from scripts import ROOT
 from scripts.real.catalogue import Cache, cache_parser, read_catalogue
 
@@ -57,7 +59,7 @@ def make_children(names: list[str], cache: Cache, children: dict[str, Any], minu
     from scripts.real.making import make
 
     cache.children.mkdir(parents=True, exist_ok=True)
-    last = time.monotonic() + 60 * minutes
+    last, failed = time.monotonic() + 60 * minutes, list[str]()
     for name in dict.fromkeys(with_parents(names, children)):
         folder = cache.children / name
         if folder.exists():
@@ -74,11 +76,17 @@ def make_children(names: list[str], cache: Cache, children: dict[str, Any], minu
             print(
                 f"{name}: {missing[0]} is missing; run python -m scripts.real fetch, then strangers"
             )
+            failed.append(name)
             continue
         partial = folder.with_name(f".{name}")
         shutil.rmtree(partial, ignore_errors=True)
         began, processor = time.monotonic(), time.process_time()
-        make(spec, parents, partial)
+        try:
+            make(spec, parents, partial)
+        except Exception as error:  # of any library; a night's run goes on with the next child
+            print(f"{name}: not made, {type(error).__name__}: {one_line(error)}", flush=True)
+            failed.append(name)
+            continue
         partial.rename(folder)
         entry = {
             "seconds": round(time.monotonic() - began),
@@ -86,6 +94,8 @@ def make_children(names: list[str], cache: Cache, children: dict[str, Any], minu
         }
         _remember(cache.root / MANIFEST, name, entry)
         print(f"{name}: {entry['processor_seconds']} s of processor time", flush=True)
+    if failed:
+        raise SystemExit(f"not made: {', '.join(failed)}")
 
 
 def _remember(path: Path, name: str, entry: Mapping[str, Any]) -> None:

@@ -135,6 +135,28 @@ def test_task_arithmetic_beyond_the_parents(family: list[Record], tmp_path: Path
     assert shares_of(mixing, [ONE, LONG]) == pytest.approx([0.6, 0.4], abs=0.03)
 
 
+def test_of_explanations_in_a_circle_the_one_with_small_weights_is_kept(
+    family: list[Record], tmp_path: Path
+) -> None:
+    """Solved for a parent, the same equation has weights beyond one; no direction is known."""
+    child = merged(tmp_path, [ONE, LONG], task_arithmetic([0.9, 0.6]))
+    mixing = the_only(find_mixings([*family, full(ZOO / "llama-a-lora"), child]), child)
+    assert mixing.base == str(BASE)
+    assert shares_of(mixing, [ONE, LONG]) == pytest.approx([0.6, 0.4], abs=0.03)
+
+
+@pytest.mark.parametrize("merge", [task_arithmetic([0.9, 0.6]), ties([0.6, 0.4], density=0.5)])
+def test_a_relative_of_a_missing_base_is_not_called_the_base(
+    family: list[Record], tmp_path: Path, merge: Merge
+) -> None:
+    child = merged(tmp_path, [ONE, LONG], merge)
+    without = [record for record in family if record.model != str(BASE)]
+    for mixing in find_mixings([*without, full(ZOO / "llama-a-lora"), child]):
+        assert mixing.child == child.model
+        assert mixing.base is None
+        assert "for a base that is missing" in mixing.why
+
+
 @pytest.mark.parametrize(
     ("method", "merge", "truth"),
     [

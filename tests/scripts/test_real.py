@@ -4,13 +4,14 @@ import hashlib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from scripts.real import catalogue
 from scripts.real.catalogue import Cache, Package, PublicModel, read_catalogue
-from scripts.real.children import read_children, root_of, with_parents
+from scripts.real.children import make_children, read_children, root_of, with_parents
 from scripts.real.convert import make_tokenizer, split_text
 from scripts.real.fetch import fetch, find_wheel, join, sha256
 from scripts.real.pairs import children_pairs, ladder_pairs, stranger_pairs
@@ -152,3 +153,27 @@ def test_the_cache_lies_outside_the_repository(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("HUREF_HOME", raising=False)
     root = catalogue.cache_parser("").parse_args([]).cache
     assert ROOT not in root.resolve().parents
+
+
+def test_a_child_that_cannot_be_made_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scripts.real import making
+
+    def make(spec: dict[str, Any], parents: list[Path], folder: Path) -> None:
+        if spec["width"] == 7:
+            raise ValueError("7 is\nno width")
+        folder.mkdir()
+
+    monkeypatch.setattr(making, "make", make)
+    cache = Cache(tmp_path)
+    (cache.models / "base").mkdir(parents=True)
+    children = {
+        "odd": {"from": ["base"], "width": 7},
+        "of-odd": {"from": ["odd"], "width": 8},
+        "even": {"from": ["base"], "width": 8},
+    }
+    with pytest.raises(SystemExit, match="not made: odd, of-odd"):
+        make_children(list(children), cache, children, 1)
+    assert "odd: not made, ValueError: 7 is no width" in capsys.readouterr().out
+    assert [path.name for path in cache.children.iterdir()] == ["even"]

@@ -1,0 +1,1 @@
+"""Merges that mergekit makes, taken apart by huref and by a rival."""
