@@ -37,7 +37,8 @@ def compare(
             only their own pairs, as long as two others can be read.
         components: whether every pair is compared part by part. All blocks are read, and what a
             multimodal model holds beside its language model.
-        on_failure: called with each model that is skipped, as soon as it is known.
+        on_failure: called with each model that is skipped, as soon as it is known, if there are
+            more than two.
 
     Raises:
         RecipeError: two records were made by different recipes.
@@ -49,6 +50,8 @@ def compare(
         depth = "components"
     records: list[Record] = []
     failed: list[Failure] = []
+    first: HurefError | OSError | None = None
+    tells = on_failure is not None and len(models) > 2  # of two, the error raised says it
     for name in track([str(model) for model in models], "models"):
         try:
             records.append(_open(name, recipe, depth, cache))
@@ -56,10 +59,11 @@ def compare(
             if not skip_failed:
                 raise
             failed.append(Failure(name, one_line(error)))
-            if on_failure is not None:
+            first = first or error
+            if on_failure is not None and tells:
                 on_failure(failed[-1])
-    if failed and len(records) < 2:
-        raise _no_pair(failed, len(models), reasons=on_failure is None)
+    if first is not None and len(records) < 2:
+        raise first if len(failed) == 1 else _no_pair(failed, len(models), reasons=not tells)
     if depth == "recipe":
         records = [read_on(record, recipe, cache) for record in records]
         table = settle(records, recipe, cache)

@@ -94,7 +94,8 @@ def compare(
             only their own pairs, as long as two others can be read.
         components: whether every pair is compared part by part. All blocks are read, and what a
             multimodal model holds beside its language model.
-        on_failure: called with each model that is skipped, as soon as it is known.
+        on_failure: called with each model that is skipped, as soon as it is known, if there are
+            more than two.
 
     Raises:
         RecipeError: two records were made by different recipes.
