@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise RecipeError("too large for a recipe", file=path)
-        data = loads_yaml(path.read_text("utf-8"))
+        data = _parse_text(path.read_text("utf-8"))
+        data = dict(data) if isinstance(data, dict) else data  # the cached one is not changed
     except (YamlError, UnicodeDecodeError) as error:
         raise RecipeError(f"not a YAML file ({error})", file=path) from error
     expected = _expected(data, path)
@@ -163,6 +165,11 @@ def load_recipe(name: str = "default", decoder: str | None = None) -> tuple[Reci
         _require_expected("decoder", stated[1], expected, paths[1])
     resolved = parse_recipe({**data, "encoder": digests[0], "decoder": digests[1]}, str(path))
     return resolved, paths[0], paths[1]
+
+
+@lru_cache(maxsize=8)  # a queue of models asks for one recipe again and again
+def _parse_text(text: str) -> Any:
+    return loads_yaml(text)
 
 
 def _is_called(path: Path, name: str) -> bool:
@@ -227,6 +234,13 @@ def imported_with(digest: str) -> Path | None:
 
 
 def _digest_of(path: Path) -> str:
+    state = path.stat()
+    return _stated_digest(path, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=32)
+def _stated_digest(path: Path, *_: int) -> str:
+    """The digest that a checkpoint states of itself; the other arguments tell a changed file."""
     metadata = read_metadata(path)
     try:
         # An encoder has its metadata in one JSON string, a decoder in several strings.

@@ -1,10 +1,11 @@
 """`huref.compare`: the table of all pairs of some models, records and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from huref.api.open import open_record, read_on
+from huref.api.table_size import require_table_size
 from huref.errors import HurefError, locating, one_line
 from huref.invariants.extract import Depth
 from huref.invariants.record import Record
@@ -20,11 +21,12 @@ def compare(
     cache: bool = True,
     skip_failed: bool = False,
     components: bool = False,
+    on_failure: Callable[[Failure], object] | None = None,
 ) -> LineageTable:
     """Measure each model once and compare every pair.
 
     Args:
-        models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
+        models: 2 to 1,000 folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
             only the latent can be compared.
         recipe: name or YAML file of a recipe, for the models whose weights are read.
         depth: "full" reads the feed-forward networks of every block, for layer maps. With "recipe"
@@ -35,14 +37,21 @@ def compare(
             only their own pairs, as long as two others can be read.
         components: whether every pair is compared part by part. All blocks are read, and what a
             multimodal model holds beside its language model.
+        on_failure: called with each model that is skipped, as soon as it is known, if there are
+            more than two.
 
     Raises:
         RecipeError: two records were made by different recipes.
-        HurefError: a model could not be read, and it is not skipped; the message names it.
+        HurefError: a model could not be read, and it is not skipped; the message names it. Or
+            there are too many models, or fewer than two that could be read.
     """
+    require_table_size(len(models))
     if components:
         depth = "components"
-    records, failed, errors = [], [], []
+    records: list[Record] = []
+    failed: list[Failure] = []
+    first: HurefError | OSError | None = None
+    tells = on_failure is not None and len(models) > 2  # of two, the error raised says it
     for name in track([str(model) for model in models], "models"):
         try:
             records.append(_open(name, recipe, depth, cache))
@@ -50,15 +59,26 @@ def compare(
             if not skip_failed:
                 raise
             failed.append(Failure(name, one_line(error)))
-            errors.append(error)
-    if errors and len(records) < 2:  # no pair is left
-        raise errors[0]
+            first = first or error
+            if on_failure is not None and tells:
+                on_failure(failed[-1])
+    if first is not None and len(records) < 2:
+        raise first if len(failed) == 1 else _no_pair(failed, len(models), reasons=not tells)
     if depth == "recipe":
         records = [read_on(record, recipe, cache) for record in records]
         table = settle(records, recipe, cache)
     else:
         table = build_table(records, components=components)
     return replace(table, failed=tuple(failed))
+
+
+def _no_pair(failed: Sequence[Failure], models: int, reasons: bool) -> HurefError:
+    """The error of a table without a pair; with up to three reasons if they were not told yet."""
+    what = f"{len(failed)} of {models} models could not be read, so no pair is left"
+    if reasons:
+        what += ": " + " | ".join(failure.error for failure in failed[:3])
+        what += " | ..." if failed[3:] else ""
+    return HurefError(what)
 
 
 def settle(

@@ -1,6 +1,5 @@
 """`huref compare`: the table of all pairs of some models."""
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -9,15 +8,16 @@ import click
 from huref.cli.options import (
     as_file,
     echo,
+    end_with_failures,
     no_cache_option,
-    read_names,
     recipe_option,
     require_kind,
+    say_failure,
     say_files,
     say_seals,
+    table_names,
     terminal_width,
 )
-from huref.errors import one_line
 
 REPORTS = (".html", ".png")
 
@@ -60,15 +60,13 @@ def compare(
     """Compare two or more MODELS, every pair of them.
 
     - reads names from stdin, one a line. A model that cannot be read costs only its own pairs: it
-    is named on stderr, and the exit code is 1.
+    is named on stderr, and the exit code is 1. A table holds at most 1,000 models.
     """
     chosen = {"json": as_json, "csv": csv, "md": md, "latex": latex}
     forms = [form for form, is_chosen in chosen.items() if is_chosen]
     if len(forms) > 1:
         raise click.UsageError(f"--{' and --'.join(forms)} exclude each other; give one")
-    names = read_names(models)
-    if len(names) < 2:
-        raise click.UsageError("give at least two models to compare")
+    names = table_names(models)
     require_kind(out, REPORTS)
     from huref.api.compare import compare as measure
     from huref.cli.tables import FORMATS, as_text
@@ -80,6 +78,7 @@ def compare(
         cache=not no_cache,
         skip_failed=True,
         components=components,
+        on_failure=say_failure,
     )
     say_seals(table.records)
     say_files(table.records)
@@ -90,7 +89,4 @@ def compare(
         write_comparison(table if paths else public_table(table), out, recipe=recipe)
         echo(f"wrote {out}", err=True)
     echo(FORMATS[forms[0]](table) if forms else as_text(table, terminal_width()))
-    for failure in table.failed:
-        echo(f"huref: {one_line(failure.error)}", err=True)
-    if table.failed:
-        sys.exit(1)
+    end_with_failures(table)

@@ -12,6 +12,7 @@ from huref.cli.options import (
     echo,
     json_option,
     key_option,
+    lines_of_stdin,
     print_json,
     recipe_option,
 )
@@ -135,7 +136,9 @@ def _list_models(files: tuple[str, ...], filters: tuple[str, ...]) -> "ModelList
         if not equals or not value:
             raise click.UsageError(f"--hub-filter {text}: give NAME=VALUE")
         wanted.setdefault(name.replace("-", "_"), []).append(value)
-    lists = [parse_list(sys.stdin) if file == "-" else read_list(Path(file)) for file in files]
+    lists = [
+        parse_list(lines_of_stdin()) if file == "-" else read_list(Path(file)) for file in files
+    ]
     if wanted:
         lists.append(list_hub(wanted))
     both = collect(model for one in lists for model in one.models)

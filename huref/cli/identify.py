@@ -1,6 +1,7 @@
 """`huref identify`: which known base a model was built from."""
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def identify(
     others are identified all the same.
     """
     names = names_for(models, as_json, jsonl)
-    if out is not None and (names := list(names))[1:]:
+    if out is not None and (names := list(islice(names, 2)))[1:]:
         raise click.UsageError("-o draws one model; give one")
     require_kind(out, (".png",))
     from huref.registry.identify import identify as find

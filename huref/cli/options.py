@@ -1,15 +1,18 @@
 """Options and checks that several commands share, and how commands print JSON."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from huref import escape
+from huref.api.table_size import MOST_MODELS, require_table_size
 from huref.errors import HurefError, one_line
 from huref.files import require_folder
 from huref.progress import be_quiet, is_quiet
@@ -17,8 +20,11 @@ from huref.version import SCHEMA, __version__
 
 if TYPE_CHECKING:
     from huref.invariants.record import Record
+    from huref.lineage.table import Failure, LineageTable
 
 PLAIN = "safetensors"  # the format that needs no mention
+_COMMENT = re.compile(r"(^|\s)#.*")
+LONGEST_LINE = 64 * 1024  # bytes of a line of stdin that are kept; a name has at most 4096
 as_file = click.Path(dir_okay=False, path_type=Path)
 recipe_option = click.option(
     "--recipe", default="default", metavar="NAME|FILE", help="How models are measured."
@@ -95,13 +101,45 @@ def say_what_was_read(model: str, files: dict[str, Any] | None) -> None:
     echo(f"{escape.terminal(model)}: read {escape.terminal(describe_files(files))}", err=True)
 
 
-def read_names(names: Sequence[str]) -> list[str]:
-    """Names of models, with "-" replaced by the lines of stdin; empty lines and # comments skipped.
+def read_names(names: Sequence[str], most: int | None = None) -> list[str]:
+    """Names of models, with "-" replaced by the lines of stdin, without empty ones and # comments.
+
+    Args:
+        names: as they were given.
+        most: reading ends with the name after this many, since stdin may have no end.
 
     Raises:
         click.UsageError: "-" is given twice, or no name is left.
     """
-    return list(stream_names(names))
+    return list(islice(stream_names(names), None if most is None else most + 1))
+
+
+def table_names(names: Sequence[str]) -> list[str]:
+    """The names of the models of one table, as `read_names` gives them.
+
+    Raises:
+        click.UsageError: there are fewer than two.
+        HurefError: there are too many.
+    """
+    found = read_names(names, MOST_MODELS)
+    if len(found) < 2:
+        raise click.UsageError("give at least two models to compare")
+    require_table_size(len(found))
+    return found
+
+
+def say_failure(failure: "Failure") -> None:
+    """Name a model that could not be read, at once: the others may take long."""
+    echo(f"huref: {one_line(failure.error)}", err=True)
+
+
+def end_with_failures(table: "LineageTable") -> None:
+    """Exit with code 1 if models are missing in a table; of several their number is said."""
+    if len(table.failed) > 1:
+        count = len(table.failed) + len(table.records)
+        echo(f"huref: {len(table.failed)} of {count} models could not be read", err=True)
+    if table.failed:
+        sys.exit(1)
 
 
 def stream_names(names: Sequence[str]) -> Iterator[str]:
@@ -114,15 +152,31 @@ def stream_names(names: Sequence[str]) -> Iterator[str]:
         raise click.UsageError("stdin (-) can be read only once")
     any_name = False
     for name in names:
-        lines = [name] if name != "-" else iter(sys.stdin.readline, "")
+        lines = [name] if name != "-" else lines_of_stdin()
         for line in lines:
-            found = line if name != "-" else line.strip()
-            if name == "-" and (not found or found.startswith("#")):
+            found = line if name != "-" else _COMMENT.sub("", line).strip()
+            if name == "-" and not found:
                 continue
             any_name = True
             yield found
     if not any_name:
         raise click.UsageError("stdin names no model; give one a line")
+
+
+def lines_of_stdin() -> Iterator[str]:
+    """Lines of stdin, each as it comes. Of a line that is no name, nothing is worth an error here.
+
+    A byte order mark is left out; bytes that are not UTF-8 become U+FFFD, and of an overlong line
+    the beginning is kept: no model has such a name, which is said of it as of any other.
+    """
+    if sys.stdin is None:
+        raise click.UsageError("stdin (-) is closed")
+    stream, is_first = sys.stdin.buffer, True
+    while raw := stream.readline(LONGEST_LINE):
+        yield raw.decode("utf-8-sig" if is_first else "utf-8", "replace")
+        is_first = False
+        while len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
+            raw = stream.readline(LONGEST_LINE)
 
 
 def names_for(names: Sequence[str], as_json: bool, jsonl: bool) -> Iterable[str]:
@@ -135,7 +189,7 @@ def names_for(names: Sequence[str], as_json: bool, jsonl: bool) -> Iterable[str]
         raise click.UsageError("--json and --jsonl exclude each other; give one")
     if not as_json:
         return stream_names(names)
-    found = read_names(names)
+    found = read_names(names, most=1)
     if len(found) > 1:
         raise click.UsageError("--json is for one model; give --jsonl for several")
     return found

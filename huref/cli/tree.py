@@ -7,10 +7,13 @@ import click
 from huref.cli.options import (
     as_file,
     echo,
+    end_with_failures,
     no_cache_option,
     recipe_option,
     require_kind,
+    say_failure,
     say_seals,
+    table_names,
 )
 
 TREES = (".png", ".svg", ".nwk", ".json")
@@ -29,17 +32,22 @@ def tree(models: tuple[str, ...], out: Path, paths: bool, no_cache: bool, recipe
 
     Each leaf shows a model's dog; unrelated models are in separate trees. Branch lengths are -ln
     ICS, which adds up along a line of descent. An arrow marks a measured direction.
+
+    - reads names from stdin, one a line. A model that cannot be read is left out: it is named on
+    stderr, and the exit code is 1.
     """
-    if len(models) < 2:
-        raise click.UsageError("give at least two models to compare")
+    names = table_names(models)
     require_kind(out, TREES)
     from huref.api.compare import compare
     from huref.api.public import public_table
     from huref.lineage.build_forest import build_forest
     from huref.report.files import write_forest
 
-    table = compare(models, recipe=recipe, cache=not no_cache)
-    say_seals(table.records)
-    table = table if paths else public_table(table)
+    found = compare(
+        names, recipe=recipe, cache=not no_cache, skip_failed=True, on_failure=say_failure
+    )
+    say_seals(found.records)
+    table = found if paths else public_table(found)
     write_forest(build_forest(table), out, recipe=recipe)
     echo(f"wrote {out}", err=True)
+    end_with_failures(found)

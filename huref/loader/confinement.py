@@ -4,6 +4,7 @@ An adapter may name any folder as its base and a folder may hold links, so that 
 asked for do not say which files are read. `confine` holds for the rest of the process.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,5 +42,6 @@ def require_readable(path: Path) -> None:
 
 
 def _is_within(path: Path, folders: Iterable[Path]) -> bool:
-    place = path.resolve()
+    # Path.resolve raises at a ring of links before Python 3.13, and not as OSError.
+    place = Path(os.path.realpath(path))
     return any(place.is_relative_to(folder) for folder in folders)

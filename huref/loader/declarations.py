@@ -5,6 +5,7 @@ model's own folder. Any other path belongs to the author's machine, or tries to 
 files of the user's.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -180,7 +181,8 @@ def _resolve(repository: Repository, name: str) -> tuple[str | None, str]:
     name = page[1] if page else name
     if isinstance(repository, LocalFolder):
         folder = repository.path.resolve()
-        path = (folder / name).resolve() if "://" not in name else folder
+        # Path.resolve would raise at a ring of links before Python 3.13.
+        path = Path(os.path.realpath(folder / name)) if "://" not in name else folder
         if path != folder and path.is_relative_to(folder) and path.exists():
             return str(path), ""
     if _HUB_ID.fullmatch(name):

@@ -1,7 +1,7 @@
 """`huref.compare` as notebooks and scripts call it: a table that can show itself."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,11 +79,12 @@ def compare(
     cache: bool = True,
     skip_failed: bool = False,
     components: bool = False,
+    on_failure: Callable[[measured.Failure], object] | None = None,
 ) -> LineageTable:
     """Measure each model once and compare every pair.
 
     Args:
-        models: two or more folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
+        models: 2 to 1,000 folders, Hub ids, records or fingerprint PNGs, in any mix. From a PNG
             only the latent can be compared.
         recipe: name or YAML file of a recipe, for the models whose weights are read.
         depth: "full" reads the feed-forward networks of every block, for layer maps. With "recipe"
@@ -93,10 +94,13 @@ def compare(
             only their own pairs, as long as two others can be read.
         components: whether every pair is compared part by part. All blocks are read, and what a
             multimodal model holds beside its language model.
+        on_failure: called with each model that is skipped, as soon as it is known, if there are
+            more than two.
 
     Raises:
         RecipeError: two records were made by different recipes.
-        HurefError: a model could not be read, and it is not skipped; the message names it.
+        HurefError: a model could not be read, and it is not skipped; the message names it. Or
+            there are too many models, or fewer than two that could be read.
     """
     found = measuring.compare(
         models,
@@ -105,5 +109,6 @@ def compare(
         cache=cache,
         skip_failed=skip_failed,
         components=components,
+        on_failure=on_failure,
     )
     return LineageTable(**{field.name: getattr(found, field.name) for field in fields(found)})

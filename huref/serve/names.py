@@ -95,8 +95,8 @@ class Names:
 
     def _is_below(self, path: Path) -> bool:
         try:
-            place = path.resolve()
-        except (OSError, RuntimeError):  # a ring of links
+            place = Path(os.path.realpath(path, strict=True))
+        except OSError:  # a ring of links, or one that leads nowhere
             return False
         return any(place.is_relative_to(root) for root in self._roots)
 

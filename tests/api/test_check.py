@@ -321,3 +321,9 @@ def test_control_characters_in_names_are_escaped(model: Path) -> None:
 def test_the_models_own_folder_is_no_base(model: Path) -> None:
     write_card(model, "base_model: .")
     assert declared(model)["."].model is None
+
+
+def test_a_ring_of_links_is_no_base(model: Path) -> None:
+    (model / "ring").symlink_to(model / "ring")
+    write_card(model, "base_model: ./ring")
+    assert declared(model)["./ring"].model is None

@@ -1,6 +1,9 @@
 """What people asked for: lists on stdin, one broken model, narrow terminals, the cache."""
 
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,10 @@ from click.testing import CliRunner, Result
 
 import huref
 from huref.cli import main
+from huref.cli.options import LONGEST_LINE, read_names
 from huref.cli.tables import as_text, shorten_middle
 from huref.errors import HurefError
+from huref.lineage.table import Failure
 from tests.support.containers import write_gguf
 from tests.support.lineage_samples import many
 from tests.support.zoo import ZOO
@@ -39,7 +44,14 @@ def test_two_broken_models_of_three_leave_no_table(tmp_path: Path) -> None:
     result = run("compare", A, tmp_path / "x", tmp_path / "y", "--json")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert len(result.stderr.strip().splitlines()) == 1
+    first, second, last = result.stderr.strip().splitlines()
+    assert str(tmp_path / "x") in first
+    assert str(tmp_path / "y") in second
+    assert last == "huref: 2 of 3 models could not be read, so no pair is left"
+    with pytest.raises(HurefError, match="no pair is left") as told:
+        huref.compare([A, tmp_path / "x", tmp_path / "y"], skip_failed=True)
+    assert str(tmp_path / "x") in str(told.value)
+    assert str(tmp_path / "y") in str(told.value)
 
 
 def test_the_library_raises_unless_told_to_skip(tmp_path: Path) -> None:
@@ -57,6 +69,66 @@ def test_names_come_from_stdin() -> None:
     assert json.loads(mixed.stdout)["models"] == [str(A), str(B)]
     assert run("compare", "-", stdin="").exit_code == 2
     assert run("compare", "-", "-", stdin=f"{A}\n").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"a\r\nb\r\n", ["a", "b"]),  # of Windows
+        (b"\xef\xbb\xbfa\nb", ["a", "b"]),  # with a byte order mark, without a last line end
+        (b"  a \t\n\n# no\n#\n b#1 # no", ["a", "b#1"]),
+        (b"a\n\xff\xfe\nb\n", ["a", "\ufffd\ufffd", "b"]),  # not UTF-8: one name fails
+        (b"x" * 200_000 + b"\nb\n", ["x" * LONGEST_LINE, "b"]),
+        ("ü/名\n".encode(), ["ü/名"]),
+    ],
+)
+def test_a_list_may_be_written_anyhow(
+    text: bytes, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text), encoding="ascii"))
+    assert read_names(["-"]) == names
+
+
+class HeardError(Exception):
+    """Ends a comparison at its first failure."""
+
+
+def test_a_failure_is_said_before_the_next_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
+
+    def stop(failure: Failure) -> None:
+        raise HeardError(failure.model)
+
+    nothing = str(tmp_path / "nothing")
+    with pytest.raises(HeardError, match="nothing"):
+        huref.compare([nothing, A, B], skip_failed=True, on_failure=stop)
+    assert not (tmp_path / "home").exists()  # no record was kept: nothing else was read
+
+
+@pytest.mark.parametrize("command", [("compare",), ("tree", "-o", "tree.svg")])
+def test_a_list_without_end_is_refused(command: tuple[str, ...]) -> None:
+    """After 1,001 names: neither all of them, nor a model, nor torch is waited for."""
+    with subprocess.Popen(["yes", "org/name"], stdout=subprocess.PIPE) as names:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "huref", *command, "-"],
+            stdin=names.stdout, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        names.kill()
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("huref: more than 1,000 models are too many")
+    assert "huref fleet" in done.stderr
+    assert "| torch\n" not in done.stderr
+
+
+def test_a_tree_is_drawn_of_those_that_can_be_read(tmp_path: Path) -> None:
+    out = tmp_path / "tree.json"
+    result = run("tree", "-", "-o", out, stdin=f"{A}\n{tmp_path / 'nothing'}\n{B}\n")
+    assert result.exit_code == 1
+    assert out.exists()
+    failure = next(line for line in result.stderr.splitlines() if line.startswith("huref: "))
+    assert "nothing" in failure
 
 
 def test_two_formats_at_once_are_refused() -> None:

@@ -253,6 +253,28 @@ def test_no_two_names_overlap(browser: Browser, width: int) -> None:
     assert shown >= 3
 
 
+def test_a_name_at_the_edge_is_whole(browser: Browser) -> None:
+    """The dog farthest right is moved to the right edge; its name moves aside."""
+    browser.resize(360, 800)
+    browser.click("#all")
+    browser.run(
+        "const last = models.reduce((a, b) => (b.x > a.x ? b : a)); const wide = view.width / 2;"
+        "show({x: last.x - 0.98 * wide, y: last.y - view.height / 4, width: wide})"
+    )
+    time.sleep(0.3)  # two frames
+    overhang, dogs_right, shown = browser.run(
+        "const edge = document.querySelector('#map').getBoundingClientRect().right;"
+        "const last = models.reduce((a, b) => (b.x > a.x ? b : a));"
+        "const node = nodes[models.indexOf(last)]; const dog = node.querySelector('rect');"
+        "return [node.querySelector('text').getBoundingClientRect().right - edge,"
+        " dog.getBoundingClientRect().right - edge,"
+        " node.querySelector('text').getBoundingClientRect().width]"
+    )
+    assert dogs_right > 0
+    assert shown > 0
+    assert overhang <= 0
+
+
 def test_hostile_names_are_shown_as_text(browser: Browser) -> None:
     assert browser.run("return document.images.length") == 0
     titles = browser.run("return [...document.querySelectorAll('title')].map(t => t.textContent)")

@@ -83,6 +83,17 @@ class Browser:
         """Run a function body in the page and return its result."""
         return self._post("/execute/sync", {"script": script, "args": []})
 
+    def run_async(self, script: str) -> Any:
+        """Run a function body that calls its last argument with the result."""
+        self._post("/timeouts", {"script": 60_000})
+        return self._post("/execute/async", {"script": script, "args": []})
+
+    def prefer(self, scheme: str) -> None:
+        """Make the page "light" or "dark", as a user's system would."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        command = {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}}
+        self._post("/goog/cdp/execute", command)
+
     def find(self, selector: str) -> str:
         """The protocol's id of the first element that matches a selector."""
         found = self._post("/element", {"using": "css selector", "value": selector})

@@ -114,6 +114,8 @@ def open_hub_repository(model: str, meter: Meter) -> Repository:
     repo, chosen = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
         validate_repo_id(repo)
+        if constants.HF_HUB_OFFLINE:  # before a request and a thread for it are made
+            return _open_cached_snapshot(repo, revision or None, meter, chosen)
         with locating(model=repo):
             info = _parse_description(_fetch_description(repo, revision or None), revision)
     except OfflineModeIsEnabled:

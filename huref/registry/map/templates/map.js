@@ -25,6 +25,14 @@ function show(next) {
   requestAnimationFrame(separateNames);
 }
 
+// A name that would cross the edge of the map is moved beside it, if its dog is in sight.
+function keepInside(text, screen, scale) {
+  const box = text.getBoundingClientRect();
+  const over = Math.max(box.right + 2 - screen.right, 0) || Math.min(box.left - 2 - screen.left, 0);
+  if (over !== 0 && Math.abs(over) <= box.width / 2) text.setAttribute("dx", (-over * scale).toFixed(2));
+  return text.getBoundingClientRect();
+}
+
 // Of names that would overlap on the screen, the chosen, the found and the first are shown.
 function separateNames() {
   const rank = (text) => {
@@ -32,12 +40,14 @@ function separateNames() {
     return node?.classList.contains("chosen") ? 0 : node?.classList.contains("found") ? 1 : 2;
   };
   const screen = map.getBoundingClientRect();
+  const scale = Number(map.style.getPropertyValue("--px"));
   const placed = [];
   const shown = [...map.querySelectorAll("text")].filter((text) => {
     text.classList.remove("covered");
+    text.removeAttribute("dx");
     return getComputedStyle(text).display !== "none";
   });
-  const boxes = shown.map((text) => [text, text.getBoundingClientRect(), rank(text)]);
+  const boxes = shown.map((text) => [text, keepInside(text, screen, scale), rank(text)]);
   for (const [text, box] of boxes.sort((a, b) => a[2] - b[2])) {
     if (box.right < screen.left || box.left > screen.right || box.bottom < screen.top || box.top > screen.bottom) continue;
     const covered = placed.some((other) => box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom);
