@@ -125,16 +125,16 @@ def _by_weights(records: Sequence[Record], older: Collection[tuple[str, str]]) -
 
 def _without_circles(explained: Mapping[int, _Found]) -> dict[int, _Found]:
     """Of models that explain each other, those whose explanation is less doubtful."""
-    return {
-        child: found
-        for child, found in explained.items()
-        if not any(
-            child in (*explained[p].parents, explained[p].base)
-            and explained[p].doubt <= found.doubt
-            for p in (*found.parents, found.base)
-            if p in explained
+
+    def is_explained_in_return(child: int, found: _Found) -> bool:
+        others = [
+            explained[p] for p in (*found.parents, found.base) if p is not None and p in explained
+        ]
+        return any(
+            child in (*other.parents, other.base) and other.doubt <= found.doubt for other in others
         )
-    }
+
+    return {c: found for c, found in explained.items() if not is_explained_in_return(c, found)}
 
 
 def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found | None:

@@ -92,8 +92,8 @@ class PeftSettings:
         stated = self._find("rank_pattern", self._ranks, module, "r", rank)
         if stated != rank:
             raise CheckpointError(
-                f"it states rank {repr(stated)[:60]} for '{module}', whose factors have rank {rank}; "
-                "the settings and the weights do not belong together",
+                f"it states rank {repr(stated)[:60]} for '{module}', whose factors have rank "
+                f"{rank}; the settings and the weights do not belong together",
                 advice="give the adapter_config.json that was saved with the weights",
             )
         number = _number(alpha)
