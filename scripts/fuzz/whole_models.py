@@ -107,15 +107,12 @@ def read_hub(data: bytes, home: Path) -> None:
         BrokenPromiseError: other bytes than the file's were read, or another server got the token.
         HurefError: it is refused.
     """
-    from huggingface_hub import constants, set_client_factory
-    from huggingface_hub.utils import close_session, httpx
+    from huggingface_hub import constants
 
     hub = _Hub(list(sections(data)))
     shutil.rmtree(home, ignore_errors=True)
-    transport = httpx.MockTransport(hub.answer)
-    set_client_factory(lambda: httpx.Client(transport=transport, follow_redirects=True))
-    close_session()
     with (
+        _answered_by(hub),
         mock.patch.object(constants, "ENDPOINT", "https://93.184.215.14"),
         mock.patch.object(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
                           "https://93.184.215.14/{repo_id}/resolve/{revision}/{filename}"),
@@ -130,6 +127,22 @@ def read_hub(data: bytes, home: Path) -> None:
         raise BrokenPromiseError("other tensors than the file's were read")
     if hub.told:
         raise BrokenPromiseError(f"{hub.told} got the token")
+
+
+@contextlib.contextmanager
+def _answered_by(hub: "_Hub") -> Iterator[None]:
+    """All requests of the Hub's library are answered by this hub."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http, close_session, httpx
+
+    transport = httpx.MockTransport(hub.answer)
+    set_client_factory(lambda: httpx.Client(transport=transport, follow_redirects=True))
+    close_session()
+    try:
+        yield
+    finally:
+        set_client_factory(_http.default_client_factory)
+        close_session()
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ class NamePatterns:
             self._steps += FIXED_STEPS if isinstance(pattern, _Fixed) else len(name) + 1
             if self._steps > MOST_STEPS:
                 raise PatternError("there are too many patterns for so many modules")
-            if pattern.fits(name):
+            # `$` also matches before a line break at the end.
+            if pattern.fits(name) or (name.endswith("\n") and pattern.fits(name[:-1])):
                 return value
         return default
 
@@ -81,7 +82,6 @@ class _Fixed:
 
     def fits(self, name: str) -> bool:
         """Whether a name ends in the pattern, at a dot."""
-        name = name.removesuffix("\n")  # as `$` has it
         start = len(name) - self._length
         if start < 0 or (start and name[start - 1] != "."):
             return False
@@ -125,7 +125,6 @@ class _Automaton:
 
     def fits(self, name: str) -> bool:
         """Whether a name ends in what the pattern describes, at a dot."""
-        name = name.removesuffix("\n")
         if len(self._states) > MOST_STATES:
             self._states, self._numbers, self._next = [], {}, []
         state = self._number(self._first)
