@@ -53,7 +53,6 @@ def test_extreme_attributes_still_draw() -> None:
         assert draw(np.full(len(ATTRIBUTES), value), SIZE).std() > 5
 
 
-@pytest.mark.xfail(strict=True, reason="until a decoder of these drawings is exported")
 def test_the_shipped_decoder_was_trained_on_these_drawings() -> None:
     decoder = load_decoder(ROOT / "checkpoints" / "decoder.safetensors")
     trained_on = decoder.metadata["training"]["drawing"]
