@@ -51,7 +51,7 @@ def test_a_line_a_model_and_the_worst_exit_code(queue: Path) -> None:
     assert [line["model"] for line in lines] == names
     answers = [line["answer"] for line in lines]
     assert answers == ["confirmed", None, "contradicted", "nothing declared"]
-    assert "not valid JSON" in str(lines[1]["error"])
+    assert "no weights beside it" in str(lines[1]["error"])
     suggested = lines[0]["suggested"]
     assert isinstance(suggested, dict)
     assert suggested["yaml"].startswith("base_model:\n- ")
