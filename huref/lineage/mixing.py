@@ -47,6 +47,7 @@ ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one pare
 TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
 BASED = 0.9  # share of places that the right base explains, at least
 HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
+UNLIKELY = 0.45  # doubt that such a weight adds
 CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
 
@@ -191,9 +192,9 @@ def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int
         )
         without = tuple((half, fit and _without(fit, at)) for half, fit in fits)
         doubt = largest_cosine(grams, base, parents) / 2
-        # Solved for one of its parents, a merge seems to be a parent of weight 1 / w.
+        # Solved for a parent of weight w, the equation makes the merge a parent of weight 1 / w.
         if np.delete(weights, at).max() > HEAVIEST:
-            doubt += 0.45
+            doubt += UNLIKELY
         if family.contradicts(base, parents):
             doubt = 1.0
         return _Found(parents, base, "task arithmetic", without, why, doubt)
