@@ -66,8 +66,8 @@ def _random_block(model: Editable, share: float, generator: Generator) -> Editab
 
 
 def _stream(model: Editable) -> float:
-    """Root mean square of the embeddings as they enter the first block."""
+    """Root mean square of a typical embedding as it enters the first block."""
     scale = 1.0
     if str(model.config.get("model_type", "")).startswith("gemma"):
         scale = float(model.embedding.shape[1]) ** 0.5
-    return float(model.embedding.square().mean().sqrt()) * scale
+    return model.row_size * scale

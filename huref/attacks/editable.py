@@ -117,6 +117,14 @@ class Editable:
         assert isinstance(fraction, (int, float))
         return int(head_dim * fraction)
 
+    @property
+    def row_size(self) -> float:
+        """Root mean square of the entries of a typical embedding row, the median over rows.
+
+        A mean would follow the few rows that another kind has made large.
+        """
+        return float(self.embedding.square().mean(1).sqrt().median())
+
     def raise_noise(self) -> float:
         """How loud noise that nothing hears may be, in units of the weights' spread.
 

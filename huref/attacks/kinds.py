@@ -23,6 +23,11 @@ from huref.attacks.disguised_vocabulary import (
 from huref.attacks.editable import Editable
 from huref.attacks.framing import add_foreign_units, graft_blocks
 from huref.attacks.noisy_experts import add_noisy_experts
+from huref.attacks.opposite_gates import (
+    add_opposing_units,
+    has_linear_difference,
+    oppose_gates,
+)
 from huref.attacks.parasite import add_parasite
 from huref.attacks.sink_heads import add_sink_heads
 from huref.attacks.stream import absorb_gains, flip_signs, rotate_stream, shift_means
@@ -58,10 +63,13 @@ DISGUISES: dict[str, Attack] = {
     "quiet-units": padding.add_quiet_units,
     "cancelling-units": padding.add_cancelling_units,
     "split-units": padding.split_units,
+    "opposite-gates": oppose_gates,
+    "opposing-units": add_opposing_units,
     "duplicated-units": padding.duplicate_units,
     "dead-heads": padding.add_dead_heads,
     "mute-heads": padding.add_mute_heads,
     "cancelling-heads": padding.add_cancelling_heads,
+    "even-heads": padding.add_even_heads,
     "split-heads": padding.split_heads,
     "sink-heads": add_sink_heads,
     "dead-dimensions": add_dead_dimensions,
@@ -95,6 +103,7 @@ INEXACT = {
     "silent-blocks": "1e-2",
     "silent-blocks-between": "1e-2",
     "cancelling-blocks": "1e-2",
+    "even-heads": "1e-6",
     "sink-heads": "1e-5, in texts that begin with the first special token",
     "distilled-blocks": "a few percent of perplexity",
     "gradient-push": "a few percent of perplexity",
@@ -103,7 +112,11 @@ INEXACT = {
     "parasite": "1e-1",
 }
 EXACT = tuple(kind for kind in PLAIN if kind not in INEXACT)
-HEADS = ("dead-heads", "mute-heads", "cancelling-heads", "split-heads", "sink-heads", "parasite")
+HEADS = (
+    "dead-heads", "mute-heads", "cancelling-heads", "even-heads", "split-heads", "sink-heads",
+    "parasite",
+)  # fmt: skip
+OPPOSING = ("opposite-gates", "opposing-units")
 WIDER = ("dead-dimensions", "sink-heads", "parasite")
 MIXTURES = ("upcycling", "noisy-experts")
 
@@ -129,6 +142,10 @@ def why_inexact(kind: str, model: Editable) -> str:
     norms = [t for name, t in block.others.items() if "norm" in name]
     if kind in HEADS and any(t.numel() > padding.head_size(model) for t in norms):
         return "a norm acts on all heads together"
+    if kind in OPPOSING and not has_linear_difference(model):
+        return "its activation has no linear difference act(x) - act(-x)"
+    if kind == "even-heads" and norms:
+        return "norms inside its blocks make every score count"
     if kind in ("sink-heads", "parasite") and (norms or model.gains_on_output):
         return "norms inside its blocks limit what a head can attend to"
     if kind == "dead-dimensions" and model.layout.name == "olmo2":

@@ -18,10 +18,11 @@ UNIT_KEYS = ("intermediate_size", "n_inner")
 HEAD_KEYS = ("num_attention_heads", "n_head")
 KV_HEAD_KEYS = ("num_key_value_heads",)
 PARTS = 3  # of a split unit
+FAINT = 1e-4  # queries and keys beside which softmax is even, in units of what others are
 QUIET = 1e-3  # what a quiet unit writes, in units of what others do
 
 
-def _noise(block: EditableBlock, role: str, generator: Generator, *shape: int) -> Tensor:
+def weight_noise(block: EditableBlock, role: str, generator: Generator, *shape: int) -> Tensor:
     """Normal numbers with the spread of a matrix of the source, by default in its present shape.
 
     Dimensions of the residual stream that a matrix does not write to stay unwritten: others may
@@ -32,7 +33,7 @@ def _noise(block: EditableBlock, role: str, generator: Generator, *shape: int) -
     return noise * block.spreads[role] * (weight.any(0) if role in WRITERS else 1)
 
 
-def _columns(block: EditableBlock) -> dict[str, Tensor]:
+def read_columns(block: EditableBlock) -> dict[str, Tensor]:
     """What a network's units read: gate and up, each with its bias as a last row."""
     found: dict[str, Tensor] = {}
     for role in ("gate", "up"):
@@ -43,16 +44,18 @@ def _columns(block: EditableBlock) -> dict[str, Tensor]:
     return found
 
 
-def _store_columns(block: EditableBlock, columns: dict[str, Tensor]) -> None:
+def store_columns(block: EditableBlock, columns: dict[str, Tensor]) -> None:
+    """Store what `read_columns` returned, after a change."""
     for role, rows in columns.items():
         if role in block.biases:
             block.biases[role], rows = rows[-1], rows[:-1]
         block.weights[role] = rows
 
 
-def _append_units(block: EditableBlock, read: dict[str, Tensor], down: Tensor) -> None:
-    columns = _columns(block)
-    _store_columns(block, {role: torch.cat([columns[role], read[role]], 1) for role in columns})
+def append_units(block: EditableBlock, read: dict[str, Tensor], down: Tensor) -> None:
+    """Append units that read these columns and write the rows of `down`."""
+    columns = read_columns(block)
+    store_columns(block, {role: torch.cat([columns[role], read[role]], 1) for role in columns})
     block.weights["down"] = torch.cat([block.weights["down"], down])
 
 
@@ -63,9 +66,12 @@ def set_units(model: Editable) -> None:
             model.config[key] = len(model.blocks[0].weights["down"])
 
 
-def _random_units(block: EditableBlock, count: int, generator: Generator) -> dict[str, Tensor]:
-    columns = _columns(block)
-    return {role: _noise(block, role, generator, len(w), count) for role, w in columns.items()}
+def random_units(block: EditableBlock, count: int, generator: Generator) -> dict[str, Tensor]:
+    """Random columns for `append_units`."""
+    columns = read_columns(block)
+    return {
+        role: weight_noise(block, role, generator, len(w), count) for role, w in columns.items()
+    }
 
 
 def add_dead_units(model: Editable, generator: Generator) -> None:
@@ -81,9 +87,9 @@ def add_quiet_units(model: Editable, generator: Generator) -> None:
 def _add_units(model: Editable, generator: Generator, scale: float) -> None:
     for block in model.blocks:
         count = len(block.weights["down"]) // 2
-        read = _random_units(block, count, generator)
-        down = _noise(block, "down", generator, count, block.weights["down"].shape[1])
-        _append_units(block, read, down * scale)
+        read = random_units(block, count, generator)
+        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1])
+        append_units(block, read, down * scale)
     set_units(model)
 
 
@@ -92,10 +98,10 @@ def add_cancelling_units(model: Editable, generator: Generator) -> None:
     loud = model.raise_noise()
     for block in model.blocks:
         count = len(block.weights["down"]) // 4
-        read = _random_units(block, count, generator)
-        down = _noise(block, "down", generator, count, block.weights["down"].shape[1])
+        read = random_units(block, count, generator)
+        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1])
         twice = {role: torch.cat([w, w], 1) for role, w in read.items()}
-        _append_units(block, twice, torch.cat([down, -down]) * loud)
+        append_units(block, twice, torch.cat([down, -down]) * loud)
     set_units(model)
 
 
@@ -103,7 +109,7 @@ def split_units(model: Editable, generator: Generator) -> None:
     """Split each unit into three equal ones whose down projections hold noise that cancels."""
     for block in model.blocks:
         down = block.weights["down"]
-        parts = torch.stack([_noise(block, "down", generator) for _ in range(PARTS)])
+        parts = torch.stack([weight_noise(block, "down", generator) for _ in range(PARTS)])
         parts += down / PARTS - parts.mean(0)
         _divide_units(block, parts, generator)
     set_units(model)
@@ -120,8 +126,8 @@ def duplicate_units(model: Editable, generator: Generator) -> None:
 def _divide_units(block: EditableBlock, parts: Tensor, generator: Generator) -> None:
     """Replace each unit by several equal ones that write `parts` (parts, units, d), permuted."""
     order = torch.randperm(parts.shape[0] * parts.shape[1], generator=generator)
-    columns = _columns(block)
-    _store_columns(block, {role: w.repeat(1, len(parts))[:, order] for role, w in columns.items()})
+    columns = read_columns(block)
+    store_columns(block, {role: w.repeat(1, len(parts))[:, order] for role, w in columns.items()})
     block.weights["down"] = parts.flatten(0, 1)[order]
 
 
@@ -175,10 +181,35 @@ def add_cancelling_heads(model: Editable, generator: Generator) -> None:
     for block in model.blocks:
         group = random_group(model, block, generator)
         outputs = (
-            torch.stack([_noise(block, "o", generator, *group["o"].shape) for _ in range(count)])
+            torch.stack(
+                [weight_noise(block, "o", generator, *group["o"].shape) for _ in range(count)]
+            )
             * loud
         )
         for o in outputs - outputs.mean(0):
+            append_group(block, group, o)
+    set_heads(model)
+
+
+def add_even_heads(model: Editable, generator: Generator) -> None:
+    """Add groups that attend evenly, each by its own faint keys; their outputs sum to zero."""
+    count, loud = max(groups_to_add(model), 2), model.raise_noise()
+    while model.embedding.shape[1] % (
+        model.heads + count * model.heads // model.blocks[0].kv_heads
+    ):
+        count += 1
+    for block in model.blocks:
+        values = random_group(model, block, generator)
+        outputs = (
+            torch.stack(
+                [weight_noise(block, "o", generator, *values["o"].shape) for _ in range(count)]
+            )
+            * loud
+        )
+        for o in outputs - outputs.mean(0):
+            group = random_group(model, block, generator)
+            for part in group:
+                group[part] = values[part] if part.startswith("v") else group[part] * FAINT
             append_group(block, group, o)
     set_heads(model)
 
@@ -192,7 +223,7 @@ def split_heads(model: Editable, generator: Generator) -> None:
             if role in block.biases:
                 parts[f"{role}_bias"] = block.biases[role]
         o = block.weights["o"]
-        noise = _noise(block, "o", generator)
+        noise = weight_noise(block, "o", generator)
         block.weights["o"] = o / 2 + noise
         append_group(block, parts, o / 2 - noise, groups)
     set_heads(model)
@@ -203,14 +234,14 @@ def random_group(model: Editable, block: EditableBlock, generator: Generator) ->
     group = {}
     for role in ("q", "k", "v"):
         width = block.weights[role].shape[1] // block.kv_heads
-        group[role] = _noise(block, role, generator, len(block.weights[role]), width)
+        group[role] = weight_noise(block, role, generator, len(block.weights[role]), width)
         if role in block.biases:
             group[f"{role}_bias"] = (
                 torch.randn(width, generator=generator, dtype=torch.float64)
                 * block.biases[role].square().mean().sqrt()
             )
     o = block.weights["o"]
-    group["o"] = _noise(block, "o", generator, len(o) // block.kv_heads, o.shape[1])
+    group["o"] = weight_noise(block, "o", generator, len(o) // block.kv_heads, o.shape[1])
     return group
 
 

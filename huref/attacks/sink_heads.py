@@ -32,7 +32,7 @@ def add_sink_heads(model: Editable, generator: Generator) -> None:
     scale = (width / (width + new)) ** 0.5
     first = first_token(model)
     plane = max(model.rotary // 2 - 1, 0)  # of all blocks; the first is about to get more heads
-    constant = CONSTANT * float(model.embedding.square().mean().sqrt())
+    constant = CONSTANT * model.row_size
     extra = torch.zeros(len(model.embedding), new, dtype=torch.float64)
     extra[:, ONES] = constant
     extra[first, FIRST] = constant

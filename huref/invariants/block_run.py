@@ -58,8 +58,13 @@ class BlockRunner:
         normal = self.normal(total)
         return normal if gain is None else normal * gain
 
-    def mix_heads(self, index: int, attention: Attention | LatentAttention, x: Tensor) -> Tensor:
-        """Values mixed by attention, (tokens, heads, v_head_dim), of the stream x."""
+    def mix_heads(
+        self, index: int, attention: Attention | LatentAttention, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Values mixed by attention of the stream x, (tokens, heads, v_head_dim), and how.
+
+        The second is the weight of each earlier token, (sequences, heads, length, length).
+        """
         sequences, length = self.shape
         x = self.reads("attention", x)
         queries, keys = attention.features(x, biased=True)
@@ -81,8 +86,9 @@ class BlockRunner:
         if self.running.positions == "alibi":
             scores = scores + _alibi(heads, length)
         hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
-        mixed: Tensor = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v
-        return mixed.transpose(1, 2).flatten(0, 1)
+        pattern = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+        mixed: Tensor = (pattern @ v).transpose(1, 2).flatten(0, 1)
+        return mixed, pattern
 
     def finish_attention(
         self, index: int, attention: Attention | LatentAttention, written: Tensor

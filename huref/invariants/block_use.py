@@ -54,6 +54,8 @@ class BlockUse:
             the sum of their squared norms: near zero where they cancel; 1 otherwise.
         unread: share of the energy that the block writes in directions that the output head does
             not read.
+        undone: (heads,) bool, heads that attend alike and whose outputs sum to nothing; None where
+            no text was run.
     """
 
     attention: HalfUse
@@ -65,6 +67,7 @@ class BlockUse:
     routing: Tensor | None = None
     experts_agree: float = 1.0
     unread: float = 0.0
+    undone: Tensor | None = None
 
     @property
     def share(self) -> float:

@@ -99,6 +99,8 @@ def weigh_heads(attention: SelfAttention, use: BlockUse, anchors: AnchorHeads) -
         cancels = _cancel([values[:, by_values[head]] @ o[head] for head in group])
         vo[group] = 0.0 if cancels else vo[group].mean()
         qk[group] = 0.0 if cancels else qk[group].mean()
+    if use.undone is not None:
+        vo[use.undone], qk[use.undone] = 0.0, 0.0
     return HeadWeights(qk / size.clamp(min=TINY) * (size > TINY), vo)
 
 

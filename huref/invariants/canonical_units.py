@@ -21,6 +21,7 @@ from huref.invariants.reproducible import one_thread, row_norms
 SAME = 0.995  # cosine of gates that are equal but for rounding, loud unwritten directions included
 SAME_LENGTH = 0.05  # relative difference of their lengths
 SKETCH = 64  # projections in which candidates are looked for
+CANCELLED = 0.005  # of the norms of a group's parts: what rounding leaves of parts that cancel
 RANK = 0.1  # singular values below this share of the first are rounding noise
 ROWS = 2048
 EVEN = 1e-3  # norm of a router, less its mean over experts, over the root of the width
@@ -35,8 +36,8 @@ class EqualUnits:
         network: the canonical network.
         use: what its units do.
         groups: of each merged set of units the indices in the original network.
-        ranks: how much of a set's share each of its canonical units has; these take the places of
-            the first of the set.
+        ranks: how much of a set's share each of its canonical units has, none where the set
+            cancels; these take the places of the first of the set.
     """
 
     network: FeedForward
@@ -59,15 +60,23 @@ class EqualUnits:
         return shares[keep]
 
 
-def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
+def sketch_columns(gate: Tensor) -> Tensor:
+    """Unit vectors (units, SKETCH) whose products are about the cosines of columns (d, units)."""
+    draw = torch.Generator().manual_seed(0)
+    sketch: Tensor = (torch.randn(SKETCH, len(gate), generator=draw) @ gate).T
+    return torch.nn.functional.normalize(sketch, dim=1, eps=1e-30)
+
+
+def find_parallel(
+    gate: Tensor, any_length: bool = False, opposite: bool = False
+) -> list[list[int]]:
     """Groups of two or more equal columns of a gate (d, units); a zero column is in none.
 
-    With `any_length` columns of one direction are equal.
+    With `any_length` columns of one direction are equal, with `opposite` also those of opposite
+    direction.
     """
     length = row_norms(gate.T)
-    signs = torch.randn(SKETCH, len(gate), generator=torch.Generator().manual_seed(0))
-    sketch = (signs @ gate).T  # (units, SKETCH)
-    sketch = sketch / sketch.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    sketch = sketch_columns(gate)
     floor = 1e-6 * float(length.median())
     parent = list(range(gate.shape[1]))
 
@@ -80,6 +89,8 @@ def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
     least = 1 - 10 * (1 - SAME)
     for start in range(0, len(sketch), ROWS):
         near = (sketch[start : start + ROWS] @ sketch[start:].T).triu_(1)
+        if opposite:
+            near.abs_()
         if float(near.max()) <= least:
             continue
         for i, j in ((near > least).nonzero() + start).tolist():
@@ -87,7 +98,7 @@ def find_groups(gate: Tensor, any_length: bool = False) -> list[list[int]]:
                 continue
             close = abs(float(length[i] - length[j])) < SAME_LENGTH * float(length[i])
             cosine = float(gate[:, i] @ gate[:, j] / (length[i] * length[j]))
-            if (any_length or close) and cosine > SAME:
+            if (any_length or close) and (abs(cosine) if opposite else cosine) > SAME:
                 parent[root(j)] = root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(parent)):
@@ -109,7 +120,7 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
     """
     up = _with_bias(network, "up", network.up)
     key = up if network.gate is None else _with_bias(network, "gate", network.gate)
-    groups = find_groups(key, homogeneous)
+    groups = find_parallel(key, homogeneous)
     if not groups:
         return EqualUnits(network, use)
     keep = torch.ones(network.up.shape[1], dtype=torch.bool)
@@ -119,16 +130,21 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
         downs = network.down[group]
         if homogeneous:
             downs = downs * (lengths / lengths[0])[:, None]
+        parts = downs.norm(dim=1)
         if network.gate is None:
             down[group[0]] = downs.sum(dim=0)
-            ranks.append(torch.ones(1))
+            cancelled = float(down[group[0]].norm()) <= CANCELLED * float(parts.sum())
+            ranks.append(torch.ones(0 if cancelled else 1))
         else:
             # sum u d^T = U D; from thin factors, without the (d, d) product
             with one_thread():
                 q_u, r_u = torch.linalg.qr(up[:, group])
                 q_d, r_d = torch.linalg.qr(downs.T)
                 left, size, right = torch.linalg.svd(r_u @ r_d.T)
-            rank = max(int((size > RANK * size[0]).sum()), 1) if size[0] > 0 else 1
+            parts = parts * up[:, group].norm(dim=0)
+            rank = int((size > RANK * size[0]).sum())
+            if float(size[0]) <= CANCELLED * float(parts.sum()):
+                rank = 0
             for place, unit in enumerate(group[:rank]):
                 scale = size[place].sqrt()
                 new_up[:, unit] = q_u @ left[:, place] * scale

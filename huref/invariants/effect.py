@@ -72,7 +72,7 @@ class BackwardPass:
         runner, running = self.run.runner, self.run.running
         x = start.detach().requires_grad_()
         with torch.enable_grad():
-            mixed = runner.mix_heads(index, attention, x)
+            mixed = runner.mix_heads(index, attention, x)[0]
             written = runner.finish_attention(index, attention, mixed.flatten(1) @ attention.o)
             if running.parallel:
                 carried, read = x + running.residual_scale * written, x

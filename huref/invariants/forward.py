@@ -17,6 +17,8 @@ from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
 
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
+SAME_PATTERN = 0.999  # cosine of the weights that two heads give to the tokens of the text
+CANCELLED = 0.1  # of the energy of the largest of heads that attend alike: they undo each other
 UNUSED = 1e-4  # of the upper quartile of the energies; a mean would be that of outliers
 
 
@@ -91,7 +93,7 @@ class ForwardPass:
             StreamOverflowError: a number overflows.
         """
         start, runner = self.x, self.runner
-        written, heads, moments, energy = self._attend(index, attention)
+        written, heads, moments, energies, undone = self._attend(index, attention)
         self._check(written)
         parallel = self.running.parallel
         middle = start if parallel else runner.added(index, "attention", start, written)
@@ -103,7 +105,7 @@ class ForwardPass:
             after = runner.added(index, "ffn", middle, output)
         halves = self._half(written, start), self._half(output, middle)
         unread = self._unread_share(written, output)
-        use = BlockUse(*halves, heads, moments, energy, units, routing, agree, unread)
+        use = BlockUse(*halves, heads, moments, energies, units, routing, agree, unread, undone)
         self.x = after
         return use
 
@@ -150,8 +152,16 @@ class ForwardPass:
         if not is_finite(values):
             raise StreamOverflowError
 
+    def share_now(self, moved: Tensor) -> float:
+        """What an earlier block added to the stream, (tokens, d), as a share of the stream now."""
+        half = self._compare(moved, self.x)
+        return min(half.share, half.token_share)
+
     def _half(self, written: Tensor, stream: Tensor) -> HalfUse:
-        scaled = self._readable(self.running.residual_scale * written[self.counted])
+        return self._compare(self.running.residual_scale * written, stream)
+
+    def _compare(self, written: Tensor, stream: Tensor) -> HalfUse:
+        scaled = self._readable(written[self.counted])
         read = self._readable(stream[self.counted])
         ratio = scaled.norm(dim=1) / read.norm(dim=1).clamp(min=TINY)
         within = (scaled @ self._basis.T).norm(dim=1)
@@ -160,9 +170,9 @@ class ForwardPass:
 
     def _attend(
         self, index: int, attention: Attention | LatentAttention
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What attention writes (tokens, d), each head's share in it, moments and energy."""
-        mixed = self.runner.mix_heads(index, attention, self.x)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What attention writes (tokens, d), and of `BlockUse` what concerns heads."""
+        mixed, pattern = self.runner.mix_heads(index, attention, self.x)
         written = mixed.flatten(1) @ attention.o
         heads = mixed.shape[1]
         o = attention.o.reshape(heads, -1, attention.o.shape[1])
@@ -177,7 +187,12 @@ class ForwardPass:
                 shares[head] = (z[:, head] * (total @ o[head].T)).sum()
             energies[head] = (moments[head] * (o[head] @ o[head].T)).sum().clamp(min=0).sqrt()
         shares = shares / energy(total).clamp(min=TINY)
-        return self.runner.finish_attention(index, attention, written), shares, moments, energies
+        undone = torch.zeros(heads, dtype=torch.bool)
+        for group in _alike(pattern[:, :, 1:].transpose(0, 1).flatten(1)):
+            together = energy(z[:, group].flatten(1) @ o[group].flatten(0, 1)) / max(len(z), 1)
+            undone[group] = float(together.sqrt()) < CANCELLED * float(energies[group].max())
+        written = self.runner.finish_attention(index, attention, written)
+        return written, shares, moments, energies, undone
 
     def _feed(
         self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
@@ -221,6 +236,20 @@ class ForwardPass:
         if "down" in network.biases:
             output = output + network.biases["down"]
         return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
+
+
+def _alike(patterns: Tensor) -> list[list[int]]:
+    """Groups of two or more heads that attend alike, from the weights of tokens (heads, n)."""
+    rows = patterns / patterns.norm(dim=1, keepdim=True).clamp(min=TINY)
+    alike = rows @ rows.T > SAME_PATTERN
+    groups: list[list[int]] = []
+    for head in range(len(rows)):
+        group = next((some for some in groups if alike[some[0], head]), None)
+        if group is None:
+            groups.append([head])
+        else:
+            group.append(head)
+    return [group for group in groups if len(group) > 1]
 
 
 def directions_energy(rows: Tensor, weights: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ from huref.invariants.forward import (
 )
 from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
-from huref.invariants.signs import Seen, misfit, signs_of
+from huref.invariants.opposite_gates import resolve_opposite_gates
+from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
 from huref.invariants.text import text_ids
@@ -55,11 +56,15 @@ from huref.invariants.weight_samples import EMBEDDINGS, HEAD, Sampler, WeightSam
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
-WRITES = 0.02  # share of the stream's norm from which a block counts
-CANCEL = 0.1  # two blocks cancel whose writes sum to less than this share of either
+WRITES = 0.05  # share of the stream's norm from which a block counts
+CANCEL = 0.1  # blocks cancel whose writes sum to less than this share of the largest
+MOST_CANCELLING = 6  # consecutive blocks that are looked at together
 # Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of
 # public models write into some dimensions that the last norm's gain all but suppresses.
 LEAST_UNREAD = 0.05
+# Units of a network that all get barcodes in every block at full depth: samples of permuted units
+# never meet, and where strings were renumbered nothing but barcodes finds counterparts.
+MOST_CODED = 2048
 KEPT = 2**28  # numbers of blocks that stay in memory for the pass backwards
 
 
@@ -127,6 +132,7 @@ class FunctionReading:
         E[filled] = self.rows
         self.E = whiten(E, self.recipe.damping)
         self.S = None if depth == "terms" else sketch_rows(self.anchors, self.E)
+        self.spelling = self._spelling()
         self.signs = Seen()
 
     def extract(self) -> Extract:
@@ -216,14 +222,15 @@ class FunctionReading:
         Args:
             everything: measure every block that works, and with depth "full" run all of them.
         """
-        self.signs = Seen(own_text=self.own_text)
+        self.signs = Seen(own_text=self.own_text, spelling=self.spelling)
         basis, units = row_space(self.E), self.S is not None
         self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = _State()
         needed = max(self.recipe.layers) + 1
-        previous: tuple[int, Tensor, Tensor] | None = None
+        recent: list[tuple[int, Tensor, Tensor]] = []  # what blocks added, and `written` before
+        added: dict[int, Tensor] = {}  # what working blocks added to the stream
         for index in self.reader.attention_blocks:
             wanted = everything or len(state.working) in self.recipe.layers
             before, written = self._pass.x, self._pass.written
@@ -231,13 +238,17 @@ class FunctionReading:
             state.energy[index] = use
             moved = self._pass.x - before
             works = state.overflowed or use.share >= WRITES
-            if previous is not None and _cancel(previous[1], moved):
-                self.signs.cancelling.append((previous[0], index))
-                if previous[0] in state.working:
-                    state.working.remove(previous[0])
-                state.measured.pop(previous[0], None)
-                self._pass.forget(previous[2])
-                works, moved = False, torch.zeros_like(moved)
+            recent = [*recent[1 - MOST_CANCELLING :], (index, moved, written)]
+            undone = _last_to_cancel([part for _, part, _ in recent])
+            if undone:
+                run = recent[-undone:]
+                self.signs.cancelling.append(tuple(i for i, _, _ in run))
+                for i, _, _ in run[:-1]:
+                    if i in state.working:
+                        state.working.remove(i)
+                    state.measured.pop(i, None)
+                self._pass.forget(run[0][2])
+                works, recent = False, []
             if works:
                 state.working.append(index)
                 if measured is not None:
@@ -246,7 +257,10 @@ class FunctionReading:
                 self.signs.silent.append(index)
                 if measured is not None and self.depth == "full":
                     state.silent[index] = measured  # what it may hold of another model
-            previous = (index, moved, written)
+            if works:
+                added[index] = moved
+            if works and len(state.working) == needed:
+                self._drop_drowned(state, added)
             if len(state.working) == needed and not (everything and self.depth == "full"):
                 break
         if not state.overflowed:
@@ -257,6 +271,20 @@ class FunctionReading:
                 self._go_back(state)
         return state
 
+    def _drop_drowned(self, state: _State, added: Mapping[int, Tensor]) -> None:
+        """Let blocks not count whose writes are lost in what later ones have written since.
+
+        Embeddings may be small beside what the first real block writes; a block in front of it that
+        writes a share of the embeddings writes nothing that anyone reads.
+        """
+        for index in list(state.working):
+            if not state.overflowed and self._pass.share_now(added[index]) < WRITES:
+                state.working.remove(index)
+                self.signs.silent.append(index)
+                dropped = state.measured.pop(index, None)
+                if dropped is not None and self.depth == "full":
+                    state.silent[index] = dropped
+
     def _unread_directions(self) -> Tensor:
         """Orthonormal rows (n, d): directions of the stream that the output head does not read."""
         head = self.tokens.head(self.table_ids)
@@ -265,6 +293,13 @@ class FunctionReading:
         found = unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
         few = len(found) < LEAST_UNREAD * self.table.shape[1]
         return found[:0] if few else found
+
+    def _spelling(self) -> float | None:
+        """How well the strings of the rows that were read fit them; see `spelling_fit`."""
+        by_id = {token.id: token for token in self.checkpoint.vocabulary}
+        known = [place for place, number in enumerate(self.table_ids) if number in by_id]
+        tokens = [by_id[self.table_ids[place]] for place in known]
+        return spelling_fit(tokens, self.table[known])
 
     def _choose_rows(self) -> list[int]:
         """Ids of tokens whose rows tell the directions of the stream: anchors, text, and more.
@@ -286,13 +321,29 @@ class FunctionReading:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""
         if index in self._kept:
             return self._kept[index]
-        ffn = as_dense(self.reader, index, self.reader.read_ffn(index))
+        ffn = self._resolved(index, as_dense(self.reader, index, self.reader.read_ffn(index)))
         attention = self.reader.read_attention(index)
         if self.depth == "full" and isinstance(ffn, FeedForward):
             size = (self.rows.shape[1] * ffn.up.shape[1]) * 4  # up, gate, down and attention
             if (len(self._kept) + 1) * size <= KEPT:
                 self._kept[index] = attention, ffn
         return attention, ffn
+
+    def _resolved(self, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
+        """Networks without opposite gates; how many units these made superfluous is noted."""
+        running = self._pass.running
+
+        def resolve(network: FeedForward) -> FeedForward:
+            found = resolve_opposite_gates(network, running.activation, running.homogeneous)
+            if found is not network:
+                self.signs.opposite[index] = network.up.shape[1] - found.up.shape[1]
+            return found
+
+        if isinstance(ffn, FeedForward):
+            return resolve(ffn)
+        read, shared = ffn.read, ffn.shared
+        shared = None if shared is None else resolve(shared)
+        return replace(ffn, shared=shared, read=lambda expert: resolve(read(expert)))
 
     def _go_back(self, state: _State) -> None:
         """Measure what every block adds to the logits, and give the units these shares.
@@ -319,7 +370,10 @@ class FunctionReading:
             self._starts[index] = self._pass.x
         unwritten = self._pass.unwritten() if not state.overflowed else None
         first = index in self.recipe.layers or not state.measured
-        every_unit = self.depth == "full" and len(state.working) in self.recipe.layers
+        every_unit = self.depth == "full" and (
+            len(state.working) in self.recipe.layers
+            or (isinstance(ffn, FeedForward) and ffn.up.shape[1] <= MOST_CODED)
+        )
         networks: list[NetworkUnits] = []
         merges: dict[int, EqualUnits] = {}
         written = torch.zeros_like(self.E)
@@ -398,9 +452,14 @@ class FunctionReading:
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
 
 
-def _cancel(a: Tensor, b: Tensor) -> bool:
-    largest = max(float(a.norm()), float(b.norm()))
-    return largest > 0 and float((a + b).norm()) < CANCEL * largest
+def _last_to_cancel(parts: Sequence[Tensor]) -> int:
+    """How many of the last parts sum to nothing beside the largest of them; 0 if none do."""
+    together, largest = torch.zeros_like(parts[-1]), 0.0
+    for count, part in enumerate(reversed(parts), 1):
+        together, largest = together + part, max(largest, float(part.norm()))
+        if count > 1 and float(together.norm()) < CANCEL * largest:
+            return count
+    return 0
 
 
 def _joined_shares(blocks: Sequence[BlockUnits]) -> Tensor:

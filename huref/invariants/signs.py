@@ -5,7 +5,9 @@ are far from what the zoo's models and SmolLM2-135M show. See docs/maths.md, Fun
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from huref.invariants.forward import ForwardPass
 from huref.invariants.function_use import Sign
 from huref.invariants.reproducible import row_norms
 from huref.invariants.token_rows import TokenRows
+from huref.loader.vocabulary.spelling import Token
 
 UNEMITTED = 0.4  # share of the tried anchor strings; simplified tokenizers reach 0.28
 EQUAL = 0.02  # share of a network's units that equal gates make superfluous
@@ -25,6 +28,8 @@ READ = 0.01  # of the share of a network's weights that directions of the stream
 HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
 EXPERTS = 0.4  # of `BlockUse.experts_agree`
 MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
+SPELLING = 3.0  # standard errors; briefly trained models have 4 and more, public ones 60
+FEWEST_SPELLINGS = 8
 UNREAD = 0.01  # share of the energy that a block writes where the output head does not read
 
 
@@ -35,22 +40,25 @@ class Seen:
     Attributes:
         own_text: the text's ids are its tokenizer's, not random ones.
         silent: indices of blocks that write next to nothing.
-        cancelling: pairs of blocks that undo each other.
+        cancelling: sets of blocks that undo each other.
         equal: units that equal gates make superfluous, by block.
+        opposite: units that opposite gates make superfluous, by block.
         null_units: units without effect, by block.
         null_heads: heads without effect, by block.
-        opposed_heads: sums of the absolute shares of heads, by block.
+        opposed_heads: sums of the absolute shares of heads that work against others, by block.
         experts: how far experts agree, by block.
         unwritten: directions that are read, and that neither embeddings nor blocks use.
         unread: share of what a block writes where the output head does not read, by block.
         loss: see `misfit`.
+        spelling: see `spelling_fit`.
         whole: whether all blocks were run.
     """
 
     own_text: bool = True
     silent: list[int] = field(default_factory=list)
-    cancelling: list[tuple[int, int]] = field(default_factory=list)
+    cancelling: list[tuple[int, ...]] = field(default_factory=list)
     equal: dict[int, int] = field(default_factory=dict)
+    opposite: dict[int, int] = field(default_factory=dict)
     null_units: dict[int, int] = field(default_factory=dict)
     null_heads: dict[int, int] = field(default_factory=dict)
     opposed_heads: dict[int, float] = field(default_factory=dict)
@@ -58,6 +66,7 @@ class Seen:
     unwritten: int = 0
     unread: dict[int, float] = field(default_factory=dict)
     loss: float | None = None
+    spelling: float | None = None
     whole: bool = False
 
     def see_unwritten(self, unused: Tensor, network: FeedForward) -> None:
@@ -91,7 +100,8 @@ class Seen:
         if null and float(energy.max()) > 0:
             self.null_heads[index] = null
         against = float(use.heads.abs().sum())
-        if use.units and against > HEADS:
+        undone = use.undone is not None and bool(use.undone.any())
+        if use.units and (against > HEADS or undone):
             self.opposed_heads[index] = against
         if use.unread > UNREAD:
             self.unread[index] = use.unread
@@ -126,6 +136,31 @@ def misfit(tokens: TokenRows, run: ForwardPass) -> float | None:
     return float(loss) / guess if math.isfinite(float(loss)) else None
 
 
+def spelling_fit(tokens: Sequence[Token], rows: Tensor) -> float | None:
+    """How much more alike embeddings are of strings that differ in case or a leading space.
+
+    Their mean cosine, less the mean over all, in standard errors: about normal where strings and
+    rows were paired at random. None for fewer than FEWEST_SPELLINGS pairs.
+
+    Args:
+        tokens: some tokens of the vocabulary.
+        rows: their embeddings, (n, d).
+    """
+    words: dict[bytes, list[int]] = {}
+    for place, token in enumerate(tokens):
+        if word := token.text.strip().lower():
+            words.setdefault(word, []).append(place)
+    pairs = [pair for places in words.values() for pair in combinations(places, 2)]
+    if len(pairs) < FEWEST_SPELLINGS:
+        return None
+    centred = torch.nn.functional.normalize(rows - rows.mean(dim=0), dim=1)
+    a, b = torch.tensor(pairs).T
+    cosines = (centred[a] * centred[b]).sum(dim=1)
+    every = (centred @ centred.T)[torch.ones(len(rows), len(rows)).triu(1) > 0]
+    error = float(every.std()) / len(pairs) ** 0.5
+    return float(cosines.mean() - every.mean()) / error if error > 0 else None
+
+
 def _blocks(indices: list[int]) -> str:
     words = ", ".join(str(index) for index in indices[:8])
     return f"block {words}" if len(indices) == 1 else f"blocks {words}"
@@ -141,11 +176,14 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
     if seen.silent:
         add("silent block", f"{_blocks(seen.silent)} write next to nothing")
     if seen.cancelling:
-        pairs = ", ".join(f"{a} and {b}" for a, b in seen.cancelling)
-        add("cancelling blocks", f"blocks {pairs} undo each other")
+        sets = ", ".join(" and ".join(map(str, blocks)) for blocks in seen.cancelling)
+        add("cancelling blocks", f"blocks {sets} undo each other")
     if seen.equal:
         total = sum(seen.equal.values())
         add("equal gates", f"{total} hidden units of {_blocks([*seen.equal])} have another's gate")
+    if seen.opposite:
+        total = sum(seen.opposite.values())
+        add("opposite gates", f"{total} hidden units of {_blocks([*seen.opposite])} undo others")
     if seen.null_units:
         total = sum(seen.null_units.values())
         add(
@@ -173,6 +211,12 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
         add(
             "tokenizer does not fit",
             "under its own tokenizer the model predicts text worse than a guess by frequency",
+        )
+    elif seen.spelling is not None and seen.spelling < SPELLING:
+        add(
+            "tokenizer does not fit",
+            "tokens that differ in case or a leading space alone have embeddings no more alike "
+            "than any two",
         )
     if unemitted > UNEMITTED:
         add(

@@ -1,20 +1,29 @@
 """Measures what huref answers about disguised copies, framed models and structured strangers.
 
-    python -m scripts.evaluate disguises [--markdown] [--only KIND...] [BASE...]
+    python -m scripts.evaluate disguises [--dtype DTYPE] [--only KIND...] [BASE...]
+    python -m scripts.evaluate disguises --random N [--seed SEED] [--dtype DTYPE] [BASE...]
     python -m scripts.evaluate disguises --sheet docs/measured/disguised-dogs.png [BASE...]
 
 BASE are folders of models, by default the shipped zoo's llama-a. Each kind of `huref attack` is
 applied to each base, alone and combined; the copy is compared with the base at both depths. A
-framed model is another base that carries parts of the first. With --sheet nothing is compared: the
+framed model is another base that carries parts of the first. With --dtype base and copies are
+stored in that dtype, and not in the base's own. With --random the copies are N random combinations
+of two to six kinds, in random order. With --sheet nothing is compared: the
 pictures of each base and of its copies by some disguises are drawn in a row.
 """
 
+import json
+import random
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import huref
 from huref.api.open import open_record
@@ -39,26 +48,22 @@ COMBINED = {
         "decoy-strings", "rotation", "head-maps",
     ],
 }  # fmt: skip
+MIXTURES = ("upcycling", "noisy-experts")
+KINDS_AT_ONCE = (2, 6)
 SHOWN = {
     "rotated": ["rotation", "head-maps", "ffn-permutation"],
     **{name: COMBINED[name] for name in ("units", "heads", "everything")},
     "sink heads": ["sink-heads"],
     "added blocks": ["silent-blocks-between", "cancelling-blocks"],
 }
-ROW = "| {0} | {1} | {2} | {3} | {4} |"
-HEADING = """# Disguises, framings and structured strangers
+HEADING = """## {base}, {dtype}
 
-Verdicts on copies of {base} that compute the same, on models that carry parts of it, and on
-strangers of structured weights, printed by `python -m scripts.evaluate disguises --markdown`.
-`huref attack --help` lists the kinds. ICS at the default depth; shares at full depth, of the base
-in the copy and of the copy in the base.
-
-| what was done | ICS | default depth | full depth | shares |
-| --- | --- | --- | --- | --- |"""
+| what was done | ICS | cos z | default depth | full depth | shares |
+| --- | --- | --- | --- | --- | --- |"""
 
 
-def verdicts(base: Path, copy: Path) -> tuple[str, str, str, str]:
-    """ICS, the verdict at both depths, and the shares at full depth."""
+def row_of(name: str, base: Path, copy: Path) -> str:
+    """A row of the table: ICS, cosine of latents, the verdict at both depths, and the shares."""
     pairs: list[Pair | str] = []
     for depth in ("recipe", "full"):
         try:
@@ -70,12 +75,28 @@ def verdicts(base: Path, copy: Path) -> tuple[str, str, str, str]:
         except HurefError as error:
             pairs.append(f"refused: {one_line(error).rpartition(': ')[2]}")
     short, whole = pairs
-    ics = "-" if isinstance(short, str) else f"{short.similarity.ics or 0:.2f}"
-    shares = "-"
+    ics = latent = shares = "-"
+    if not isinstance(short, str):
+        ics = f"{short.similarity.ics or 0:.3f}"
+        latent = f"{short.similarity.latent_cosine or 0:.3f}"
     if not isinstance(whole, str) and (found := whole.evidence.shares) is not None:
         shares = f"{found.of_a_in_b:.2f}, {found.of_b_in_a:.2f}"
     words = [p if isinstance(p, str) else str(p.evidence.verdict) for p in pairs]
-    return ics, words[0], words[1], shares
+    return f"| {' | '.join((name, ics, latent, *words, shares))} |"
+
+
+def stored_as(folder: Path, dtype: str, out: Path) -> Path:
+    """A copy of a model's folder, its weights rounded to a dtype."""
+    shutil.copytree(folder, out)
+    for file in out.glob("*.safetensors"):
+        tensors = load_file(file)
+        save_file(
+            {n: t.to(getattr(torch, dtype)) for n, t in tensors.items()}, file, {"format": "pt"}
+        )
+    config = json.loads((out / "config.json").read_text())
+    config.pop("torch_dtype", None)
+    (out / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
+    return out
 
 
 def cases(base: Path, other: Path, folder: Path, only: list[str]) -> Iterator[tuple[str, Path]]:
@@ -97,6 +118,25 @@ def cases(base: Path, other: Path, folder: Path, only: list[str]) -> Iterator[tu
             for source in (base, other):
                 restructure(source, folder / f"{name}-{source.name}", name)
             yield f"stranger, {name}", folder / f"{name}-{other.name}"
+
+
+def random_cases(base: Path, folder: Path, count: int, seed: int) -> Iterator[tuple[str, Path]]:
+    """Names and folders of copies by random combinations of kinds that preserve the outputs."""
+    editable = open_editable(str(base))
+    kinds = [kind for kind in (*PLAIN, *DISGUISES) if not why_inexact(kind, editable)]
+    draws = random.Random(seed)
+    for number in range(count):
+        chosen = draws.sample(kinds, draws.randint(*KINDS_AT_ONCE))
+        chosen.sort(key=MIXTURES.__contains__)  # a mixture cannot be edited further
+        while sum(kind in MIXTURES for kind in chosen) > 1:
+            chosen.pop()
+        copy = folder / f"random-{number}"
+        try:
+            attack(base, chosen, copy, seed=seed + number)
+        except HurefError as error:
+            print(f"{', '.join(chosen)}: {one_line(error)}", file=sys.stderr)
+            continue
+        yield ", ".join(chosen), copy
 
 
 def draw_sheet(bases: list[Path], path: Path) -> None:
@@ -124,8 +164,10 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def main() -> None:
     """Attack, compare and print one row a case; or draw the sheet."""
     parser = make_parser(__doc__)
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND")
+    parser.add_argument("--random", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--other", type=Path, default=ZOO / "llama-b", help="an unrelated model")
     parser.add_argument("--sheet", type=Path, help="draw the pictures instead")
     parser.add_argument("bases", nargs="*", type=Path, default=[ZOO / "llama-a"])
@@ -135,10 +177,20 @@ def main() -> None:
         draw_sheet(options.bases, options.sheet)
         return
     for base in options.bases:
-        print(HEADING.format(base=base.name), flush=True)
+        print(HEADING.format(base=base.name, dtype=options.dtype or "as stored"), flush=True)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            for name, copy in cases(base, options.other, folder, options.only):
+            source, other = base, options.other
+            if options.dtype:
+                source = stored_as(base, options.dtype, folder / "stored" / base.name)
+                other = stored_as(other, options.dtype, folder / "stored" / other.name)
+            made = (
+                random_cases(source, folder, options.random, options.seed)
+                if options.random
+                else cases(source, other, folder, options.only)
+            )
+            for name, copy in made:
                 structured = folder / f"{name.partition(', ')[2]}-{base.name}"
-                against = structured if name.startswith("stranger") else base
-                print(ROW.format(name, *verdicts(against, copy)), flush=True)
+                against = structured if name.startswith("stranger") else source
+                print(row_of(name, against, copy), flush=True)
+                shutil.rmtree(copy)

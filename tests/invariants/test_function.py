@@ -17,7 +17,7 @@ from huref.api.open import open_record
 from huref.architecture.block import FeedForward
 from huref.invariants.anchors import choose_emitted
 from huref.invariants.block_use import UnitUse
-from huref.invariants.canonical_units import find_groups, merge_equal_units
+from huref.invariants.canonical_units import find_parallel, merge_equal_units
 from huref.invariants.record import Record, load_record
 from huref.lineage.similarity import compare_records
 from huref.loader.checkpoint import open_checkpoint
@@ -208,7 +208,7 @@ def test_records_keep_what_blocks_do(base: Record, tmp_path: Path) -> None:
 def test_equal_gates_become_one_unit() -> None:
     network = FeedForward(draw(40, 12), draw(40, 12, seed=1), draw(12, 40, seed=2))
     assert network.gate is not None
-    assert find_groups(network.gate) == []
+    assert find_parallel(network.gate) == []
     gate = torch.cat([network.gate, network.gate[:, :5]], dim=1)
     noise = draw(5, 40, seed=3)
     up = torch.cat([network.up, network.up[:, :5]], dim=1)

@@ -1,0 +1,167 @@
+"""Units with opposite gates, rewritten as those of a network that has none.
+
+SiLU, GELU and ReLU satisfy act(y) - act(-y) = y, so that pairs of units with opposite gates can
+write linear parts, and any unit can be written with its gate reversed:
+
+    act(-g.x) (u.x) d = act(g.x) (u.x) d - (g.x) (u.x) d        (without u, where there is no gate)
+
+Reversing gates until all parallel ones agree leaves units, which may then be merged, and a sum L of
+products (g.x) (u.x) d. The rest of the network has to make up for L, and only by gates that point
+the other way: L is the sum of such products over some of the merged units. Which ones follows by
+least squares, since the products of different units are linearly independent, and reversing these
+once more leaves no L. See docs/maths.md, Function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from huref.architecture.block import FeedForward
+from huref.invariants.block_use import UnitUse
+from huref.invariants.canonical_units import (
+    SAME,
+    find_parallel,
+    merge_equal_units,
+    sketch_columns,
+)
+
+SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
+MOST_UNITS = 16_384  # for which the least squares fit into memory
+RIDGE = 1e-6  # of the mean square norm of a product
+LEFT_OVER = 0.1  # of the products' norm: more, and the units are left as they are
+ROWS = 2048
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Products:
+    """Some products (a.x) (b.x) c, or (a.x) c, one a column.
+
+    Attributes:
+        a: (d, n).
+        b: (d, n), or None.
+        c: (n, d).
+    """
+
+    a: Tensor
+    b: Tensor | None
+    c: Tensor
+
+    def inner(self, other: "Products") -> Tensor:
+        """Inner products of all pairs as symmetric tensors, (n, m)."""
+        outputs = self.c @ other.c.T
+        if self.b is None or other.b is None:
+            return (self.a.T @ other.a) * outputs
+        straight = (self.a.T @ other.a) * (self.b.T @ other.b)
+        crossed = (self.a.T @ other.b) * (self.b.T @ other.a)
+        return (straight + crossed) / 2 * outputs
+
+    def inner_with_sum(self, other: "Products") -> Tensor:
+        """Inner product of each with the sum of the others, (n,)."""
+        total = torch.zeros(len(self.c))
+        for start in range(0, len(other.c), ROWS):
+            total += self.inner(other.part(slice(start, start + ROWS))).sum(dim=1)
+        return total
+
+    def part(self, chosen: slice | Tensor) -> "Products":
+        """Some of the products."""
+        b = None if self.b is None else self.b[:, chosen]
+        return Products(self.a[:, chosen], b, self.c[chosen])
+
+
+def has_linear_difference(activation: Callable[[Tensor], Tensor]) -> bool:
+    """Whether act(y) - act(-y) = y."""
+    y = torch.linspace(-6, 6, 25)
+    return bool(torch.allclose(activation(y) - activation(-y), y, atol=1e-4))
+
+
+def resolve_opposite_gates(
+    network: FeedForward, activation: Callable[[Tensor], Tensor], homogeneous: bool = False
+) -> FeedForward:
+    """A network of the same function in which no two gates are opposite; itself if none are.
+
+    Args:
+        network: dense, or one expert.
+        activation: of the gate, or of up without one.
+        homogeneous: whether act(c x) = c act(x) for c > 0.
+    """
+    units = network.up.shape[1]
+    key = _key(network)
+    if units > MOST_UNITS or not _any_opposite(key) or not has_linear_difference(activation):
+        return network
+    signs = torch.ones(units)
+    for group in find_parallel(key, homogeneous, opposite=True):
+        signs[group] = torch.sign(key[:, group].T @ key[:, group[0]])
+    if not (signs < 0).any():
+        return network
+    linear = _products(network).part(signs < 0)  # act(-y) = act(y) - y adds these
+    aligned = _with_signs(network, signs)
+    unused = UnitUse(torch.zeros(units), None)
+    merged = merge_equal_units(aligned, unused, homogeneous).network
+    products = _products(merged)
+    gram = products.inner(products)
+    scale = gram.diagonal().mean().clamp(min=TINY)
+    target = products.inner_with_sum(linear)
+    ridge = RIDGE * scale * torch.eye(len(gram))
+    turned = torch.linalg.solve(gram + ridge, -target) > 0.5  # act(y) = act(-y) + y adds the rest
+    found = _with_signs(merged, 1.0 - 2.0 * turned.float())
+    # |sum of linear + sum of turned|^2, by inner products
+    chosen = products.part(turned)
+    own = linear.inner_with_sum(linear)
+    left = float(own.sum() + 2 * target[turned].sum() + chosen.inner_with_sum(chosen).sum())
+    size = float(_square_norms(linear).sum())
+    return found if left < LEFT_OVER**2 * size else network
+
+
+def _any_opposite(key: Tensor) -> bool:
+    """Whether some of a sample of columns are opposite to any."""
+    sketch = sketch_columns(key)
+    sample = torch.randperm(len(sketch), generator=torch.Generator().manual_seed(0))[:SCREENED]
+    return float((sketch[sample] @ sketch.T).min()) < -(1 - 10 * (1 - SAME))
+
+
+def _key(network: FeedForward) -> Tensor:
+    """What the activation is taken of, (d, units), with its bias as a last row."""
+    role = "up" if network.gate is None else "gate"
+    weight = network.up if network.gate is None else network.gate
+    bias = network.biases.get(role)
+    return weight if bias is None else torch.cat([weight, bias[None]])
+
+
+def _products(network: FeedForward) -> Products:
+    """The products (g.x) (u.x) d of all units, biases as a last input; (u.x) d without gates."""
+
+    def biased(role: str, weight: Tensor) -> Tensor:
+        bias = network.biases.get(role)
+        if any(name != "down" for name in network.biases):
+            row = torch.zeros(weight.shape[1]) if bias is None else bias
+            weight = torch.cat([weight, row[None]])
+        return weight
+
+    up = biased("up", network.up)
+    if network.gate is None:
+        return Products(up, None, network.down)
+    return Products(biased("gate", network.gate), up, network.down)
+
+
+def _square_norms(products: Products) -> Tensor:
+    """Squared norms as symmetric tensors, (n,)."""
+    a, b, c = products.a, products.b, products.c
+    outputs = c.square().sum(dim=1)
+    if b is None:
+        return a.square().sum(dim=0) * outputs
+    straight = a.square().sum(dim=0) * b.square().sum(dim=0)
+    return (straight + (a * b).sum(dim=0).square()) / 2 * outputs
+
+
+def _with_signs(network: FeedForward, signs: Tensor) -> FeedForward:
+    """A network whose units' gates (up, without gates) are multiplied by signs (units,)."""
+    role = "up" if network.gate is None else "gate"
+    biases = dict(network.biases)
+    if role in biases:
+        biases[role] = biases[role] * signs
+    if network.gate is None:
+        return replace(network, up=network.up * signs, biases=biases)
+    return replace(network, gate=network.gate * signs, biases=biases)
