@@ -41,7 +41,7 @@ def add_parasite(model: Editable, generator: Generator, other: Editable) -> None
     network = load_network(model, "parasite")
     texts = write_texts(network, first_token(model), TEXTS, TOKENS, generator)
     # Sizes in the stream are compared in units of each model's embeddings.
-    size = model.row_size / other.row_size
+    size = float(model.embedding.square().mean().sqrt() / other.embedding.square().mean().sqrt())
     share = FIFTH * size
     rows = torch.zeros(len(model.embedding), extra, dtype=torch.float64)
     rows[list(ids)] = other.embedding[list(ids.values())] * share

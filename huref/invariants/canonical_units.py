@@ -152,6 +152,10 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
             squares = size[:rank].square()
             ranks.append(squares / squares.sum().clamp(min=1e-30))
         keep[group[len(ranks[-1]) :]] = False
+    if not keep.any():  # a network that writes nothing keeps one unit that writes nothing
+        first = groups[0][0]
+        keep[first], ranks[0] = True, torch.ones(1)
+        down[first] = 0.0
     merged = _kept(network, new_up, down, keep)
     found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
     shares = None if use.shares is None else found.merge_shares(use.shares)
