@@ -17,13 +17,13 @@ CANCELLING = 2e-2  # likewise a block that the next one undoes
 def add_silent_blocks(model: Editable, generator: Generator) -> None:
     """Insert random blocks in front that write 0.3 % of the residual stream."""
     for _ in range(COUNT):
-        insert_block(model, 0, _random_block(model, SILENT, generator), 0)
+        insert_block(model, 0, random_block(model, SILENT, generator), 0)
 
 
 def add_silent_blocks_between(model: Editable, generator: Generator) -> None:
     """Insert such a block before every block."""
     for position in reversed(range(len(model.blocks))):
-        insert_block(model, position, _random_block(model, SILENT, generator), position)
+        insert_block(model, position, random_block(model, SILENT, generator), position)
 
 
 def add_cancelling_blocks(model: Editable, generator: Generator) -> None:
@@ -32,7 +32,7 @@ def add_cancelling_blocks(model: Editable, generator: Generator) -> None:
     What remains is of second order, since the second reads what the first has written.
     """
     for _ in range(2):
-        block = _random_block(model, CANCELLING, generator)
+        block = random_block(model, CANCELLING, generator)
         undoing = copy.deepcopy(block)
         for role in WRITERS:
             undoing.weights[role] = -undoing.weights[role]
@@ -42,7 +42,7 @@ def add_cancelling_blocks(model: Editable, generator: Generator) -> None:
         insert_block(model, 0, block, 0)
 
 
-def _random_block(model: Editable, share: float, generator: Generator) -> EditableBlock:
+def random_block(model: Editable, share: float, generator: Generator) -> EditableBlock:
     """A random block in the shapes of the first that writes a share of the stream's norm."""
     block = copy.deepcopy(model.blocks[0])
     for role, weight in block.weights.items():

@@ -119,11 +119,11 @@ class Editable:
 
     @property
     def row_size(self) -> float:
-        """Root mean square of the entries of a typical embedding row, the median over rows.
+        """Root mean square of the entries of a typical embedding row, the lower quartile over rows.
 
-        A mean would follow the few rows that another kind has made large.
+        A mean or median would follow the many large rows that another kind may have added.
         """
-        return float(self.embedding.square().mean(1).sqrt().median())
+        return float(self.embedding.square().mean(1).sqrt().quantile(0.25))
 
     def raise_noise(self) -> float:
         """How loud noise that nothing hears may be, in units of the weights' spread.

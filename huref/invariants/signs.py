@@ -176,7 +176,9 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
     if seen.silent:
         add("silent block", f"{_blocks(seen.silent)} write next to nothing")
     if seen.cancelling:
-        sets = ", ".join(" and ".join(map(str, blocks)) for blocks in seen.cancelling)
+        sets = "; ".join(
+            f"{', '.join(map(str, blocks[:-1]))} and {blocks[-1]}" for blocks in seen.cancelling
+        )
         add("cancelling blocks", f"blocks {sets} undo each other")
     if seen.equal:
         total = sum(seen.equal.values())
