@@ -28,7 +28,7 @@ READ = 0.01  # of the share of a network's weights that directions of the stream
 HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
 EXPERTS = 0.4  # of `BlockUse.experts_agree`
 MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
-SPELLING = 3.0  # standard errors; briefly trained models have 4 and more, public ones 60
+SPELLING = 2.0  # standard errors; public models have 60 and more, briefly trained ones 0.9 to 12
 FEWEST_SPELLINGS = 8
 UNREAD = 0.01  # share of the energy that a block writes where the output head does not read
 

@@ -63,6 +63,7 @@ class Retention:
         learned_a, learned_b: by how much the eigenvalues of these directions exceed those of random
             vectors, as a share of them; near 0 for a model that has hardly been trained. 0 where
             the width is not known.
+        roles: vectors of a unit, 3 with a gate and 2 without.
     """
 
     of_a: float
@@ -77,6 +78,7 @@ class Retention:
     error_of_further_b: float = 0.0
     learned_a: float = 0.0
     learned_b: float = 0.0
+    roles: int = GATED
 
     @property
     def larger(self) -> float:
@@ -168,6 +170,7 @@ def measure_retention(
         error_of_further_b=errors[4],
         learned_a=learned[0],
         learned_b=learned[1],
+        roles=len(a.of_network(i)),
     )
 
 
@@ -178,10 +181,11 @@ def mean_retention(parts: Sequence[Retention]) -> Retention | None:
     means = {
         field.name: sum(getattr(part, field.name) for part in parts) / len(parts)
         for field in fields(Retention)
+        if field.name != "roles"
     }
     for name in (name for name in means if name.startswith("error")):
         means[name] = math.hypot(*(getattr(part, name) for part in parts)) / len(parts)
-    return Retention(**means)
+    return Retention(**means, roles=min(part.roles for part in parts))
 
 
 def _retention_sums(leading: Spectrum, x: Tensor, y: Tensor, groups: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from scripts.evaluate.lineage.table import table
 from scripts.evaluate.lineage.truth import EXPECTED, Truth
 from scripts.zoo.manifest import Models
 
-VERDICTS = ("descends", "shared initialisation", "unrelated", "inconclusive", None)
+VERDICTS = (
+    "descends", "contains parts", "shared initialisation", "unrelated", "inconclusive", None,
+)  # fmt: skip
 LOWEST = -1e9  # score of a pair that a method cannot compare
 FPR = 0.01
 COPY = 1e-3  # both retentions as close to 1: nothing was learned in between
@@ -276,7 +278,8 @@ def sections(e: Evaluation) -> Iterator[tuple[str, str]]:
         f"strangers that serve the calibration alone. {len(e.pairs):,} pairs: all of an ancestor "
         f"and a descendant, all of two bases, and one in {e.sample} of the others. `{COMMAND}` "
         "measures and writes this file; nothing in it is edited by hand, and all figures come from "
-        f"one state of `huref/lineage` (digest `{e.code}`). The models are tiny and were trained "
+        f"one state of `huref/lineage` (digest `{e.code}`), at full depth, by the recipe "
+        f"`{load_recipe()[0].name}`. The models are tiny and were trained "
         "for a minute or less. The p-values of the order test are exact and need no calibration. "
         "The retention separates descent from a shared initialisation by two thresholds, chosen "
         "on all of these models; *Held out* judges every pair by thresholds from other families."

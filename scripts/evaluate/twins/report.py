@@ -11,7 +11,7 @@ from huref.lineage.descent import LEAST_LEARNED, LEVEL, score
 from scripts.zoo.manifest import Models
 
 Rows = Mapping[str, Mapping[str, Any]]
-CHOSEN = ("llama/1", "gpt2/2")  # families on which limits and constants were chosen
+CHOSEN = ("llama/1", "gpt2/2", "gpt2/8")
 TRUTHS = {
     "shared initialisation": "twins, or a twin beside another's continuation",
     "descends": "ancestor and descendant",
