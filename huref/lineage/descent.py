@@ -15,14 +15,15 @@ ancestor of its twins as the initialisation itself, and is left out below LEAST_
 direction is left out too, since every training from one initialisation finds it. The smaller of
 both p-values, doubled, is that of the pair.
 
-Without a gate all trainings from one initialisation find more than the first direction. Twins of GPT-2
-that were trained long and hot then lack nothing of each other's, and what is carried of the rest
-falls faster than that: the deficit is below 0. So there a deficit below -EXCESS says nothing where
-less than LEAST_CARRIED of the rest is carried.
+Without a gate all trainings from one initialisation find more than the first direction. Twins of
+GPT-2 that were trained long and hot then lack nothing of each other's, and what is carried of the
+rest falls faster: the deficit is below 0. So there a deficit below -EXCESS says nothing where less
+than LEAST_CARRIED of the rest is carried.
 
 TWINS is above 1 because directions that training strengthened also hold an initial part, which they
-lack as well. The constants were chosen on two families of configs/twins-zoo.yaml, the last two on three (gpt2/8
-as well); `python -m scripts.evaluate twins` measures the test on others (docs/measured/twins.md).
+lack as well. The constants were chosen on two families of configs/twins-zoo.yaml, EXCESS and
+LEAST_CARRIED on gpt2/8 as well; `python -m scripts.evaluate twins` measures the test on others
+(docs/measured/twins.md).
 """
 
 import math
