@@ -1,5 +1,7 @@
 """The test of twins: uniform on simulated twins, small on simulated descendants."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,3 +54,15 @@ def test_a_score_is_measured_in_standard_errors() -> None:
     assert score(0.3, 0.0, 0.0) > 4
     assert score(0.3, 2.4 * 0.3, 0.05) == pytest.approx(0, abs=1e-9)
     assert 0 < score(0.02, 0.0, 0.3) < 0.5
+
+
+def test_an_excess_without_a_gate_says_nothing_where_little_is_carried() -> None:
+    """As twins of GPT-2's shape, of which one was trained long and hot (docs/measured/twins.md)."""
+    hot = Retention(
+        1.18, 0.47, 0.64, further_a=1.18, further_b=0.5, error_of_further_a=0.04,
+        error_of_further_b=0.025, learned_a=0.07, learned_b=0.37,
+    )  # fmt: skip
+    assert twins_p(hot) < LEVEL
+    assert twins_p(replace(hot, roles=2)) == 1
+    assert twins_p(replace(hot, roles=2, carried=0.8)) < LEVEL
+    assert twins_p(replace(hot, roles=2, further_a=1.04)) < LEVEL
