@@ -86,6 +86,10 @@ class Barcodes:
         """Block index and expert number of a network."""
         return network_key(self.networks, network)
 
+    def is_complete(self, network: int) -> bool:
+        """Whether all units of a network have a barcode."""
+        return bool(self.networks[network, 2] == self.networks[network, 3])
+
     def units_of(self, network: int) -> Tensor:
         """Indices of the units of a network that have a barcode, (n,) int64, ascending."""
         units, coded = self.networks[network, 2:].tolist()

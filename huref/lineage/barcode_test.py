@@ -27,10 +27,11 @@ from huref.lineage.order import (
     agreement_log10_p,
     increase_log10_p,
     longest_increase,
+    longest_increasing,
     order_log10_p,
 )
 from huref.lineage.retention import measure_retention
-from huref.lineage.unit_matching import UnitMatching, agreement, match_signed
+from huref.lineage.unit_matching import UnitMatching, agreeing, agreement, match_signed
 
 ATTENTION_NUMBERS = range(3, 21)  # the numbers of a barcode that come from attention
 
@@ -73,13 +74,26 @@ def compare_barcodes(
 def comparable_networks(a: Barcodes, b: Barcodes) -> Iterator[tuple[int, int]]:
     """Pairs of networks that are of one size, or have barcodes of all their units."""
     for i, j in product(range(len(a.networks)), range(len(b.networks))):
-        if a.networks[i, 2] == b.networks[j, 2] or (_is_complete(a, i) and _is_complete(b, j)):
+        if a.networks[i, 2] == b.networks[j, 2] or (a.is_complete(i) and b.is_complete(j)):
             yield i, j
 
 
-def _is_complete(barcodes: Barcodes, network: int) -> bool:
-    """Whether all units of a network have a barcode."""
-    return bool(barcodes.networks[network, 2] == barcodes.networks[network, 3])
+def corresponding_units(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Tensor, Tensor]:
+    """Units of network i of A and j of B that correspond beyond chance, indices in both, (n,) each.
+
+    Those that keep their index or their order when matched by barcodes, or on which two matchings
+    agree; whichever are more. All units of both networks have barcodes.
+    """
+    x, y = a.of_network(i).float(), b.of_network(j).float()
+    matching = _match(x, y, range(x.shape[1]))
+    kept = max(
+        matching.a == matching.b, longest_increasing(matching.b), key=lambda some: int(some.sum())
+    )
+    others = [n for n in range(x.shape[1]) if n not in ATTENTION_NUMBERS]
+    agreed = agreeing(_match(x, y, ATTENTION_NUMBERS), _match(x, y, others))
+    if len(agreed[0]) > int(kept.sum()):
+        return agreed
+    return matching.a[kept], matching.b[kept]
 
 
 def compare_networks(
@@ -100,7 +114,7 @@ def compare_networks(
     test = Correspondence(units, log10_p, "order", f"{how} when matched by barcodes")
     if log10_p <= SIGNIFICANT and same_size:
         return test, UnitMatching.identity(a_units, of, matching.b_size)
-    if log10_p <= SIGNIFICANT or not (_is_complete(a, i) and _is_complete(b, j)):
+    if log10_p <= SIGNIFICANT or not (a.is_complete(i) and b.is_complete(j)):
         return test, matching
     other_numbers = [n for n in range(x.shape[1]) if n not in ATTENTION_NUMBERS]
     agreements = agreement(_match(x, y, ATTENTION_NUMBERS), _match(x, y, other_numbers))

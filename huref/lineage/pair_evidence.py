@@ -7,10 +7,10 @@ from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record
 from huref.lineage.barcode_test import compare_barcodes
 from huref.lineage.correspondence import Correspondence, compare_blocks, compare_units
+from huref.lineage.counterparts import measure_shares
 from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
-from huref.lineage.shares import measure_shares
 from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import HALF, judge, weigh_shares
