@@ -8,7 +8,6 @@ Without it a simpler loop keeps the mutations of stored inputs that reach new li
 fail are written to tests/fuzz/found/TARGET; tests replay them from then on.
 """
 
-import faulthandler
 import hashlib
 import os
 import random
@@ -19,14 +18,9 @@ import time
 
 from scripts import ROOT, make_parser
 from scripts.fuzz.inputs import STORED, WORK, inputs_of
+from scripts.fuzz.limits import watched
 
 LONGEST_INPUT = 4096  # bytes
-HUNG = 20  # CPU seconds for one input
-STUCK = 300.0  # seconds, on a busy machine, after which an input ends the fuzzing
-
-
-class SlowInputError(AssertionError):
-    """An input costs more time than any may."""
 
 
 def main() -> None:
@@ -66,7 +60,17 @@ def _run(name: str, seconds: float) -> tuple[int, int]:
     counts = counts or re.findall(r"^#(\d+)\s", done.stderr, re.MULTILINE)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr)
+        _keep_last(name)
     return int(counts[-1]) if counts else 0, int(done.returncode != 0)
+
+
+def _keep_last(name: str) -> None:
+    """Keep the input that ended the process, where libFuzzer had no time to write it."""
+    data = (WORK / f"{name}.last").read_bytes()
+    found = STORED / "found" / name
+    digest = hashlib.sha1(data).hexdigest()
+    if not any(path.name.endswith(digest) for path in found.iterdir()):
+        (found / f"stuck-{digest}").write_bytes(data)
 
 
 def _fuzz_with_atheris(name: str, seconds: float) -> None:
@@ -89,22 +93,17 @@ def _fuzz_with_atheris(name: str, seconds: float) -> None:
         (corpus / path.name).write_bytes(path.read_bytes())
     run = TARGETS[name]
 
-    # Not libFuzzer's own timer: it counts the seconds of the machine, and its signal ends the
-    # process where a library has taken the handler.
     last = WORK / f"{name}.last"
 
     def test_one_input(data: bytes) -> None:
         last.write_bytes(data)
-        faulthandler.dump_traceback_later(STUCK, exit=True)
-        began = time.process_time()
-        run(data)
-        faulthandler.cancel_dump_traceback_later()
-        if time.process_time() - began > HUNG:
-            raise SlowInputError(f"{time.process_time() - began:.0f} s of CPU time")
+        with watched():
+            run(data)
 
     options = [
         f"-max_total_time={max(int(seconds), 1)}", f"-max_len={LONGEST_INPUT}",
-        "-timeout=0", "-rss_limit_mb=4096", f"-artifact_prefix={found}{os.sep}",
+        "-timeout=0",  # `watched` counts CPU time instead
+        "-rss_limit_mb=4096", f"-artifact_prefix={found}{os.sep}",
         "-print_final_stats=1", str(corpus),
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], test_one_input)
