@@ -56,7 +56,7 @@ def open_visit(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
     """
     key, now = visit_key(endpoint, baseline, mode), _clocks()
     opened = endpoint.client.store.recall(key)
-    if opened is not None and _is_recent(opened.get("clocks"), now):
+    if isinstance(opened, dict) and _is_recent(opened.get("clocks"), now):
         return str(opened["name"])
     name = secrets.token_hex(8)
     endpoint.client.store.remember(key, {"name": name, "clocks": now})

@@ -59,7 +59,8 @@ def _run(name: str, seconds: float) -> tuple[int, int]:
     counts = re.findall(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
     counts = counts or re.findall(r"^#(\d+)\s", done.stderr, re.MULTILINE)
     if done.returncode:
-        print(done.stderr[-3000:], file=sys.stderr)
+        print(done.stdout[-3000:], done.stderr[-3000:], sep="\n", file=sys.stderr)
+        print(f"{name}: ended with status {done.returncode}", file=sys.stderr)
         _keep_last(name)
     return int(counts[-1]) if counts else 0, int(done.returncode != 0)
 
