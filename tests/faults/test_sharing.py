@@ -89,8 +89,8 @@ def test_fleets_at_once_on_one_registry_measure_every_model_once(tmp_path: Path)
         )  # fmt: skip
     for process in started:
         _finish(process)
-    models = sorted(entry.model for entry in open_store(str(tmp_path / "bases")).entries())
-    assert models == sorted({model for each in lists.values() for model in each})
+    stored = sorted(entry.model for entry in open_store(str(tmp_path / "bases")).entries())
+    assert stored == sorted({model for each in lists.values() for model in each})
     for name, listed in lists.items():
         lines = [json.loads(line) for line in (tmp_path / f"{name}.journal").open()]
         assert {line["model"] for line in lines} == set(listed)
