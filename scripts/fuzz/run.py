@@ -23,6 +23,7 @@ from scripts.fuzz.inputs import STORED, WORK, inputs_of
 from scripts.fuzz.limits import watched
 
 LONGEST_INPUT = 4096  # bytes
+NEVER = 10**6  # seconds; `watched` counts CPU time instead, and 0 would end any that take a second
 TOGETHER = "together"  # the name of all targets at once; an input's first byte chooses one
 
 
@@ -126,7 +127,7 @@ def _fuzz_with_atheris(name: str, seconds: float) -> None:
 
     options = [
         f"-max_total_time={max(int(seconds), 1)}", f"-max_len={LONGEST_INPUT}",
-        "-timeout=0",  # `watched` counts CPU time instead
+        f"-timeout={NEVER}",
         "-rss_limit_mb=4096", f"-artifact_prefix={artifacts}{os.sep}",
         "-print_final_stats=1", str(corpus),
     ]  # fmt: skip
