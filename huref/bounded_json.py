@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from huref.budget import DICT, FACTOR, FLOOR, LIST, NUMBER, SLOT, TEXT
+from huref.budget import DICT, FACTOR, FLOOR, LIST, NUMBER, SLOT, TEXT, collector_paused
 
 MAX_DEPTH = 100  # of nested containers; a tokenizer.json has eight, serde_json reads 127
 CHUNK = 256 * 1024  # bytes scanned at a time
@@ -41,7 +41,8 @@ def loads(text: bytes | bytearray | str, *, constants: bool = False, unique: boo
         _check(data)
         refuse = None if constants else _refuse_constant
         pairs = _refuse_twice if unique else None
-        return json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=pairs)
+        with collector_paused():
+            return json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=pairs)
     except JsonError:
         raise
     except (ValueError, RecursionError) as error:

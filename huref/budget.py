@@ -6,6 +6,10 @@ what they create, in a `Budget`, before they create it. Of the promised memory t
 get `FLOOR + FACTOR * N`; the rest is for the file's bytes and their copies.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from huref.errors import BudgetExceededError
 
 FLOOR = 24 << 20  # bytes of objects that any file may need
@@ -70,3 +74,21 @@ class Budget:
             raise BudgetExceededError(
                 f"it would take more steps than a file of {self.size:,} bytes justifies"
             )
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """A block in which Python does not look for objects that refer to each other in a circle.
+
+    A parser creates objects by the hundred thousand, and Python would look through all that this
+    process has imported again and again: most of the CPU time of a small file. The budget bounds
+    what the block can create. Blocks of several threads may overlap: the last one that began with
+    the collector at work puts it to work again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -235,7 +235,8 @@ def imported_with(digest: str) -> Path | None:
 
 def _digest_of(path: Path) -> str:
     state = path.stat()
-    return _stated_digest(path, state.st_mtime_ns, state.st_size, state.st_ino)
+    times = (state.st_mtime_ns, state.st_ctime_ns)
+    return _stated_digest(path, *times, state.st_size, state.st_ino)
 
 
 @lru_cache(maxsize=32)

@@ -20,7 +20,13 @@ from huref.evidence.keyless import KeylessSigner, sign_keyless
 from huref.evidence.keys import Signer, load_signer
 from huref.evidence.model_files import STATED, Subject, hash_model, read_oms
 from huref.evidence.statement import PAYLOAD_TYPE, Statement
-from huref.evidence.timestamp import public_address, request_timestamp, require_rfc3161
+from huref.evidence.timestamp import (
+    is_before,
+    public_address,
+    read_timestamp,
+    request_timestamp,
+    require_rfc3161,
+)
 from huref.files import replacing, require_folder
 from huref.invariants.record import Record
 from huref.lineage.table import Pair, build_table
@@ -126,7 +132,7 @@ def attest(
         oms=read_oms(checkpoint.repository, subjects),
         versions=versions(),
     )
-    text, signed_by = _sign(statement.to_payload(), signer, timestamp)
+    text, signed_by = _sign(statement, signer, timestamp)
     result = Attestation(statement, private, text, signed_by)
     # The record first: a statement whose commitment nobody can open would be worth less.
     if record is not None:
@@ -147,12 +153,23 @@ def versions() -> dict[str, str]:
     }
 
 
-def _sign(payload: bytes, signer: Signer | KeylessSigner, timestamp: str | None) -> tuple[str, str]:
+def _sign(
+    statement: Statement, signer: Signer | KeylessSigner, timestamp: str | None
+) -> tuple[str, str]:
+    payload = statement.to_payload()
     if isinstance(signer, KeylessSigner):
         return sign_keyless(payload, signer)
     envelope: Envelope = sign_payload(PAYLOAD_TYPE, payload, signer)
     if timestamp is not None:
-        token = request_timestamp(timestamp, envelope.signatures[0].value)
+        signed = envelope.signatures[0].value
+        token = request_timestamp(timestamp, signed)
+        time = read_timestamp(token, signed, []).time
+        if is_before(time, statement.made_at):  # nobody could verify it
+            raise EvidenceError(
+                f"{statement.timestamp_authority}: the authority says {time:%Y-%m-%d %H:%M} UTC, "
+                f"and the clock of this machine {statement.made_at:%Y-%m-%d %H:%M}",
+                advice="set the clock",
+            )
         envelope = envelope.with_token(token)
     return envelope.to_json(), signer.public.id
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from huref import escape
 from huref.bounded_json import loads_object
-from huref.files import writing
+from huref.files import refuse_link, writing
 from huref.version import __version__
 
 
@@ -29,6 +29,7 @@ class BenchJournal:
         self.models: dict[str, dict[str, Any]] = {}
         if path is None:
             return
+        refuse_link(path)
         if resume and path.exists():
             self._read(path)
         else:

@@ -1,9 +1,8 @@
 """The cache of records: a model that was measured before is compared without reading its weights.
 
 The key of a record is what determines it: the files that were read (a commit, or the names, sizes
-and modification times of a folder's files), the recipe without its decoder, and the depth. Records
-leak weights, so only their owner can read the folder: $HUREF_HOME/records, or huref/records in the
-user's cache.
+and times of a folder's files), the recipe without its decoder, and the depth. Records leak weights,
+so only their owner can read the folder: $HUREF_HOME/records, or huref/records in the user's cache.
 """
 
 import contextlib
@@ -54,10 +53,20 @@ def _identify(repository: Repository) -> list[object] | None:
     if not isinstance(repository, LocalFolder):
         return None
     files = [
-        [name, size, (repository.path / name).stat().st_mtime_ns]
+        [name, size, *_times(repository.path / name)]
         for name, size in sorted(repository.files.items())
     ]
     return [str(repository.path.resolve()), repository.chosen, files]
+
+
+def _times(path: Path) -> tuple[int, int]:
+    """When a file was written, and when it was last put into its place or touched otherwise.
+
+    Archives and copies keep the first time, which many of them set to a constant. The second one
+    is the file system's own.
+    """
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ctime_ns
 
 
 def recall(path: Path, model: str, decoder: str) -> Record | None:

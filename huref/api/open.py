@@ -117,7 +117,7 @@ def _measure(
         costs.renamed_to = _new_name(checkpoint)
         return record, costs
     record, costs = _measure_weights(checkpoint, loaded, encoder_path, depth)
-    if kept is not None:
+    if kept is not None and cache_path(checkpoint, loaded, depth) == kept:  # else a file changed
         keep(kept, record)
     costs.renamed_to = _new_name(checkpoint)
     return record, costs

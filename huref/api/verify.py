@@ -4,7 +4,6 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,12 @@ from huref.evidence.keyless import is_bundle, verify_bundle
 from huref.evidence.keys import SHOWN, PublicKey, load_public_key
 from huref.evidence.model_files import Subject, hash_model
 from huref.evidence.statement import Statement, parse_statement
-from huref.evidence.timestamp import load_certificates, read_timestamp, require_rfc3161
+from huref.evidence.timestamp import (
+    is_before,
+    load_certificates,
+    read_timestamp,
+    require_rfc3161,
+)
 from huref.invariants.record import Record, Seal, load_record
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.model_name import open_repository
@@ -29,7 +33,6 @@ from huref.recipe import load_recipe
 
 Status = Literal["holds", "fails", "unchecked"]
 TOLERANCE = 1e-4  # of a latent's number between machines; measured in docs/evidence.md
-CLOCK_SKEW = timedelta(minutes=10)  # by which a signer's clock may run ahead of an authority's
 LISTED = 3  # names of files in a sentence
 
 
@@ -204,7 +207,7 @@ def _check_timestamp(
         said = f"{read.time:%Y-%m-%d %H:%M:%S} UTC by {read.authority or 'an unnamed authority'}"
         if read.why:
             yield Check("timestamp", "fails", f"{said}: {read.why}")
-        elif statement.made_at > read.time + CLOCK_SKEW:
+        elif is_before(read.time, statement.made_at):
             yield Check("timestamp", "fails", f"{said}, before the time that the signer states")
         elif not read.trusted:
             yield Check("timestamp", "unchecked", f"{said}; give --timestamp-root to check it")

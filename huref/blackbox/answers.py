@@ -9,12 +9,14 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huref.errors import EndpointError
+from huref.bounded_json import loads
+from huref.errors import EndpointError, one_line
 from huref.files import make_private
 
 _TOKEN_ID = re.compile(r"token_id:(\d{1,10})")
@@ -177,12 +179,25 @@ def _number(value: Any) -> float:
     return number
 
 
+def _stored(data: dict[str, Any]) -> TokenAnswer:
+    """An answer as `AnswerStore.put` wrote it."""
+    return TokenAnswer(
+        str(data["text"]),
+        {int(token): float(value) for token, value in data["by_id"].items()},
+        {str(token): float(value) for token, value in data["by_text"].items()},
+        tuple((name, value) for name, value in data.get("generated", ())),
+        tuple((name, value) for name, value in data.get("prompt", ())),
+        data.get("prompt_tokens"),
+        data.get("used"),
+    )
+
+
 class AnswerStore:
     """Answers by query, in an SQLite file, or in memory if no path is given."""
 
     def __init__(self, path: Path | None = None):
         self.path = path
-        try:
+        with self._explained("answers cannot be stored there"):
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 make_private(path)
@@ -192,8 +207,6 @@ class AnswerStore:
                 self._file.execute(
                     f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, value)"
                 )
-        except sqlite3.Error as error:
-            raise EndpointError(f"answers cannot be stored there ({error})", file=path) from error
 
     @staticmethod
     def key(*parts: Any) -> str:
@@ -201,39 +214,49 @@ class AnswerStore:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def get(self, key: str) -> TokenAnswer | None:
-        """The stored answer to a query, or None."""
-        row = self._file.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        """The stored answer to a query; None where there is none that can be read."""
+        try:
+            return _stored(self._read("answers", key))
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        data = json.loads(row[0])
-        by_id = {int(token): value for token, value in data["by_id"].items()}
-        return TokenAnswer(
-            data["text"],
-            by_id,
-            data["by_text"],
-            tuple((name, value) for name, value in data.get("generated", ())),
-            tuple((name, value) for name, value in data.get("prompt", ())),
-            data.get("prompt_tokens"),
-            data.get("used"),
-        )
 
     def put(self, key: str, answer: TokenAnswer) -> None:
         """Store an answer."""
-        row = (key, json.dumps(asdict(answer)))
-        self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
+        self._write("answers", key, json.dumps(asdict(answer)))
 
     def recall(self, key: str) -> Any:
-        """What `remember` stored under a key, or None."""
-        row = self._file.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        """What `remember` stored under a key; None where it is nothing that can be read."""
+        try:
+            return self._read("facts", key)
+        except ValueError:
+            return None
+
+    def _read(self, table: str, key: str) -> Any:
+        """The JSON value of a row, or None. Raises ValueError where it is no JSON."""
+        with self._explained("it holds no stored answers"):
+            query = f"SELECT value FROM {table} WHERE key = ?"
+            row = self._file.execute(query, (key,)).fetchone()
+        return loads(row[0], constants=True) if row and isinstance(row[0], str) else None
 
     def remember(self, key: str, fact: Any) -> None:
         """Store a fact about the endpoint, in JSON; None deletes it."""
-        if fact is None:
-            self._file.execute("DELETE FROM facts WHERE key = ?", (key,))
+        if fact is not None:
+            self._write("facts", key, json.dumps(fact))
             return
-        row = (key, json.dumps(fact))
-        self._file.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+        with self._explained("answers cannot be stored there"):
+            self._file.execute("DELETE FROM facts WHERE key = ?", (key,))
+
+    def _write(self, table: str, key: str, value: str) -> None:
+        with self._explained("answers cannot be stored there"):
+            self._file.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, value))
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn errors of the disk and of SQLite into EndpointErrors."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EndpointError(f"{what} ({one_line(error)})", file=self.path) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -134,12 +134,13 @@ def lost_fields(before: Capabilities, after: Capabilities) -> list[str]:
 
 
 def recall(store: AnswerStore, url: str, model: str | None) -> Capabilities | None:
-    """The capabilities that `detect` stored, or None."""
+    """The capabilities that `detect` stored, or None; of another version of huref, too."""
     fact = store.recall(_key(url, model))
-    if fact is None:
+    try:
+        others = tuple(Capabilities(**other | {"others": ()}) for other in fact["others"])
+        return Capabilities(**fact | {"others": others})
+    except (TypeError, KeyError):  # none, or with other fields
         return None
-    others = tuple(Capabilities(**other | {"others": ()}) for other in fact["others"])
-    return Capabilities(**fact | {"others": others})
 
 
 def remember(store: AnswerStore, url: str, model: str | None, found: Capabilities) -> None:

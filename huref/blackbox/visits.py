@@ -1,9 +1,13 @@
 """The answers of one visit to a served model, in two rounds, and what is remarkable in them."""
 
+import datetime as dt
+import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from huref.blackbox.answers import TokenAnswer, VanishedError
+from huref.blackbox.answers import AnswerStore, TokenAnswer, VanishedError
 from huref.blackbox.baseline import WATCHED, Baseline, Mode
 from huref.blackbox.border import MOST_FAILURES, sampled_query
 from huref.blackbox.client import RefusedError
@@ -14,6 +18,7 @@ from huref.blackbox.query import TokenQuery
 from huref.errors import EndpointError
 
 PROMPTS, REPEATS = 6, 6  # of the modes logprobs and scores
+RESUMED = 3600  # seconds after which an interrupted visit is begun anew
 
 
 def watch_prompts() -> list[str]:
@@ -37,6 +42,37 @@ class VisitInProgress:
     texts: list[list[str]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     halves: float | None = None
+
+
+def visit_key(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
+    """Where the store keeps the name of a visit that is under way."""
+    return AnswerStore.key("visit", endpoint.name, str(baseline.resolve()), mode)
+
+
+def open_visit(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
+    """A name for the visit's answers in the store; that of an interrupted visit, if it is recent.
+
+    The budget of an interrupted visit is then not spent twice.
+    """
+    key, now = visit_key(endpoint, baseline, mode), _clocks()
+    opened = endpoint.client.store.recall(key)
+    if isinstance(opened, dict) and _is_recent(opened.get("clocks"), now):
+        return str(opened["name"])
+    name = secrets.token_hex(8)
+    endpoint.client.store.remember(key, {"name": name, "clocks": now})
+    return name
+
+
+def _clocks() -> list[float]:
+    """The date in seconds, which may jump, and the seconds since the machine started."""
+    started = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return [dt.datetime.now(dt.UTC).timestamp(), time.clock_gettime(started)]
+
+
+def _is_recent(then: list[float] | None, now: list[float]) -> bool:
+    """Whether a visit is so young by both clocks: old answers must never pass for new ones."""
+    ages = [b - a for a, b in zip(then or [], now, strict=False)]
+    return len(ages) == len(now) and all(0 <= age < RESUMED for age in ages)
 
 
 def collect(endpoint: Endpoint, base: Baseline, repeats: int, name: str) -> VisitInProgress:

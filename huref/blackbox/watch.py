@@ -7,7 +7,6 @@ distribution of every test comes from permuting the answers of both visits (`per
 """
 
 import datetime as dt
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from huref.blackbox.answers import AnswerStore
 from huref.blackbox.baseline import WATCHED, Baseline, Mode, load_baseline
 from huref.blackbox.border import FEWEST, INPUTS, SEARCH, TEMPERATURES, Borders, find_borders
 from huref.blackbox.endpoint import Endpoint
@@ -33,7 +31,14 @@ from huref.blackbox.prompts import TEXTS, make_prompts
 from huref.blackbox.signature import Signature, load_signature
 from huref.blackbox.size import clr
 from huref.blackbox.sources import Source
-from huref.blackbox.visits import REPEATS, VisitInProgress, collect, watch_prompts
+from huref.blackbox.visits import (
+    REPEATS,
+    VisitInProgress,
+    collect,
+    open_visit,
+    visit_key,
+    watch_prompts,
+)
 from huref.errors import EndpointError, SignatureError
 
 TOKEN_REPEATS = 24  # answers to each border input
@@ -41,7 +46,6 @@ LEAST_TOKEN_REPEATS = 8
 NEW_OUTPUTS = 8  # prompts whose outputs are compared with a signature's image
 MIDDLE = 0.001  # p-value below which the two halves of one visit count as different
 BLUNT = 2.0  # nat; a visit that would miss such a change cannot say that nothing changed
-RESUMED = 3600  # seconds after which an interrupted visit is begun anew
 
 
 def choose_mode(endpoint: Endpoint) -> Mode:
@@ -82,31 +86,13 @@ def revisit(
         )
     images = [load_signature(path) for path in signatures]
     wanted = before.mode if before else mode or choose_mode(endpoint)
-    name = _open_visit(endpoint, baseline, wanted)
+    name = open_visit(endpoint, baseline, wanted)
     if before is None:
         result = _make_baseline(endpoint, baseline, wanted, name, level)
     else:
         result = _compare(endpoint, before, images, name, level)
-    endpoint.client.store.remember(_visit_key(endpoint, baseline, wanted), None)
+    endpoint.client.store.remember(visit_key(endpoint, baseline, wanted), None)
     return result
-
-
-def _visit_key(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
-    return AnswerStore.key("visit", endpoint.name, str(baseline.resolve()), mode)
-
-
-def _open_visit(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
-    """A name for the visit's answers in the store; that of an interrupted visit, if it is recent.
-
-    The budget of an interrupted visit is then not spent twice.
-    """
-    key, now = _visit_key(endpoint, baseline, mode), dt.datetime.now(dt.UTC).timestamp()
-    opened = endpoint.client.store.recall(key)
-    if opened is not None and now - opened["at"] < RESUMED:
-        return str(opened["name"])
-    name = secrets.token_hex(8)
-    endpoint.client.store.remember(key, {"name": name, "at": now})
-    return name
 
 
 def _make_baseline(

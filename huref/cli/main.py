@@ -32,11 +32,22 @@ from huref.cli.train_encoder import train_encoder
 from huref.cli.tree import tree
 from huref.cli.verify import verify
 from huref.errors import HurefError, one_line
+from huref.files import DISK
 from huref.version import __version__
 
 
 class _Huref(click.Group):
     """Prints a known failure as one line; HUREF_DEBUG=1 shows the traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:  # of stdout, while a help text or a version is printed
+            if os.environ.get("HUREF_DEBUG") == "1" or not extra.get("standalone_mode", True):
+                raise
+            click.echo(f"huref: {_explain(error)}", err=True)
+            _give_up_stdout()
+            sys.exit(1)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for word in args:
@@ -58,11 +69,34 @@ class _Huref(click.Group):
         except (HurefError, OSError) as error:
             if os.environ.get("HUREF_DEBUG") == "1" or isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"huref: {one_line(error)}", err=True)
+            click.echo(f"huref: {_explain(error)}", err=True)
+            if isinstance(error, OSError):
+                _give_up_stdout()
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("huref: stopped", err=True)
             ctx.exit(128 + signal.SIGINT)
+
+
+def _explain(error: HurefError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is None and error.errno in DISK:
+        return f"the output cannot be written ({error.strerror})"
+    return one_line(error)
+
+
+def _give_up_stdout() -> None:
+    """Drop what stdout still holds if it cannot be written, as on a full disk.
+
+    Python would try once more at its end, and say so in lines of its own.
+    """
+    if sys.stdout is None:  # closed
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+        os.close(sink)
 
 
 def _leave(number: int, _: object) -> NoReturn:

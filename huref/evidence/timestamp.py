@@ -4,7 +4,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
 
 PATIENCE = 30.0  # seconds for the whole answer
+CLOCK_SKEW = timedelta(minutes=10)  # by which a signer's clock may run ahead of an authority's
 PIECE = 4096  # bytes read at a time
 LARGEST = 1 << 20  # bytes of an answer; a token with its certificates has a few thousand
 SHA256 = "2.16.840.1.101.3.4.2.1"  # object identifier
@@ -137,6 +138,11 @@ def load_certificates(path: Path) -> "list[Certificate]":
         raise EvidenceError(f"cannot be read ({error.strerror})", file=path) from error
     except (ValueError, x509.InvalidVersion) as error:
         raise EvidenceError("not a certificate in PEM", file=path) from error
+
+
+def is_before(time: datetime, made_at: datetime) -> bool:
+    """Whether a token's time is before the time that a signer states."""
+    return made_at > time + CLOCK_SKEW
 
 
 def read_timestamp(token: bytes, message: bytes, roots: "list[Certificate]") -> Timestamp:

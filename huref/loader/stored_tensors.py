@@ -108,7 +108,13 @@ class StoredTensors:
 
     @property
     def format(self) -> str:
-        """The first file's format: "safetensors" or "PyTorch"."""
+        """The first file's format: "safetensors" or "PyTorch".
+
+        Raises:
+            CheckpointError: no file has a tensor.
+        """
+        if not self.files:
+            raise CheckpointError("its files hold no tensors", model=self.repository.model)
         source = self.repository.open(self.files[0], cache=True)
         head = bytes(source.read(0, min(source.size, 32)))
         return "safetensors" if _is_safetensors(source.name, head) else "PyTorch"

@@ -4,8 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +22,7 @@ LOCK = "lock"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 RECORD_HEAD = 1024 * 1024  # bytes; longer than the metadata of a record
 FREE = 64 * 1024 * 1024  # bytes that an upload leaves on the disk
-YOUNG = 60  # seconds for which a folder may be without its lock
+PATIENCE = 10.0  # seconds to wait for another page that starts
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,13 @@ class Uploads:
     def __init__(self) -> None:
         above = user_cache() / "serve"
         above.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _remove_abandoned(above)
         self.folder = above / secrets.token_hex(8)
-        self.folder.mkdir(mode=0o700)
         self._lock = FileLock(self.folder / LOCK, timeout=0)
-        self._lock.acquire()
+        # No page removes a folder that another one has made and not locked yet.
+        with _starting(above):
+            _remove_abandoned(above)
+            self.folder.mkdir(mode=0o700)
+            self._lock.acquire()
         self._files: dict[str, Upload] = {}
         self._bytes = 0
 
@@ -118,10 +119,20 @@ def _suffix_of(path: Path, name: str) -> str:
     )
 
 
+@contextlib.contextmanager
+def _starting(above: Path) -> Iterator[None]:
+    """A block that one page at a time runs."""
+    try:
+        with FileLock(above / LOCK, timeout=PATIENCE):
+            yield
+    except Timeout as error:
+        raise HurefError("another page has been starting for long", file=above) from error
+
+
 def _remove_abandoned(above: Path) -> None:
     """Remove the folders of pages that no longer run: nobody holds their locks."""
     for folder in above.iterdir():
         with contextlib.suppress(OSError, Timeout):
-            if time.time() - folder.stat().st_mtime > YOUNG and not folder.is_symlink():
+            if folder.is_dir() and not folder.is_symlink():
                 with FileLock(folder / LOCK, timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)

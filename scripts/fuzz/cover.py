@@ -24,6 +24,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--part", action="append", help=f"of the repository (default: {PARTS})")
     parser.add_argument("--target", action="append", help="only these; may be repeated")
+    parser.add_argument("--lines", action="store_true", help="also list what is not reached")
     arguments = parser.parse_args()
     try:
         import coverage
@@ -37,7 +38,7 @@ def main() -> None:
     with measured.collect():
         inputs = _run_inputs(arguments.target)
     print(f"{inputs} inputs")
-    _report(measured, files)
+    _report(measured, files, arguments.lines)
 
 
 def _run_inputs(targets: list[str] | None) -> int:
@@ -55,17 +56,19 @@ def _run_inputs(targets: list[str] | None) -> int:
 def _inputs(name: str) -> Iterator[Path]:
     yield from inputs_of(name)
     if (WORK / name).is_dir():
-        yield from sorted((WORK / name).iterdir())
+        yield from sorted((WORK / name).iterdir())  # what was kept of earlier runs as well
 
 
-def _report(measured: Any, files: list[Path]) -> None:
+def _report(measured: Any, files: list[Path], shows_lines: bool) -> None:
     lines = reached = 0
     for file in files:
-        _, statements, _, missing, _ = measured.analysis2(str(file))
+        _, statements, _, missing, ranges = measured.analysis2(str(file))
         if statements:
             lines += len(statements)
             reached += len(statements) - len(missing)
             _say(str(file.relative_to(ROOT)), len(statements) - len(missing), len(statements))
+            if shows_lines and missing:
+                print(f"    {ranges}")
     _say("all", reached, lines)
 
 

@@ -66,7 +66,7 @@ def kill_at_random(times: int, folder: Path, longest: float = LONGEST_RUN, seed:
     result = Result()
     registry = folder / "bases"
     models = folder / "models.txt"
-    key = _make_key(folder)
+    key = make_key(folder)
     models.write_text("".join(f"{ZOO / name}\n" for name in MODELS))
     upload = _make_picture(folder)
     for number in range(times):
@@ -183,7 +183,8 @@ def _make_picture(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def _make_key(folder: Path) -> Path:
+def make_key(folder: Path) -> Path:
+    """A new private key in a folder."""
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )

@@ -136,12 +136,9 @@ def _is_alive(process: int) -> bool:
 
 
 def uploads_left(home: Path) -> list[Path]:
-    """The folders of uploads of pages that were killed, made old, so that the next page sweeps."""
+    """The folders of uploads of pages that were killed, which the next page sweeps."""
     above = home / "serve"
-    folders = list(above.iterdir()) if above.is_dir() else []
-    for folder in folders:
-        os.utime(folder, (0, 0))
-    return folders
+    return [path for path in above.iterdir() if path.is_dir()] if above.is_dir() else []
 
 
 def damaged_records(home: Path) -> list[str]:

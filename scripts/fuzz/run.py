@@ -2,13 +2,13 @@
 
     python -m scripts.fuzz run                          one minute, all targets in turn
     python -m scripts.fuzz run --seconds 36000 --target gguf
+    python -m scripts.fuzz run --together               one minute, all targets in one process
 
 With atheris installed (huref[fuzz]), libFuzzer chooses the inputs by the branches that they reach.
 Without it a simpler loop keeps the mutations of stored inputs that reach new lines. Inputs that
 fail are written to tests/fuzz/found/TARGET; tests replay them from then on.
 """
 
-import faulthandler
 import hashlib
 import os
 import random
@@ -16,17 +16,15 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from scripts import ROOT, make_parser
 from scripts.fuzz.inputs import STORED, WORK, inputs_of
+from scripts.fuzz.limits import watched
 
 LONGEST_INPUT = 4096  # bytes
-HUNG = 20  # CPU seconds for one input
-STUCK = 300.0  # seconds, on a busy machine, after which an input ends the fuzzing
-
-
-class SlowInputError(AssertionError):
-    """An input costs more time than any may."""
+NEVER = 10**6  # seconds; `watched` counts CPU time instead, and 0 would end any that take a second
+TOGETHER = "together"  # the name of all targets at once; an input's first byte chooses one
 
 
 def main() -> None:
@@ -34,6 +32,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="in all (default: 60)")
     parser.add_argument("--target", action="append", help="only these; may be repeated")
+    parser.add_argument("--together", action="store_true", help="all in one process, as in CI")
     parser.add_argument("--inside", help="used by this command itself: the target to run")
     arguments = parser.parse_args()
     if arguments.inside:
@@ -41,7 +40,7 @@ def main() -> None:
         return
     from scripts.fuzz.targets import TARGETS
 
-    names = arguments.target or list(TARGETS)
+    names = [TOGETHER] if arguments.together else arguments.target or list(TARGETS)
     failures = executions = 0
     for name in names:
         done, failed = _run(name, arguments.seconds / len(names))
@@ -65,8 +64,41 @@ def _run(name: str, seconds: float) -> tuple[int, int]:
     counts = re.findall(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
     counts = counts or re.findall(r"^#(\d+)\s", done.stderr, re.MULTILINE)
     if done.returncode:
-        print(done.stderr[-3000:], file=sys.stderr)
+        print(done.stdout[-3000:], done.stderr[-3000:], sep="\n", file=sys.stderr)
+        print(f"{name}: ended with status {done.returncode}", file=sys.stderr)
+        _keep_last(name)
     return int(counts[-1]) if counts else 0, int(done.returncode != 0)
+
+
+def _keep_last(name: str) -> None:
+    """Keep the input that ended the process, where libFuzzer had no time to write it."""
+    name, data = _chosen(name, (WORK / f"{name}.last").read_bytes())
+    found = STORED / "found" / name
+    found.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha1(data).hexdigest()
+    if not any(path.name.endswith(digest) for path in found.iterdir()):
+        (found / f"crash-{digest}").write_bytes(data)
+
+
+def _chosen(name: str, data: bytes) -> tuple[str, bytes]:
+    """The target of an input, and what it reads."""
+    from scripts.fuzz.targets import TARGETS
+
+    if name != TOGETHER:
+        return name, data
+    return [*TARGETS][data[0] % len(TARGETS) if data else 0], data[1:]
+
+
+def _fill_corpus(name: str, corpus: Path) -> None:
+    """Copy the stored inputs to where libFuzzer works."""
+    from scripts.fuzz.targets import TARGETS
+
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, each in enumerate(TARGETS):
+        if name in (each, TOGETHER):
+            first = bytes([number]) if name == TOGETHER else b""
+            for path in inputs_of(each):
+                (corpus / f"{each}-{path.name}").write_bytes(first + path.read_bytes())
 
 
 def _fuzz_with_atheris(name: str, seconds: float) -> None:
@@ -82,29 +114,21 @@ def _fuzz_with_atheris(name: str, seconds: float) -> None:
     from scripts.fuzz.targets import TARGETS
 
     corpus = WORK / name
-    found = STORED / "found" / name
-    for folder in (corpus, found):
-        folder.mkdir(parents=True, exist_ok=True)
-    for path in inputs_of(name):
-        (corpus / path.name).write_bytes(path.read_bytes())
-    run = TARGETS[name]
-
-    # Not libFuzzer's own timer: it counts the seconds of the machine, and its signal ends the
-    # process where a library has taken the handler.
+    _fill_corpus(name, corpus)
+    artifacts = WORK / "artifacts"  # `_keep_last` keeps the input where tests replay it
+    artifacts.mkdir(exist_ok=True)
     last = WORK / f"{name}.last"
 
     def test_one_input(data: bytes) -> None:
         last.write_bytes(data)
-        faulthandler.dump_traceback_later(STUCK, exit=True)
-        began = time.process_time()
-        run(data)
-        faulthandler.cancel_dump_traceback_later()
-        if time.process_time() - began > HUNG:
-            raise SlowInputError(f"{time.process_time() - began:.0f} s of CPU time")
+        chosen, rest = _chosen(name, data)
+        with watched():
+            TARGETS[chosen](rest)
 
     options = [
         f"-max_total_time={max(int(seconds), 1)}", f"-max_len={LONGEST_INPUT}",
-        "-timeout=0", "-rss_limit_mb=4096", f"-artifact_prefix={found}{os.sep}",
+        f"-timeout={NEVER}",
+        "-rss_limit_mb=4096", f"-artifact_prefix={artifacts}{os.sep}",
         "-print_final_stats=1", str(corpus),
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], test_one_input)

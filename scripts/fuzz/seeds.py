@@ -37,8 +37,8 @@ def _seeds() -> Iterator[tuple[str, int, bytes]]:
         ("description", _descriptions()), ("picture", _pictures()), ("export", _exports()),
         ("config", _configs()), ("record", _safetensors()), ("nvidia", _pickles()),
         ("attestation", _attestations()), ("statement", [_statement()]), ("token", [_token()]),
-        ("key", _keys()), ("recipe", _recipes()), ("patterns", _patterns()), ("pairs", _lists()),
-        ("folder", folders()), ("hub", hubs()),
+        ("key", _keys()), ("recipe", _recipes()), ("patterns", _patterns()), ("names", _names()),
+        ("pairs", _lists()), ("folder", folders()), ("hub", hubs()),
     ):  # fmt: skip
         for number, data in enumerate(made):
             yield name, number, data
@@ -213,6 +213,23 @@ def _recipes() -> Iterator[bytes]:
 
     yield locate("configs/recipes/default.yaml").read_bytes()
     yield b"name: &a x\nlayers: [1, *a]\nmore: {<<: {b: 0x1f}, c: 1.5, d: 2026-01-01, e: null}\n"
+
+
+def _names() -> Iterator[bytes]:
+    yield b"plain\nplain/config.json\n./plain/model.safetensors\nfile://plain\n'plain'\nplain\\config.json"
+    yield b"many\nmany:Q4_K_M\nmany/a-Q8_0.gguf\nmany:latest\nmany:Q9\nmany:q8_0"
+    yield b"ollama:tiny\nollama:hf.co/org/tiny:Q4_K_M\nollama run tiny\nhttps://ollama.com/library/tiny"
+    yield b"store\nstore/manifests/registry.ollama.ai/library/tiny/latest\nollama:other\nollama:.."
+    yield b"org/tiny\norg/tiny@main\nmodels--org--tiny\norg/tiny:Q4_K_M\norg/tiny/a.safetensors\n."
+    yield (
+        b"https://huggingface.co/org/tiny/tree/main\nhf.co/org/tiny/blob/refs%2Fpr%2F1/a.gguf\n"
+        b"hf://org/tiny\nhttps://huggingface.co/datasets/a/b\nhttps://hf.co/org/tiny/discussions\n"
+        b"https://huggingface.co/org/tiny/resolve/refs/pr/1/model.safetensors?download=true"
+    )
+    yield (
+        b"hf download org/tiny --revision main\ngit clone https://huggingface.co/org/tiny.git\n"
+        b"vllm serve org/tiny\nhttp://127.0.0.1:8000/v1\ns3://bucket/model\n\xff\xfe"
+    )
 
 
 def _patterns() -> Iterator[bytes]:

@@ -441,3 +441,11 @@ def hub(data: bytes) -> None:
     from scripts.fuzz.whole_models import read_hub
 
     read_hub(data, _folder() / "hub")
+
+
+@target
+def names(data: bytes) -> None:
+    """What a user types or pastes as a model's name."""
+    from scripts.fuzz.typed_names import look_up
+
+    look_up(data, _folder() / "names")

@@ -201,7 +201,8 @@ class _Hub:
         _replace(headers, lines)
         if status.isdecimal() and 100 <= int(status[:3]) < 600:
             code = int(status[:3])
-        return httpx.Response(code, headers=list(headers.items()), content=iter([body]))
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        return httpx.Response(code, headers=raw, content=iter([body]))
 
     @staticmethod
     def _good(request: Any) -> tuple[int, dict[str, str], bytes]:

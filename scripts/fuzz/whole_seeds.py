@@ -51,6 +51,7 @@ def folders() -> Iterator[bytes]:
     yield from _adapters()
     yield from _ggufs()
     yield from _others()
+    yield from _torchao()
 
 
 def _sharded() -> Iterator[bytes]:
@@ -115,6 +116,22 @@ def _vocabularies() -> Iterator[bytes]:
     }
     more = {**BPE, "pre_tokenizer": split, "normalizer": grown, "post_processor": after}
     yield _input(tokenizer_dot_json=json.dumps(more), **plain)
+
+
+def _torchao() -> Iterator[bytes]:
+    """Each form of torchao's parts: a row's scale, groups, two integers in a byte, and none."""
+    method: dict[str, object] = {"quant_method": "torchao"}
+    rows = ("x._weight_qdata I8 4,64", "x._weight_scale F32 4,1")
+    yield _quantised(method, *rows)
+    yield _quantised(method, *rows, "x._weight_zero_point I8 4,1")
+    yield _quantised(method, "x._weight_qdata I8 4,64", "x._weight_scale BF16 4,2")
+    nibbles = ("x._weight_qdata U8 4,32", "x._weight_scale F32 2,4", "x._weight_zero_point F32 2,4")
+    yield _quantised(method, *nibbles)
+    yield _quantised(method, *(part.replace(" 4,32", " 2,4,32").replace(" 2,4", " 2,2,4", 1)
+                               if "qdata" not in part else "x._weight_qdata U8 2,4,32"
+                               for part in nibbles))  # fmt: skip
+    yield _quantised(method, *rows, "x._weight_act_pre_scale F32 64")
+    yield _quantised(method, "x._weight_qdata I8 4,64", "x._weight_scale F8_E4M3 4,1")
 
 
 def _schemes() -> Iterator[bytes]:

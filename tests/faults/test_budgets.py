@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import hostile_binaries, hostile_models, hostile_texts  # noqa: F401
+from tests.support import (  # noqa: F401
+    hostile_binaries,
+    hostile_lists,
+    hostile_models,
+    hostile_texts,
+)
 from tests.support.hostile_files import FILES
 from tests.support.read_within_limits import allowed
 
@@ -25,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         folder = tmp_path_factory.mktemp(f"file{number}")
         paths[str(write(folder))] = name
     command = [sys.executable, "-m", "tests.support.read_within_limits", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {paths[line["path"]]: line for line in lines}
 

@@ -1,8 +1,7 @@
-"""Kills, full and read-only disks, clocks that jump, two versions on one cache."""
+"""Kills, full and read-only disks, two versions on one cache."""
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +14,6 @@ from huref.api import cache
 from huref.api.open import measure
 from huref.errors import DiskError, HurefError
 from huref.files import replacing
-from huref.loader.hub.rate import RateLimiter
 from scripts.fuzz.kill import MODELS, finish, kill_at_random
 
 pytestmark = pytest.mark.slow
@@ -63,37 +61,6 @@ def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(HurefError) as caught, replacing(place):
             pass
         assert "\n" not in str(caught.value)
-
-
-def test_a_clock_that_jumps_neither_blocks_nor_frees_requests() -> None:
-    now = [1000.0]
-    limiter = RateLimiter(margin=0, clock=lambda: now[0])
-    limits = {"RateLimit": '"api";r=1;t=60', "RateLimit-Policy": '"x";"api";q=10;w=60'}
-    limiter.learn("api", 200, limits)
-    now[0] -= 1e6  # a monotonic clock does not, but a suspended machine may
-    for _ in range(20):
-        assert 0 <= limiter.reserve("api") <= 1e6 + 61
-    now[0] += 1e9
-    assert limiter.reserve("api") == 0
-
-
-def test_files_changed_while_the_clock_was_wrong_are_measured_again(
-    make_llama: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
-    folder, other = make_llama("model"), make_llama("other", seed=1)
-    first, _ = measure(str(folder), cache=True)
-    path = folder / "model.safetensors"
-    shutil.copy(other / "model.safetensors", path)
-    os.utime(path, ns=(0, 0))  # written in 1970, by a machine without a clock
-    second, _ = measure(str(folder), cache=True)
-    assert first.latent is not None
-    assert second.latent is not None
-    assert not np.array_equal(first.latent, second.latent)
-    os.utime(path, (2e9 * 2, 2e9 * 2))  # and in the future
-    third, _ = measure(str(folder), cache=True)
-    assert third.latent is not None
-    assert np.array_equal(third.latent, second.latent)
 
 
 def test_two_versions_on_one_cache_do_not_read_each_others_records(

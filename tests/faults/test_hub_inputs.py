@@ -35,6 +35,28 @@ REFUSED: dict[str, bytes] = {
     b"retry-after: Fri, 01 Jan 2126 00:00:00 GMT\n",
     "a description of the wrong commit": b"=== 200 own\n\n" + DESCRIBED % (b'"a.json"', b"7"),
     "a file of half the world": b"=== 200 own\n\n" + DESCRIBED % (b'"model.safetensors"', b"1e18"),
+    "a commit that leads outside": b"=== 200 own\n\n"
+    + (DESCRIBED % (b'"model.safetensors"', b"9")).replace(b"0" * 40, b"../../../../root"),
+    "a commit that is a folder": b"=== 200 own\n\n"
+    + (DESCRIBED % (b'"model.safetensors"', b"9")).replace(b"0" * 40, b".."),
+    "a commit that acts on a terminal": b"=== 200 own\n\n"
+    + (DESCRIBED % (b'"model.safetensors"', b"9")).replace(b"0" * 40, b"\\u001b[31m"),
+    "a description that asks for a century by its own clock": b"=== 429\n"
+    b"retry-after: Fri, 01 Jan 2126 00:00:00 GMT\ndate: Fri, 01 Jan 2026 00:00:00 GMT\n",
+    "a redirect to IPv4 in IPv6 of 6to4": GOOD + b"=== 302\nlocation: https://[2002:7f00:1::]/\n",
+    "a redirect to a host in hexadecimal": GOOD + b"=== 302\nlocation: https://0x7f.1/\n",
+    "a redirect inside behind a user name": GOOD
+    + b"=== 302\nlocation: https://93.184.215.14@127.0.0.1/\n",
+    "a redirect with a tab in its scheme": GOOD + b"=== 302\nlocation: ht\ttps://127.0.0.1/\n",
+    "a redirect to a host of wide digits": GOOD
+    + "=== 302\nlocation: https://１２７.0.0.1/\n".encode(),
+    "a range of superscript digits": GOOD + b"=== 206\ncontent-range: bytes \xb2-\xb3/24\n",
+    "a length in hexadecimal": GOOD + b"=== 206\ncontent-length: 0x18\n",
+    "a length with a sign": GOOD + b"=== 206\ncontent-length: +24\n",
+    "switching protocols": GOOD + b"=== 101\n",
+    "multiple choices": GOOD + b"=== 300\nlocation: https://93.184.215.15/\n",
+    "two documents": b"=== 200 own\n\n" + 2 * (DESCRIBED % (b'"config.json"', b"24")),
+    "a Retry-After of five thousand digits": GOOD + b"=== 503\nretry-after: " + b"9" * 5000,
     "a name that leads outside": b"=== 200 own\n\n" + DESCRIBED % (b'"../../model.bin"', b"9"),
     "a name of nothing": b"=== 200 own\n\n" + DESCRIBED % (b'""', b"9"),
     "a size that is true": b"=== 200 own\n\n" + DESCRIBED % (b'"model.safetensors"', b"true"),
@@ -50,6 +72,12 @@ READ: dict[str, bytes] = {
     "no tag, then one": GOOD + b'=== 206\netag:\n=== 206\netag: "a"\n',
     "busy for a moment": GOOD + b"=== 503\nretry-after: -5\n=== 429\nretry-after: soon\n=== 206\n",
     "a redirect to another server": GOOD + MOVED % b"config.json" + MOVED % b"model.safetensors",
+    "a tag that is no ASCII": GOOD + b"=== 206\netag: \xe9\xff\n",
+    "a Retry-After of another script": GOOD
+    + "=== 503\nretry-after: \u0663\n=== 206\n".encode(),
+    "a Retry-After that is no number": GOOD + b"=== 503\nretry-after: nan\n=== 206\n",
+    "a Retry-After of a date that there is not": GOOD
+    + b"=== 503\nretry-after: Fri, 31 Feb 2026 00:00:00 GMT\ndate: x\n=== 206\n",
     "limits of nonsense": GOOD + b'=== 206\nratelimit: "a";r=x;t=-9\nratelimit-policy: ;;;=\n',
 }  # fmt: skip
 

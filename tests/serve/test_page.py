@@ -104,14 +104,13 @@ def test_a_killed_server_leaves_nothing(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until
         time.sleep(0.1)
-    (left,) = (tmp_path / "home/serve").iterdir()
+    (left,) = (path for path in (tmp_path / "home/serve").iterdir() if path.is_dir())
     (left / "x.png").write_bytes(b"private")
-    os.utime(left, (0, 0))
     again = start(tmp_path, tmp_path / "home")
     assert not left.exists()
     again.process.terminate()
     again.process.wait(PATIENCE)
-    assert list((tmp_path / "home/serve").iterdir()) == []
+    assert [path.name for path in (tmp_path / "home/serve").iterdir()] in ([], ["lock"])
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

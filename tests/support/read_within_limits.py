@@ -17,14 +17,19 @@ from pathlib import Path
 import huref.api.open  # noqa: F401  every import is paid here, before the forks
 from huref.api.pairs_file import read_pairs
 from huref.api.verify import verify
+from huref.blackbox.baseline import load_baseline
+from huref.blackbox.signature import load_signature
 from huref.bounded_json import loads
 from huref.decoder.network_files import open_network
 from huref.errors import HurefError
+from huref.evidence.keys import load_public_key, load_signer, parse_public_key
+from huref.evidence.timestamp import load_certificates, read_timestamp
 from huref.invariants.record import load_record
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.declarations import read_declarations
 from huref.loader.formats.gguf import read_header
 from huref.loader.hub.repository import _parse_description
+from huref.loader.ollama import is_manifest, model_of_manifest
 from huref.loader.ranges import LocalFile, Meter
 from huref.loader.repository import LocalFolder, read_json
 from huref.loader.sources.adapter_settings import PeftSettings
@@ -36,11 +41,21 @@ from huref.loader.vocabulary.spelling import Token
 from huref.loader.weight_files import open_stored
 from huref.recipe import load_recipe
 from huref.registry.exchange import read_jsonl
+from huref.registry.fleet.journal import Journal
+from huref.registry.fleet.model_list import read_list
 
 LONG_NAME = "a" * 200  # of a module
 MODELS = ("model.safetensors", "consolidated.safetensors", "adapter_model.safetensors",
           "adapters.safetensors", "model.gguf")  # fmt: skip
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "a.tiktoken")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+VOCABULARIES = (
+    "tekken.json",
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "a.tiktoken",
+)
 
 
 def read_file(path: Path) -> None:
@@ -68,17 +83,39 @@ def read_file(path: Path) -> None:
         settings = PeftSettings(read_json(folder, path.name))
         for _ in range(1000):
             settings.scale(LONG_NAME, 8)
-    elif path.name in VOCABULARIES:
+    elif path.name in VOCABULARIES or path.name in BESIDE:
+        if path.name in BESIDE:
+            (path.parent / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2}')
+            folder = LocalFolder(path.parent, str(path.parent), Meter())
         tokens = open_vocabulary(folder)
         _run(tokens, open_encoder(folder, 0, tokens))
+    elif path.name == "pytorch_model.bin.index.json":
+        _ = open_stored(folder).names
+    elif path.name == "params.json":
+        open_checkpoint(str(path.parent))
     elif path.suffix == ".json":
         read_json(folder, path.name)
+    elif path.name == "models.txt":
+        read_list(path)
+    elif path.name == "journal":
+        Journal(path)
+    elif path.suffix == ".pem":
+        read_key(path)
+    elif path.suffix == ".tst":
+        read_timestamp(path.read_bytes(), b"signed", [])
+    elif path.suffix == ".baseline":
+        load_baseline(path)
+    elif path.name == "signature.safetensors":
+        load_signature(path)
+    elif path.name == "manifest":
+        if is_manifest(path):
+            model_of_manifest(path, "a")
     elif path.name == "vocabulary.gguf":
         metadata = read_header(source).metadata
         _run(parse_gguf_vocabulary(metadata), gguf_encoder(metadata))
     elif path.suffix == ".gguf":
         read_header(source)
-    elif path.suffix == ".pkl":
+    elif path.suffix in (".pkl", ".pt"):
         open_network(path)
     elif path.suffix == ".png":
         read_picture(path)
@@ -98,6 +135,19 @@ def read_model(path: Path) -> None:
     checkpoint = open_checkpoint(str(path.parent), str(base) if base.is_dir() else "")
     for name in checkpoint.names:
         checkpoint.read([name])
+
+
+def read_key(path: Path) -> None:
+    """Read a file as every kind of key and as certificates."""
+    refused: HurefError | None = None
+    for load in (load_public_key, load_signer, load_certificates):
+        try:
+            load(path)
+        except HurefError as error:
+            refused = error
+    parse_public_key(path.read_text("latin-1"))
+    if refused is not None:
+        raise refused
 
 
 def _run(tokens: list[Token], encoder: TextEncoder | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from huref.budget import SLOT, Budget
+from huref.budget import SLOT, Budget, collector_paused
 from huref.errors import locating
 from huref.loader.formats.pickle_machine import (
     COSTS,
@@ -64,7 +64,7 @@ def unpickle(
         EndOfPickleError: `data` ends before the pickle does.
     """
     machine = Machine(data, position, allowed.builders, budget or Budget(len(data)))
-    with locating(file=file):
+    with locating(file=file), collector_paused():
         _execute(machine, allowed.table, more)
         return machine.result(), machine.position
 

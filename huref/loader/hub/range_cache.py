@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -50,9 +51,11 @@ class CachedRanges(ByteSource):
 
     def _forget(self) -> None:
         """Remove all cached ranges of the file, and their tags."""
+        ours = re.compile(rf"{self._stem.name}-(tags|\d+-\d+)")
         for path in self._stem.parent.glob(f"{self._stem.name}-*"):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            if ours.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 def _read_tags(path: Path) -> dict[str, str]:

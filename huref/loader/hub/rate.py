@@ -6,7 +6,6 @@ answer states the requests left in the window (`RateLimit: "api";r=489;t=55`, `R
 window is used up; then all threads wait for the next window instead of being refused.
 """
 
-import datetime as dt
 import hashlib
 import math
 import sys
@@ -151,14 +150,17 @@ def limited_session() -> "httpx.Client":
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After header, which may be a date; None if it is missing or odd."""
+    """The seconds of a Retry-After header; None if it is missing or odd.
+
+    A date counts from the answer's own Date: the clock of this machine may be wrong.
+    """
     text = headers.get("Retry-After", "").strip()
     try:
         seconds = float(text) if text else math.nan
     except ValueError:
         try:
             moment = parsedate_to_datetime(text)
-            seconds = (moment - dt.datetime.now(moment.tzinfo)).total_seconds()
+            seconds = (moment - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()
         except (ValueError, TypeError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

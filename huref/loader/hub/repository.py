@@ -32,6 +32,7 @@ from huref.loader.repository import LocalFolder, Repository
 
 LONGEST_NAME = 4096  # characters
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -158,7 +159,7 @@ def _parse_description(text: bytes, revision: str) -> Description:
         siblings = data.get("siblings") or []
         files = {_text(item["rfilename"]): _size(item.get("size")) for item in siblings}
         stated = {item["rfilename"]: _stated_digest(item) for item in siblings}
-        commit = _text(data.get("sha") or revision or "main")
+        commit = _commit(data["sha"]) if data.get("sha") else revision or "main"
         canonical = data.get("id")
         canonical = None if canonical is None else _text(canonical)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -188,6 +189,13 @@ def _stated_digest(item: dict[str, object]) -> str | None:
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value or len(value) > LONGEST_NAME:
         raise ValueError("a name is no text")
+    return value
+
+
+def _commit(value: object) -> str:
+    """The commit that a Hub states: it becomes a part of paths, also of the user's Hub cache."""
+    if not isinstance(value, str) or not _PLAIN.fullmatch(value):
+        raise ValueError("its commit is none")
     return value
 
 

@@ -12,6 +12,7 @@ from huref.files import as_path
 
 ONE_PER_LINE = "give one model per line"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMENT = re.compile(r"(^|\s)#.*")
 _PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/)?")
 FILTERS = (
     "author", "filter", "gated", "limit", "num_parameters", "pipeline_tag", "search", "sort",
@@ -50,8 +51,16 @@ class ModelList:
 
 def parse_list(lines: Iterable[str]) -> ModelList:
     """Models from text: one per line, comments after #; URLs of Hub pages are accepted."""
-    names = (_PAGE.sub("", re.sub(r"(^|\s)#.*", "", line).strip()).rstrip("/") for line in lines)
+    names = (_name_in(line) for line in lines)
     return collect(ListedModel(name, _pinned(name)) for name in names if name)
+
+
+def _name_in(line: str) -> str:
+    """The name that a line holds; "" if it holds none."""
+    if "#" in line:
+        line = _COMMENT.sub("", line)
+    name = line.strip()
+    return _PAGE.sub("", name).rstrip("/") if "//" in name else name.rstrip("/")
 
 
 def read_list(path: Path) -> ModelList:
@@ -75,11 +84,11 @@ def collect(models: Iterable[ListedModel]) -> ModelList:
     """Every model once, in order of first appearance."""
     kept: dict[str, ListedModel] = {}
     count = 0
-    identities: dict[str, str] = {}
+    seen: set[str] = set()
     for model in models:
         count += 1
-        if model.name not in identities:
-            identities[model.name] = model.identity
+        if model.name not in seen:
+            seen.add(model.name)
             kept.setdefault(model.identity, model)
     return ModelList(tuple(kept.values()), count - len(kept))
 
