@@ -41,6 +41,7 @@ class Merge:
         experts: number of experts in a stack; 0 for a matrix.
         expert, outputs: for an expert that is stored by itself, its index and the number of all,
             and the range of its outputs in the stacked factors.
+        others: (role, name) of the tensors of an adapter of another kind than LoRA.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Merge:
     experts: int = 0
     expert: tuple[int, int] | None = None
     outputs: tuple[int, int] = (0, 0)
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def experts_by_themselves(

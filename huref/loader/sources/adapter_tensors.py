@@ -23,7 +23,13 @@ _TOKENS = re.compile(
     r"(?P<module>.+?)\.(?:token_adapter\.)?trainable_tokens_(?P<kind>delta|original)"
     r"(?:\.(?P<adapter>.+))?"
 )
-_SAVED = re.compile(r"\.modules_to_save\.(?:(?P<adapter>[^.]+)\.)?(?=[^.]+$)")
+_SAVED = re.compile(r"\.(?:modules_to_save|ln_tuning_layers)\.(?:(?P<adapter>[^.]+)\.)?(?=[^.]+$)")
+# Tensors of other adapters than LoRA (see `adapter_deltas`); VeRA's matrices are shared.
+_OTHER = re.compile(
+    r"(?P<module>.+?)\.(?P<role>lora_E|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l"
+    r"|vera_lambda_[bd])(?:\.(?P<adapter>.+))?"
+)
+_SHARED = re.compile(r"(?:.+\.)?(?P<role>vera_[AB])(?:\.(?P<adapter>[^.]+))?")
 _MLX = re.compile(r"(?P<module>.+)\.(?P<kind>lora_a|lora_b|m|A|B)")
 _MLX_KINDS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b", "m": "magnitude"}
 _KINDS = {
@@ -42,6 +48,7 @@ class Module:
         magnitude: DoRA's magnitude vector.
         tokens: rows that replace those of some tokens.
         embedding: the factors are those of an embedding.
+        others: role -> tensor, of an adapter of another kind than LoRA.
     """
 
     a: str = ""
@@ -49,6 +56,7 @@ class Module:
     magnitude: str = ""
     tokens: str = ""
     embedding: bool = False
+    others: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,6 +83,7 @@ def parse_peft(names: Iterable[str]) -> Parsed:
     """
     parsed = Parsed()
     adapters: set[str] = set()
+    shared: dict[str, str] = {}
     for name in names:
         target = _without_root(name)
         if match := _LORA.fullmatch(target):
@@ -91,6 +100,11 @@ def parse_peft(names: Iterable[str]) -> Parsed:
                 parsed.unused.append(name)
             else:
                 parsed.modules.setdefault(match["module"], Module()).tokens = name
+        elif match := _SHARED.fullmatch(target):
+            shared[match["role"]] = name
+        elif match := _OTHER.fullmatch(target):
+            adapters.add(match["adapter"] or "")
+            parsed.modules.setdefault(match["module"], Module()).others[match["role"]] = name
         elif ".original_module." in target:
             parsed.unused.append(name)
         else:
@@ -107,7 +121,25 @@ def parse_peft(names: Iterable[str]) -> Parsed:
             advice="save one of them with PEFT's save_pretrained(selected_adapters=...)",
         )
     _require_pairs(parsed)
+    for module, parts in parsed.modules.items():
+        if parts.others:
+            _complete(module, parts, shared)
     return parsed
+
+
+def _complete(module: str, parts: Module, shared: dict[str, str]) -> None:
+    """Give a module of another kind than LoRA all its tensors under their roles."""
+    if parts.magnitude or parts.tokens or parts.embedding:
+        raise CheckpointError(
+            f"it has tensors of two kinds of adapters for '{module}'",
+            tensor=next(iter(parts.others.values())),
+            advice="merge it with PEFT's merge_and_unload and give the merged model",
+        )
+    if "lora_E" in parts.others:
+        parts.others |= {"lora_A": parts.a, "lora_B": parts.b}
+    if "vera_lambda_b" in parts.others:
+        parts.others |= shared
+    parts.a = parts.b = ""
 
 
 def parse_mlx(names: Iterable[str]) -> Parsed:
