@@ -298,8 +298,9 @@ def test_gptqmodel(source: Path, tmp_path: Path, bits: int, act_order: bool) -> 
     model.quantize(texts, batch_size=1)
     model.save(str(tmp_path / "quantised"))
     loaded = gptqmodel.GPTQModel.load(
-        str(tmp_path / "quantised"), device="cpu", backend=gptqmodel.BACKEND.TORCH
-    )
+        str(tmp_path / "quantised"), device="cpu", dtype=torch.float32,
+        backend=gptqmodel.BACKEND.TORCH,
+    )  # fmt: skip
     expected = {
         f"model.{name.partition('layers.')[1]}{name.partition('layers.')[2]}.weight":
             module.dequantize_weight().T

@@ -141,11 +141,11 @@ def _product_shape(kind: str, shapes: Mapping[str, Shape], wanted: Shape) -> Sha
             (a, b), (c, d) = (factor for factor in factors if factor is not None)
             return a * c, b * d
     outputs, rank = shapes["vera_lambda_b"], shapes["vera_lambda_d"]
-    a, b = shapes["vera_A"], shapes["vera_B"]
-    fits = len(a) == len(b) == 2 and len(outputs) == len(rank) == 1
-    if not fits or a[:1] != rank or b[1:] != rank or b[0] < outputs[0]:
+    down, up = shapes["vera_A"], shapes["vera_B"]
+    fits = len(down) == len(up) == 2 and len(outputs) == len(rank) == 1
+    if not fits or down[:1] != rank or up[1:] != rank or up[0] < outputs[0]:
         return None
-    return outputs[0], min(a[1], wanted[1])  # A has the columns of the largest module
+    return outputs[0], min(down[1], wanted[1])  # A has the columns of the largest module
 
 
 def _kronecker_shape(shapes: Mapping[str, Shape], number: int) -> Shape | None:

@@ -121,9 +121,9 @@ def parse_peft(names: Iterable[str]) -> Parsed:
             advice="save one of them with PEFT's save_pretrained(selected_adapters=...)",
         )
     _require_pairs(parsed)
-    for module, parts in parsed.modules.items():
-        if parts.others:
-            _complete(module, parts, shared)
+    for name, module in parsed.modules.items():
+        if module.others:
+            _complete(name, module, shared)
     return parsed
 
 

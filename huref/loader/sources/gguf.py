@@ -25,6 +25,12 @@ from huref.loader.sources.gguf_names import (
     SETTINGS,
     GgufArchitecture,
 )
+from huref.loader.sources.gguf_settings import (
+    FREQUENCY_FACTORS,
+    MOST_FACTORS,
+    rotary_scaling,
+    settings_of_type,
+)
 from huref.loader.sources.gguf_tensors import open_published_tensors
 from huref.loader.stored_tensors import Index, StoredTensors
 from huref.loader.tensors import TensorStore
@@ -135,41 +141,22 @@ class GgufModel:
                     config |= dict.fromkeys(names, value)
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         config["vocab_size"] = len(tokens) if isinstance(tokens, list) else None
-        if self.architecture.model_type == "falcon":
-            kv_heads = config.get("num_kv_heads")
-            config["multi_query"] = kv_heads == 1
-            config["new_decoder_architecture"] = kv_heads != 1
-        config |= self._settings_of_type(config)
+        config |= settings_of_type(self.architecture.model_type, self._setting, config)
+        config |= rotary_scaling(self._setting, self._frequency_factors())
         key_length = self._setting("attention.key_length_mla") or config.get("head_dim")
         if "qk_rope_head_dim" in config and isinstance(key_length, int):
             config["qk_nope_head_dim"] = key_length - config["qk_rope_head_dim"]
         return config
 
-    def _settings_of_type(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Settings that only some architectures have, or write in another way."""
-        found: dict[str, Any] = {}
-        extra = self._setting("nextn_predict_layers")
-        blocks = config.get("num_hidden_layers")
-        if type(extra) is int and type(blocks) is int and 0 < extra < blocks:
-            found["num_hidden_layers"] = blocks - extra  # the others predict later tokens
-        match self.architecture.model_type:
-            case "gpt_bigcode":
-                found["multi_query"] = config.get("num_key_value_heads") == 1
-            case "gemma4_text":
-                pattern = self._setting("attention.sliding_window_pattern")
-                if isinstance(pattern, list):
-                    kinds = ("full_attention", "sliding_attention")
-                    found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
-                if (local := self._setting("attention.key_length_swa")) is not None:
-                    found |= {"global_head_dim": config.get("head_dim"), "head_dim": local}
-            case "dbrx":
-                found["attn_config"] = {"kv_n_heads": config.get("num_key_value_heads")}
-                found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
-            case "chatglm":
-                found["rmsnorm"] = True
-            case "nemotron" | "nemotron_h" | "arcee" | "jais2" | "bitnet":
-                found["hidden_act"] = "relu2"  # which llama.cpp knows by the architecture
-        return found
+    def _frequency_factors(self) -> list[float]:
+        """The numbers by which rotary frequencies are divided; [] where there are none."""
+        if FREQUENCY_FACTORS not in self._stored.names:
+            return []
+        shape = self._stored.entry(FREQUENCY_FACTORS).shape
+        if len(shape) != 1 or not 0 < shape[0] <= MOST_FACTORS:
+            return []
+        factors = self._stored.read([FREQUENCY_FACTORS])[FREQUENCY_FACTORS].double()
+        return factors.tolist() if bool((factors > 0).all()) else []
 
     @cached_property
     def vocabulary(self) -> list[Token]:
