@@ -139,7 +139,7 @@ YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32,
           "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 1e4}  # fmt: skip
 LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
-SCALED = {
+SCALED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "YaRN": ("llama", "llama", {"rope_parameters": YARN}),
     "Llama 3": ("llama", "llama", {"rope_parameters": LLAMA3}),
     "linear": ("qwen2", "qwen2", {"rope_parameters": LINEAR}),

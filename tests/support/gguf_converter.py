@@ -215,7 +215,8 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
 def _rotary(config: dict[str, Any]) -> dict[str, Any]:
     """The rotary settings of blocks with full attention."""
     settings: dict[str, Any] = config.get("rope_parameters") or {}
-    return settings.get("full_attention", settings)
+    full: dict[str, Any] = settings.get("full_attention", settings)
+    return full
 
 
 def _write_rotary(writer: gguf.GGUFWriter, architecture: str, config: dict[str, Any]) -> None:
