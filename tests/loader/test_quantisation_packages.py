@@ -298,7 +298,7 @@ def test_gptqmodel(source: Path, tmp_path: Path, bits: int, act_order: bool) -> 
     model.quantize(texts, batch_size=1)
     model.save(str(tmp_path / "quantised"))
     loaded = gptqmodel.GPTQModel.load(
-        str(tmp_path / "quantised"), device="cpu", dtype=torch.float32,
+        str(tmp_path / "quantised"), device="cpu", dtype=torch.float16,
         backend=gptqmodel.BACKEND.TORCH,
     )  # fmt: skip
     expected = {
