@@ -136,7 +136,7 @@ class StoredTensors:
                 model=self.repository.model,
                 file=file,
                 tensor=name,
-                advice="download the index and all its files again" if file else None,
+                advice="save the model again, with all its tensors" if file else None,
             )
         if not entry.nbytes and max(entry.shape, default=0) > LONGEST_EMPTY:
             raise CheckpointError(  # an order of its rows would need memory that no file justifies

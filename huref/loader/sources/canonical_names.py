@@ -64,6 +64,7 @@ def language_model(
     stored = list(store.names)
     _refuse_unmerged(stored)
     plain = _without_wrappers(stored)
+    _refuse_several(plain)
     inner = _inner_prefix(plain, is_wrapper)
     exposed: dict[str, str] = {}
     full: dict[str, str | None] = {}
@@ -100,6 +101,21 @@ def _refuse_unmerged(names: list[str]) -> None:
             tensor=found[:200],
             advice="load it with PEFT, call merge_and_unload() and save the result, or save the "
             "adapter by itself with save_pretrained()",
+        )
+
+
+def _refuse_several(names: Collection[str]) -> None:
+    """Raise UnsupportedModelError for files with several models, as a policy and a reference."""
+    firsts = {
+        name.split(".", 1)[0]
+        for name in names
+        if name.endswith(_EMBEDDINGS) and not is_beside_language_model(name)
+    }
+    strange = sorted(first for first in firsts if first not in NATURAL)
+    if len(firsts) > 1 and len(strange) == len(firsts):
+        raise UnsupportedModelError(
+            f"its files hold several models ({', '.join(first[:40] for first in strange[:4])})",
+            advice="save the one that you mean by itself",
         )
 
 
