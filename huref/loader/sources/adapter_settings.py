@@ -180,7 +180,7 @@ class PeftSettings:
         if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
             raise CheckpointError(
                 f"its trainable_token_indices do not name the rows of '{module}'",
-                advice="download the adapter again",
+                advice="give the adapter_config.json that was saved with the weights",
             )
         return ids
 

@@ -57,6 +57,11 @@ class Resolver:
         Raises:
             CheckpointError: a tensor changes what the base does not have.
         """
+        if not (parsed.modules or parsed.replaced or parsed.unused):
+            raise CheckpointError(
+                "the adapter's file holds no tensors",
+                advice="save the adapter again with PEFT's save_pretrained",
+            )
         factors = [parts for parts in parsed.modules.values() if parts.a]
         if factors:
             self._settings.require_magnitudes(any(parts.magnitude for parts in factors))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, UnsupportedModelError
+from huref.loader.sources.adapter_names import FRAMEWORK_WORDS
 from huref.loader.tensors import TensorInfo, TensorStore
 
 ROOT = "base_model.model."
@@ -36,6 +37,7 @@ _KINDS = {
     "lora_A": "a", "lora_B": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude",
 }  # fmt: skip
+_OF_DIFFUSERS = re.compile(r"\blora_(?:down|up)\b|^lora_(?:te|unet)\d?_|\.lora\.(?:down|up)\.")
 INERT = (".base_layer", ".token_adapter", ".original_module")
 
 
@@ -86,6 +88,13 @@ def parse_peft(names: Iterable[str]) -> Parsed:
     shared: dict[str, str] = {}
     for name in names:
         target = _without_root(name)
+        if _OF_DIFFUSERS.search(target):
+            raise UnsupportedModelError(
+                "its tensors have the names of kohya's or diffusers' LoRA, not PEFT's",
+                tensor=name[:200],
+                advice="convert it to PEFT's names (lora_A, lora_B), or merge it and give the "
+                "merged model",
+            )
         if match := _LORA.fullmatch(target):
             adapters.add(match["adapter"] or "")
             if match["end"] == "bias":
@@ -161,6 +170,7 @@ def parse_mlx(names: Iterable[str]) -> Parsed:
 
 
 def _without_root(name: str) -> str:
+    name = FRAMEWORK_WORDS.sub("", name)
     while name.startswith(ROOT):
         name = name.removeprefix(ROOT)
     return name
@@ -172,7 +182,7 @@ def _require_pairs(parsed: Parsed) -> None:
             raise CheckpointError(
                 f"the adapter lacks one of the two LoRA factors of '{module}'",
                 tensor=parts.a or parts.b or parts.magnitude,
-                advice="download the adapter again",
+                advice="save the adapter again with PEFT's save_pretrained",
             )
 
 

@@ -61,6 +61,8 @@ class AdapterModel:
             return repository.chosen in WEIGHTS
         if not any(name in repository.files for name in WEIGHTS):
             return False
+        if "config.json" not in repository.files and "params.json" not in repository.files:
+            return True  # weights of a model beside it could not be read
         return not any(_is_model(repository, name) for name in repository.files)
 
     @cached_property

@@ -11,15 +11,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from huref.errors import UnsupportedModelError
-from huref.loader.sources.adapter_names import is_beside_language_model
+from huref.loader.sources.adapter_names import FRAMEWORK_WORDS, is_beside_language_model
 from huref.loader.sources.wrappers import INNER
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
-# Words that torch.compile, FSDP and activation checkpointing put into names, at any place.
-_ANYWHERE = re.compile(
-    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module"
-    r"|_dp_wrapped_module)\."
-)
 # First words of the names in published checkpoints; anything else before all names is a wrapper's.
 NATURAL = frozenset({
     "model", "transformer", "gpt_neox", "backbone", "embed_tokens", "layers", "norm", "lm_head",
@@ -121,7 +116,7 @@ def _refuse_several(names: Collection[str]) -> None:
 
 def _without_wrappers(names: list[str]) -> dict[str, str]:
     """Name without the words of training frameworks -> stored name, in the stored order."""
-    plain = {name: _ANYWHERE.sub("", name).replace(".base_layer.", ".") for name in names}
+    plain = {name: FRAMEWORK_WORDS.sub("", name).replace(".base_layer.", ".") for name in names}
     while (prefix := _wrapper_prefix(plain.values())) is not None:
         plain = {source: name.removeprefix(prefix) for source, name in plain.items()}
     found: dict[str, str] = {}
