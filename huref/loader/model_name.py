@@ -33,7 +33,9 @@ _NOT_MODELS = {
     "datasets": "a data set", "spaces": "a Space", "collections": "a collection",
     "papers": "a paper", "docs": "documentation", "blog": "a blog post",
 }  # fmt: skip
-_OLLAMA_PAGE = re.compile(r"https?://(?:www\.)?ollama\.com/(?:library/)?(?P<name>[\w./:-]+?)/?")
+_OLLAMA_PAGE = re.compile(
+    r"https?://(?:www\.)?ollama\.com/(?:library/)?(?P<name>[\w./:-]+?)(?:/(?:tags|blobs/\w+))?/?"
+)
 _COMMIT = re.compile(r"[\w.-]{1,100}")
 _MODELS_FOLDER = re.compile(r"models--(?P<repo>.+)")
 _OLLAMA = "ollama:"
@@ -219,6 +221,8 @@ def _exists(path: Path) -> bool:
 
 def _open_folder(path: Path, model: str, meter: Meter) -> Repository:
     """A folder's files: those of the snapshot in a folder of the Hub's cache."""
+    if path.name == "manifests" and is_store(path.parent):
+        path = path.parent
     if is_store(path):
         return _open_manifest(only_manifest(path, model), model, meter)
     snapshots = path / "snapshots"

@@ -37,6 +37,7 @@ _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,20})://(?P<rest>.*)"
 COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "tokenizer.model", "adapter_config.json", "params.json", "model_index.json",
+    "Modelfile",
 )  # fmt: skip
 INDEX = ".index.json"
 

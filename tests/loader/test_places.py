@@ -161,8 +161,7 @@ def test_what_stands_for_a_folder(
     address = folder.as_uri()  # with its space quoted
     for typed in (*quoted, *map(str, beside), address, address.replace("file:", "FILE:")):
         assert_same(typed, tiny)
-    for typed in beside:
-        assert kind_of_file(typed) == "weights"
+    assert {kind_of_file(file) for file in beside} == {"weights"}
 
 
 ADDRESSES = {

@@ -14,7 +14,7 @@ from typing import Any
 from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.formats.ggml import type_name
 from huref.loader.formats.gguf import MAGIC, Header, read_header
-from huref.loader.look_around import explain_no_weights
+from huref.loader.look_around import explain_no_weights, find_split_by_hand
 from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
@@ -238,6 +238,8 @@ def find_gguf(repository: Repository) -> str | None:
         CheckpointError: the folder holds GGUF files of different models.
     """
     if repository.chosen is not None:
+        if find_split_by_hand([repository.chosen]) is not None:
+            raise explain_no_weights(repository)
         return repository.chosen if _is_gguf(repository, repository.chosen) else None
     if "config.json" in repository.files and has_weights(repository):
         return None
@@ -247,6 +249,8 @@ def find_gguf(repository: Repository) -> str | None:
         if name.lower().endswith(".gguf")
         and not any(word in name.lower().rpartition("/")[2] for word in _NOT_THE_MODEL)
     ]
+    if not files and find_split_by_hand(repository.files) is not None:
+        return None
     if not files and repository.revision is None and len(repository.files) <= MOST_LOOKED_INTO:
         files = [
             name
@@ -271,7 +275,9 @@ def _models_below(repository: Repository) -> bool:
 
 
 def _is_gguf(repository: Repository, name: str) -> bool:
-    if name.lower().endswith((".gguf", ".safetensors", ".json", ".md", ".txt")):
+    """Whether a file is one of GGUF: by its name, else by its first bytes."""
+    others = (".gguf", ".json", ".md", ".txt", *((".safetensors",) if repository.remote else ()))
+    if name.lower().endswith(others):
         return name.lower().endswith(".gguf")
     if repository.files[name] < len(MAGIC):
         return False
