@@ -53,9 +53,9 @@ def read_header(source: ByteSource) -> Header:
 
 def _read_header(source: ByteSource) -> Header:
     cursor = Cursor(source)
-    if kind := OLDER.get(bytes(cursor.data[:4])):
+    if older := OLDER.get(bytes(cursor.data[:4])):
         raise UnsupportedModelError(
-            f"it is a file of the {kind} format, which is older than GGUF",
+            f"it is a file of the {older} format, which is older than GGUF",
             advice="take a GGUF or safetensors file of the model",
         )
     if source.size < 24 or cursor.data[:4] != MAGIC:
