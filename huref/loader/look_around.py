@@ -280,7 +280,7 @@ def _training_state(repository: Repository) -> Explanation | None:
     if not any(fnmatch.fnmatch(n, kind) for n in names for kind in kinds):
         return None
     return (
-        "there is the state of a training run (optimizer, random numbers, arguments) but no model",
+        "there is a training state (optimizer, random numbers, arguments) but no model",
         "give the folder to which the model was saved",
     )
 

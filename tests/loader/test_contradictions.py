@@ -247,7 +247,7 @@ FOLDERS: dict[str, tuple[dict[str, str], str]] = {
     "Modelfile": ({"Modelfile": "FROM llama3.2\n"}, "Modelfile of Ollama from 'llama3.2'"),
     "TensorFlow": ({"model.ckpt.index": "x"}, "a TensorFlow checkpoint"),
     "Keras": ({"model.keras": "x"}, "a Keras archive"),
-    "arguments": ({"training_args.bin": "x"}, "the state of a training run"),
+    "arguments": ({"training_args.bin": "x"}, "there is a training state"),
     "half of a release": ({"consolidated.00.pth": "x"}, "no params.json beside it"),
     "the other half": ({"params.json": "{}"}, "no weights beside it"),
     "a VAE": (
