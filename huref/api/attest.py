@@ -68,6 +68,7 @@ class Attestation:
             "signer": self.signer,
             "made_at": stated.to_json()["predicate"]["made_at"],
             "files": len(stated.subjects),
+            "read": self.record.files,
             "files_stated_by_hub": sum(one.source == STATED for one in stated.subjects),
             "commitment": stated.commitment,
             "timestamp": stated.timestamp_authority,

@@ -27,6 +27,7 @@ from huref.lineage.signs import all_blocks_read
 from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
 from huref.loader.model_name import require_name
 from huref.loader.ollama import is_manifest
+from huref.loader.typed_names import is_companion
 from huref.progress import Bar
 from huref.recipe import LATENT_SIZE, Recipe, load_recipe, parse_recipe
 
@@ -177,9 +178,16 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
     if head[: len(PNG_MAGIC)] == PNG_MAGIC:
         return "picture"
     # A safetensors header begins with the metadata, and that of a record has a recipe.
-    is_record = path.suffix == ".safetensors" and b'"recipe"' in head
-    is_weights = path.suffix in WEIGHTS or head.startswith(WEIGHT_MAGICS) or is_manifest(path)
-    return "weights" if is_weights and not is_record else "record"
+    if b'"recipe"' in head and path.suffix == ".safetensors":
+        return "record"
+    is_weights = (
+        path.suffix.lower() in WEIGHTS
+        or head.startswith(WEIGHT_MAGICS)
+        or is_companion(path.name)  # of the model beside it
+        or is_manifest(path)
+        or (not path.suffix and head[8:9] == b"{")  # a blob of the Hub's cache
+    )
+    return "weights" if is_weights else "record"
 
 
 def _measure_weights(

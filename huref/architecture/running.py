@@ -142,8 +142,12 @@ class Running:
         return settings
 
     def _rotary_size(self, settings: Mapping[str, Any], head_dim: int) -> int:
+        if self.config.get("qk_rope_head_dim") == head_dim:
+            return head_dim  # a latent head's rotary part, which turns as a whole
+        if settings.get("rope_type") == "proportional":
+            return head_dim
         if isinstance(size := self.config.get("rotary_dim"), int):
-            return min(size, head_dim)
+            return min(size, head_dim) // 2 * 2
         for share in (
             settings.get("partial_rotary_factor"),
             self.config.get("partial_rotary_factor"),
@@ -163,6 +167,14 @@ def _scaled(
 ) -> tuple[Tensor, float]:
     """Rotary frequencies changed for longer contexts, and a factor of cosines and sines."""
     kind = settings.get("rope_type") or settings.get("type") or "default"
+    if kind == "proportional":  # Gemma 4: a share of the planes turns, at the speed of all
+        turning = int(float(settings.get("partial_rotary_factor") or 1.0) * size // 2)
+        return frequencies * (torch.arange(len(frequencies)) < turning), 1.0
+    if kind == "factors":  # of a GGUF file
+        factors = settings.get("factors")
+        if isinstance(factors, list) and len(factors) == len(frequencies):
+            frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
+        return frequencies, 1.0
     if kind not in ("linear", "llama3", "yarn") or not settings.get("factor"):
         return frequencies, 1.0
     factor = float(settings["factor"])
@@ -186,8 +198,15 @@ def _scaled(
 
     first, last = max(math.floor(plane(fast)), 0), min(math.ceil(plane(slow)), size - 1)
     ramp = ((torch.arange(size // 2).double() - first) / max(last - first, 1e-3)).clamp(0, 1)
-    attention = settings.get("attention_factor") or 0.1 * math.log(factor) + 1
+    attention = settings.get("attention_factor") or _attention_factor(factor, settings)
     return frequencies * (ramp / factor + (1 - ramp)), float(attention)
+
+
+def _attention_factor(factor: float, settings: Mapping[str, Any]) -> float:
+    """YaRN's factor of cosines and sines (arXiv 2309.00071), with DeepSeek's two scales."""
+    scales = (settings.get("mscale"), settings.get("mscale_all_dim"))
+    above, below = (0.1 * float(s or 0) * math.log(max(factor, 1.0)) + 1 for s in scales)
+    return above / below if all(scales) else 0.1 * math.log(max(factor, 1.0)) + 1
 
 
 def running(layout: Layout, config: Mapping[str, Any], width: int, learned: bool) -> Running:

@@ -220,8 +220,10 @@ def load_record(path: Path) -> Record:
         read = parse_files(loads(metadata["files"])) if "files" in metadata else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(
-            f"not a record that 'huref fingerprint --record' wrote ({type(error).__name__})",
+            "not a record that 'huref fingerprint --record' wrote, nor weights in a form that "
+            f"huref reads ({type(error).__name__})",
             file=path,
+            advice="give a model's folder, its file of weights, a picture or a record",
         ) from error
     if len(rows) != recipe.m or not (torch.isfinite(terms).all() and np.isfinite(latent).all()):
         raise RecordError("its anchors, terms or latent are damaged", file=path, advice=AGAIN)

@@ -92,6 +92,7 @@ class Forest:
         return {
             "recipe": self.table.records[0].recipe.digest,
             "method": METHOD,
+            "files": dict(zip(models, (r.files for r in self.table.records), strict=True)),
             "trees": [
                 {
                     "founder": name(tree.founder),

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from huref.errors import CheckpointError
 from huref.loader.repository import Repository
@@ -19,6 +20,10 @@ _OTHER_FORMATS = {
     "*.ckpt": ("a PyTorch Lightning or TensorFlow checkpoint", "convert it to safetensors"),
     "*.h5": ("a TensorFlow checkpoint", "convert it to safetensors"),
     "*.msgpack": ("a Flax checkpoint", "convert it to safetensors"),
+    "*.ckpt.index": ("a TensorFlow checkpoint", "convert it to safetensors"),
+    "*.keras": ("a Keras archive", "convert it to safetensors"),
+    "imatrix*": ("an importance matrix of llama.cpp", "give the model's own GGUF file"),
+    "datasets--*": ("a data set", "give a model"),
     "*.onnx": ("an ONNX graph", "give the model that it was exported from"),
     "*.npz": ("an archive of NumPy arrays, as MLX once wrote", "convert it to safetensors"),
     "*.tflite": ("a TensorFlow Lite graph", "give the model that it was exported from"),
@@ -31,6 +36,7 @@ _OTHER_FORMATS = {
     "*.task": ("a MediaPipe task", "give the model that it was converted from"),
 }
 
+MOST_OF_MODELFILE = 65536  # bytes that are read
 Explanation = tuple[str, str]
 
 
@@ -217,13 +223,45 @@ def _core_ml(repository: Repository) -> Explanation | None:
     return "it is a Core ML package", "give the model that it was exported from"
 
 
+def _modelfile(repository: Repository) -> Explanation | None:
+    if "Modelfile" not in repository.files:
+        return None
+    text = ""
+    with suppress(CheckpointError):
+        source = repository.open("Modelfile")
+        text = bytes(source.read(0, min(source.size, MOST_OF_MODELFILE))).decode("utf-8", "replace")
+    found = re.search(r"^\s*FROM\s+(\S.*?)\s*$", text, re.IGNORECASE | re.MULTILINE)
+    named = found[1][:200] if found else ""
+    return (
+        "there are no weights, but a Modelfile of Ollama" + (f" from '{named}'" if named else ""),
+        "give the model that its FROM line names: a file of weights, or ollama:NAME",
+    )
+
+
 def _other_format(repository: Repository) -> Explanation | None:
     for pattern, (kind, advice) in _OTHER_FORMATS.items():
         found = sorted(
-            n for n in repository.files if fnmatch.fnmatch(n.rpartition("/")[2], pattern)
+            n
+            for n in repository.files
+            if any(fnmatch.fnmatch(part, pattern) for part in n.split("/"))
         )
         if found:
             return f"there are no weights that huref reads; '{found[0]}' is {kind}", advice
+    return None
+
+
+def _meta_in_part(repository: Repository) -> Explanation | None:
+    """One half of a release in Meta's or Mistral's format."""
+    top = [name for name in repository.files if "/" not in name]
+    weights = [name for name in top if name.startswith("consolidated")]
+    if weights:
+        what = "is a file of Meta's or Mistral's release, but there is no params.json beside it"
+        return f"'{weights[0]}' {what}", "put the release's params.json and tokenizer beside it"
+    if "params.json" in top:
+        return (
+            "there is the params.json of a release by Meta or Mistral, but no weights beside it",
+            "put the release's consolidated files beside it",
+        )
     return None
 
 
@@ -238,16 +276,17 @@ def _config_without_weights(repository: Repository) -> Explanation | None:
 
 def _training_state(repository: Repository) -> Explanation | None:
     names = {n.rpartition("/")[2] for n in repository.files}
-    if not any(fnmatch.fnmatch(n, p) for n in names for p in ("optimizer*", "rng_state*")):
+    kinds = ("optimizer*", "rng_state*", "training_args*", "trainer_state*")
+    if not any(fnmatch.fnmatch(n, kind) for n in names for kind in kinds):
         return None
     return (
-        "there is a training state (optimizer, random numbers) but no model",
+        "there is a training state (optimizer, random numbers, arguments) but no model",
         "give the folder to which the model was saved",
     )
 
 
 _EXPLANATIONS: tuple[Callable[[Repository], Explanation | None], ...] = (
     _pipeline, _zero, _distcp, _megatron, _split_gguf, _below, _adapter_without_config,
-    _config_alone, _unfinished, _other_format, _core_ml, _of_jax, _archive, _training_state,
-    _config_without_weights,
+    _config_alone, _modelfile, _unfinished, _other_format, _core_ml, _of_jax, _archive,
+    _meta_in_part, _training_state, _config_without_weights,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from huref.errors import ModelNotFoundError
 from huref.files import as_path
@@ -32,7 +33,9 @@ _NOT_MODELS = {
     "datasets": "a data set", "spaces": "a Space", "collections": "a collection",
     "papers": "a paper", "docs": "documentation", "blog": "a blog post",
 }  # fmt: skip
-_OLLAMA_PAGE = re.compile(r"https?://(?:www\.)?ollama\.com/(?:library/)?(?P<name>[\w./:-]+?)/?")
+_OLLAMA_PAGE = re.compile(
+    r"https?://(?:www\.)?ollama\.com/(?:library/)?(?P<name>[\w./:-]+?)(?:/(?:tags|blobs/\w+))?/?"
+)
 _COMMIT = re.compile(r"[\w.-]{1,100}")
 _MODELS_FOLDER = re.compile(r"models--(?P<repo>.+)")
 _OLLAMA = "ollama:"
@@ -82,7 +85,7 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
         return _open_manifest(manifest, model, meter)
     if match := _OLLAMA_PAGE.fullmatch(model):
         return open_repository(_OLLAMA + match["name"], meter)
-    path = as_path(model.removeprefix("file://"))
+    path = _local_path(model)
     if _is_dir(path):
         return _open_folder(path, model, meter)
     if _is_file(path):
@@ -103,9 +106,16 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
         refuse_address(model)
     if match := _TAGGED.fullmatch(name):
         name, tag = match["repo"], match["tag"]
+    if "/" not in name and name.lower().endswith(WEIGHT_ENDINGS):
+        raise ModelNotFoundError("there is no such file", model=model, advice=ADVICE)
     if _exists(path) or not _HUB_ID.fullmatch(name):
+        is_of_ollama = re.fullmatch(r"[\w.-]+:[\w.-]+", name) is not None
         raise ModelNotFoundError(
-            "it is neither a folder, nor a file, nor a Hub id", model=model, advice=ADVICE
+            "it is neither a folder, nor a file, nor a Hub id",
+            model=model,
+            advice=f"give ollama:{name} for a model that Ollama has pulled"
+            if is_of_ollama
+            else ADVICE,
         )
     # Importing the Hub's client takes half a second; local models do not need it.
     from huref.loader.hub.repository import open_hub_repository
@@ -114,6 +124,15 @@ def open_repository(model: str, meter: Meter | None = None) -> Repository:
     if tag:
         repository.chosen = choose_tag(repository, tag)
     return repository
+
+
+def _local_path(model: str) -> Path:
+    """The path that a name may be; that of a file's address may have its spaces quoted."""
+    match = re.fullmatch(r"file:(?://(?:localhost)?)?(?P<path>/.*)", model, re.IGNORECASE)
+    if match is None:
+        return as_path(model)
+    path = as_path(match["path"])
+    return path if _exists(path) else as_path(unquote(match["path"]))
 
 
 def hub_id_of_page(name: str) -> str | None:
@@ -126,13 +145,15 @@ def hub_id_of_page(name: str) -> str | None:
     if match is None:
         return None
     parts = [part for part in match["path"].split("/") if part]
-    if parts[:1] == ["models"]:
-        del parts[0]
+    for beside in ("api", "models"):
+        if parts[:1] == [beside] and len(parts) > 2:
+            del parts[0]
     kind = _NOT_MODELS.get(parts[0]) if parts else None
     if kind is not None or len(parts) < 2:
         raise ModelNotFoundError(
             f"it is the address of {kind or 'no model'} on the Hub", model=name, advice=ADVICE
         )
+    parts[1] = parts[1].removesuffix(".git")
     repo, rest = "/".join(parts[:2]), parts[2:]
     if len(rest) >= 2 and rest[0] in _PAGES:
         # A revision may hold a slash ("refs/pr/1"), which only the Hub's own pages leave unquoted.
@@ -170,7 +191,9 @@ def choose_tag(repository: Repository, tag: str) -> str:
             f"{len(firsts) or 'none'} of its GGUF files {'are' if firsts else 'is'} {tag!r}; it "
             f"holds {named}",
             model=repository.model,
-            advice=f"name one of them, such as {place}/{files[0]}" if files else ADVICE,
+            advice=f"name one of them, such as {place}/{files[0]}"
+            if files
+            else f"give {place}, or {place}@{tag} for the revision '{tag}'",
         )
     return firsts[0]
 
@@ -198,6 +221,8 @@ def _exists(path: Path) -> bool:
 
 def _open_folder(path: Path, model: str, meter: Meter) -> Repository:
     """A folder's files: those of the snapshot in a folder of the Hub's cache."""
+    if path.name == "manifests" and is_store(path.parent):
+        path = path.parent
     if is_store(path):
         return _open_manifest(only_manifest(path, model), model, meter)
     snapshots = path / "snapshots"

@@ -53,6 +53,7 @@ def find_manifest(store: Path, name: str, model: str) -> Path:
     Raises:
         ModelNotFoundError: the store has no such model, or there is no store.
     """
+    name = name.removeprefix("//").rstrip("/")
     if not _NAME.fullmatch(name) or ".." in name:
         raise ModelNotFoundError(
             "it is not a name of a model in Ollama", model=model, advice="give ollama:MODEL[:TAG]"
@@ -66,6 +67,9 @@ def find_manifest(store: Path, name: str, model: str) -> Path:
     manifest = (store / "manifests").joinpath(*parts, tag or TAG)
     if manifest.is_file():
         return manifest
+    for found in _manifests(store):  # names differ in no more than upper and lower case
+        if str(found).lower() == str(manifest).lower():
+            return found
     names = [_name_of(store, found) for found in _manifests(store)]
     held = f"it holds {', '.join(names[:8])}" if names else "there are no models in it"
     raise ModelNotFoundError(

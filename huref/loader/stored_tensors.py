@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, UnsupportedModelError, locating
-from huref.loader.formats import safetensors, torch_legacy, torch_zip
+from huref.loader.formats import gguf, safetensors, torch_legacy, torch_zip
 from huref.loader.formats.ggml import dequantise
 from huref.loader.formats.pickled_tensors import state_dict
 from huref.loader.formats.torch_index import locate
@@ -17,7 +17,6 @@ from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
 LONGEST_EMPTY = 1 << 20  # rows or columns of a tensor without numbers
-_OLDER_THAN_GGUF = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 
 
 def read_index(source: ByteSource) -> Index:
@@ -28,7 +27,7 @@ def read_index(source: ByteSource) -> Index:
             than tensors.
     """
     head = source.read(0, min(source.size, 32))
-    kind = _OLDER_THAN_GGUF.get(bytes(head[:4]))
+    kind = gguf.OLDER.get(bytes(head[:4]))
     if kind is not None:
         raise UnsupportedModelError(
             f"it is a file of the {kind} format, which is older than GGUF",
@@ -40,6 +39,12 @@ def read_index(source: ByteSource) -> Index:
             "it is a web page, not a file of weights",
             file=source.name,
             advice="download the file itself, such as with 'hf download'",
+        )
+    if head[:4] == gguf.MAGIC:
+        raise CheckpointError(
+            "it is a GGUF file, whatever its name says",
+            file=source.name,
+            advice="give that file itself as the model",
         )
     if _is_safetensors(source.name, bytes(head)):
         return safetensors.read_header(source)
@@ -142,7 +147,7 @@ class StoredTensors:
                 model=self.repository.model,
                 file=file,
                 tensor=name,
-                advice="download the index and all its files again" if file else None,
+                advice="save the model again, with all its tensors" if file else None,
             )
         if not entry.nbytes and max(entry.shape, default=0) > LONGEST_EMPTY:
             raise CheckpointError(  # an order of its rows would need memory that no file justifies

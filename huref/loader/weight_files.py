@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from collections.abc import Iterable
 
 from huref.errors import CheckpointError
 from huref.loader.look_around import explain_no_weights
@@ -20,6 +21,7 @@ NOT_THE_MODEL = (
     "params_shard_*",
 )  # fmt: skip
 WHOLE = ("model.safetensors", "pytorch_model.bin", "weights.safetensors")
+MOST_HEADERS = 300  # of shards that are read to correct an index
 _SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\..+)")
 _VARIANT = re.compile(
     r"(?P<stem>model|pytorch_model|weights)[.-](?P<variant>[A-Za-z0-9_]+)(?P<end>\.\w+)"
@@ -73,7 +75,7 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
         return StoredTensors(repository, _select(repository, weights))
     absent = sorted(set(file_of.values()) - repository.files.keys())
     if not absent:
-        return StoredTensors(repository, file_of=file_of)
+        return StoredTensors(repository, file_of=_corrected(repository, file_of, weights))
     others = [name for name in weights if name not in file_of.values()]
     missing = CheckpointError(
         f"it names '{absent[0]}', which is missing",
@@ -96,6 +98,40 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
     if all(name in stored.names for name in file_of):
         return stored
     raise missing
+
+
+def _corrected(
+    repository: Repository, file_of: dict[str, str], weights: list[str]
+) -> dict[str, str]:
+    """An index with the places that the files themselves state, and the tensors that it lacks.
+
+    Of a model on the Hub the files' headers are not read for that; `StoredTensors` looks into its
+    files where a tensor is not in its place.
+    """
+    stems = {match["stem"] for name in set(file_of.values()) if (match := _SHARD.fullmatch(name))}
+    shards = [n for n in weights if (match := _SHARD.fullmatch(n)) and match["stem"] in stems]
+    files = sorted({*file_of.values(), *(n for n in shards if _same_count(n, file_of.values()))})
+    if repository.remote or len(files) > MOST_HEADERS:
+        return file_of
+    places: dict[str, str] = {}
+    for file in files:
+        try:
+            held = StoredTensors(repository, [file]).names
+        except CheckpointError:
+            return file_of  # a damaged file is named once something in it is needed
+        for name in held:
+            if name not in places or file_of.get(name) == file:
+                places[name] = file
+    return {name: places.get(name, file) for name, file in file_of.items()} | {
+        name: file for name, file in places.items() if name not in file_of
+    }
+
+
+def _same_count(name: str, others: Iterable[str]) -> bool:
+    """Whether a shard is of a set with as many shards as those of an index."""
+    own = _SHARD.fullmatch(name)
+    counts = {match["count"] for other in others if (match := _SHARD.fullmatch(other))}
+    return own is not None and own["count"] in counts
 
 
 def _is_part_of(stored: StoredTensors, file_of: dict[str, str]) -> bool:

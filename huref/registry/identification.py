@@ -153,6 +153,7 @@ class Identification:
         return {
             "model": self.record.model,
             "picture": asdict(self.record.seal) if self.record.seal else None,
+            "files": self.record.files,
             "answer": self.answer,
             "base": self.base,
             "of": self.of,

@@ -194,8 +194,8 @@ def test_a_value_head_in_a_file_of_its_own(make_llama: MakeModel, tmp_path: Path
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "VeRA": ({"peft_type": "VERA"}, "type VERA"),
-    "LoHa": ({"peft_type": "LOHA"}, "type LOHA"),
+    "OFT": ({"peft_type": "OFT"}, "type OFT.*merge it with PEFT"),
+    "LoHa": ({"peft_type": "LOHA"}, "says peft_type LOHA, but its weights are those of LORA"),
     "prompt tuning": ({"peft_type": "PROMPT_TUNING"}, "type PROMPT_TUNING.*give its base"),
     "a mixture of adapters": ({"peft_type": "XLORA"}, "type XLORA.*give its base"),
     "another rank": ({"r": 8}, "states rank 8 for 'model.layers.0.*have rank 4; the settings and"),

@@ -182,8 +182,11 @@ def test_adapters_of_another_model_or_kind_are_refused(
     shallow = make_llama("shallow", num_hidden_layers=1)
     with pytest.raises(CheckpointError, match=r"changes 'model\.layers\..*does not have"):
         _ = open_checkpoint(str(adapter), base=str(shallow)).names
+    edit(adapter, peft_type="BOFT")
+    with pytest.raises(UnsupportedModelError, match="type BOFT cannot be read, only LORA"):
+        _ = open_checkpoint(str(adapter)).names
     edit(adapter, peft_type="IA3")
-    with pytest.raises(UnsupportedModelError, match="type IA3 cannot be read, only LORA"):
+    with pytest.raises(CheckpointError, match="says peft_type IA3, but its weights are those of"):
         _ = open_checkpoint(str(adapter)).names
 
 

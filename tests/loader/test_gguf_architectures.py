@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import huref
 from huref.architecture.block import Mixture
 from huref.architecture.reader import ModelReader
 from huref.architecture.running import running
@@ -20,6 +21,7 @@ from tests.support.architecture_case import tiny_config
 from tests.support.architecture_cases import CASES
 from tests.support.gguf_converter import convert
 from tests.support.module_oracle import randomise
+from tests.support.small_models import some_words, write_tokenizer
 
 # GGUF's name of an architecture -> the cases of tests/support/architecture_cases.py.
 CONVERTED = {
@@ -130,6 +132,78 @@ def test_a_short_pass_runs_as_from_the_published_checkpoint(
     assert a.score_scale(1, 12) == pytest.approx(b.score_scale(1, 12))
     if "partial_rotary_factor" not in readers[0].config.get("rope_parameters", {}):
         assert_equal(b.rotation(1, 12, 5)[0], a.rotation(1, 12, 5)[0], "cosines")  # type: ignore[index]
+
+
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64,
+        "beta_fast": 32.0, "beta_slow": 1.0, "rope_theta": 1e4}  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32,
+          "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 1e4}  # fmt: skip
+LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+SCALED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "YaRN": ("llama", "llama", {"rope_parameters": YARN}),
+    "Llama 3": ("llama", "llama", {"rope_parameters": LLAMA3}),
+    "linear": ("qwen2", "qwen2", {"rope_parameters": LINEAR}),
+    "of global blocks": (
+        "gemma3", "gemma3_text",
+        {"query_pre_attn_scalar": 12, "num_hidden_layers": 6,
+         "rope_parameters": {"full_attention": LINEAR,
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}},
+    ),
+    "a share of planes": ("gemma4", "gemma4_text", {}),
+    "two scales": ("mistral4", "mistral4", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_rotary_angles_are_scaled_as_in_the_published_checkpoint(tmp_path: Path, name: str) -> None:
+    architecture, kind, changes = SCALED[name]
+    case = dataclasses.replace(CASES[kind], changes={**CASES[kind].changes, **changes})
+    case.model_class(tiny_config(case)).save_pretrained(tmp_path / "published")
+    convert(tmp_path / "published", tmp_path / "model.gguf", architecture)
+    folders = (tmp_path / "published", tmp_path / "model.gguf")
+    readers = [ModelReader(open_checkpoint(str(folder))) for folder in folders]
+    a, b = (running(reader.layout, reader.config, 48, learned=False) for reader in readers)
+    scaled = 0
+    for index in readers[0].attention_blocks:
+        size = 8 if name == "two scales" else 12
+        if name == "a share of planes" and index % 2:
+            size = int(readers[1].config["global_head_dim"])
+        plain = dataclasses.replace(b, config={"rope_theta": 1e4, "model_type": "llama"})
+        first, second = a.rotation(index, size, 9), b.rotation(index, size, 9)
+        assert first is not None
+        assert second is not None
+        unscaled = plain.rotation(index, size, 9)
+        assert unscaled is not None
+        for ours, theirs in zip(second, first, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        scaled += first[0].shape != unscaled[0].shape or not torch.allclose(first[0], unscaled[0])
+    assert scaled, "the angles differ from those without scaling"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "name"), [(kind, name) for kind, names in CONVERTED.items() for name in names]
+)
+def test_a_file_and_its_checkpoint_are_one_model(
+    tmp_path: Path, architecture: str, name: str
+) -> None:
+    """All that a fingerprint rests on, settings of the forward pass among it, is the same."""
+    changes: dict[str, Any] = {"vocab_size": 2048}
+    if name == "gemma3n_text":
+        changes["vocab_size_per_layer_input"] = 2048
+    if name in ("gemma2", "gemma3_text"):  # whose GGUF files have no scale of their own
+        changes["query_pre_attn_scalar"] = 12
+    case = dataclasses.replace(CASES[name], changes={**CASES[name].changes, **changes})
+    torch.manual_seed(0)
+    model = case.model_class(tiny_config(case))
+    randomise(model)
+    model.save_pretrained(tmp_path / "published")
+    convert(tmp_path / "published", tmp_path / "model.gguf", architecture)
+    write_tokenizer(tmp_path / "published", some_words(2048))
+    models = [str(tmp_path / "published"), str(tmp_path / "model.gguf")]
+    pair = huref.compare(models, cache=False).pairs[0]
+    assert pair.similarity.ics == pytest.approx(1.0, abs=1e-6)
+    assert pair.evidence.verdict == "descends"
 
 
 def assert_equal(a: Any, b: Any, place: str) -> None:

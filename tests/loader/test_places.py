@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from huref.api.open import kind_of_file
 from huref.errors import HurefError, ModelNotFoundError, UnsupportedModelError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.model_name import hub_id_of_page, open_repository
@@ -63,6 +64,8 @@ def assert_same(name: str, folder: Path) -> None:
 PAGES = {
     "https://huggingface.co/org/name": "org/name",
     "https://huggingface.co/org/name/": "org/name",
+    "https://huggingface.co/org/name.git": "org/name",
+    "https://huggingface.co/api/models/org/name": "org/name",
     "http://www.huggingface.co/org/name?library=transformers": "org/name",
     "https://huggingface.co/org/name/tree/main": "org/name",
     "https://huggingface.co/org/name/tree/v1.0": "org/name@v1.0",
@@ -116,6 +119,23 @@ COMMANDS = {
     '"org/name"': "org/name",
     "\u201corg/name\u201d": "org/name",
     "hf:org/name": "hf://org/name",
+    "docker model run hf.co/org/name:Q4_K_M": "hf.co/org/name:Q4_K_M",
+    "text-generation-launcher --model-id org/name --port 80": "org/name",
+    "python -m vllm.entrypoints.openai.api_server --model=org/name": "org/name",
+    "./llama-cli -m 'models/a.gguf' -p x": "models/a.gguf",
+    'model = AutoModelForCausalLM.from_pretrained("org/name", dtype="auto")': "org/name",
+    "export MODEL=org/name": "org/name",
+    "base_model: org/name": "org/name",
+    "[org/name](https://huggingface.co/org/name)": "https://huggingface.co/org/name",
+    "git@hf.co:org/name.git": "org/name",
+    "models--org--name": "org/name",
+    "org\\name": "org/name",
+    "org/name/": "org/name",
+    "org/name,": "org/name",
+    "https://huggingface.co/org/name.": "https://huggingface.co/org/name",
+    "\ufefforg/name\u200b": "org/name",
+    "--model": "--model",
+    "..": "..",
     "rm -rf org/name": "rm -rf org/name",
     "hf download --help": "hf download --help",
     "org/name": "org/name",
@@ -138,8 +158,10 @@ def test_what_stands_for_a_folder(
     monkeypatch.chdir(tmp_path)
     quoted = (f"'{folder}'", f'"{folder}"', "my model\\", "my model\\model.safetensors")
     beside = (folder / "config.json", folder / "tokenizer.json", index)
-    for typed in (*quoted, *map(str, beside)):
+    address = folder.as_uri()  # with its space quoted
+    for typed in (*quoted, *map(str, beside), address, address.replace("file:", "FILE:")):
         assert_same(typed, tiny)
+    assert {kind_of_file(file) for file in beside} == {"weights"}
 
 
 ADDRESSES = {

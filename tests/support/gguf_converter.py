@@ -198,16 +198,77 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
         (writer.add_attention_scale, ("attention_multiplier",)),
         (writer.add_embedding_scale, ("embedding_multiplier",)),
         (writer.add_residual_scale, ("residual_multiplier",)),
-        (writer.add_rope_freq_base, ("rope_theta",)),
         (writer.add_expert_used_count, ("num_experts_per_tok", "moe_top_k")),
         (writer.add_layer_norm_eps, ("layer_norm_eps", "layer_norm_epsilon")),
     ]  # fmt: skip
     for add, keys in optional:
         if (value := _first(config, *keys)) is not None:
             add(value)
-    if architecture in ("gemma3n", "gemma4"):
-        kinds = config["layer_types"]
-        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
+    if architecture in ("gemma3n", "gemma4", "mimo2"):
+        kinds = [kind == "sliding_attention" for kind in config["layer_types"]]
+        writer.add_sliding_window_pattern(kinds + [True] * later)
+    if (cap := config.get("attn_logit_softcapping")) is not None:
+        writer.add_attn_logit_softcapping(cap)
+    _write_rotary(writer, architecture, config)
+
+
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """The rotary settings of blocks with full attention."""
+    settings: dict[str, Any] = config.get("rope_parameters") or {}
+    full: dict[str, Any] = settings.get("full_attention", settings)
+    return full
+
+
+def _write_rotary(writer: gguf.GGUFWriter, architecture: str, config: dict[str, Any]) -> None:
+    settings = _rotary(config)
+    if (theta := settings.get("rope_theta")) is not None:
+        writer.add_rope_freq_base(theta)
+    local = config.get("rope_parameters", {}).get("sliding_attention", {}).get("rope_theta")
+    if local is not None and architecture != "gemma3n":  # which llama.cpp knows
+        writer.add_rope_freq_base_swa(local)
+    share, kind = settings.get("partial_rotary_factor"), settings.get("rope_type")
+    if share is not None and kind != "proportional" and "kv_lora_rank" not in config:
+        heads = _first(config, "num_attention_heads")
+        writer.add_rope_dimension_count(
+            int((config.get("head_dim") or config["hidden_size"] // heads) * share)
+        )
+    if kind not in ("linear", "yarn"):
+        return
+    writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+    writer.add_rope_scaling_factor(settings["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(settings["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(settings["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(settings["beta_slow"])
+    if (scale := settings.get("mscale_all_dim")) is not None:
+        writer.add_rope_scaling_yarn_log_mul(0.1 * scale)
+
+
+def frequency_factors(config: dict[str, Any]) -> Tensor | None:
+    """What the script writes as rope_freqs: Llama 3's scaling, and Gemma 4's planes at rest."""
+    settings = _rotary(config)
+    size = (
+        config.get("global_head_dim")
+        or config.get("head_dim")
+        or (
+            _first(config, "hidden_size", "d_model")
+            // _first(config, "num_attention_heads", "n_heads")
+        )
+    )
+    if settings.get("rope_type") == "proportional":
+        own = [values.get("head_dim") for values in config.get("per_layer_config", {}).values()]
+        size = config.get("global_head_dim") or next(iter(own), None) or config["head_dim"]
+        turning = int(size * settings["partial_rotary_factor"]) // 2
+        return torch.tensor([1.0] * turning + [1e30] * (size // 2 - turning))
+    if settings.get("rope_type") != "llama3":
+        return None
+    wavelength = 2 * torch.pi * settings["rope_theta"] ** (torch.arange(0, size, 2) / size)
+    length = settings["original_max_position_embeddings"]
+    low, high = settings["low_freq_factor"], settings["high_freq_factor"]
+    smooth = (length / wavelength - low) / (high - low)
+    between = 1 / ((1 - smooth) / settings["factor"] + smooth)
+    factors = torch.where(wavelength > length / low, settings["factor"], between)
+    return torch.where(wavelength < length / high, 1.0, factors)
 
 
 def _write_sizes_of_heads(
@@ -255,6 +316,8 @@ def convert(folder: Path, file: Path, architecture: str) -> None:
     writer.add_token_types([1] * config["vocab_size"])
     for name, tensor in converted(folder, architecture).items():
         writer.add_tensor(name, tensor.contiguous().numpy())
+    if (factors := frequency_factors(config)) is not None:
+        writer.add_tensor("rope_freqs.weight", factors.float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from huref.budget import TENSOR, TEXT
-from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
+from huref.errors import DOWNLOAD_AGAIN, CheckpointError, UnsupportedModelError, locating
 from huref.loader.formats.ggml import PLAIN, block_of
 from huref.loader.formats.gguf_cursor import Cursor
 from huref.loader.formats.safetensors import refuse_overlaps
@@ -19,6 +19,7 @@ from huref.loader.ranges import ByteSource
 from huref.loader.tensors import StoredTensor
 
 MAGIC = b"GGUF"
+OLDER = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 CONVERT_AGAIN = "convert the model to GGUF again"
 VERSIONS = (2, 3)
 MAX_TENSORS = 100_000
@@ -52,13 +53,24 @@ def read_header(source: ByteSource) -> Header:
 
 def _read_header(source: ByteSource) -> Header:
     cursor = Cursor(source)
+    if older := OLDER.get(bytes(cursor.data[:4])):
+        raise UnsupportedModelError(
+            f"it is a file of the {older} format, which is older than GGUF",
+            advice="take a GGUF or safetensors file of the model",
+        )
     if source.size < 24 or cursor.data[:4] != MAGIC:
         raise CheckpointError("it is not a GGUF file", advice=DOWNLOAD_AGAIN)
     cursor.position = 4
     version, tensor_count, value_count = cursor.unpack("IQQ")
+    if version >> 24 in VERSIONS and not version & 0xFFFFFF:
+        raise UnsupportedModelError(
+            "it is a big-endian GGUF file",
+            advice="convert it with 'gguf-convert-endian FILE little' of the gguf package",
+        )
     if version not in VERSIONS:
         raise CheckpointError(
-            f"its GGUF version is {version}; huref reads versions 2 and 3 (little-endian)"
+            f"its GGUF version is {version}; huref reads versions 2 and 3",
+            advice="take a newer GGUF file of the model, or convert it again",
         )
     if max(tensor_count, value_count) > min(MAX_TENSORS, source.size // 12):
         raise CheckpointError(

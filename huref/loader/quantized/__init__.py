@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from huref.errors import UnsupportedModelError
 from huref.loader.quantized import (
     awq,
@@ -71,7 +73,10 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str | None], ...] = (
     (re.compile(r"\.scales$"), "mlx", "mlx"),
     (re.compile(r"(?:\.weight_scale_2|\.weight_scale|_scale_inv)$"), "modelopt", "modelopt"),
     (re.compile(r"\.weight_scales$"), "EETQ", None),
+    (re.compile(r"\.(?:scale_weight|scale)$"), "fp8", "fp8"),
 )
+PACKED = ("gptq", "awq")
+MOST_LOOKED_AT = 200  # tensors, of which one block has a few dozen
 SETTINGS_FILES = "quantization_config in config.json"
 
 
@@ -95,15 +100,17 @@ def dequantise(
         method = by_tensors or seen
     if by_tensors in ("mlx", "compressed-tensors", "bitsandbytes", "hqq", "quanto", "torchao"):
         method = by_tensors  # tensors of these methods have names of their own
+    if by_tensors == "gptq" and method in PACKED:
+        method = _packing_of(store, method)
+    stated = str((settings or {}).get("quant_method", "")).lower()
+    unknown = bool(stated) and _ALIASES.get(stated, stated) not in SCHEMES
+    if unknown and (by_tensors == "mlx" or (not seen and _holds_integers(store))):
+        raise _unsupported(stated[:60])
     if not method or (not seen and method != "bitnet"):
         return store, None  # settings that were left over
     scheme = SCHEMES.get(method)
     if scheme is None:
-        raise UnsupportedModelError(
-            f"its weights are quantised by {seen or method}, which huref cannot read; supported: "
-            f"{', '.join(SCHEMES)}",
-            advice="give the model that it was quantised from, or a GGUF file of it",
-        )
+        raise _unsupported(seen or method)
     plain = scheme(store, settings or {})
     if not plain.derive and by_tensors is not None and by_tensors != method:
         method = by_tensors  # the settings are another form's
@@ -122,12 +129,45 @@ def dequantise(
     return DerivedTensors(store, [*names, *plain.derive], derive), _describe(method, settings)
 
 
+def _unsupported(method: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"its weights are quantised by {method}, which huref cannot read; supported: "
+        f"{', '.join(SCHEMES)}",
+        advice="give the model that it was quantised from, or a GGUF file of it",
+    )
+
+
+def _packing_of(store: TensorStore, method: str) -> str:
+    """Whether integers are packed along the inputs, as GPTQ does, or along the outputs, as AWQ."""
+    stem = next((name[: -len(".qweight")] for name in store.names if name.endswith(".qweight")), "")
+    if stem + ".scales" not in store.names:
+        return method
+    packed, scales = store.entry(stem + ".qweight").shape, store.entry(stem + ".scales").shape
+    if len(packed) != 2 or len(scales) != 2:
+        return method
+    if packed[1] == scales[1]:
+        return "gptq" if method == "awq" else method
+    return "awq" if packed[1] * 8 == scales[1] and method == "gptq" else method
+
+
+def _holds_integers(store: TensorStore) -> bool:
+    """Whether some of the first tensors are matrices of integers, which plain weights are not."""
+    for name in list(store.names)[:MOST_LOOKED_AT]:
+        entry = store.entry(name)
+        is_integer = not entry.dtype.is_floating_point and not entry.dtype.is_complex
+        if is_integer and entry.dtype != torch.bool and len(entry.shape) > 1:
+            return True
+    return False
+
+
 def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
     """The method by which tensors are quantised, as people call it and as huref does."""
     names = {"." + ".".join(name.split(".")[-3:]) for name in store.names}
     for pattern, title, method in _SIGNS:
         if any(pattern.search(name) for name in names):
             if title == "mlx" and not mlx.find_stems(store):
+                continue
+            if title == "fp8" and not scaled.scheme(store, {}).derive:
                 continue
             return title, method
     return "", None

@@ -17,7 +17,9 @@ from huref.loader.quantized.bits import exponents
 from huref.loader.quantized.scheme import Plain, plain_info, require, stems
 from huref.loader.tensors import Derived, TensorStore
 
-SCALES = (".weight_scale_inv", ".weight_scale")
+# The last two are those of other programs' casts, and of no matrix unless it has 8 bits.
+SCALES = (".weight_scale_inv", ".weight_scale", ".scale_weight", ".scale")
+FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 STACK_SCALES = ("_scale_inv", "_scale")  # of a parameter that is a stack of experts
 OTHERS = (".weight_zero_point", ".input_scale", ".input_zero_point", ".weight_scale_2")
 BLOCK = (128, 128)
@@ -58,8 +60,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     for suffix in SCALES:
         for stem in stems(store.names, suffix):
             weight = stem + ".weight"
-            # Packed weights are not read here.
-            if weight in store.names and store.entry(weight).dtype != torch.uint8:
+            if weight in store.names and _is_scaled(store, weight, suffix):
                 derive[weight] = partial(derive_scaled, store, weight, stem, suffix, block)
                 parts |= {stem + end for end in (suffix, ".weight", *OTHERS)}
     for suffix in STACK_SCALES:
@@ -67,7 +68,34 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
             if stem in store.names and store.entry(stem).dtype.itemsize == 1:
                 derive[stem] = partial(derive_scaled, store, stem, stem, suffix, block)
                 parts |= {stem, stem + suffix, stem + "_activation_scale"}
+    if derive:
+        for name in store.names:  # a matrix that lost its scale would be read as other numbers
+            if name.endswith(".weight") and name not in derive and name not in parts:
+                entry = store.entry(name)
+                if entry.dtype in FLOATS and len(entry.shape) > 1:
+                    derive[name] = partial(_refuse_without_scale, store, name)
     return Plain(derive, frozenset(parts))
+
+
+def _is_scaled(store: TensorStore, weight: str, suffix: str) -> bool:
+    """Whether a matrix's numbers are multiplied by a scale; packed weights are not read here."""
+    dtype = store.entry(weight).dtype
+    return dtype in FLOATS if suffix in SCALES[2:] else dtype != torch.uint8
+
+
+def _refuse_without_scale(store: TensorStore, name: str) -> Derived:
+    require(False, store.entry(name), "has no scale, unlike others", "save the model again")
+    raise AssertionError(name)
+
+
+def _block_of(shape: Sequence[int], scale: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
+    """The block's size by axis: the stated one where it fits, else the one that divides evenly."""
+    found = list(block)
+    for axis, size in enumerate(scale if len(scale) == len(shape) > 1 else ()):
+        fits = size in (1, shape[axis], -(-shape[axis] // found[axis]))
+        if not fits and size > 0 and shape[axis] % size == 0:
+            found[axis] = shape[axis] // size
+    return tuple(found)
 
 
 def derive_scaled(
@@ -76,6 +104,7 @@ def derive_scaled(
     """A matrix, or a stack of them, times its scale, the tensor `stem + suffix`."""
     weight, scale = store.entry(name), store.entry(stem + suffix)
     block = (*(1,) * (len(weight.shape) - len(block)), *block)  # of a stack, each matrix by itself
+    block = _block_of(weight.shape, scale.shape, block)
     sources = [name, stem + suffix]
     if stem + ".weight_zero_point" in store.names:
         sources.append(stem + ".weight_zero_point")

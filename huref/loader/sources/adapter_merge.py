@@ -1,14 +1,14 @@
 """The arithmetic of merging an adapter into one tensor of its base."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
 from huref.errors import CheckpointError
-from huref.loader.sources.adapter_settings import OLORA, PISSA
+from huref.loader.sources.adapter_settings import MERGE_FIRST, OLORA, PISSA
 from huref.loader.sources.adapter_tensors import SideBySide
 from huref.loader.tensors import Derived, renamed
 
@@ -16,6 +16,8 @@ GIVE_RIGHT_BASE = "give the base that it was trained on with --base"
 EXACT = 1024  # smaller side of a matrix up to which all singular values are computed
 OVERSAMPLING = 32  # more directions than wanted, so that the wanted ones converge
 ITERATIONS = 12  # of the subspace iteration
+MOST_ITERATIONS = 100  # that a setting may ask for
+LARGEST_DIFFERENCE = 0.03  # of two runs of it, relative to the matrix; the ICS then stays at .999
 # Matrices of single experts that one stacked parameter holds.
 SINGLE_EXPERTS = {
     "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
@@ -41,6 +43,7 @@ class Merge:
         experts: number of experts in a stack; 0 for a matrix.
         expert, outputs: for an expert that is stored by itself, its index and the number of all,
             and the range of its outputs in the stacked factors.
+        others: (role, name) of the tensors of an adapter of another kind than LoRA.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Merge:
     experts: int = 0
     expert: tuple[int, int] | None = None
     outputs: tuple[int, int] = (0, 0)
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def experts_by_themselves(
@@ -80,6 +84,8 @@ def merge_matrix(both: SideBySide, merge: Merge) -> Derived:
         CheckpointError: the adapter's tensors do not fit the base's.
     """
     info = renamed(both.entry(merge.start), merge.name)
+    if changed_by := merge.a or merge.tokens:  # named in errors about the numbers
+        info = replace(info, file=both.entry(changed_by).file)
     named = {
         "a": merge.a, "b": merge.b, "magnitude": merge.magnitude, "tokens": merge.tokens
     }  # fmt: skip
@@ -184,15 +190,60 @@ def _taken_out(merge: Merge, weight: Tensor, rank: int) -> Tensor:
         q, r = torch.linalg.qr(weight)
         leading: Tensor = merge.scale * (q[:, :rank] @ r[:rank])
         return leading
+    if not merge.start_of_factors.startswith(f"{PISSA}_niter_"):
+        return _principal(merge, weight, rank)
+    found = [_by_iterations(merge, weight, rank, seed) for seed in (0, 1)]
+    _require_same(merge, weight, *found)
+    return found[0]
+
+
+def _principal(merge: Merge, weight: Tensor, rank: int) -> Tensor:
+    """The leading part of a singular value decomposition.
+
+    Raises:
+        CheckpointError: the singular values are too close for it to be found by iterations.
+    """
     if min(weight.shape) <= EXACT or rank + OVERSAMPLING >= min(weight.shape):
         u, s, vh = torch.linalg.svd(weight, full_matrices=False)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            u, s, v = torch.svd_lowrank(weight, q=rank + OVERSAMPLING, niter=ITERATIONS)
-        vh = v.T
-    principal: Tensor = (u[:, :rank] * s[:rank]) @ vh[:rank]
-    return principal
+        leading: Tensor = (u[:, :rank] * s[:rank]) @ vh[:rank]
+        return leading
+    found = _subspace(weight, rank, rank + OVERSAMPLING, ITERATIONS, seed=0)
+    _require_same(
+        merge, weight, found, _subspace(weight, rank, rank + OVERSAMPLING, 2 * ITERATIONS, seed=1)
+    )
+    return found
+
+
+def _by_iterations(merge: Merge, weight: Tensor, rank: int, seed: int) -> Tensor:
+    """What PEFT's `pissa_niter_N` took out, but for the numbers with which its iterations began."""
+    count = merge.start_of_factors.removeprefix(f"{PISSA}_niter_")
+    if not count.isascii() or not count.isdigit() or not 0 < int(count) <= MOST_ITERATIONS:
+        raise CheckpointError(
+            f"its init_lora_weights, {merge.start_of_factors[:40]!r}, states no number of "
+            "iterations",
+            advice=MERGE_FIRST,
+        )
+    return _subspace(weight, rank, rank, int(count), seed)
+
+
+def _subspace(weight: Tensor, rank: int, width: int, count: int, seed: int) -> Tensor:
+    """The leading part of a matrix by `count` iterations of a subspace of some width."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        u, s, v = torch.svd_lowrank(weight, q=width, niter=count)
+    leading: Tensor = (u[:, :rank] * s[:rank]) @ v.T[:rank]
+    return leading
+
+
+def _require_same(merge: Merge, weight: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise CheckpointError where the result depends on the numbers that iterations began with."""
+    difference = float((a - b).norm() / weight.norm().clamp_min(1e-30))
+    if difference > LARGEST_DIFFERENCE:
+        raise CheckpointError(
+            f"the part of '{merge.name}' with which {merge.start_of_factors[:40]!r} began cannot "
+            f"be found again: two runs differ by {100 * difference:.0f} % of the matrix",
+            advice=MERGE_FIRST,
+        )
 
 
 def _scale_to(

@@ -18,6 +18,11 @@ NEUTRAL = frozenset({
     "thinker", "_orig_mod", "decoder", "lm", "backbone", "gpt_neox", "language_backbone",
     "pretrained_model", "text_decoder",
 })  # fmt: skip
+# Words that torch.compile, FSDP and activation checkpointing put into names, at any place.
+FRAMEWORK_WORDS = re.compile(
+    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module"
+    r"|_dp_wrapped_module)\."
+)
 # Parts of a multimodal model beside the language model.
 _OTHER_PART = re.compile(
     r"vision|visual|image|img|audio|speech|whisper|sound|video|clip|siglip|vit(?![a-z])|projector|modality"
@@ -28,6 +33,10 @@ _OTHER_PART = re.compile(
 _HEAD = re.compile(
     r"(?:^|\.)(?:v_head|value_head|score|classifier|classification_head|summary|qa_outputs|lm_head"
     r"|embed_out|reward_head|regression_head|rm_head|head|output|pooler|dense|out_proj)(?:\.|$)"
+)
+# Buffers that are computed from settings.
+_BUFFER = re.compile(
+    r"\.(?:inv_freq|original_inv_freq|position_ids|masked_bias|cos_cached|sin_cached)$"
 )
 _NUMBER = re.compile(r"\.\d+\.")
 _ENDINGS = (4, 3, 2)  # words by which names are looked up
@@ -92,4 +101,6 @@ def _agree(words: list[str], others: list[str]) -> bool:
 def is_beside_language_model(name: str) -> bool:
     """Whether a name is that of a part of a multimodal model, or of an output head."""
     outside_blocks = _NUMBER.search(name) is None
-    return bool(_OTHER_PART.search(name)) or (outside_blocks and bool(_HEAD.search(name)))
+    return bool(_OTHER_PART.search(name) or _BUFFER.search(name)) or (
+        outside_blocks and bool(_HEAD.search(name))
+    )

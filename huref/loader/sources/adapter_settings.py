@@ -9,7 +9,7 @@ from huref.loader.sources.name_patterns import NamePatterns, PatternError
 
 MERGE_FIRST = "merge it with PEFT's merge_and_unload and give the merged model"
 GIVE_BASE = "give its base, whose weights it leaves as they are; PEFT has no merged form of it"
-KINDS = ("LORA", "TRAINABLE_TOKENS")
+KINDS = ("LORA", "TRAINABLE_TOKENS", "ADALORA", "LOHA", "LOKR", "VERA", "IA3", "LN_TUNING")
 # Types that PEFT cannot merge: prompts, and modules that compute beside those of the base.
 UNMERGEABLE = (
     "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE",
@@ -34,14 +34,20 @@ class PeftSettings:
     def __init__(self, settings: Mapping[str, Any]):
         self._settings = settings
         self._alphas = self._patterns("alpha_pattern")
-        self._ranks = self._patterns("rank_pattern")
+        # AdaLoRA's has a list for each tensor: which of its ranks were kept.
+        self._ranks = NamePatterns({}) if self.kind == "ADALORA" else self._patterns("rank_pattern")
         self._require_known()
 
+    @property
+    def kind(self) -> str:
+        """peft_type."""
+        return str(self._settings.get("peft_type") or "LORA").upper()
+
     def _require_known(self) -> None:
-        kind = str(self._settings.get("peft_type") or "LORA").upper()
+        kind = self.kind
         if kind not in KINDS:
             raise UnsupportedModelError(
-                f"adapters of type {kind} cannot be read, only LORA",
+                f"adapters of type {kind[:40]} cannot be read, only {', '.join(KINDS)}",
                 advice=GIVE_BASE if kind in UNMERGEABLE else MERGE_FIRST,
             )
         start = self.start
@@ -89,19 +95,59 @@ class PeftSettings:
     def scale(self, module: str, rank: int) -> float:
         """What the product of a module's factors is multiplied by."""
         alpha = self._find("alpha_pattern", self._alphas, module, "lora_alpha", 8)
-        stated = self._find("rank_pattern", self._ranks, module, "r", rank)
-        if stated != rank:
-            raise CheckpointError(
-                f"it states rank {repr(stated)[:60]} for '{module}', whose factors have rank "
-                f"{rank}; the settings and the weights do not belong together",
-                advice="give the adapter_config.json that was saved with the weights",
-            )
+        if self.kind != "LORA":
+            self.scale_of_kind("LORA", module, rank)  # says that the weights are another kind's
+        self._require_rank(module, self._find("rank_pattern", self._ranks, module, "r", rank), rank)
         number = _number(alpha)
         if number is None or rank <= 0:
             raise CheckpointError(
                 f"lora_alpha is {repr(alpha)[:60]} for '{module}' and the rank is {rank}"
             )
         return number / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
+
+    def scale_of_kind(self, kind: str, module: str, rank: int | None) -> float:
+        """What the delta of a module is multiplied by in an adapter of another kind than LoRA.
+
+        Args:
+            kind: the kind, by its tensors.
+            module: the module's name.
+            rank: of its factors; None where they do not show it.
+        """
+        if kind != self.kind:
+            raise CheckpointError(
+                f"it says peft_type {self.kind[:40]}, but its weights are those of {kind}",
+                advice="give the adapter_config.json that was saved with the weights",
+            )
+        if kind in ("VERA", "IA3"):
+            return 1.0
+        if kind == "ADALORA":
+            stated = self._settings.get("init_r", 12)
+            if not self._settings.get("rank_pattern"):
+                self._require_rank(module, stated, rank)
+            alpha: Any = self._settings.get("lora_alpha", 8)
+            number, first = _number(alpha), _number(stated)
+            if number is not None and first is not None and first > 0:
+                return (number if number > 0 else float(rank or 0)) / (first + 1e-5)
+            raise CheckpointError(f"lora_alpha is {repr(alpha)[:60]} and init_r {stated!r:.60}")
+        stated = self._find("rank_pattern", self._ranks, module, "r", 8)
+        if rank is not None:
+            self._require_rank(module, stated, rank)
+        alpha = self._find("alpha_pattern", self._alphas, module, "alpha", 8)
+        number, first = _number(alpha), _number(stated)
+        if number is None or first is None or first <= 0:
+            raise CheckpointError(
+                f"alpha is {repr(alpha)[:60]} for '{module}' and the rank is {repr(stated)[:60]}"
+            )
+        return number / first
+
+    def _require_rank(self, module: str, stated: object, rank: int | None) -> None:
+        """Raise CheckpointError where a module's factors have another rank than is stated."""
+        if stated != rank:
+            raise CheckpointError(
+                f"it states rank {repr(stated)[:60]} for '{module}', whose factors have rank "
+                f"{rank}; the settings and the weights do not belong together",
+                advice="give the adapter_config.json that was saved with the weights",
+            )
 
     def _find(
         self, key: str, patterns: NamePatterns, module: str, otherwise: str, default: Any
@@ -134,7 +180,7 @@ class PeftSettings:
         if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
             raise CheckpointError(
                 f"its trainable_token_indices do not name the rows of '{module}'",
-                advice="download the adapter again",
+                advice="give the adapter_config.json that was saved with the weights",
             )
         return ids
 
@@ -176,6 +222,10 @@ class MlxSettings:
             shown = " times ".join(repr(value)[:60] for value in found)
             raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
         return math.prod(numbers) / (rank if len(found) == 2 else 1)
+
+    def scale_of_kind(self, kind: str, module: str, rank: int | None) -> float:
+        """MLX has LoRA and DoRA only."""
+        raise CheckpointError(f"'{module}' has tensors of {kind}, which MLX does not write")
 
     def require_magnitudes(self, found: bool) -> None:
         """MLX's files have no setting of their own for DoRA that could contradict them."""

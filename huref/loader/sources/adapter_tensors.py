@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from huref.errors import CheckpointError
+from huref.errors import CheckpointError, UnsupportedModelError
+from huref.loader.sources.adapter_names import FRAMEWORK_WORDS
 from huref.loader.tensors import TensorInfo, TensorStore
 
 ROOT = "base_model.model."
@@ -23,13 +24,20 @@ _TOKENS = re.compile(
     r"(?P<module>.+?)\.(?:token_adapter\.)?trainable_tokens_(?P<kind>delta|original)"
     r"(?:\.(?P<adapter>.+))?"
 )
-_SAVED = re.compile(r"\.modules_to_save\.(?:(?P<adapter>[^.]+)\.)?(?=[^.]+$)")
+_SAVED = re.compile(r"\.(?:modules_to_save|ln_tuning_layers)\.(?:(?P<adapter>[^.]+)\.)?(?=[^.]+$)")
+# Tensors of other adapters than LoRA (see `adapter_deltas`); VeRA's matrices are shared.
+_OTHER = re.compile(
+    r"(?P<module>.+?)\.(?P<role>lora_E|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|ia3_l"
+    r"|vera_lambda_[bd])(?:\.(?P<adapter>.+))?"
+)
+_SHARED = re.compile(r"(?:.+\.)?(?P<role>vera_[AB])(?:\.(?P<adapter>[^.]+))?")
 _MLX = re.compile(r"(?P<module>.+)\.(?P<kind>lora_a|lora_b|m|A|B)")
 _MLX_KINDS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b", "m": "magnitude"}
 _KINDS = {
     "lora_A": "a", "lora_B": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude",
 }  # fmt: skip
+_OF_DIFFUSERS = re.compile(r"\blora_(?:down|up)\b|^lora_(?:te|unet)\d?_|\.lora\.(?:down|up)\.")
 INERT = (".base_layer", ".token_adapter", ".original_module")
 
 
@@ -42,6 +50,7 @@ class Module:
         magnitude: DoRA's magnitude vector.
         tokens: rows that replace those of some tokens.
         embedding: the factors are those of an embedding.
+        others: role -> tensor, of an adapter of another kind than LoRA.
     """
 
     a: str = ""
@@ -49,6 +58,7 @@ class Module:
     magnitude: str = ""
     tokens: str = ""
     embedding: bool = False
+    others: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,8 +85,16 @@ def parse_peft(names: Iterable[str]) -> Parsed:
     """
     parsed = Parsed()
     adapters: set[str] = set()
+    shared: dict[str, str] = {}
     for name in names:
         target = _without_root(name)
+        if _OF_DIFFUSERS.search(target):
+            raise UnsupportedModelError(
+                "its tensors have the names of kohya's or diffusers' LoRA, not PEFT's",
+                tensor=name[:200],
+                advice="convert it to PEFT's names (lora_A, lora_B), or merge it and give the "
+                "merged model",
+            )
         if match := _LORA.fullmatch(target):
             adapters.add(match["adapter"] or "")
             if match["end"] == "bias":
@@ -91,6 +109,11 @@ def parse_peft(names: Iterable[str]) -> Parsed:
                 parsed.unused.append(name)
             else:
                 parsed.modules.setdefault(match["module"], Module()).tokens = name
+        elif match := _SHARED.fullmatch(target):
+            shared[match["role"]] = name
+        elif match := _OTHER.fullmatch(target):
+            adapters.add(match["adapter"] or "")
+            parsed.modules.setdefault(match["module"], Module()).others[match["role"]] = name
         elif ".original_module." in target:
             parsed.unused.append(name)
         else:
@@ -107,7 +130,25 @@ def parse_peft(names: Iterable[str]) -> Parsed:
             advice="save one of them with PEFT's save_pretrained(selected_adapters=...)",
         )
     _require_pairs(parsed)
+    for name, module in parsed.modules.items():
+        if module.others:
+            _complete(name, module, shared)
     return parsed
+
+
+def _complete(module: str, parts: Module, shared: dict[str, str]) -> None:
+    """Give a module of another kind than LoRA all its tensors under their roles."""
+    if parts.magnitude or parts.tokens or parts.embedding:
+        raise CheckpointError(
+            f"it has tensors of two kinds of adapters for '{module}'",
+            tensor=next(iter(parts.others.values())),
+            advice="merge it with PEFT's merge_and_unload and give the merged model",
+        )
+    if "lora_E" in parts.others:
+        parts.others |= {"lora_A": parts.a, "lora_B": parts.b}
+    if "vera_lambda_b" in parts.others:
+        parts.others |= shared
+    parts.a = parts.b = ""
 
 
 def parse_mlx(names: Iterable[str]) -> Parsed:
@@ -129,6 +170,7 @@ def parse_mlx(names: Iterable[str]) -> Parsed:
 
 
 def _without_root(name: str) -> str:
+    name = FRAMEWORK_WORDS.sub("", name)
     while name.startswith(ROOT):
         name = name.removeprefix(ROOT)
     return name
@@ -140,7 +182,7 @@ def _require_pairs(parsed: Parsed) -> None:
             raise CheckpointError(
                 f"the adapter lacks one of the two LoRA factors of '{module}'",
                 tensor=parts.a or parts.b or parts.magnitude,
-                advice="download the adapter again",
+                advice="save the adapter again with PEFT's save_pretrained",
             )
 
 

@@ -11,15 +11,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from huref.errors import UnsupportedModelError
-from huref.loader.sources.adapter_names import is_beside_language_model
+from huref.loader.sources.adapter_names import FRAMEWORK_WORDS, is_beside_language_model
 from huref.loader.sources.wrappers import INNER
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
-# Words that torch.compile, FSDP and activation checkpointing put into names, at any place.
-_ANYWHERE = re.compile(
-    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module"
-    r"|_dp_wrapped_module)\."
-)
 # First words of the names in published checkpoints; anything else before all names is a wrapper's.
 NATURAL = frozenset({
     "model", "transformer", "gpt_neox", "backbone", "embed_tokens", "layers", "norm", "lm_head",
@@ -64,6 +59,7 @@ def language_model(
     stored = list(store.names)
     _refuse_unmerged(stored)
     plain = _without_wrappers(stored)
+    _refuse_several(plain)
     inner = _inner_prefix(plain, is_wrapper)
     exposed: dict[str, str] = {}
     full: dict[str, str | None] = {}
@@ -103,9 +99,24 @@ def _refuse_unmerged(names: list[str]) -> None:
         )
 
 
+def _refuse_several(names: Collection[str]) -> None:
+    """Raise UnsupportedModelError for files with several models, as a policy and a reference."""
+    firsts = {
+        name.split(".", 1)[0]
+        for name in names
+        if name.endswith(_EMBEDDINGS) and not is_beside_language_model(name)
+    }
+    strange = sorted(first for first in firsts if first not in NATURAL)
+    if len(firsts) > 1 and len(strange) == len(firsts):
+        raise UnsupportedModelError(
+            f"its files hold several models ({', '.join(first[:40] for first in strange[:4])})",
+            advice="save the one that you mean by itself",
+        )
+
+
 def _without_wrappers(names: list[str]) -> dict[str, str]:
     """Name without the words of training frameworks -> stored name, in the stored order."""
-    plain = {name: _ANYWHERE.sub("", name).replace(".base_layer.", ".") for name in names}
+    plain = {name: FRAMEWORK_WORDS.sub("", name).replace(".base_layer.", ".") for name in names}
     while (prefix := _wrapper_prefix(plain.values())) is not None:
         plain = {source: name.removeprefix(prefix) for source, name in plain.items()}
     found: dict[str, str] = {}

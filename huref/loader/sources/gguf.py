@@ -14,7 +14,7 @@ from typing import Any
 from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.formats.ggml import type_name
 from huref.loader.formats.gguf import MAGIC, Header, read_header
-from huref.loader.look_around import explain_no_weights
+from huref.loader.look_around import explain_no_weights, find_split_by_hand
 from huref.loader.ranges import ByteSource
 from huref.loader.repository import Repository, part_names
 from huref.loader.sources.gguf_names import (
@@ -24,6 +24,12 @@ from huref.loader.sources.gguf_names import (
     MIXTRAL_ARCHITECTURE,
     SETTINGS,
     GgufArchitecture,
+)
+from huref.loader.sources.gguf_settings import (
+    FREQUENCY_FACTORS,
+    MOST_FACTORS,
+    rotary_scaling,
+    settings_of_type,
 )
 from huref.loader.sources.gguf_tensors import open_published_tensors
 from huref.loader.stored_tensors import Index, StoredTensors
@@ -135,41 +141,22 @@ class GgufModel:
                     config |= dict.fromkeys(names, value)
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         config["vocab_size"] = len(tokens) if isinstance(tokens, list) else None
-        if self.architecture.model_type == "falcon":
-            kv_heads = config.get("num_kv_heads")
-            config["multi_query"] = kv_heads == 1
-            config["new_decoder_architecture"] = kv_heads != 1
-        config |= self._settings_of_type(config)
+        config |= settings_of_type(self.architecture.model_type, self._setting, config)
+        config |= rotary_scaling(self._setting, self._frequency_factors())
         key_length = self._setting("attention.key_length_mla") or config.get("head_dim")
         if "qk_rope_head_dim" in config and isinstance(key_length, int):
             config["qk_nope_head_dim"] = key_length - config["qk_rope_head_dim"]
         return config
 
-    def _settings_of_type(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Settings that only some architectures have, or write in another way."""
-        found: dict[str, Any] = {}
-        extra = self._setting("nextn_predict_layers")
-        blocks = config.get("num_hidden_layers")
-        if type(extra) is int and type(blocks) is int and 0 < extra < blocks:
-            found["num_hidden_layers"] = blocks - extra  # the others predict later tokens
-        match self.architecture.model_type:
-            case "gpt_bigcode":
-                found["multi_query"] = config.get("num_key_value_heads") == 1
-            case "gemma4_text":
-                pattern = self._setting("attention.sliding_window_pattern")
-                if isinstance(pattern, list):
-                    kinds = ("full_attention", "sliding_attention")
-                    found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
-                if (local := self._setting("attention.key_length_swa")) is not None:
-                    found |= {"global_head_dim": config.get("head_dim"), "head_dim": local}
-            case "dbrx":
-                found["attn_config"] = {"kv_n_heads": config.get("num_key_value_heads")}
-                found["ffn_config"] = {"moe_num_experts": config.get("num_experts")}
-            case "chatglm":
-                found["rmsnorm"] = True
-            case "nemotron" | "nemotron_h" | "arcee" | "jais2" | "bitnet":
-                found["hidden_act"] = "relu2"  # which llama.cpp knows by the architecture
-        return found
+    def _frequency_factors(self) -> list[float]:
+        """The numbers by which rotary frequencies are divided; [] where there are none."""
+        if FREQUENCY_FACTORS not in self._stored.names:
+            return []
+        shape = self._stored.entry(FREQUENCY_FACTORS).shape
+        if len(shape) != 1 or not 0 < shape[0] <= MOST_FACTORS:
+            return []
+        factors = self._stored.read([FREQUENCY_FACTORS])[FREQUENCY_FACTORS].double()
+        return factors.tolist() if bool((factors > 0).all()) else []
 
     @cached_property
     def vocabulary(self) -> list[Token]:
@@ -251,6 +238,8 @@ def find_gguf(repository: Repository) -> str | None:
         CheckpointError: the folder holds GGUF files of different models.
     """
     if repository.chosen is not None:
+        if find_split_by_hand([repository.chosen]) is not None:
+            raise explain_no_weights(repository)
         return repository.chosen if _is_gguf(repository, repository.chosen) else None
     if "config.json" in repository.files and has_weights(repository):
         return None
@@ -260,6 +249,8 @@ def find_gguf(repository: Repository) -> str | None:
         if name.lower().endswith(".gguf")
         and not any(word in name.lower().rpartition("/")[2] for word in _NOT_THE_MODEL)
     ]
+    if not files and find_split_by_hand(repository.files) is not None:
+        return None
     if not files and repository.revision is None and len(repository.files) <= MOST_LOOKED_INTO:
         files = [
             name
@@ -284,7 +275,9 @@ def _models_below(repository: Repository) -> bool:
 
 
 def _is_gguf(repository: Repository, name: str) -> bool:
-    if name.lower().endswith((".gguf", ".safetensors", ".json", ".md", ".txt")):
+    """Whether a file is one of GGUF: by its name, else by its first bytes."""
+    others = (".gguf", ".json", ".md", ".txt", *((".safetensors",) if repository.remote else ()))
+    if name.lower().endswith(others):
         return name.lower().endswith(".gguf")
     if repository.files[name] < len(MAGIC):
         return False

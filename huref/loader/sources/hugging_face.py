@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from huref.errors import CheckpointError, locating
+from huref.errors import CheckpointError, UnsupportedModelError, locating
 from huref.loader.quantized import dequantise, named_method
 from huref.loader.repository import Repository, read_json
 from huref.loader.sources.canonical_names import language_model
@@ -36,7 +36,15 @@ class HuggingFaceModel:
                 model=self.repository.model,
                 advice="put the model's own beside the weights",
             )
-        return read_json(self.repository, "config.json")
+        config = read_json(self.repository, "config.json")
+        if "_class_name" in config and "model_type" not in config:
+            raise UnsupportedModelError(
+                f"it is a part of a diffusers pipeline ({str(config['_class_name'])[:60]}), not a "
+                "language model",
+                model=self.repository.model,
+                advice="give a language model, such as a pipeline's text_encoder if it has one",
+            )
+        return config
 
     @cached_property
     def config(self) -> dict[str, Any]:
