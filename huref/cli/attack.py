@@ -9,7 +9,13 @@ from huref.cli.options import echo
 
 @click.command()
 @click.argument("model")
-@click.option("--kind", required=True, metavar="NAME[,NAME...]", help="Kinds of attack, or 'all'.")
+@click.option(
+    "--kind",
+    required=True,
+    multiple=True,
+    metavar="NAME[,NAME...]",
+    help="Kinds of attack, or 'all'; may be repeated.",
+)
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="A folder to create."
 )
@@ -40,7 +46,7 @@ from huref.cli.options import echo
 )
 def attack(
     model: str,
-    kind: str,
+    kind: tuple[str, ...],
     out: Path,
     other: str | None,
     budget: int | None,
@@ -59,10 +65,11 @@ def attack(
     vocabulary-extension, no-op-layers, upcycling; layer-duplication changes the function slightly.
     'all' applies every exact one that fits.
 
-    Disguises: dead-units, quiet-units, cancelling-units, split-units, duplicated-units, dead-heads,
-    mute-heads, cancelling-heads, split-heads, sink-heads, dead-dimensions, silent-blocks,
-    silent-blocks-between, cancelling-blocks, noisy-experts, decoy-strings, outlier-rows,
-    renumbered-strings, added-tokens, missing-config-keys, fewer-tokens.
+    Disguises: dead-units, quiet-units, cancelling-units, split-units, opposite-gates,
+    opposing-units, duplicated-units, dead-heads, mute-heads, cancelling-heads, even-heads,
+    split-heads, sink-heads, dead-dimensions, silent-blocks, silent-blocks-between,
+    cancelling-blocks, noisy-experts, decoy-strings, outlier-rows, renumbered-strings, added-tokens,
+    missing-config-keys, fewer-tokens.
 
     Trained, at the price of some perplexity: distilled-blocks (drawn anew), gradient-push (pushed
     away from the source's weights). --budget, --blocks and --text say what is spent on them.
@@ -76,7 +83,7 @@ def attack(
     from huref.attacks import attack as make
 
     effort = Effort(budget or 0, _numbers(blocks), text)
-    names = make(model, kind.split(","), out, seed, other, effort)
+    names = make(model, ",".join(kind).split(","), out, seed, other, effort)
     echo(f"wrote {out}: {', '.join(names)}", err=True)
     if check:
         from huref.attacks.opening import locate
