@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 HUNG = 20.0  # CPU seconds for one input
+TOO_SLOW = "an input costs more CPU time than any may"
 STUCK = 300.0  # seconds without a bytecode, on a busy machine, after which the process ends
 
 
@@ -29,7 +30,14 @@ def watched(hung: float = HUNG, stuck: float = STUCK) -> Iterator[None]:
     Raises:
         SlowInputError: the block needs more than `hung` seconds of CPU time.
     """
-    before = signal.signal(signal.SIGPROF, _refuse)
+    refused = False
+
+    def refuse(_: int, __: FrameType | None) -> None:
+        nonlocal refused
+        refused = True
+        raise SlowInputError(TOO_SLOW)
+
+    before = signal.signal(signal.SIGPROF, refuse)
     began = time.process_time()
     faulthandler.dump_traceback_later(stuck, exit=True)
     signal.setitimer(signal.ITIMER_PROF, hung)
@@ -39,9 +47,5 @@ def watched(hung: float = HUNG, stuck: float = STUCK) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGPROF, before)
-    if time.process_time() - began > hung:  # the parser may have caught what `_refuse` raised
-        raise SlowInputError("an input costs more CPU time than any may")
-
-
-def _refuse(_: int, __: FrameType | None) -> None:
-    raise SlowInputError("an input costs more CPU time than any may")
+    if refused or time.process_time() - began > hung:  # a parser may have caught what was raised
+        raise SlowInputError(TOO_SLOW)

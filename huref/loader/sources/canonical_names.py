@@ -104,7 +104,9 @@ def _refuse_several(names: Collection[str]) -> None:
     firsts = {
         name.split(".", 1)[0]
         for name in names
-        if name.endswith(_EMBEDDINGS) and not is_beside_language_model(name)
+        if name.endswith(_EMBEDDINGS)
+        and not is_beside_language_model(name)
+        and name.count(".") > 1  # not an embedding of the model itself, as CPM-Ant's two
     }
     strange = sorted(first for first in firsts if first not in NATURAL)
     if len(firsts) > 1 and len(strange) == len(firsts):

@@ -33,8 +33,8 @@ def held_out(models: Models, pairs: Sequence[Truth], found: Rows) -> str:
         f"larger retention of at most {twin:.3f}, 99 % of relatives one of at least "
         f"{relative:.3f}; the quartiles of that gap are {everything.twin:.3f} and "
         f"{everything.descent:.3f}. huref uses {TWIN_RETENTION} and {DESCENT_RETENTION}, the "
-        "quartiles by the recipe `static-1`. The tables below take thresholds by the same rule from "
-        "other families than those they judge."
+        "quartiles by the recipe `static-1`. The tables below take thresholds by the same rule "
+        "from other families than those they judge."
     ]
     for name, groups in splits.items():
         folds = hold_out(models, pairs, found, groups)
