@@ -131,7 +131,11 @@ def refuse_status(response: "httpx.Response") -> None:
             if len(body) >= LARGEST_REFUSAL:
                 break
         response._content = bytes(body)  # or the client would read all of it
-        hf_raise_for_status(response)
+        try:
+            hf_raise_for_status(response)
+        except (ValueError, RecursionError):  # it reads the body as JSON, in any encoding
+            response._content = b""
+            hf_raise_for_status(response)
 
 
 def refuse_encoding(response: "httpx.Response") -> None:
