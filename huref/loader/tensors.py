@@ -56,7 +56,9 @@ class StoredTensor(TensorInfo):
     def row_range(self, row: int) -> tuple[int, int] | None:
         """Byte range of one index of the first axis; None when it is not contiguous."""
         if self.stride is None:
-            size = self.nbytes // self.shape[0]
+            size, rest = divmod(self.nbytes, self.shape[0])
+            if rest:  # a vector that is stored in blocks of several numbers
+                return None
             return self.start + row * size, self.start + (row + 1) * size
         if self.stride[1:] != contiguous_stride(self.shape)[1:]:
             return None
