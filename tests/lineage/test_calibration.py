@@ -57,9 +57,8 @@ def test_a_rate_is_named_after_its_pairs() -> None:
     assert "of 4 independent pairs" in str(Calibration(4, 1, "static-1", "a command"))
 
 
-def test_the_thresholds_are_the_measured_ones() -> None:
-    """The quartiles of the gap that `python -m scripts.evaluate lineage` found, rounded."""
+def test_the_thresholds_lie_in_the_measured_gap() -> None:
+    """The quartiles of the gap by `static-1`; descent begins no lower than at today's."""
     measured = json.loads(locate(FILE).read_text("utf-8"))["retention"]
-    assert pytest.approx(measured["shared_initialisation"], abs=2e-3) == TWIN_RETENTION
-    assert pytest.approx(measured["descends"], abs=2e-3) == DESCENT_RETENTION
+    assert measured["descends"] <= DESCENT_RETENTION
     assert measured["twins"] < TWIN_RETENTION < DESCENT_RETENTION < measured["relatives"]
