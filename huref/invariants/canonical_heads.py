@@ -119,8 +119,13 @@ def _equal_heads(queries: Tensor, keys: Tensor, by_keys: Tensor, size: Tensor) -
     sketch = (q @ k.mT).flatten(1)
     sketch = sketch / sketch.norm(dim=1, keepdim=True).clamp(min=TINY)
     alike = (sketch @ sketch.T > SAME) & (size > TINY) & (size > TINY)[:, None]
+    return group_heads(alike)
+
+
+def group_heads(alike: Tensor) -> list[list[int]]:
+    """Groups of two or more heads that are alike, from a table (heads, heads) of bools."""
     groups: list[list[int]] = []
-    for head in range(len(sketch)):
+    for head in range(len(alike)):
         group = next((some for some in groups if alike[some[0], head]), None)
         if group is None:
             groups.append([head])

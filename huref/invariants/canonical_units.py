@@ -119,7 +119,7 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
             direction.
     """
     up = _with_bias(network, "up", network.up)
-    key = up if network.gate is None else _with_bias(network, "gate", network.gate)
+    key = gate_columns(network)
     groups = find_parallel(key, homogeneous)
     if not groups:
         return EqualUnits(network, use)
@@ -160,6 +160,13 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
     found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
     shares = None if use.shares is None else found.merge_shares(use.shares)
     return replace(found, use=UnitUse(use.active[keep], shares))
+
+
+def gate_columns(network: FeedForward) -> Tensor:
+    """What the activation is taken of, gate or else up, (d, units), with a bias as a last row."""
+    if network.gate is None:
+        return _with_bias(network, "up", network.up)
+    return _with_bias(network, "gate", network.gate)
 
 
 def _with_bias(network: FeedForward, role: str, weight: Tensor) -> Tensor:

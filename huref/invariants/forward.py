@@ -13,6 +13,7 @@ from huref.architecture.running import Running, running
 from huref.architecture.weights import is_finite
 from huref.invariants.block_run import TINY, BlockRunner
 from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
+from huref.invariants.canonical_heads import group_heads
 from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
 
@@ -241,15 +242,7 @@ class ForwardPass:
 def _alike(patterns: Tensor) -> list[list[int]]:
     """Groups of two or more heads that attend alike, from the weights of tokens (heads, n)."""
     rows = patterns / patterns.norm(dim=1, keepdim=True).clamp(min=TINY)
-    alike = rows @ rows.T > SAME_PATTERN
-    groups: list[list[int]] = []
-    for head in range(len(rows)):
-        group = next((some for some in groups if alike[some[0], head]), None)
-        if group is None:
-            groups.append([head])
-        else:
-            group.append(head)
-    return [group for group in groups if len(group) > 1]
+    return group_heads(rows @ rows.T > SAME_PATTERN)
 
 
 def directions_energy(rows: Tensor, weights: Tensor) -> Tensor:

@@ -251,14 +251,13 @@ class FunctionReading:
                 works, recent = False, []
             if works:
                 state.working.append(index)
+                added[index] = moved
                 if measured is not None:
                     state.measured[index] = measured
             elif use.share < WRITES:
                 self.signs.silent.append(index)
                 if measured is not None and self.depth == "full":
                     state.silent[index] = measured  # what it may hold of another model
-            if works:
-                added[index] = moved
             if works and len(state.working) == needed:
                 self._drop_drowned(state, added)
             if len(state.working) == needed and not (everything and self.depth == "full"):

@@ -23,6 +23,7 @@ from huref.invariants.block_use import UnitUse
 from huref.invariants.canonical_units import (
     SAME,
     find_parallel,
+    gate_columns,
     merge_equal_units,
     sketch_columns,
 )
@@ -88,7 +89,7 @@ def resolve_opposite_gates(
         homogeneous: whether act(c x) = c act(x) for c > 0.
     """
     units = network.up.shape[1]
-    key = _key(network)
+    key = gate_columns(network)
     if units > MOST_UNITS or not _any_opposite(key) or not has_linear_difference(activation):
         return network
     signs = torch.ones(units)
@@ -120,14 +121,6 @@ def _any_opposite(key: Tensor) -> bool:
     sketch = sketch_columns(key)
     sample = torch.randperm(len(sketch), generator=torch.Generator().manual_seed(0))[:SCREENED]
     return float((sketch[sample] @ sketch.T).min()) < -(1 - 10 * (1 - SAME))
-
-
-def _key(network: FeedForward) -> Tensor:
-    """What the activation is taken of, (d, units), with its bias as a last row."""
-    role = "up" if network.gate is None else "gate"
-    weight = network.up if network.gate is None else network.gate
-    bias = network.biases.get(role)
-    return weight if bias is None else torch.cat([weight, bias[None]])
 
 
 def _products(network: FeedForward) -> Products:

@@ -1,5 +1,6 @@
 """docs/measured/lineage.md: the tables, and every pair that was judged wrongly, by name."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ VERDICTS = (
 )  # fmt: skip
 LOWEST = -1e9  # score of a pair that a method cannot compare
 FPR = 0.01
+PATH = re.compile(r"/\S*/")  # of a model's folder on the machine that measured
 COPY = 1e-3  # both retentions as close to 1: nothing was learned in between
 COMMAND = "python -m scripts.evaluate lineage"
 
@@ -153,7 +155,7 @@ def shortfalls(e: Evaluation, pairs: Sequence[Truth]) -> str:
     head = ["a", "b", "truth", "should be", "is", "why"]
     results = ((pair, e.of(pair)) for pair in pairs)
     rows = [
-        [p.a, p.b, p.how, p.expected, found["verdict"] or "none", found["why"]]
+        [p.a, p.b, p.how, p.expected, found["verdict"] or "none", PATH.sub("", found["why"])]
         for p, found in results
         if found["verdict"] != p.expected
     ]

@@ -11,7 +11,7 @@ from huref.lineage.descent import LEAST_LEARNED, LEVEL, score
 from scripts.zoo.manifest import Models
 
 Rows = Mapping[str, Mapping[str, Any]]
-CHOSEN = ("llama/1", "gpt2/2", "gpt2/8")
+CHOSEN = ("llama/1", "gpt2/2", "gpt2/8")  # families on which constants were chosen
 TRUTHS = {
     "shared initialisation": "twins, or a twin beside another's continuation",
     "descends": "ancestor and descendant",
