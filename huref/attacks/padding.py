@@ -173,45 +173,41 @@ def add_mute_heads(model: Editable, generator: Generator) -> None:
 
 def add_cancelling_heads(model: Editable, generator: Generator) -> None:
     """Add equal random groups whose loud output projections sum to zero."""
-    count, loud = max(groups_to_add(model), 2), model.raise_noise()
-    while model.embedding.shape[1] % (
-        model.heads + count * model.heads // model.blocks[0].kv_heads
-    ):
-        count += 1
+    count, loud = _groups_that_cancel(model), model.raise_noise()
     for block in model.blocks:
         group = random_group(model, block, generator)
-        outputs = (
-            torch.stack(
-                [weight_noise(block, "o", generator, *group["o"].shape) for _ in range(count)]
-            )
-            * loud
-        )
-        for o in outputs - outputs.mean(0):
+        for o in _opposed(block, group["o"], count, generator) * loud:
             append_group(block, group, o)
     set_heads(model)
 
 
 def add_even_heads(model: Editable, generator: Generator) -> None:
     """Add groups that attend evenly, each by its own faint keys; their outputs sum to zero."""
-    count, loud = max(groups_to_add(model), 2), model.raise_noise()
-    while model.embedding.shape[1] % (
-        model.heads + count * model.heads // model.blocks[0].kv_heads
-    ):
-        count += 1
+    count, loud = _groups_that_cancel(model), model.raise_noise()
     for block in model.blocks:
         values = random_group(model, block, generator)
-        outputs = (
-            torch.stack(
-                [weight_noise(block, "o", generator, *values["o"].shape) for _ in range(count)]
-            )
-            * loud
-        )
-        for o in outputs - outputs.mean(0):
+        for o in _opposed(block, values["o"], count, generator) * loud:
             group = random_group(model, block, generator)
             for part in group:
                 group[part] = values[part] if part.startswith("v") else group[part] * FAINT
             append_group(block, group, o)
     set_heads(model)
+
+
+def _groups_that_cancel(model: Editable) -> int:
+    """As `groups_to_add`, two at least."""
+    count = max(groups_to_add(model), 2)
+    while model.embedding.shape[1] % (
+        model.heads + count * model.heads // model.blocks[0].kv_heads
+    ):
+        count += 1
+    return count
+
+
+def _opposed(block: EditableBlock, o: Tensor, count: int, generator: Generator) -> Tensor:
+    """Random output projections of o's shape that sum to zero, (count, ...)."""
+    noise = torch.stack([weight_noise(block, "o", generator, *o.shape) for _ in range(count)])
+    return noise - noise.mean(0)
 
 
 def split_heads(model: Editable, generator: Generator) -> None:

@@ -13,6 +13,9 @@ and likewise of B's. A counterpart that carries far less of its own model than t
 its model is not what that model computes with: parts that weigh less than ALIVE of each other count
 in proportion. So silent blocks and quiet units of another model give shares near 0, while pruned,
 healed, stacked and padded relatives keep shares near 1 (docs/maths.md, Statistics).
+
+Units are matched by their features in token space, or by their barcodes where all units of both
+networks have one and these find more.
 """
 
 from collections.abc import Iterable

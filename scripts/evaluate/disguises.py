@@ -8,8 +8,8 @@ BASE are folders of models, by default the shipped zoo's llama-a. Each kind of `
 applied to each base, alone and combined; the copy is compared with the base at both depths. A
 framed model is another base that carries parts of the first. With --dtype base and copies are
 stored in that dtype, and not in the base's own. With --random the copies are N random combinations
-of two to six kinds, in random order. With --sheet nothing is compared: the
-pictures of each base and of its copies by some disguises are drawn in a row.
+of two to six kinds, in random order. With --sheet nothing is compared: the pictures of each base
+and of its copies by some disguises are drawn in a row.
 """
 
 import json
@@ -20,7 +20,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -32,6 +31,7 @@ from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
 from huref.decoder.picture import contact_sheet, write_png
 from huref.errors import HurefError, one_line
+from huref.lineage.similarity import latent_cosine
 from huref.lineage.table import Pair, build_table
 from scripts import ROOT, make_parser
 from scripts.evaluate.structured import STRUCTURES, restructure
@@ -153,13 +153,8 @@ def draw_sheet(bases: list[Path], path: Path) -> None:
                 attack(base, kinds, folder)
                 copy = huref.fingerprint(folder, units=False)
             images.append(copy.image)
-            captions.append(f"{name}\ncos z {cosine(source.latent, copy.latent):.3f}")
+            captions.append(f"{name}\ncos z {latent_cosine(source.latent, copy.latent):.3f}")
     write_png(path, contact_sheet(images, captions, 1 + len(SHOWN), 192), {})
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of two latents (512,)."""
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def main() -> None:
