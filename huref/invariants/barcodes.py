@@ -8,6 +8,7 @@ permutation of the units only permutes them. They need neither embeddings nor to
 compare models whose vocabularies share no strings. See docs/maths.md, Statistics.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -139,8 +140,8 @@ class UnitVectors:
         self.sample = torch.stack(
             [_normal(W[:, self.related].T) for W in matrices if W is not None]
         )
-        by_matrix = [[_under_gram(part, W) for part in parts] for W in matrices]
-        self.grams = torch.cat([torch.cat(chunks) for chunks in by_matrix], dim=1)
+        by_matrix = [_under_gram(parts, W) for W in matrices]
+        self.grams = torch.cat(by_matrix, dim=1)
 
     def barcodes(self, attention: SelfAttention) -> Tensor:
         """The numbers of each chosen unit, not standardised, (n, NUMBERS) float32."""
@@ -148,12 +149,26 @@ class UnitVectors:
         return torch.cat([torch.cat(parts), self.grams], dim=1)
 
 
-def _under_gram(vectors: Tensor, W: Tensor | None) -> Tensor:
-    """x^T (sum of w w^T over normalised columns w) y for vectors (3, units, d): (units, 6)."""
+def _under_gram(parts: Sequence[Tensor], W: Tensor | None) -> Tensor:
+    """x^T (sum of w w^T over normalised columns w) y for vectors (3, units, d): (all units, 6).
+
+    The Gram matrix (d, d) is formed where that takes fewer products than the columns (d, h) do.
+    """
+    count = sum(part.shape[1] for part in parts)
     if W is None:
-        return torch.zeros(vectors.shape[1], len(UNORDERED))
-    projected = (vectors @ W) / W.norm(dim=0).clamp(min=1e-30)  # (3, units, h)
-    return torch.stack([(projected[x] * projected[y]).sum(dim=1) for x, y in UNORDERED], dim=1)
+        return torch.zeros(count, len(UNORDERED))
+    width, units = W.shape
+    directions = W / W.norm(dim=0).clamp(min=1e-30)
+    if width * (units + 3 * count) < 3 * count * units:
+        G = directions @ directions.T
+        products = ((part @ G, part) for part in parts)
+    else:
+        products = ((part @ directions,) * 2 for part in parts)
+    numbers = [
+        torch.stack([(left[x] * right[y]).sum(dim=1) for x, y in UNORDERED], dim=1)
+        for left, right in products
+    ]
+    return torch.cat(numbers)
 
 
 def _in_attention(vectors: Tensor, attention: SelfAttention) -> Tensor:

@@ -100,18 +100,22 @@ class BlockRunner:
             written = written + (bias if gain is None else bias * gain)
         return self.out(index, "attention", written)
 
-    def activate(self, x: Tensor, network: FeedForward) -> tuple[Tensor, Tensor]:
-        """Activations of the gate (of up, without one) and hidden states, (tokens, units) each."""
+    def gates(self, x: Tensor, network: FeedForward) -> Tensor:
+        """What the activation is taken of, gate or else up, (tokens, units)."""
+        role, weight = ("up", network.up) if network.gate is None else ("gate", network.gate)
+        y = x @ weight
+        return y + network.biases[role] if role in network.biases else y
+
+    def activate(
+        self, x: Tensor, network: FeedForward, gates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Activations of `gates` and hidden states, (tokens, units) each."""
+        active = self.running.activation(self.gates(x, network) if gates is None else gates)
+        if network.gate is None:
+            return active, active
         up = x @ network.up
         if "up" in network.biases:
             up = up + network.biases["up"]
-        if network.gate is None:
-            active = self.running.activation(up)
-            return active, active
-        gate = x @ network.gate
-        if "gate" in network.biases:
-            gate = gate + network.biases["gate"]
-        active = self.running.activation(gate)
         return active, active * up
 
     def route(self, index: int, x: Tensor, count: int) -> Tensor:

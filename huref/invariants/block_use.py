@@ -20,6 +20,25 @@ class HalfUse:
     share: float
     token_share: float
 
+    @property
+    def counted(self) -> float:
+        """The smaller of the two."""
+        return min(self.share, self.token_share)
+
+
+@dataclass(frozen=True)
+class LinearUnits:
+    """Units whose activations are linear on the text: act(y) = slope * y + intercept.
+
+    Attributes:
+        places: their indices, (n,) int64, ascending.
+        slopes, intercepts: (n,).
+    """
+
+    places: Tensor
+    slopes: Tensor
+    intercepts: Tensor
+
 
 @dataclass(frozen=True)
 class UnitUse:
@@ -30,10 +49,12 @@ class UnitUse:
         shares: share of each unit in what the network writes, (units,): the inner product of its
             output with the sum of all, over the squared norm of the sum. They sum to one. None
             where they were not asked for.
+        linear: units whose activations are linear on the text; None where no text was run.
     """
 
     active: Tensor
     shares: Tensor | None
+    linear: LinearUnits | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +93,7 @@ class BlockUse:
     @property
     def share(self) -> float:
         """The larger share of the two halves; of each the smaller of its two figures."""
-        halves = (self.attention, self.ffn)
-        return max(min(half.share, half.token_share) for half in halves)
+        return max(self.attention.counted, self.ffn.counted)
 
 
 # Called with the number of an expert (-1: shared), the network, its use and its routing mass.

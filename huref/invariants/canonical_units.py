@@ -68,14 +68,25 @@ def sketch_columns(gate: Tensor) -> Tensor:
 
 
 def find_parallel(
-    gate: Tensor, any_length: bool = False, opposite: bool = False
+    gate: Tensor, any_length: bool = False, opposite: bool = False, biased: bool = False
 ) -> list[list[int]]:
     """Groups of two or more equal columns of a gate (d, units); a zero column is in none.
 
     With `any_length` columns of one direction are equal, with `opposite` also those of opposite
-    direction.
+    direction. With `biased` the last row is a bias: however large, the others must be equal too.
     """
     length = row_norms(gate.T)
+    parts = [gate, gate[:-1]] if biased else [gate]
+
+    def cosine(i: int, j: int) -> float:
+        cosines = [
+            float(
+                part[:, i] @ part[:, j] / (part[:, i].norm() * part[:, j].norm()).clamp(min=1e-30)
+            )
+            for part in parts
+        ]
+        return min(map(abs, cosines)) if opposite else min(cosines)
+
     sketch = sketch_columns(gate)
     floor = 1e-6 * float(length.median())
     parent = list(range(gate.shape[1]))
@@ -97,8 +108,7 @@ def find_parallel(
             if min(length[i], length[j]) <= floor:
                 continue
             close = abs(float(length[i] - length[j])) < SAME_LENGTH * float(length[i])
-            cosine = float(gate[:, i] @ gate[:, j] / (length[i] * length[j]))
-            if (any_length or close) and (abs(cosine) if opposite else cosine) > SAME:
+            if (any_length or close) and cosine(i, j) > SAME:
                 parent[root(j)] = root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(parent)):
@@ -120,7 +130,7 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
     """
     up = _with_bias(network, "up", network.up)
     key = gate_columns(network)
-    groups = find_parallel(key, homogeneous)
+    groups = find_parallel(key, homogeneous, biased=len(key) > len(network.up))
     if not groups:
         return EqualUnits(network, use)
     keep = torch.ones(network.up.shape[1], dtype=torch.bool)

@@ -12,7 +12,7 @@ from huref.architecture.block import Attention, FeedForward, LatentAttention, Mi
 from huref.architecture.running import Running, running
 from huref.architecture.weights import is_finite
 from huref.invariants.block_run import TINY, BlockRunner
-from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
+from huref.invariants.block_use import BlockUse, HalfUse, LinearUnits, Observer, UnitUse
 from huref.invariants.canonical_heads import group_heads
 from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
@@ -20,6 +20,7 @@ from huref.invariants.token_rows import TokenRows
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
 SAME_PATTERN = 0.999  # cosine of the weights that two heads give to the tokens of the text
 CANCELLED = 0.1  # of the energy of the largest of heads that attend alike: they undo each other
+LINEAR = 0.02  # of what varies in a unit's activation: what a linear function leaves of it
 UNUSED = 1e-4  # of the upper quartile of the energies; a mean would be that of outliers
 
 
@@ -69,6 +70,8 @@ class ForwardPass:
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
         self.counted = self.counted.flatten()
+        # What the two halves of the last block added to the stream.
+        self.moved: tuple[Tensor, ...] = (torch.zeros_like(self.x),) * 2
 
     @property
     def exact(self) -> bool:
@@ -101,9 +104,11 @@ class ForwardPass:
         output, units, routing, agree = self._feed(index, middle, ffn, observe)
         self._check(output)
         if parallel:
+            self.moved = tuple(self.running.residual_scale * half for half in (written, output))
             after = start + self.running.residual_scale * (written + output)
         else:
             after = runner.added(index, "ffn", middle, output)
+            self.moved = middle - start, after - middle
         halves = self._half(written, start), self._half(output, middle)
         unread = self._unread_share(written, output)
         use = BlockUse(*halves, heads, moments, energies, units, routing, agree, unread, undone)
@@ -155,8 +160,7 @@ class ForwardPass:
 
     def share_now(self, moved: Tensor) -> float:
         """What an earlier block added to the stream, (tokens, d), as a share of the stream now."""
-        half = self._compare(moved, self.x)
-        return min(half.share, half.token_share)
+        return self._compare(moved, self.x).counted
 
     def _half(self, written: Tensor, stream: Tensor) -> HalfUse:
         return self._compare(self.running.residual_scale * written, stream)
@@ -227,7 +231,8 @@ class ForwardPass:
 
     def _network(self, x: Tensor, network: FeedForward, scale: Tensor) -> tuple[Tensor, UnitUse]:
         """What a network writes, and what its units do; `scale` is the norm of the stream."""
-        active, hidden = self.runner.activate(x, network)
+        gates = self.runner.gates(x, network)
+        active, hidden = self.runner.activate(x, network, gates)
         output = hidden @ network.down
         shares = None
         if self._unit_shares:
@@ -236,7 +241,26 @@ class ForwardPass:
             shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
-        return output, UnitUse(active[self.counted].square().mean(dim=0).sqrt(), shares)
+        active = active[self.counted]
+        linear = linear_units(gates[self.counted], active)
+        return output, UnitUse(active.square().mean(dim=0).sqrt(), shares, linear)
+
+
+def linear_units(gates: Tensor, active: Tensor) -> LinearUnits:
+    """The units whose activations are linear on the text, by least squares.
+
+    Args:
+        gates: what the activations are taken of, (tokens, units).
+        active: the activations, (tokens, units).
+    """
+    middle, level = gates.mean(dim=0), active.mean(dim=0)
+    y, a = gates - middle, active - level
+    spread = y.square().sum(dim=0).clamp(min=TINY)
+    slopes = (y * a).sum(dim=0) / spread
+    left = (a - slopes * y).square().sum(dim=0)
+    varies = slopes.square() * spread > TINY**0.5 * float(spread.max())
+    places = (varies & (left < LINEAR**2 * slopes.square() * spread)).nonzero().flatten()
+    return LinearUnits(places, slopes[places], (level - slopes * middle)[places])
 
 
 def _alike(patterns: Tensor) -> list[list[int]]:

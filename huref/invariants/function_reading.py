@@ -4,23 +4,27 @@ Blocks are run in order, each read once. A block counts where it writes a share 
 recipe's positions are places among those. See docs/maths.md, Function.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Attention, FeedForward, LatentAttention, Mixture
+from huref.architecture.block import (
+    Attention,
+    FeedForward,
+    LatentAttention,
+    Mixture,
+)
 from huref.architecture.reader import ModelReader
 from huref.errors import WeightsError
 from huref.invariants.block_units import (
     BlockUnits,
     NetworkUnits,
     join_blocks,
-    measure_block,
     measure_network,
 )
-from huref.invariants.block_use import BlockUse, Observer, UnitUse
+from huref.invariants.block_use import BlockUse, LinearUnits, Observer, UnitUse
 from huref.invariants.canonical_heads import read_anchors, weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
@@ -44,6 +48,8 @@ from huref.invariants.forward import (
 )
 from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
+from huref.invariants.halves import Half
+from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
 from huref.invariants.opposite_gates import resolve_opposite_gates
 from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
 from huref.invariants.static_use import use_as_it_stands
@@ -51,7 +57,12 @@ from huref.invariants.terms import flatten, whiten
 from huref.invariants.text import text_ids
 from huref.invariants.token_rows import TokenRows
 from huref.invariants.traits import Traits, count_levels
-from huref.invariants.unit_features import EVERY_TOKEN, sketch_rows, token_signs
+from huref.invariants.unit_features import (
+    EVERY_TOKEN,
+    EXPERTS_KEPT,
+    sketch_rows,
+    token_signs,
+)
 from huref.invariants.weight_samples import EMBEDDINGS, HEAD, Sampler, WeightSamples
 from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
@@ -62,43 +73,11 @@ MOST_CANCELLING = 6  # consecutive blocks that are looked at together
 # Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of
 # public models write into some dimensions that the last norm's gain all but suppresses.
 LEAST_UNREAD = 0.05
-# Units of a network that all get barcodes in every block at full depth: samples of permuted units
-# never meet, and where strings were renumbered nothing but barcodes finds counterparts.
-MOST_CODED = 2048
+# Units times squared width of a block up to which all units get barcodes at full depth; a model of
+# 3 billion weights has fewer. Samples of permuted units never meet, and where strings were
+# renumbered nothing but barcodes finds counterparts.
+MOST_CODED = 1e11
 KEPT = 2**28  # numbers of blocks that stay in memory for the pass backwards
-
-
-@dataclass
-class _Measured:
-    """The measurements of one block that may count."""
-
-    terms: Tensor
-    levels: float | None
-    units: BlockUnits | None
-    merges: dict[int, EqualUnits]
-
-    def use_effects(self, effect: BlockEffect) -> None:
-        """Give the units their shares in what the block adds to the logits."""
-        if self.units is not None:
-            parts = tuple(
-                replace(part, shares=self.merges[part.expert].merge_shares(found))
-                if (found := effect.units.get(part.expert)) is not None
-                else part
-                for part in self.units.features
-            )
-            self.units = replace(self.units, features=parts)
-
-
-@dataclass
-class _State:
-    """What the pass over the blocks has found so far."""
-
-    working: list[int] = field(default_factory=list)
-    measured: dict[int, _Measured] = field(default_factory=dict)
-    silent: dict[int, _Measured] = field(default_factory=dict)
-    energy: dict[int, BlockUse] = field(default_factory=dict)
-    effects: dict[int, BlockEffect] = field(default_factory=dict)
-    overflowed: bool = False
 
 
 class FunctionReading:
@@ -143,14 +122,14 @@ class FunctionReading:
         """
         needed = max(self.recipe.layers) + 1
         state = self._read(everything=self.depth == "full")
-        if len(state.working) < needed and not all(
-            index in state.measured for index in state.working
-        ):
+        working, all_measured = state.working, state.measured()
+        if len(working) < needed and not all(block.index in all_measured for block in working):
             state = self._read(everything=True)  # fewer blocks than the recipe counts to
-        if not state.working:
+            working, all_measured = state.working, state.measured()
+        if not working:
             raise WeightsError("no block writes anything; its weights are all zero")
-        layers, recipe = self._positions(state.working, needed)
-        measured = [state.measured[index] for index in layers]
+        layers, recipe = self._positions([block.index for block in working], needed)
+        measured = [all_measured[index] for index in layers]
         terms = flatten(torch.stack([block.terms for block in measured]), recipe.damping)
         if not (torch.isfinite(terms).all() and terms.any(dim=(1, 2, 3)).all()):
             raise WeightsError(
@@ -164,15 +143,15 @@ class FunctionReading:
             levels=measured[0].levels,
         )
         extract = Extract(terms, self.anchors, layers, recipe, traits=traits)
-        order = [*dict.fromkeys(layers), *(i for i in state.measured if i not in layers)]
-        blocks = [b for i in order if (b := state.measured[i].units) is not None]
-        blocks += [b for part in state.silent.values() if (b := part.units) is not None]
+        order = [*dict.fromkeys(layers), *(i for i in all_measured if i not in layers)]
+        blocks = [b for i in order if (b := all_measured[i].units) is not None]
+        blocks += state.left_over() if self.depth == "full" else []
         shares = torch.zeros(0)
         if blocks:
             units, barcodes, relations = join_blocks(blocks)
             extract = replace(extract, units=units, barcodes=barcodes, relations=relations)
             shares = _joined_shares(blocks)
-        sketched = list(dict.fromkeys([*layers, *state.measured]))
+        sketched = list(dict.fromkeys([*layers, *all_measured]))
         if self.depth == "terms":
             sketched = []
         function = FunctionUse(
@@ -181,13 +160,13 @@ class FunctionReading:
             effects=_effects(state.effects),
             unit_shares=shares,
             blocks=torch.tensor(sketched, dtype=torch.int32),
-            terms=self._sketch(sketched, state, dict(zip(layers, terms, strict=True))),
+            terms=self._sketch(sketched, all_measured, dict(zip(layers, terms, strict=True))),
             embeddings=relate_embeddings(self.rows, self.anchors.filled, self.recipe.m),
             signs=tuple(self._signs(state)),
         )
         return replace(extract, function=function, samples=self._samples(state))
 
-    def _samples(self, state: _State) -> WeightSamples | None:
+    def _samples(self, state: Progress) -> WeightSamples | None:
         """Samples of all blocks that were read, and of the anchors' rows in both tables."""
         if self.depth == "terms":
             return None
@@ -199,12 +178,12 @@ class FunctionReading:
                 self.sampler.see_table(part, rows, filled, self.recipe.m)
         return self.sampler.collect(self.reader, state.energy)
 
-    def _forward(self, state: _State) -> Forward:
+    def _forward(self, state: Progress) -> Forward:
         if state.overflowed:
             return "none"
         return "exact" if self._pass.exact else "approximate"
 
-    def _signs(self, state: _State) -> list[Sign]:
+    def _signs(self, state: Progress) -> list[Sign]:
         return signs_of(self.signs, self.unemitted, state.overflowed)
 
     def _positions(self, working: Sequence[int], needed: int) -> tuple[tuple[int, ...], Recipe]:
@@ -216,7 +195,7 @@ class FunctionReading:
             recipe = replace(recipe, name=f"{recipe.name}+shallow", layers=shallow)
         return tuple(working[position] for position in recipe.layers), recipe
 
-    def _read(self, everything: bool) -> _State:
+    def _read(self, everything: bool) -> Progress:
         """Run blocks in order until the recipe's are found, or all.
 
         Args:
@@ -226,41 +205,37 @@ class FunctionReading:
         basis, units = row_space(self.E), self.S is not None
         self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
+        self._linear: dict[int, LinearUnits] = {}
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
-        state = _State()
+        state = Progress()
         needed = max(self.recipe.layers) + 1
-        recent: list[tuple[int, Tensor, Tensor]] = []  # what blocks added, and `written` before
-        added: dict[int, Tensor] = {}  # what working blocks added to the stream
+        recent: list[tuple[Half, Tensor, Tensor]] = []  # what was added, and `written` before
+        added: dict[Half, Tensor] = {}
         for index in self.reader.attention_blocks:
-            wanted = everything or len(state.working) in self.recipe.layers
-            before, written = self._pass.x, self._pass.written
-            use, measured = self._block(state, index, wanted)
+            use, parts = self._block(
+                state, index, everything or state.may_add_to(self.recipe.layers)
+            )
             state.energy[index] = use
-            moved = self._pass.x - before
-            works = state.overflowed or use.share >= WRITES
-            recent = [*recent[1 - MOST_CANCELLING :], (index, moved, written)]
-            undone = _last_to_cancel([part for _, part, _ in recent])
-            if undone:
-                run = recent[-undone:]
-                self.signs.cancelling.append(tuple(i for i, _, _ in run))
-                for i, _, _ in run[:-1]:
-                    if i in state.working:
-                        state.working.remove(i)
-                    state.measured.pop(i, None)
-                self._pass.forget(run[0][2])
-                works, recent = False, []
-            if works:
-                state.working.append(index)
-                added[index] = moved
-                if measured is not None:
-                    state.measured[index] = measured
-            elif use.share < WRITES:
+            for (half, rows, part), moved in zip(parts, self._pass.moved, strict=True):
+                state.add(half, part)
+                added[half] = moved
+                before = (half, moved[self._pass.counted], self._pass.written)
+                recent = [*recent[1 - 2 * MOST_CANCELLING :], before]
+                undone = _last_to_cancel([moved for _, moved, _ in recent])
+                if undone and not state.overflowed:
+                    run = recent[-undone:]
+                    self.signs.cancelling.append(tuple(dict.fromkeys(h.index for h, _, _ in run)))
+                    state.remove(half for half, _, _ in run if half in state.halves)
+                    self._pass.forget(run[0][2])
+                    recent = []
+                elif not state.overflowed:
+                    self._pass.note_written(rows, half.share)
+            if not state.overflowed and use.share < WRITES:
                 self.signs.silent.append(index)
-                if measured is not None and self.depth == "full":
-                    state.silent[index] = measured  # what it may hold of another model
-            if works and len(state.working) == needed:
+            if len(state.working) == needed:
                 self._drop_drowned(state, added)
-            if len(state.working) == needed and not (everything and self.depth == "full"):
+            state.forget_attention()
+            if state.has_closed(needed) and not (everything and self.depth == "full"):
                 break
         if not state.overflowed:
             self.signs.whole = len(state.energy) == len(self.reader.attention_blocks)
@@ -270,19 +245,19 @@ class FunctionReading:
                 self._go_back(state)
         return state
 
-    def _drop_drowned(self, state: _State, added: Mapping[int, Tensor]) -> None:
+    def _drop_drowned(self, state: Progress, added: Mapping[Half, Tensor]) -> None:
         """Let blocks not count whose writes are lost in what later ones have written since.
 
         Embeddings may be small beside what the first real block writes; a block in front of it that
         writes a share of the embeddings writes nothing that anyone reads.
         """
-        for index in list(state.working):
-            if not state.overflowed and self._pass.share_now(added[index]) < WRITES:
-                state.working.remove(index)
-                self.signs.silent.append(index)
-                dropped = state.measured.pop(index, None)
-                if dropped is not None and self.depth == "full":
-                    state.silent[index] = dropped
+        if state.overflowed:
+            return
+        for block in state.working:
+            moved = torch.stack([added[half] for half in block.halves]).sum(dim=0)
+            if self._pass.share_now(moved) < WRITES:
+                self.signs.silent += dict.fromkeys(half.index for half in block.halves)
+                state.remove(block.halves, measurements=False)
 
     def _unread_directions(self) -> Tensor:
         """Orthonormal rows (n, d): directions of the stream that the output head does not read."""
@@ -339,12 +314,38 @@ class FunctionReading:
             return found
 
         if isinstance(ffn, FeedForward):
-            return resolve(ffn)
+            found = resolve(ffn)
+            if (linear := self._linear.get(index)) is not None:  # noted when the block was run
+                found = resolve_opposite_gates(
+                    found, running.activation, running.homogeneous, linear
+                )
+            return found
         read, shared = ffn.read, ffn.shared
         shared = None if shared is None else resolve(shared)
         return replace(ffn, shared=shared, read=lambda expert: resolve(read(expert)))
 
-    def _go_back(self, state: _State) -> None:
+    def _without_linear(
+        self,
+        index: int,
+        attention: Attention | LatentAttention,
+        ffn: FeedForward,
+        use: BlockUse,
+    ) -> FeedForward:
+        """A network without units that are linear on the text and undone; itself if none are."""
+        linear = use.units[EVERY_TOKEN].linear
+        if linear is None or not len(linear.places):
+            return ffn
+        running, units = self._pass.running, ffn.up.shape[1]
+        found = resolve_opposite_gates(ffn, running.activation, running.homogeneous, linear)
+        if found is not ffn:
+            removed = self.signs.opposite.get(index, 0) + units - found.up.shape[1]
+            self.signs.opposite[index] = removed
+            self._linear[index] = linear
+            if index in self._kept:
+                self._kept[index] = attention, found
+        return found
+
+    def _go_back(self, state: Progress) -> None:
         """Measure what every block adds to the logits, and give the units these shares.
 
         Blocks that were not kept are read once more; from the Hub they are not.
@@ -359,20 +360,25 @@ class FunctionReading:
             if not torch.isfinite(back.gradient).all():
                 return
             state.effects[index] = effect
-        for index, measured in (state.measured | state.silent).items():
-            measured.use_effects(state.effects[index])
+        for index, part in state.networks.items():
+            part.use_effects(state.effects[index])
 
-    def _block(self, state: _State, index: int, wanted: bool) -> tuple[BlockUse, _Measured | None]:
-        """Run one block and measure it if it is wanted."""
+    def _block(
+        self, state: Progress, index: int, wanted: bool
+    ) -> tuple[BlockUse, Iterable[tuple[Half, Tensor, AttentionPart | NetworkPart | None]]]:
+        """Run one stored block, and measure its halves if they are wanted.
+
+        Returns:
+            What the block does, and of each half what it writes to the anchors, (m, d), and its
+            measurements.
+        """
         attention, ffn = self._read_block(index)
         if self.depth == "full":
             self._starts[index] = self._pass.x
         unwritten = self._pass.unwritten() if not state.overflowed else None
-        first = index in self.recipe.layers or not state.measured
-        every_unit = self.depth == "full" and (
-            len(state.working) in self.recipe.layers
-            or (isinstance(ffn, FeedForward) and ffn.up.shape[1] <= MOST_CODED)
-        )
+        first = index in self.recipe.layers or not state.attention
+        recipe_block = state.may_add_to(self.recipe.layers)
+        experts = 1 if isinstance(ffn, FeedForward) else min(ffn.count + 1, EXPERTS_KEPT)
         networks: list[NetworkUnits] = []
         merges: dict[int, EqualUnits] = {}
         written = torch.zeros_like(self.E)
@@ -388,7 +394,10 @@ class FunctionReading:
             if wanted and self.S is not None:
                 merges[expert] = merged
                 shares = None if merged.use.shares is None else mass * merged.use.shares
-                networks.append(measure_network(merged.network, expert, self.S, every_unit, shares))
+                width, units = merged.network.up.shape
+                small = experts * units * width**2 <= MOST_CODED
+                whole = self.depth == "full" and (recipe_block or small)
+                networks.append(measure_network(merged.network, expert, self.S, whole, shares))
 
         use = self._run(state, index, attention, ffn, observe)
         self.signs.see_block(index, use, attention)
@@ -397,21 +406,25 @@ class FunctionReading:
         anchors = read_anchors(attention, self.E)
         weights = weigh_heads(attention, use, anchors)
         qk, by_attention = used_attention_terms(attention, weights, anchors)
-        if not state.overflowed:
-            self._pass.note_written(by_attention, use.attention.share)
-            self._pass.note_written(written, use.ffn.share)
+        shares, all_work = (use.attention.counted, use.ffn.counted), state.overflowed
+        first_half = Half(index, "attention", shares[0], all_work or shares[0] >= WRITES)
+        second_half = Half(index, "ffn", shares[1], all_work or shares[1] >= WRITES)
         if not wanted:
-            return use, None
-        units = None
-        if networks:
-            units = measure_block(index, networks, used_attention(attention, weights))
-        terms = torch.stack([qk, by_attention @ self.E.T, written @ self.E.T])
-        levels = count_levels(attention.o) if first else None
-        return use, _Measured(terms, levels, units, merges)
+            return use, ((first_half, by_attention, None), (second_half, written, None))
+        attention_part = AttentionPart(
+            torch.stack([qk, by_attention @ self.E.T]),
+            count_levels(attention.o) if first else None,
+            used_attention(attention, weights),
+        )
+        network_part = NetworkPart(written @ self.E.T, merges, networks)
+        return use, (
+            (first_half, by_attention, attention_part),
+            (second_half, written, network_part),
+        )
 
     def _run(
         self,
-        state: _State,
+        state: Progress,
         index: int,
         attention: Attention | LatentAttention,
         ffn: FeedForward | Mixture,
@@ -419,13 +432,19 @@ class FunctionReading:
     ) -> BlockUse:
         """Run a block; where numbers overflow, weigh its parts as they stand."""
         if not state.overflowed:
+            start = self._pass.x
             try:
                 use = self._pass.run(index, attention, ffn, observe)
+                if isinstance(ffn, FeedForward):
+                    found = self._without_linear(index, attention, ffn, use)
+                    if found is not ffn:
+                        ffn, self._pass.x = found, start
+                        use = self._pass.run(index, attention, ffn)
             except StreamOverflowError:
                 state.overflowed = True
-                state.working.clear()
-                state.measured.clear()
-                state.silent.clear()
+                state.halves.clear()
+                state.attention.clear()
+                state.networks.clear()
             else:
                 if isinstance(ffn, FeedForward):
                     observe(EVERY_TOKEN, ffn, use.units[EVERY_TOKEN], 1.0)
@@ -433,7 +452,10 @@ class FunctionReading:
         return use_as_it_stands(attention, ffn, self.E, observe)
 
     def _sketch(
-        self, blocks: Sequence[int], state: _State, flattened: Mapping[int, Tensor]
+        self,
+        blocks: Sequence[int],
+        measured: Mapping[int, Measured],
+        flattened: Mapping[int, Tensor],
     ) -> Tensor:
         """P^T T P of the flattened terms of some blocks, (n, 3, SKETCHED, SKETCHED) float16.
 
@@ -444,7 +466,7 @@ class FunctionReading:
         for index in blocks:
             known = flattened.get(index)
             if known is None:
-                known = flatten(state.measured[index].terms, self.recipe.damping)
+                known = flatten(measured[index].terms, self.recipe.damping)
             sketch = P.T @ known @ P
             scale = sketch.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-30)
             found.append((sketch / scale).half())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.block import FeedForward
-from huref.invariants.block_use import UnitUse
+from huref.invariants.block_use import LinearUnits, UnitUse
 from huref.invariants.canonical_units import (
     SAME,
     find_parallel,
@@ -31,6 +31,7 @@ from huref.invariants.canonical_units import (
 SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
 MOST_UNITS = 16_384  # for which the least squares fit into memory
 RIDGE = 1e-6  # of the mean square norm of a product
+FEWEST_LINEAR = 0.01  # of all units: fewer units that are linear on the text are left as they are
 LEFT_OVER = 0.1  # of the products' norm: more, and the units are left as they are
 ROWS = 2048
 TINY = 1e-30
@@ -38,17 +39,19 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Products:
-    """Some products (a.x) (b.x) c, or (a.x) c, one a column.
+    """Some products (a.x) (b.x) c, or (a.x + e) c, one a column.
 
     Attributes:
         a: (d, n).
         b: (d, n), or None.
         c: (n, d).
+        e: (n,); zero where there is b.
     """
 
     a: Tensor
     b: Tensor | None
     c: Tensor
+    e: Tensor
 
     def inner(self, other: "Products") -> Tensor:
         """Inner products of all pairs as symmetric tensors, (n, m)."""
@@ -66,10 +69,20 @@ class Products:
             total += self.inner(other.part(slice(start, start + ROWS))).sum(dim=1)
         return total
 
+    def and_also(self, other: "Products") -> "Products":
+        """These and others."""
+        b = None if self.b is None or other.b is None else torch.cat([self.b, other.b], dim=1)
+        return Products(
+            torch.cat([self.a, other.a], dim=1),
+            b,
+            torch.cat([self.c, other.c]),
+            torch.cat([self.e, other.e]),
+        )
+
     def part(self, chosen: slice | Tensor) -> "Products":
         """Some of the products."""
         b = None if self.b is None else self.b[:, chosen]
-        return Products(self.a[:, chosen], b, self.c[chosen])
+        return Products(self.a[:, chosen], b, self.c[chosen], self.e[chosen])
 
 
 def has_linear_difference(activation: Callable[[Tensor], Tensor]) -> bool:
@@ -79,7 +92,10 @@ def has_linear_difference(activation: Callable[[Tensor], Tensor]) -> bool:
 
 
 def resolve_opposite_gates(
-    network: FeedForward, activation: Callable[[Tensor], Tensor], homogeneous: bool = False
+    network: FeedForward,
+    activation: Callable[[Tensor], Tensor],
+    homogeneous: bool = False,
+    on_text: LinearUnits | None = None,
 ) -> FeedForward:
     """A network of the same function in which no two gates are opposite; itself if none are.
 
@@ -87,33 +103,71 @@ def resolve_opposite_gates(
         network: dense, or one expert.
         activation: of the gate, or of up without one.
         homogeneous: whether act(c x) = c act(x) for c > 0.
+        on_text: units that are linear on the text; they are left out where gates that point the
+            other way, or they themselves, make up for them.
     """
     units = network.up.shape[1]
     key = gate_columns(network)
-    if units > MOST_UNITS or not _any_opposite(key) or not has_linear_difference(activation):
+    difference = has_linear_difference(activation)
+    opposite = difference and units <= MOST_UNITS and _any_opposite(key)
+    few = on_text is None or len(on_text.places) < FEWEST_LINEAR * units
+    if units > MOST_UNITS or not (opposite or not few):
         return network
     signs = torch.ones(units)
-    for group in find_parallel(key, homogeneous, opposite=True):
-        signs[group] = torch.sign(key[:, group].T @ key[:, group[0]])
-    if not (signs < 0).any():
-        return network
+    if opposite:
+        biased = len(key) > len(network.up)
+        for group in find_parallel(key, homogeneous, opposite=True, biased=biased):
+            signs[group] = torch.sign(key[:, group].T @ key[:, group[0]])
+    curved = torch.ones(units, dtype=torch.bool)
     linear = _products(network).part(signs < 0)  # act(-y) = act(y) - y adds these
-    aligned = _with_signs(network, signs)
-    unused = UnitUse(torch.zeros(units), None)
+    if on_text is not None and not few:
+        curved[on_text.places] = False
+        linear = _products(network).part((signs < 0) & curved)
+        linear = linear.and_also(_linear_products(network, on_text))
+    if not len(linear.c) or not curved.any():
+        return network
+    aligned = _chosen(_with_signs(network, signs), curved)
+    unused = UnitUse(torch.zeros(aligned.up.shape[1]), None)
     merged = merge_equal_units(aligned, unused, homogeneous).network
     products = _products(merged)
-    gram = products.inner(products)
-    scale = gram.diagonal().mean().clamp(min=TINY)
+    turned = torch.zeros(len(products.c), dtype=torch.bool)
     target = products.inner_with_sum(linear)
-    ridge = RIDGE * scale * torch.eye(len(gram))
-    turned = torch.linalg.solve(gram + ridge, -target) > 0.5  # act(y) = act(-y) + y adds the rest
+    if difference:
+        gram = products.inner(products)
+        scale = gram.diagonal().mean().clamp(min=TINY)
+        ridge = RIDGE * scale * torch.eye(len(gram))
+        # act(y) = act(-y) + y adds the rest
+        turned = torch.linalg.solve(gram + ridge, -target) > 0.5
     found = _with_signs(merged, 1.0 - 2.0 * turned.float())
     # |sum of linear + sum of turned|^2, by inner products
     chosen = products.part(turned)
     own = linear.inner_with_sum(linear)
     left = float(own.sum() + 2 * target[turned].sum() + chosen.inner_with_sum(chosen).sum())
     size = float(_square_norms(linear).sum())
-    return found if left < LEFT_OVER**2 * size else network
+    if left >= LEFT_OVER**2 * size:
+        return network
+    constant = linear.e @ linear.c + chosen.e @ chosen.c
+    if constant.any():
+        bias = found.biases.get("down", torch.zeros_like(constant))
+        found = replace(found, biases={**found.biases, "down": bias + constant})
+    return found
+
+
+def _linear_products(network: FeedForward, linear: LinearUnits) -> Products:
+    """The products that units write whose activations are linear on the text."""
+    products = _products(network).part(linear.places)
+    a, shift = products.a.clone(), linear.intercepts / linear.slopes
+    if len(a) > len(network.up):  # the last input is the constant
+        a[-1] += shift
+    e = products.e if products.b is not None else (products.e + shift) * linear.slopes
+    return Products(a * linear.slopes, products.b, products.c, e)
+
+
+def _chosen(network: FeedForward, units: Tensor) -> FeedForward:
+    """Some of a network's units, (units,) bool."""
+    gate = None if network.gate is None else network.gate[:, units]
+    biases = {role: b if role == "down" else b[units] for role, b in network.biases.items()}
+    return FeedForward(network.up[:, units], gate, network.down[units], biases)
 
 
 def _any_opposite(key: Tensor) -> bool:
@@ -124,7 +178,11 @@ def _any_opposite(key: Tensor) -> bool:
 
 
 def _products(network: FeedForward) -> Products:
-    """The products (g.x) (u.x) d of all units, biases as a last input; (u.x) d without gates."""
+    """The products (g.x) (u.x) d of all units, biases as a last input; (u.x) d without gates.
+
+    Without gates the biases add constants alone, for which the bias of down can make up.
+    """
+    none = torch.zeros(network.up.shape[1])
 
     def biased(role: str, weight: Tensor) -> Tensor:
         bias = network.biases.get(role)
@@ -133,10 +191,10 @@ def _products(network: FeedForward) -> Products:
             weight = torch.cat([weight, row[None]])
         return weight
 
-    up = biased("up", network.up)
     if network.gate is None:
-        return Products(up, None, network.down)
-    return Products(biased("gate", network.gate), up, network.down)
+        return Products(network.up, None, network.down, network.biases.get("up", none))
+    gate, up = biased("gate", network.gate), biased("up", network.up)
+    return Products(gate, up, network.down, none)
 
 
 def _square_norms(products: Products) -> Tensor:

@@ -71,8 +71,8 @@ def flatten(terms: Tensor, damping: float = DAMPING) -> Tensor:
     squared, vectors = eigh(T @ T.mT)
     squared = squared.clamp(min=0)
     mean_squared = squared.mean(dim=-1, keepdim=True)
-    floor = torch.finfo(torch.float64).tiny  # a zero term stays zero
-    scale = (squared + damping * mean_squared + floor).rsqrt()
+    scale = (squared + damping * mean_squared).rsqrt()
+    scale = torch.where(mean_squared > 0, scale, 0.0)  # a zero term stays zero
     # Double precision is needed to tell weak directions from rounding, not to apply their scales.
     polar: Tensor = ((vectors * scale[..., None, :]) @ vectors.mT).float()
     return polar @ terms.float()
