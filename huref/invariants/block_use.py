@@ -50,11 +50,13 @@ class UnitUse:
             output with the sum of all, over the squared norm of the sum. They sum to one. None
             where they were not asked for.
         linear: units whose activations are linear on the text; None where no text was run.
+        idle: indices of units whose outputs sum to nothing, (n,) int64, or None.
     """
 
     active: Tensor
     shares: Tensor | None
     linear: LinearUnits | None = None
+    idle: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from huref.invariants.block_use import BlockUse, HalfUse, LinearUnits, Observer,
 from huref.invariants.canonical_heads import group_heads
 from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
+from huref.invariants.zero_sums import find_zero_sum
 
 WIDEST = 2048  # width up to which directions that nothing writes are looked for in every basis
 SAME_PATTERN = 0.999  # cosine of the weights that two heads give to the tokens of the text
@@ -241,9 +242,10 @@ class ForwardPass:
             shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
+        idle = find_zero_sum(hidden[self.counted] / scale, network.down)
         active = active[self.counted]
         linear = linear_units(gates[self.counted], active)
-        return output, UnitUse(active.square().mean(dim=0).sqrt(), shares, linear)
+        return output, UnitUse(active.square().mean(dim=0).sqrt(), shares, linear, idle)
 
 
 def linear_units(gates: Tensor, active: Tensor) -> LinearUnits:

@@ -50,7 +50,7 @@ from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
 from huref.invariants.halves import Half
 from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
-from huref.invariants.opposite_gates import resolve_opposite_gates
+from huref.invariants.opposite_gates import choose_units, resolve_opposite_gates
 from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
@@ -205,7 +205,7 @@ class FunctionReading:
         basis, units = row_space(self.E), self.S is not None
         self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
-        self._linear: dict[int, LinearUnits] = {}
+        self._steps: dict[int, list[LinearUnits | Tensor]] = {}  # see `_simpler`
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = Progress()
         needed = max(self.recipe.layers) + 1
@@ -315,35 +315,34 @@ class FunctionReading:
 
         if isinstance(ffn, FeedForward):
             found = resolve(ffn)
-            if (linear := self._linear.get(index)) is not None:  # noted when the block was run
-                found = resolve_opposite_gates(
-                    found, running.activation, running.homogeneous, linear
-                )
+            for step in self._steps.get(index, ()):  # noted when the block was run
+                found = self._take(found, step)
             return found
         read, shared = ffn.read, ffn.shared
         shared = None if shared is None else resolve(shared)
         return replace(ffn, shared=shared, read=lambda expert: resolve(read(expert)))
 
-    def _without_linear(
-        self,
-        index: int,
-        attention: Attention | LatentAttention,
-        ffn: FeedForward,
-        use: BlockUse,
-    ) -> FeedForward:
-        """A network without units that are linear on the text and undone; itself if none are."""
-        linear = use.units[EVERY_TOKEN].linear
-        if linear is None or not len(linear.places):
-            return ffn
-        running, units = self._pass.running, ffn.up.shape[1]
-        found = resolve_opposite_gates(ffn, running.activation, running.homogeneous, linear)
-        if found is not ffn:
-            removed = self.signs.opposite.get(index, 0) + units - found.up.shape[1]
-            self.signs.opposite[index] = removed
-            self._linear[index] = linear
-            if index in self._kept:
-                self._kept[index] = attention, found
-        return found
+    def _simpler(self, index: int, ffn: FeedForward, use: UnitUse) -> FeedForward:
+        """A network without units that undo each other on the text; itself if none are."""
+        for step in (use.idle, use.linear):
+            if step is None:
+                continue
+            found = self._take(ffn, step)
+            removed = ffn.up.shape[1] - found.up.shape[1]
+            if removed > 0:
+                self.signs.opposite[index] = self.signs.opposite.get(index, 0) + removed
+                self._steps.setdefault(index, []).append(step)
+                return found
+        return ffn
+
+    def _take(self, network: FeedForward, step: LinearUnits | Tensor) -> FeedForward:
+        """Leave out units that sum to nothing, or that are linear on the text."""
+        if isinstance(step, LinearUnits):
+            running = self._pass.running
+            return resolve_opposite_gates(network, running.activation, running.homogeneous, step)
+        stays = torch.ones(network.up.shape[1], dtype=torch.bool)
+        stays[step] = False
+        return choose_units(network, stays)
 
     def _go_back(self, state: Progress) -> None:
         """Measure what every block adds to the logits, and give the units these shares.
@@ -435,11 +434,14 @@ class FunctionReading:
             start = self._pass.x
             try:
                 use = self._pass.run(index, attention, ffn, observe)
-                if isinstance(ffn, FeedForward):
-                    found = self._without_linear(index, attention, ffn, use)
-                    if found is not ffn:
-                        ffn, self._pass.x = found, start
-                        use = self._pass.run(index, attention, ffn)
+                while isinstance(ffn, FeedForward):
+                    found = self._simpler(index, ffn, use.units[EVERY_TOKEN])
+                    if found is ffn:
+                        break
+                    if index in self._kept:
+                        self._kept[index] = attention, found
+                    ffn, self._pass.x = found, start
+                    use = self._pass.run(index, attention, ffn)
             except StreamOverflowError:
                 state.overflowed = True
                 state.halves.clear()

@@ -9,7 +9,10 @@ Reversing gates until all parallel ones agree leaves units, which may then be me
 products (g.x) (u.x) d. The rest of the network has to make up for L, and only by gates that point
 the other way: L is the sum of such products over some of the merged units. Which ones follows by
 least squares, since the products of different units are linearly independent, and reversing these
-once more leaves no L. See docs/maths.md, Function.
+once more leaves no L. Units that write even functions of their gates leave half of a product each.
+
+Units whose gates are tiny, or always open, are linear on the text and write such products, too.
+See docs/maths.md, Function.
 """
 
 from collections.abc import Callable
@@ -126,27 +129,26 @@ def resolve_opposite_gates(
         linear = linear.and_also(_linear_products(network, on_text))
     if not len(linear.c) or not curved.any():
         return network
-    aligned = _chosen(_with_signs(network, signs), curved)
+    aligned = choose_units(_with_signs(network, signs), curved)
     unused = UnitUse(torch.zeros(aligned.up.shape[1]), None)
     merged = merge_equal_units(aligned, unused, homogeneous).network
     products = _products(merged)
-    turned = torch.zeros(len(products.c), dtype=torch.bool)
     target = products.inner_with_sum(linear)
+    gram = products.inner(products)
+    turned = torch.zeros(len(gram))
     if difference:
-        gram = products.inner(products)
         scale = gram.diagonal().mean().clamp(min=TINY)
         ridge = RIDGE * scale * torch.eye(len(gram))
-        # act(y) = act(-y) + y adds the rest
-        turned = torch.linalg.solve(gram + ridge, -target) > 0.5
-    found = _with_signs(merged, 1.0 - 2.0 * turned.float())
+        # act(y) = act(-y) + y adds the rest; half of it what is even, (act(y) + act(-y)) / 2
+        turned = (2 * torch.linalg.solve(gram + ridge, -target)).round().clamp(0, 2) / 2
+    found = _turn(merged, turned)
     # |sum of linear + sum of turned|^2, by inner products
-    chosen = products.part(turned)
     own = linear.inner_with_sum(linear)
-    left = float(own.sum() + 2 * target[turned].sum() + chosen.inner_with_sum(chosen).sum())
+    left = float(own.sum() + 2 * target @ turned + turned @ gram @ turned)
     size = float(_square_norms(linear).sum())
     if left >= LEFT_OVER**2 * size:
         return network
-    constant = linear.e @ linear.c + chosen.e @ chosen.c
+    constant = linear.e @ linear.c + (turned * products.e) @ products.c
     if constant.any():
         bias = found.biases.get("down", torch.zeros_like(constant))
         found = replace(found, biases={**found.biases, "down": bias + constant})
@@ -163,7 +165,25 @@ def _linear_products(network: FeedForward, linear: LinearUnits) -> Products:
     return Products(a * linear.slopes, products.b, products.c, e)
 
 
-def _chosen(network: FeedForward, units: Tensor) -> FeedForward:
+def _turn(network: FeedForward, turned: Tensor) -> FeedForward:
+    """A network whose units' gates are reversed: not (0), of half a unit (0.5) or wholly (1)."""
+    half = turned == 0.5
+    found = _with_signs(network, 1 - 2 * (turned == 1).float())
+    if not half.any():
+        return found
+    other = choose_units(_with_signs(network, -torch.ones(len(turned))), half)
+    biases = {
+        role: bias if role == "down" else torch.cat([bias, other.biases[role]])
+        for role, bias in found.biases.items()
+    }
+    gate = None
+    if found.gate is not None and other.gate is not None:
+        gate = torch.cat([found.gate, other.gate], dim=1)
+    down = torch.cat([found.down * (1 - half.float() / 2)[:, None], other.down / 2])
+    return FeedForward(torch.cat([found.up, other.up], dim=1), gate, down, biases)
+
+
+def choose_units(network: FeedForward, units: Tensor) -> FeedForward:
     """Some of a network's units, (units,) bool."""
     gate = None if network.gate is None else network.gate[:, units]
     biases = {role: b if role == "down" else b[units] for role, b in network.biases.items()}
