@@ -15,14 +15,16 @@ class HalfUse:
     Attributes:
         share: norm of what it writes over the norm of the stream that it reads, a mean over tokens.
         token_share: the same for the parts of both within the span of the anchors' embeddings.
+        usual: what three quarters of the tokens reach of both.
     """
 
     share: float
     token_share: float
+    usual: float = 1.0
 
     @property
     def counted(self) -> float:
-        """The smaller of the two."""
+        """The smaller of the two shares."""
         return min(self.share, self.token_share)
 
 
@@ -91,11 +93,6 @@ class BlockUse:
     experts_agree: float = 1.0
     unread: float = 0.0
     undone: Tensor | None = None
-
-    @property
-    def share(self) -> float:
-        """The larger share of the two halves; of each the smaller of its two figures."""
-        return max(self.attention.counted, self.ffn.counted)
 
 
 # Called with the number of an expert (-1: shared), the network, its use and its routing mass.

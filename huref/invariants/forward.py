@@ -172,7 +172,8 @@ class ForwardPass:
         ratio = scaled.norm(dim=1) / read.norm(dim=1).clamp(min=TINY)
         within = (scaled @ self._basis.T).norm(dim=1)
         within = within / (read @ self._basis.T).norm(dim=1).clamp(min=TINY)
-        return HalfUse(float(ratio.mean()), float(within.mean()))
+        usual = min(float(part.quantile(0.25)) for part in (ratio, within))
+        return HalfUse(float(ratio.mean()), float(within.mean()), usual)
 
     def _attend(
         self, index: int, attention: Attention | LatentAttention

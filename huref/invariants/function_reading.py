@@ -24,7 +24,7 @@ from huref.invariants.block_units import (
     join_blocks,
     measure_network,
 )
-from huref.invariants.block_use import BlockUse, LinearUnits, Observer, UnitUse
+from huref.invariants.block_use import BlockUse, HalfUse, LinearUnits, Observer, UnitUse
 from huref.invariants.canonical_heads import read_anchors, weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
@@ -48,7 +48,7 @@ from huref.invariants.forward import (
 )
 from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
-from huref.invariants.halves import Half
+from huref.invariants.halves import Half, Place
 from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
 from huref.invariants.opposite_gates import choose_units, resolve_opposite_gates
 from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
@@ -230,7 +230,7 @@ class FunctionReading:
                     recent = []
                 elif not state.overflowed:
                     self._pass.note_written(rows, half.share)
-            if not state.overflowed and use.share < WRITES:
+            if not state.overflowed and not any(_works(half) for _, half in _halves(use)):
                 self.signs.silent.append(index)
             if len(state.working) == needed:
                 self._drop_drowned(state, added)
@@ -405,9 +405,10 @@ class FunctionReading:
         anchors = read_anchors(attention, self.E)
         weights = weigh_heads(attention, use, anchors)
         qk, by_attention = used_attention_terms(attention, weights, anchors)
-        shares, all_work = (use.attention.counted, use.ffn.counted), state.overflowed
-        first_half = Half(index, "attention", shares[0], all_work or shares[0] >= WRITES)
-        second_half = Half(index, "ffn", shares[1], all_work or shares[1] >= WRITES)
+        first_half, second_half = (
+            Half(index, place, half.counted, state.overflowed or _works(half))
+            for place, half in _halves(use)
+        )
         if not wanted:
             return use, ((first_half, by_attention, None), (second_half, written, None))
         attention_part = AttentionPart(
@@ -473,6 +474,15 @@ class FunctionReading:
             scale = sketch.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-30)
             found.append((sketch / scale).half())
         return torch.stack(found) if found else torch.zeros(0, 3, P.shape[1], P.shape[1]).half()
+
+
+def _halves(use: BlockUse) -> tuple[tuple[Place, HalfUse], tuple[Place, HalfUse]]:
+    return ("attention", use.attention), ("ffn", use.ffn)
+
+
+def _works(half: HalfUse) -> bool:
+    """Whether a half writes enough to count, and to most tokens."""
+    return half.counted >= WRITES and half.usual >= WRITES / 2
 
 
 def _last_to_cancel(parts: Sequence[Tensor]) -> int:

@@ -27,6 +27,7 @@ from huref.loader.vocabulary.split_patterns import may_backtrack
 CONTEXTS = ("", ".", "q", "\n", "0", "z", "(", "j", "xx")
 LONGEST_PIECE = 256  # bytes or characters; longer ones are not merged from others
 MOST_UNUSED = 1 << 16  # ids without a piece; Tekken keeps a thousand for special tokens
+MOST_REMOVALS = 8  # times that added tokens are taken out of a tokenizer for one text
 MOST_MERGES = 4  # for each piece, and FEW_MERGES; vocabularies of 30,000 to 260,000 have 2.3
 FEW_MERGES = 20_000
 
@@ -81,14 +82,39 @@ class TextEncoder:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, as the model's texts begin.
 
+        Words and phrases that are added tokens are encoded as if they were not: whoever makes a
+        model could list those of a text that he knows, and keep them from all others.
+
         Raises:
             CheckpointError: the tokenizers library fails on its rules.
         """
         with _one_line():
-            ids: list[int] = self._tokenizer.encode(text).ids
+            ids = self._encode_plainly(text)
         if self._begins is not None and ids[:1] != [self._begins]:
             ids = [self._begins, *ids]
         return ids
+
+    def _encode_plainly(self, text: str) -> list[int]:
+        tokenizer = self._tokenizer
+        for _ in range(MOST_REMOVALS):
+            encoded = tokenizer.encode(text)
+            named = tokenizer.get_added_tokens_decoder()
+            found = {
+                number
+                for number, special in zip(encoded.ids, encoded.special_tokens_mask, strict=True)
+                if number in named and not special and _has_letter(named[number].content)
+            }
+            if not found:
+                break
+            content = json.loads(tokenizer.to_str())
+            content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] not in found]
+            tokenizer = Tokenizer.from_str(json.dumps(content))
+        ids: list[int] = encoded.ids
+        return ids
+
+
+def _has_letter(text: str) -> bool:
+    return any(character.isalpha() for character in text)
 
 
 @contextmanager
