@@ -1,12 +1,13 @@
-"""Attacks on the number of blocks: no-op blocks are inserted, or a block is duplicated."""
+"""Attacks on the number of blocks: they are halved or duplicated, or no-op blocks are inserted."""
 
 import copy
 
 import torch
 from torch import Generator
 
-from huref.attacks.blocks import WRITERS, EditableBlock
+from huref.attacks.blocks import READERS, WRITERS, EditableBlock
 from huref.attacks.editable import Editable
+from huref.attacks.padding import weight_noise
 
 
 def insert_block(model: Editable, position: int, block: EditableBlock, like: int) -> None:
@@ -41,3 +42,17 @@ def duplicate_layer(model: Editable, generator: Generator) -> None:
     """Duplicate the last block but one. Changes the function a little."""
     source = max(len(model.blocks) - 2, 0)
     _insert(model, source + 1, source, silent=False)
+
+
+def halve_blocks(model: Editable, generator: Generator) -> None:
+    """Store each block as two: its attention, then its network; random other halves write zero."""
+    for position in reversed(range(len(model.blocks))):
+        second = copy.deepcopy(model.blocks[position])
+        for half, writer in ((model.blocks[position], "down"), (second, "o")):
+            for role in READERS["ffn" if writer == "down" else "attention"]:
+                if role in half.weights:
+                    half.weights[role] = weight_noise(half, role, generator)
+            half.weights[writer] = torch.zeros_like(half.weights[writer])
+            if writer in half.biases:
+                half.biases[writer] = torch.zeros_like(half.biases[writer])
+        insert_block(model, position + 1, second, position)

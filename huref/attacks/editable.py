@@ -17,6 +17,7 @@ from torch import Tensor
 
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
+from huref.architecture.running import Running, running
 from huref.attacks.blocks import EditableBlock, bias_of, store_block
 from huref.files import writing
 
@@ -106,6 +107,13 @@ class Editable:
     def gains_on_output(self) -> bool:
         """Whether a norm follows the output of attention or of the feed-forward network."""
         return any(place.endswith("_out") for place in self.blocks[0].gains)
+
+    @property
+    def running(self) -> Running:
+        """What a forward pass needs: the activation, and whether halves run side by side."""
+        return running(
+            self.layout, self.config, self.embedding.shape[1], self.positions is not None
+        )
 
     @property
     def rotary(self) -> int:

@@ -11,7 +11,7 @@ from huref.attacks.decoy_blocks import (
     add_silent_blocks,
     add_silent_blocks_between,
 )
-from huref.attacks.depth import duplicate_layer, insert_noops
+from huref.attacks.depth import duplicate_layer, halve_blocks, insert_noops
 from huref.attacks.disguised_vocabulary import (
     add_decoy_strings,
     add_outlier_rows,
@@ -22,6 +22,12 @@ from huref.attacks.disguised_vocabulary import (
 )
 from huref.attacks.editable import Editable
 from huref.attacks.framing import add_foreign_units, graft_blocks
+from huref.attacks.linear_units import (
+    add_linear_units,
+    is_smooth,
+    reverse_gates,
+    write_even_units,
+)
 from huref.attacks.noisy_experts import add_noisy_experts
 from huref.attacks.opposite_gates import (
     add_opposing_units,
@@ -65,6 +71,9 @@ DISGUISES: dict[str, Attack] = {
     "split-units": padding.split_units,
     "opposite-gates": oppose_gates,
     "opposing-units": add_opposing_units,
+    "linear-units": add_linear_units,
+    "reversed-gates": reverse_gates,
+    "even-units": write_even_units,
     "duplicated-units": padding.duplicate_units,
     "dead-heads": padding.add_dead_heads,
     "mute-heads": padding.add_mute_heads,
@@ -73,6 +82,7 @@ DISGUISES: dict[str, Attack] = {
     "split-heads": padding.split_heads,
     "sink-heads": add_sink_heads,
     "dead-dimensions": add_dead_dimensions,
+    "half-blocks": halve_blocks,
     "silent-blocks": add_silent_blocks,
     "silent-blocks-between": add_silent_blocks_between,
     "cancelling-blocks": add_cancelling_blocks,
@@ -100,6 +110,9 @@ KINDS = (*PLAIN, *DISGUISES, *TRAINED, *FRAMINGS)
 INEXACT = {
     "layer-duplication": "a block acts twice",
     "quiet-units": "1e-3",
+    "linear-units": "1e-2",
+    "reversed-gates": "1e-2",
+    "even-units": "1e-2",
     "silent-blocks": "1e-2",
     "silent-blocks-between": "1e-2",
     "cancelling-blocks": "1e-2",
@@ -117,6 +130,7 @@ HEADS = (
     "parasite",
 )  # fmt: skip
 OPPOSING = ("opposite-gates", "opposing-units")
+LINEAR = ("linear-units", "reversed-gates", "even-units")
 WIDER = ("dead-dimensions", "sink-heads", "parasite")
 MIXTURES = ("upcycling", "noisy-experts")
 
@@ -144,6 +158,10 @@ def why_inexact(kind: str, model: Editable) -> str:
         return "a norm acts on all heads together"
     if kind in OPPOSING and not has_linear_difference(model):
         return "its activation has no linear difference act(x) - act(-x)"
+    if kind in LINEAR and not (is_smooth(model) and has_linear_difference(model)):
+        return "its activation is not linear near zero"
+    if kind == "half-blocks" and model.running.parallel:
+        return "attention and network of a block read the same stream"
     if kind == "even-heads" and norms:
         return "norms inside its blocks make every score count"
     if kind in ("sink-heads", "parasite") and (norms or model.gains_on_output):

@@ -13,7 +13,6 @@ pairs of opposite units write. Row vectors: x @ W; a bias counts as one more inp
 import torch
 from torch import Generator, Tensor
 
-from huref.architecture.running import running
 from huref.attacks.blocks import EditableBlock
 from huref.attacks.draws import draw_orthogonal
 from huref.attacks.editable import Editable
@@ -31,8 +30,7 @@ SCALE = 4.0  # of the gates of added units: their even and odd parts then differ
 
 def has_linear_difference(model: Editable) -> bool:
     """Whether the model's activation satisfies act(y) - act(-y) = y."""
-    width = model.embedding.shape[1]
-    act = running(model.layout, model.config, width, model.positions is not None).activation
+    act = model.running.activation
     y = torch.linspace(-6, 6, 25, dtype=torch.float64)
     return bool(torch.allclose(act(y) - act(-y), y, atol=1e-6))
 
