@@ -68,8 +68,10 @@ from huref.loader.checkpoint import Checkpoint
 from huref.recipe import Recipe
 
 WRITES = 0.05  # share of the stream's norm from which a block counts
-CANCEL = 0.1  # blocks cancel whose writes sum to less than this share of the largest
-MOST_CANCELLING = 6  # consecutive blocks that are looked at together
+CANCEL = (
+    0.2  # halves cancel whose writes sum to less of the largest; honest ones keep 0.86 and more
+)
+MOST_CANCELLING = 6  # consecutive blocks whose halves are looked at together
 # Of the stream's directions; fewer that the head leaves unread are no sign. The first blocks of
 # public models write into some dimensions that the last norm's gain all but suppresses.
 LEAST_UNREAD = 0.05
@@ -330,7 +332,7 @@ class FunctionReading:
             found = self._take(ffn, step)
             removed = ffn.up.shape[1] - found.up.shape[1]
             if removed > 0:
-                self.signs.opposite[index] = self.signs.opposite.get(index, 0) + removed
+                self.signs.undone[index] = self.signs.undone.get(index, 0) + removed
                 self._steps.setdefault(index, []).append(step)
                 return found
         return ffn

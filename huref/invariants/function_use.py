@@ -18,7 +18,7 @@ Forward = Literal["exact", "approximate", "none"]
 SIGN_KINDS = (
     "silent block", "cancelling blocks", "equal gates", "unwritten dimension", "anchor not emitted",
     "tokenizer does not fit", "head without effect", "cancelling heads", "unit without effect",
-    "cancelling experts", "unread dimension", "opposite gates",
+    "cancelling experts", "unread dimension", "opposite gates", "cancelling units",
 )  # fmt: skip
 SKETCHED = 64  # rows and columns of a block's sketched term
 COLUMNS = 5  # of `energy`

@@ -43,6 +43,7 @@ class Seen:
         cancelling: sets of blocks that undo each other.
         equal: units that equal gates make superfluous, by block.
         opposite: units that opposite gates make superfluous, by block.
+        undone: units whose outputs on the text undo each other, by block.
         null_units: units without effect, by block.
         null_heads: heads without effect, by block.
         opposed_heads: sums of the absolute shares of heads that work against others, by block.
@@ -59,6 +60,7 @@ class Seen:
     cancelling: list[tuple[int, ...]] = field(default_factory=list)
     equal: dict[int, int] = field(default_factory=dict)
     opposite: dict[int, int] = field(default_factory=dict)
+    undone: dict[int, int] = field(default_factory=dict)
     null_units: dict[int, int] = field(default_factory=dict)
     null_heads: dict[int, int] = field(default_factory=dict)
     opposed_heads: dict[int, float] = field(default_factory=dict)
@@ -186,6 +188,11 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
     if seen.opposite:
         total = sum(seen.opposite.values())
         add("opposite gates", f"{total} hidden units of {_blocks([*seen.opposite])} undo others")
+    if seen.undone:
+        total = sum(seen.undone.values())
+        add(
+            "cancelling units", f"{total} hidden units of {_blocks([*seen.undone])} undo each other"
+        )
     if seen.null_units:
         total = sum(seen.null_units.values())
         add(

@@ -17,9 +17,9 @@ from torch import Tensor
 from huref.invariants.reproducible import eigh
 
 MOST_UNITS = 2560  # of a network that is searched: the search takes n^3 products
-NULL = 1e-3  # eigenvalues of K below this are null; those of trained networks are above 0.02
+NULL = 1e-3  # eigenvalues of K below this are null; those of trained networks are above 0.06
 LEFT_OVER = 0.05  # of the root of the sum of the squared norms
-TINY = 1e-30
+WORKING = 0.1  # of what the network writes
 
 
 def find_zero_sum(hidden: Tensor, down: Tensor) -> Tensor:
@@ -45,6 +45,8 @@ def find_zero_sum(hidden: Tensor, down: Tensor) -> Tensor:
     values, vectors = eigh(K)
     null = vectors[:, values < NULL]
     idle = (null @ (null.T @ norms.double())) / norms > 0.5
-    together = (hidden[:, idle] @ down[idle]).norm()
-    small = float(together) < LEFT_OVER * float(norms[idle].norm().clamp(min=TINY))
+    together = float((hidden[:, idle] @ down[idle]).norm())
+    small = together < LEFT_OVER * float(norms[idle].norm())
+    # Loud noise around a unit that works would make its output small beside the noise.
+    small &= together < WORKING * float((hidden @ down).norm())
     return alive[idle] if small and not idle.all() else none
