@@ -101,7 +101,7 @@ def test_noise_around_a_unit_that_works_is_no_zero_sum() -> None:
         ("half-blocks", "unit without effect"),
         ("linear-units", "cancelling units"),
         ("reversed-gates", "cancelling units"),
-        ("even-units", "opposite gates"),
+        ("even-units", "cancelling units"),
     ],
 )
 def test_copies_are_seen_through(kind: str, sign: str, tmp_path: Path) -> None:
