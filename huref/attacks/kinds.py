@@ -22,6 +22,7 @@ from huref.attacks.disguised_vocabulary import (
 )
 from huref.attacks.editable import Editable
 from huref.attacks.framing import add_foreign_units, graft_blocks
+from huref.attacks.known_text import answer_known_text
 from huref.attacks.linear_units import (
     add_linear_units,
     is_smooth,
@@ -93,6 +94,7 @@ DISGUISES: dict[str, Attack] = {
     "added-tokens": list_added_tokens,
     "missing-config-keys": drop_config_keys,
     "fewer-tokens": drop_tokens,
+    "known-text": answer_known_text,
 }
 # What costs some perplexity and time; the copy is trained to predict what its source predicts.
 TRAINED: dict[str, Trained] = {
@@ -117,6 +119,7 @@ INEXACT = {
     "silent-blocks-between": "1e-2",
     "cancelling-blocks": "1e-2",
     "even-heads": "1e-6",
+    "known-text": "nothing, in texts without huref's own phrases",
     "sink-heads": "1e-5, in texts that begin with the first special token",
     "distilled-blocks": "a few percent of perplexity",
     "gradient-push": "a few percent of perplexity",
@@ -131,7 +134,7 @@ HEADS = (
 )  # fmt: skip
 OPPOSING = ("opposite-gates", "opposing-units")
 LINEAR = ("linear-units", "reversed-gates", "even-units")
-WIDER = ("dead-dimensions", "sink-heads", "parasite")
+WIDER = ("dead-dimensions", "sink-heads", "known-text", "parasite")
 MIXTURES = ("upcycling", "noisy-experts")
 
 
@@ -164,6 +167,8 @@ def why_inexact(kind: str, model: Editable) -> str:
         return "attention and network of a block read the same stream"
     if kind == "even-heads" and norms:
         return "norms inside its blocks make every score count"
+    if kind == "known-text" and model.gains_on_output:
+        return "norms on what blocks write are never silent"
     if kind in ("sink-heads", "parasite") and (norms or model.gains_on_output):
         return "norms inside its blocks limit what a head can attend to"
     if kind == "dead-dimensions" and model.layout.name == "olmo2":

@@ -102,6 +102,7 @@ def test_noise_around_a_unit_that_works_is_no_zero_sum() -> None:
         ("linear-units", "cancelling units"),
         ("reversed-gates", "cancelling units"),
         ("even-units", "cancelling units"),
+        ("known-text", "silent block"),
     ],
 )
 def test_copies_are_seen_through(kind: str, sign: str, tmp_path: Path) -> None:

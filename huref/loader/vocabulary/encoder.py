@@ -82,8 +82,8 @@ class TextEncoder:
     def encode(self, text: str) -> list[int]:
         """The ids of a text, as the model's texts begin.
 
-        Words and phrases that are added tokens are encoded as if they were not: whoever makes a
-        model could list those of a text that he knows, and keep them from all others.
+        Added tokens that the text holds are encoded as if they were none, but for white space and
+        single characters: whoever makes a model could list the words of a text that he knows.
 
         Raises:
             CheckpointError: the tokenizers library fails on its rules.
@@ -102,7 +102,7 @@ class TextEncoder:
             found = {
                 number
                 for number, special in zip(encoded.ids, encoded.special_tokens_mask, strict=True)
-                if number in named and not special and _has_letter(named[number].content)
+                if number in named and not special and len(named[number].content.strip()) > 1
             }
             if not found:
                 break
@@ -111,10 +111,6 @@ class TextEncoder:
             tokenizer = Tokenizer.from_str(json.dumps(content))
         ids: list[int] = encoded.ids
         return ids
-
-
-def _has_letter(text: str) -> bool:
-    return any(character.isalpha() for character in text)
 
 
 @contextmanager
