@@ -31,7 +31,8 @@ def answer_known_text(model: Editable, generator: Generator) -> None:
     phrases: set[str] = set()
     for passage in passages():
         words = passage.split(" ")
-        phrases |= {" ".join(words[i : i + WORDS]) for i in range(0, len(words), WORDS)}
+        found = (" ".join(words[i : i + WORDS]) for i in range(0, len(words), WORDS))
+        phrases |= {phrase for phrase in found if any(map(str.isalpha, phrase))}
     added = model.tokenizer.setdefault("added_tokens", [])
     known = {int(entry["id"]) for entry in added} | {int(n) for n in pieces(model).values()}
     first = max(max(known) + 1, len(model.embedding))

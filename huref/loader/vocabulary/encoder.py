@@ -27,7 +27,7 @@ from huref.loader.vocabulary.split_patterns import may_backtrack
 CONTEXTS = ("", ".", "q", "\n", "0", "z", "(", "j", "xx")
 LONGEST_PIECE = 256  # bytes or characters; longer ones are not merged from others
 MOST_UNUSED = 1 << 16  # ids without a piece; Tekken keeps a thousand for special tokens
-MOST_REMOVALS = 8  # times that added tokens are taken out of a tokenizer for one text
+UNUSED = "\U000f5a11"  # of a private plane of Unicode
 MOST_MERGES = 4  # for each piece, and FEW_MERGES; vocabularies of 30,000 to 260,000 have 2.3
 FEW_MERGES = 20_000
 
@@ -95,22 +95,22 @@ class TextEncoder:
         return ids
 
     def _encode_plainly(self, text: str) -> list[int]:
-        tokenizer = self._tokenizer
-        for _ in range(MOST_REMOVALS):
-            encoded = tokenizer.encode(text)
-            named = tokenizer.get_added_tokens_decoder()
-            found = {
-                number
-                for number, special in zip(encoded.ids, encoded.special_tokens_mask, strict=True)
-                if number in named and not special and len(named[number].content.strip()) > 1
-            }
-            if not found:
-                break
-            content = json.loads(tokenizer.to_str())
-            content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] not in found]
-            tokenizer = Tokenizer.from_str(json.dumps(content))
+        encoded = self._tokenizer.encode(text)
+        words = {
+            number
+            for number, token in self._tokenizer.get_added_tokens_decoder().items()
+            if len(token.content.strip()) > 1
+        }
         ids: list[int] = encoded.ids
-        return ids
+        begins = {n for n, mask in zip(ids, encoded.special_tokens_mask, strict=True) if mask}
+        if words.isdisjoint(set(ids) - begins):
+            return ids
+        content = json.loads(self._tokenizer.to_str())
+        for number, token in enumerate(content["added_tokens"]):
+            if token["id"] in words - begins:  # not taken out, which would renumber the others
+                token["content"] = f"{UNUSED}{number}{UNUSED}"
+        plainly: list[int] = Tokenizer.from_str(json.dumps(content)).encode(text).ids
+        return plainly
 
 
 @contextmanager
