@@ -113,7 +113,8 @@ def _likeness(figures: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Traits of the decoder steeper than 3: {steep}. Ears are pricked, tipped or hanging, a "
+        f"The path of a trait is averaged over {figures['dogs']} dogs. Traits of the decoder "
+        f"steeper than 3: {steep}. Ears are pricked, tipped or hanging, a "
         "third of their path each; that an ear keeps its kind means that it moves by less than a "
         f"third: {kept}.",
     ]

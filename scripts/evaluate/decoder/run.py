@@ -3,6 +3,7 @@
     python -m scripts.evaluate decoder               # 10 to 15 minutes of one core, resumable
     python -m scripts.evaluate decoder --epochs 0    # 5 minutes: traits by ridge regression alone
     python -m scripts.evaluate decoder --quick       # 1 minute: less of everything; writes no docs
+    python -m scripts.evaluate decoder --twice 16    # 1 minute: would 512 px be worth a stage?
     python -m scripts.evaluate decoder --guesses "C A T ..."    # score the blind test
 
 Intermediate results are cached in runs/evaluate-decoder: drawings and regressor by the digest of
@@ -112,6 +113,7 @@ class Measurement:
             "random": self.size.random,
             "families": self.size.families,
             "epochs": self.size.epochs,
+            "dogs": self.size.dogs,
         }
         figures |= self.fidelity()
         figures["smoothness"] = measures.smoothness(self.gallery.render, self.size.paths)
@@ -127,6 +129,12 @@ class Measurement:
         path = self.gallery.folder / "decoder-held-out.png"
         sheets.draw_comparison(path, target[:24], made[:24])
         return measures.fidelity(made, target)
+
+    def twice(self, count: int) -> dict[str, float]:
+        """What a stage of twice the decoder's resolution could add, over so many dogs."""
+        z, side = latents_of(2, count), self.decoder.resolution
+        drawn = self.drawings("2", z, side)
+        return measures.twice_as_large(self.gallery.draw(z), drawn, self.drawings("2", z, 2 * side))
 
     def seen(self, images: Images) -> Array:
         """Predicted traits (n, traits) of images."""
@@ -189,10 +197,17 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, help="epochs of the regressor's network; 0: ridge regression only"
     )
+    parser.add_argument("--dogs", type=int, help="over which each trait's path is averaged")
+    parser.add_argument(
+        "--twice", type=int, metavar="N", help="only print what twice the resolution could add"
+    )
     parser.add_argument("--guesses", help="letters for relatives 1 to 20 of the blind test")
     parser.add_argument("--blind-seed", type=int, default=0, help="seed of the blind test's dogs")
     options = parser.parse_args()
     decoder = load_decoder(options.decoder)
+    if options.twice:
+        print(json.dumps(Measurement(decoder, options.runs, QUICK).twice(options.twice), indent=2))
+        return
     folder = options.runs / decoder.digest[:12]
     blind = folder / f"blind-{options.blind_seed}"
     score = blind / "score.json"
@@ -206,6 +221,8 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     if options.epochs is not None:
         size = replace(size, epochs=options.epochs)
+    if options.dogs is not None:
+        size = replace(size, dogs=options.dogs)
     figures = Measurement(decoder, options.runs, size).run()
     figures["blind"] = json.loads(score.read_text()) if score.exists() else None
     (folder / ("quick.json" if options.quick else "figures.json")).write_text(json.dumps(figures))
