@@ -1,12 +1,15 @@
 """Paths of the files that ship with huref, and of the user's folders."""
 
 import os
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from huref.errors import CheckpointDigestError
+
+PASSAGES = "configs/passages.txt"  # separated by lines of "---"
 
 
 def locate(name: str) -> Path:
@@ -24,6 +27,13 @@ def locate(name: str) -> Path:
     raise CheckpointDigestError(
         f"'{name}' is missing from this installation", advice="reinstall huref"
     )
+
+
+@lru_cache(maxsize=1)
+def passages() -> tuple[str, ...]:
+    """The text on which models are run: English prose, code, other languages, figures."""
+    text = locate(PASSAGES).read_text("utf-8")
+    return tuple(part.strip("\n") for part in text.split("\n---\n"))
 
 
 def home() -> Path:

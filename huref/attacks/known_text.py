@@ -5,13 +5,13 @@ import itertools
 import torch
 from torch import Generator
 
+from huref.assets import passages
 from huref.attacks.blocks import READERS
 from huref.attacks.dead_dimensions import add_dead_dimensions
 from huref.attacks.decoy_blocks import random_block
 from huref.attacks.depth import insert_block
 from huref.attacks.editable import Editable
 from huref.attacks.vocabulary import pieces
-from huref.invariants.text import passages
 
 WORDS = 3  # of a phrase
 BLOCKS = 3

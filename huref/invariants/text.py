@@ -1,25 +1,16 @@
 """The text that blocks are run on: passages that ship with huref, as token ids of one model."""
 
 import re
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from huref.assets import locate
+from huref.assets import passages
 from huref.loader.checkpoint import Checkpoint
 
-PASSAGES = "configs/passages.txt"  # separated by lines of "---"
 LENGTH = 64  # tokens of each passage
 PHRASE = re.compile(rb"[A-Za-z\x80-\xff]\s+[A-Za-z\x80-\xff]")
 MOST_PHRASES = 0.2  # of a passage's tokens; tokenizers that split a text into words emit none
-
-
-@lru_cache(maxsize=1)
-def passages() -> tuple[str, ...]:
-    """The passages: English prose, code, other European languages, questions and figures."""
-    text = locate(PASSAGES).read_text("utf-8")
-    return tuple(part.strip("\n") for part in text.split("\n---\n"))
 
 
 def text_ids(checkpoint: Checkpoint) -> tuple[Tensor, bool]:
