@@ -75,11 +75,14 @@ async def complete(client: Client, found: Capabilities) -> Capabilities:
 async def _first_model(client: Client) -> str:
     listing = await client.request("/models")
     try:
-        return str(listing["data"][0]["id"])
-    except (KeyError, IndexError, TypeError) as error:
+        name = listing["data"][0]["id"]
+    except (KeyError, IndexError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
         raise EndpointError(
             "/models lists no model", model=client.url, advice="name the served one with --model"
-        ) from error
+        )
+    return name
 
 
 class _Purse:

@@ -103,12 +103,15 @@ def measure_size(source: Source) -> Size:
 
     Raises:
         BudgetError: the budget does not cover the smallest measurement.
-        HurefError: the source fails, or gives too little to measure its logits.
+        HurefError: the source fails.
     """
     requests_before = source.requests
     count = FIRST
     precision = Precision("unknown", np.inf)
     best: Gap | None = None
+    if source.obstacle is not None:
+        why = f"cannot tell: {source.obstacle}"
+        return _unknown(source, requests_before, precision, None, why, None)
     while True:
         tokens = source.choose_ids(count)
         largest_rank = min(count, len(tokens) - 1)
@@ -158,7 +161,12 @@ def precision_of(source: Source, outputs: Matrix) -> Precision:
 
 
 def _unknown(
-    source: Source, requests_before: int, precision: Precision, low: int, why: str, gap: Gap | None
+    source: Source,
+    requests_before: int,
+    precision: Precision,
+    low: int | None,
+    why: str,
+    gap: Gap | None,
 ) -> Size:
     """A result without hidden size."""
     ratio = gap.ratio if gap else None

@@ -69,7 +69,7 @@ def size(source: str, options: Options) -> None:
     if options.as_json:
         print_json(found.to_json() | {"requests": before + found.requests})
         return
-    interval = f"{found.low} to {found.high or 'unknown'}"
+    interval = f"{found.low or 'unknown'} to {found.high or 'unknown'}"
     echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
     echo(f"final norm   {terminal(found.norm or 'cannot tell')}")
     echo(f"precision    {found.precision}")
