@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -392,10 +393,16 @@ def count_tokens(payload: Any, expected: int = EXPECTED_TOKENS) -> int:
 
 
 def _retry_after(header: str | None, default: float) -> float:
-    try:
-        return max(0.0, float(header)) if header else default
-    except ValueError:  # an HTTP date
+    if not header:
         return default
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return default
+    return max(0.0, seconds)
 
 
 def _excerpt(data: bytes) -> str:

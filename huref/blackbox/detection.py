@@ -21,6 +21,7 @@ _BIASED_AT_ONCE = (1024, 300, 100, 20, 5)
 _PROBE_IDS = (40, 41, 42, 43, 44, 45, 46, 47)
 _BIASED_IDS = (45, 300)  # far apart: neighbours may all be control tokens without a text
 _LARGEST_VOCABULARY = 1 << 20
+MISPLACED = 0.5  # nat; more than rounding and batching change a log-probability
 _SEEDED = 8  # tokens that are generated to see the effect of a seed
 _CAP = re.compile(
     r"(?:at most|max[a-z]*|less than or equal to|<=|≤|up to|allowed|\ble\b|between \d+ and)"
@@ -227,7 +228,9 @@ class _Detection:
         again = await self.try_to_ask(top=top, greedy=True, repeat="again")
         if again is not None and self._plain is not None:
             jitter = _largest_change(self._plain, again) if top else 0.0
-            self.found = replace(self.found, greedy=again.text == self._plain.text, jitter=jitter)
+            steady = again.text == self._plain.text
+            misplaced = steady and (_is_misplaced(self._plain) or _is_misplaced(again))
+            self.found = replace(self.found, greedy=steady, jitter=jitter, misplaced=misplaced)
 
     async def _find_chosen(self) -> None:
         answer = await self.try_to_ask(ids=_PROBE_IDS)
@@ -330,6 +333,12 @@ def _has_scores(answer: TokenAnswer) -> bool:
     """Whether an answer has log-probabilities of at least half of a prompt of several tokens."""
     known = [value for _, value in answer.prompt if value is not None]
     return len(answer.prompt) > 1 and 2 * len(known) >= len(answer.prompt)
+
+
+def _is_misplaced(answer: TokenAnswer) -> bool:
+    """Whether the greedy token is much less probable than another that is listed beside it."""
+    own = answer.generated[0][1] if answer.generated else None
+    return own is not None and answer.count > 1 and _peak(answer) - own > MISPLACED
 
 
 def _peak(answer: TokenAnswer) -> float:

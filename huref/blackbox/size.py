@@ -95,6 +95,13 @@ def count_above_noise(values: Matrix, noise: float) -> int:
     return int((spectrum > 3 * floor).sum())
 
 
+def unmeasured(source: Source) -> Size | None:
+    """A result without figures, which says what it would take; None if there is no obstacle."""
+    if source.obstacle is None:
+        return None
+    return Size(None, None, None, None, "unknown", 0, f"cannot tell: {source.obstacle}")
+
+
 def measure_size(source: Source) -> Size:
     """Measure a source's hidden size, with ever more prompts and tokens until the drop appears.
 
@@ -103,15 +110,12 @@ def measure_size(source: Source) -> Size:
 
     Raises:
         BudgetError: the budget does not cover the smallest measurement.
-        HurefError: the source fails.
+        HurefError: the source fails, or gives too little to measure its logits.
     """
     requests_before = source.requests
     count = FIRST
     precision = Precision("unknown", np.inf)
     best: Gap | None = None
-    if source.obstacle is not None:
-        why = f"cannot tell: {source.obstacle}"
-        return _unknown(source, requests_before, precision, None, why, None)
     while True:
         tokens = source.choose_ids(count)
         largest_rank = min(count, len(tokens) - 1)
@@ -164,7 +168,7 @@ def _unknown(
     source: Source,
     requests_before: int,
     precision: Precision,
-    low: int | None,
+    low: int,
     why: str,
     gap: Gap | None,
 ) -> Size:

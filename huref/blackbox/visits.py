@@ -3,9 +3,11 @@
 import datetime as dt
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from huref.blackbox.answers import AnswerStore, TokenAnswer, VanishedError
 from huref.blackbox.baseline import WATCHED, Baseline, Mode
@@ -14,6 +16,7 @@ from huref.blackbox.client import RefusedError
 from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.permutation import (
     LEAST,
+    Change,
     TokenVisit,
     Visit,
     compare_tokens,
@@ -42,7 +45,8 @@ class VisitInProgress:
         mode: what the answers allow, which may be less than was wanted.
         answers, texts: as in `Baseline`.
         findings: what is remarkable, in words.
-        halves: p-value of a test between the first and the second half; None if not tested.
+        halves: p-value of tests between the first and the second half, and between each third and
+            the rest; None if not tested.
         is_blind: whether the answers do not depend on the input, so that no change shows in them.
         served: what the answers name as their model and its system, in words.
     """
@@ -140,10 +144,7 @@ def _collect_rounds(
         visit.texts = [[answer.text for answer in each] for each in answers]
         _require_enough(endpoint, visit.texts)
         _look_for_inputs(visit, visit.texts)
-        halves = [[t[:n] for t, n in zip(visit.texts, sizes[0], strict=True)],
-                  [t[n:] for t, n in zip(visit.texts, sizes[0], strict=True)]]  # fmt: skip
-        if min(len(t) for half in halves for t in half) >= LEAST:
-            visit.halves = compare_tokens(halves[0], halves[1]).p
+        visit.halves = _test_course(visit.texts, sizes[0], LEAST, compare_tokens)
         return
     tables = [[_table(visit.mode, answer) for answer in each] for each in answers]
     lacking = sum(not table for each in tables for table in each)
@@ -169,11 +170,37 @@ def _collect_rounds(
         visit.findings.append(
             f"log-probabilities of up to {most:.2g} nat, which are those of no probabilities"
         )
-    if not lacking and received == asked and repeats >= 6:
-        first = [each[: repeats // 2] for each in visit.answers]
-        second = [each[repeats // 2 :] for each in visit.answers]
-        # Three answers to each of several prompts have permutations enough.
-        visit.halves = compare_visits(first, second, permutations=5000, least=3).p
+    if not lacking:
+        # Two answers to each of several prompts have permutations enough.
+        compare = partial(compare_visits, permutations=10_000, least=2)
+        visit.halves = _test_course(visit.answers, sizes[0], 2, compare)
+
+
+def _test_course(
+    answers: Sequence[Sequence[Any]],
+    firsts: Sequence[int],
+    least: int,
+    compare: Callable[[Any, Any], Change],
+) -> float | None:
+    """Whether answers changed in the course of a visit: the p-value of four tests, or None.
+
+    Args:
+        answers: answers to each input, in the order of time.
+        firsts: how many of them belong to the first half.
+        least: least number of answers in each part of a test.
+        compare: the test.
+    """
+    splits: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(4)]
+    for each, first in zip(answers, firsts, strict=True):
+        third = len(each) // 3
+        ends = ((0, first), (0, third), (third, len(each) - third), (len(each) - third, len(each)))
+        for (inside, outside), (start, end) in zip(splits, ends, strict=True):
+            inside.append(each[start:end])
+            outside.append([*each[:start], *each[end:]])
+    usable = [s for s in splits if min(len(part) for parts in s for part in parts) >= least]
+    if not usable:
+        return None
+    return min(1.0, len(usable) * min(compare(*split).p for split in usable))
 
 
 def _look_for_inputs(visit: VisitInProgress, answers: Visit | TokenVisit) -> None:

@@ -8,7 +8,7 @@ distribution of every test comes from permuting the answers of both visits (`per
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from huref.blackbox.permutation import (
     compare_visits,
     power_of_tokens,
     power_of_visits,
+    shorten,
 )
 from huref.blackbox.prompts import TEXTS, make_prompts
 from huref.blackbox.signature import Signature, load_signature
@@ -143,7 +144,7 @@ def _make_baseline(
         return _result(endpoint, mode, level, findings=findings, why=why)
     if visit.halves is not None and visit.halves < MIDDLE:
         findings.append(_in_the_middle(visit.halves))
-        why = "cannot tell: the baseline was not made, because its two halves differ; make it again"
+        why = "cannot tell: no baseline was made, as the answers changed meanwhile; make it again"
         return _result(endpoint, mode, level, findings=findings, why=why)
     found = {"answers": visit.answers, "texts": visit.texts, "served": visit.served}
     base = Baseline(**asdict(base) | found)
@@ -183,7 +184,10 @@ def _why_none(borders: Borders) -> str:
 
 
 def _in_the_middle(p: float) -> str:
-    return f"the first and the second half of this visit's answers differ (p = {p:.2g})"
+    return (
+        "the first and the second half of this visit's answers, or one third and the rest, differ "
+        f"(p = {p:.2g})"
+    )
 
 
 def _several_served(served: Sequence[str]) -> str:
@@ -224,6 +228,7 @@ def _compare(
     if visit.mode != before.mode:
         return _compare_what_is_left(endpoint, before, visit, level, findings)
     difference: tuple[float, float] | None = None
+    compared = before
     if before.mode == "tokens":
         change = compare_tokens(before.texts, visit.texts, level=level)
         why = f"the answers' frequencies differ by {change.statistic:.2g}, p = {change.p:.2g}"
@@ -238,6 +243,7 @@ def _compare(
                 endpoint, before.mode, level, changed=same or None, findings=[*findings, why],
                 why=why,
             )  # fmt: skip
+        compared = replace(before, answers=old)
         change = compare_visits(old, new, level=level)
         difference = _difference(old, new)
         why = (
@@ -245,14 +251,18 @@ def _compare(
             f"{difference[0]:.2g} ± {difference[1]:.2g}, p = {change.p:.2g}"
         )
     else:
-        change = compare_visits(before.answers, visit.answers, level=level)
+        old, new = shorten(before.answers, visit.answers)
+        compared = replace(before, answers=old)
+        change = compare_visits(old, new, level=level)
         why = f"mean log-probabilities changed by {change.statistic:.2g} nat, p = {change.p:.2g}"
-        if (count := _count_listed(visit.answers)) < (listed := _count_listed(before.answers)):
+    if before.mode != "tokens":
+        count, listed = _count_listed(visit.answers), _count_listed(before.answers)
+        if count < listed:
             findings.append(
-                f"only {count} log-probabilities an answer, where the baseline has {listed}; the "
-                "largest ones of both are compared"
+                f"answers have only {count} of the {listed} log-probabilities of the baseline; "
+                "nothing else is compared"
             )
-    power = _power(before, repeats, level)
+    power = _power(compared, repeats, level)
     changed: bool | None = change.changed
     why += f"; {_say(power, before.mode)}"
     if not change.changed and (power.detectable is None or power.detectable > BLUNT):

@@ -61,11 +61,11 @@ def capabilities(source: str, options: Options) -> None:
 @probe_options
 def size(source: str, options: Options) -> None:
     """Measure hidden size, final norm and precision of a served model."""
-    from huref.blackbox.size import measure_size
+    from huref.blackbox.size import measure_size, unmeasured
 
     opened = open_source(source, options)
     before = opened.requests
-    found = measure_size(opened)
+    found = unmeasured(opened) or measure_size(opened)
     if options.as_json:
         print_json(found.to_json() | {"requests": before + found.requests})
         return

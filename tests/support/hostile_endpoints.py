@@ -150,3 +150,118 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[: len(data) - reply.cut])
         self.close_connection = self.close_connection or bool(reply.cut)
+
+
+Change = Callable[[Any], Any]
+
+
+def on_answers(change: Callable[[Reply], None]) -> Trouble:
+    """Change the replies that are answers to a query for text."""
+
+    def trouble(reply: Reply) -> None:
+        if reply.is_generated:
+            change(reply)
+
+    return trouble
+
+
+def set_fields(**fields: Any) -> Trouble:
+    """Replace fields of the answers."""
+    return on_answers(lambda reply: reply.answer.update(fields))
+
+
+def set_text(text: Any) -> Trouble:
+    """Replace the generated text."""
+
+    def change(reply: Reply) -> None:
+        if "message" in reply.choice:
+            reply.choice["message"]["content"] = text
+        else:
+            reply.choice["text"] = text
+
+    return on_answers(change)
+
+
+def send(answer: Any, status: int = 200, every: int = 1, **headers: str) -> Trouble:
+    """Answer every n-th query in this way."""
+
+    def trouble(reply: Reply) -> None:
+        if reply.path.endswith("completions") and reply.number % every == 0:
+            reply.answer, reply.status = answer, status
+            reply.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+
+    return trouble
+
+
+def change_scores(change: Change) -> Trouble:
+    """Change every log-probability."""
+
+    def edit(reply: Reply) -> None:
+        found = reply.choice.get("logprobs") or {}
+        for position in found.get("content", ()):
+            for entry in (position, *position["top_logprobs"]):
+                entry["logprob"] = change(entry["logprob"])
+        if "tokens" in found:
+            listed = found["token_logprobs"]
+            found["token_logprobs"] = [None if v is None else change(v) for v in listed]
+            found["top_logprobs"] = [
+                top and {name: change(v) for name, v in top.items()}
+                for top in found["top_logprobs"]
+            ]
+
+    return on_answers(edit)
+
+
+def change_lists(change: Callable[[dict[str, Any]], None], echoed: bool = False) -> Trouble:
+    """Change the lists of log-probabilities of a completion, or of an echoed prompt alone."""
+
+    def edit(reply: Reply) -> None:
+        found = reply.choice.get("logprobs") or {}
+        if "tokens" in found and (reply.query.get("echo") or not echoed):
+            change(found)
+
+    return on_answers(edit)
+
+
+def stream(
+    before: bytes = b"",
+    end: bytes = b"data: [DONE]\n\n",
+    line_end: str = "\n",
+    change: Callable[[list[Any]], list[Any]] = lambda events: events,
+    refusal: str = "this endpoint answers in streams only: set stream to true",
+) -> Trouble:
+    """Refuse queries for anything but a stream, and answer the others by one."""
+
+    def edit(reply: Reply) -> None:
+        if not reply.query.get("stream"):
+            reply.status, reply.answer = 400, {"error": {"message": refusal}}
+            return
+        choice = reply.choice
+        chat = "message" in choice
+        text = choice["message"]["content"] if chat else choice["text"]
+        events: list[Any] = [
+            {
+                "choices": [
+                    {"index": 0, "logprobs": logprobs}
+                    | ({"delta": {"content": part}} if chat else {"text": part})
+                ]
+            }
+            for part, logprobs in ((text[:1], choice["logprobs"]), (text[1:], None))
+        ]
+        lines = [f"data: {json.dumps(event)}{line_end}{line_end}" for event in change(events)]
+        reply.answer = before + "".join(lines).encode() + end
+
+    return on_answers(edit)
+
+
+def route(stub: Stub, when: Callable[[int], bool]) -> Trouble:
+    """Let another stub answer the requests whose number from now on `when` accepts."""
+    count = 0
+
+    def edit(reply: Reply) -> None:
+        nonlocal count
+        count += 1
+        if when(count):
+            reply.status, reply.answer = stub.respond(reply.path, reply.query, None)
+
+    return on_answers(edit)
