@@ -39,9 +39,9 @@ async def detect(client: Client, model: str | None = None, visit: str = "") -> C
     purse = _Purse(client)
     name = model or await _first_model(client)
     refusals: list[str] = []
-    found: list[Capabilities] = []
+    detections: list[_Detection] = []
     for api in APIS:
-        detection = _Detection(client, api, name, purse, found[0] if found else None)
+        detection = _Detection(client, api, name, purse, detections[0] if detections else None)
         detection.visit = visit
         try:
             await detection.find_top()
@@ -49,16 +49,23 @@ async def detect(client: Client, model: str | None = None, visit: str = "") -> C
             refusals.append(error.what)
             continue
         await detection.find_the_rest()
-        found.append(detection.found)
-    if not found:
+        detections.append(detection)
+    if not detections:
         raise EndpointError(
             f"it offers neither completions nor chat ({'; '.join(refusals)})", model=client.url
         )
     order = ("full", "chosen", "biased", "argmax", "none")
-    best = min(found, key=lambda c: (order.index(c.access), -c.top, c.prompt_scores is None))
+
+    def rank(detection: _Detection) -> tuple[int, int, bool]:
+        found = detection.found
+        return order.index(found.access), -found.top, found.prompt_scores is None
+
+    detections.sort(key=rank)
+    for detection in detections:  # the seed tells least of a model
+        await detection.find_seed()
+    best, *rest = (detection.found for detection in detections)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    others = tuple(each for each in found if each is not best)
-    return replace(best, detected=now, requests=purse.spent, others=others)
+    return replace(best, detected=now, requests=purse.spent, others=tuple(rest))
 
 
 async def complete(client: Client, found: Capabilities) -> Capabilities:
@@ -114,16 +121,17 @@ class _Detection:
         api: Api,
         model: str,
         purse: _Purse | None,
-        first: Capabilities | None,
+        first: "_Detection | None",
     ):
         self.found = Capabilities(api, model)
         self.visit = ""  # distinguishes this detection from others in the store
         self._client = client
         self._purse = purse
-        self._first = first  # what the other API offers
+        self._first = None if first is None else first.found  # what the other API offers
         self._prompt = make_prompts(1, "detect")[0]
         self._plain: TokenAnswer | None = None
-        self._fails_when_refusing = False  # as transformers' server, with status 500
+        # As transformers' server, with status 500.
+        self._fails_when_refusing: bool = first is not None and first._fails_when_refusing
 
     @property
     def _left(self) -> float:
@@ -219,9 +227,8 @@ class _Detection:
                 await self._find_bias()
         # The other API needs two requests, or five where this one gives too little.
         reserve = 0 if self._first is not None else 5 if self.found.access == "none" else 2
-        for step in (self._find_prompt_scores, self._find_seed):
-            if self._left > reserve:
-                await step()
+        if self._left > reserve:
+            await self._find_prompt_scores()
 
     async def _find_again(self) -> None:
         top = self.found.top or None
@@ -277,7 +284,7 @@ class _Detection:
         if answer is not None and _has_scores(answer):
             self.found = replace(self.found, prompt_scores="prompt_logprobs")
 
-    async def _find_seed(self) -> None:
+    async def find_seed(self) -> None:
         """Whether the same seed gives the same text: two requests."""
         if self._left < 2:
             return
