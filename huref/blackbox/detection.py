@@ -149,10 +149,15 @@ class _Detection:
             if not repeatable:
                 raise
         try:
-            return await self._client.ask(query, found.api, found.model, final=(500,))
+            answer = await self._client.ask(query, found.api, found.model, final=(500,))
         except FailedError:
             self._fails_when_refusing = True
             raise
+        except RefusedError:
+            self._client.busy_answers += 1
+            raise
+        self._client.busy_answers += 1  # the first failure was no refusal
+        return answer
 
     async def try_to_ask(self, **options: Any) -> TokenAnswer | None:
         """None if the endpoint refuses the query, or no request is left."""
@@ -186,7 +191,7 @@ class _Detection:
                 if caps and top not in caps:
                     tops = [max(caps)]
             except FailedError:
-                pass
+                tops = tops if top == ALL else []
             else:
                 self._read_usage(answer)
                 if answer.count:

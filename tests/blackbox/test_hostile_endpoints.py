@@ -391,3 +391,32 @@ def test_log_probabilities_of_another_place_are_not_compared(tmp_path: Path) -> 
             collect_scores(endpoint)
     with HostileEndpoint(stub) as served:
         assert not Endpoint(Client(served.url)).capabilities.misplaced
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_one_failed_request_hides_no_capability(number: int) -> None:
+    def trouble(reply: Reply) -> None:
+        if reply.number == number:
+            reply.status, reply.answer = 500, {"error": "out of memory"}
+
+    with HostileEndpoint(serve("scores")) as served:
+        honest = Endpoint(Client(served.url)).capabilities
+    with HostileEndpoint(serve("scores"), trouble) as served:
+        found = Endpoint(Client(served.url)).capabilities
+    for name in ("access", "top", "prompt_scores"):
+        assert getattr(found, name) == getattr(honest, name)
+    assert found.requests <= 12
+
+
+def test_a_bias_of_the_second_api_is_found_where_the_first_fails_when_refusing() -> None:
+    """As transformers' server: status 500 for log-probabilities, and a bias for chats alone."""
+
+    def trouble(reply: Reply) -> None:
+        asked = reply.query.get("logprobs")
+        if asked or (reply.query.get("logit_bias") and "chat" not in reply.path):
+            reply.status, reply.answer = 500, {"error": "unexpected keyword"}
+
+    with HostileEndpoint(serve("tokens", bias="visible"), trouble) as served:
+        found = Endpoint(Client(served.url)).capabilities
+    assert (found.api, found.access) == ("chat", "argmax")
+    assert found.requests <= 12

@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.support.endpoint_server import Stub, Switches
 
-V = 120  # tokens of `WordModel`
+V = 320  # tokens of `WordModel`
 
 
 class WordModel:
