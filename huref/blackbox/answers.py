@@ -46,6 +46,7 @@ class TokenAnswer:
         prompt: every token of the prompt and its log-probability; None for the first.
         prompt_tokens: number of tokens of the prompt that the endpoint counted.
         used: number of tokens in all that the endpoint counted.
+        served: what the answer names as its model and the fingerprint of its system, in words.
     """
 
     text: str
@@ -55,6 +56,7 @@ class TokenAnswer:
     prompt: tuple[TokenScore, ...] = ()
     prompt_tokens: int | None = None
     used: int | None = None
+    served: str = ""
 
     @property
     def count(self) -> int:
@@ -91,9 +93,7 @@ def parse_answer(payload: Any, echo: bool = False) -> TokenAnswer:
         choice = payload["choices"][0]
         message = choice.get("message")
         text = str((message or {}).get("content") or "" if message else choice.get("text") or "")
-        usage = payload.get("usage") or {}
-        counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion", "total")]
-        prompt_tokens, generated_tokens, used = (n if type(n) is int else None for n in counts)
+        prompt_tokens, generated_tokens, used = read_usage(payload)
         logprobs = choice.get("logprobs") or {}
         tops: list[dict[str | int, Any]] = []
         sequence: list[tuple[str | int, Any]] = []
@@ -133,7 +133,35 @@ def parse_answer(payload: Any, echo: bool = False) -> TokenAnswer:
         scores[1],
         prompt_tokens,
         used,
+        _read_served(payload),
     )
+
+
+def _read_served(payload: Any) -> str:
+    """What an answer names as its model, and the fingerprint of its system, if it names them."""
+    named = [payload.get(field) for field in ("model", "system_fingerprint")]
+    return " ".join(one_line(name)[:80] for name in named if isinstance(name, str) and name)
+
+
+def read_usage(payload: Any) -> tuple[int | None, int | None, int | None]:
+    """Numbers of tokens that a response counts: of the prompt, generated, and in all.
+
+    None for what it does not count, or not by a number. A total that is not given, or smaller than
+    its parts, is their sum.
+    """
+    usage = payload.get("usage") if isinstance(payload, dict) else None
+    given = usage if isinstance(usage, dict) else {}
+    counts = [_count(given.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total")]
+    parts = [count for count in counts[:2] if count is not None]
+    total = max(counts[2] or 0, sum(parts)) if parts or counts[2] is not None else None
+    return counts[0], counts[1], total
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None for anything else."""
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        return None
+    return int(value)
 
 
 def _read_prompt_logprobs(payload: Any, choice: Any) -> list[tuple[str | int, Any]]:
@@ -171,6 +199,8 @@ LARGEST = 700.0  # nat
 
 
 def _number(value: Any) -> float:
+    if type(value) is bool:
+        raise TypeError("a log-probability is true or false")
     number = float("nan") if value is None else float(value)
     if math.isnan(number) or number > LARGEST:
         raise EndpointError(
@@ -189,6 +219,7 @@ def _stored(data: dict[str, Any]) -> TokenAnswer:
         tuple((name, value) for name, value in data.get("prompt", ())),
         data.get("prompt_tokens"),
         data.get("used"),
+        str(data.get("served", "")),
     )
 
 

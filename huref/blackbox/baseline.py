@@ -32,6 +32,7 @@ class Baseline:
         temperature: of the sampling in mode tokens.
         top: number of log-probabilities in an answer.
         made: UTC date and time, ISO 8601.
+        served: what the answers named as their model and its system, in words.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Baseline:
     temperature: float = 0.0
     top: int = WATCHED
     made: str = ""
+    served: Sequence[str] = ()
 
     def save(self, path: Path) -> None:
         """Write the file as JSON, atomically."""

@@ -19,6 +19,7 @@ SEARCH = 1200  # requests of a search at most
 TEMPERATURES = (0.1, 0.3, 1.0)
 SHARES = (0.6, 0.8, 1.0)  # of SEARCH that may be spent by the end of each temperature
 WORDS = 2  # of a candidate
+SAME = 64  # candidates at each temperature, where every answer is the same text
 _AT_ONCE = 32  # candidates that are asked together
 _CONFIRMATIONS = 6  # further answers to a candidate that gave two different ones
 _MINORITY = 2  # least number of answers, of all eight, that are not the most frequent one
@@ -69,7 +70,10 @@ def find_borders(endpoint: Endpoint, visit: str, most: int = SEARCH) -> Borders:
     answers_seen: set[str] = set()
     temperature = rungs[0][0]
     for temperature, share in rungs:
+        first_here = tried
         while len(found) < INPUTS and spent + 2 <= share * most:
+            if len(answers_seen) == 1 and tried - first_here >= SAME:
+                break  # the rest of the budget would give the same text
             count = int(min(_AT_ONCE, (share * most - spent) // 2))
             prompts = make_prompts(count, "border", start=tried, words=WORDS)
             tried += count

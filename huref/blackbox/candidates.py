@@ -46,10 +46,12 @@ def match_candidates(
     kept = [model for model in models if (clue := clues.get(model)) is None or clue.fits]
     kept = kept or list(models)
     matches = _by_tokenizer(clues, [model for model in models if model not in kept])
-    if not isinstance(source, Endpoint) or source.capabilities.access != "none":
+    if not isinstance(source, Endpoint) or not (
+        source.capabilities.prefers_scores or source.capabilities.access == "none"
+    ):
         matches += _by_heads(source, kept, outputs)
     elif source.capabilities.gives_scores or not any(clues.values()):
-        scored = collect_scores(source)
+        scored = collect_scores(source)  # which refuses where there are none
         matches += [match_scores(scored, model) for model in kept]
     else:
         matches += _by_tokenizer(clues, kept)

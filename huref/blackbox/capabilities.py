@@ -36,6 +36,8 @@ class Capabilities:
         vocabulary: number of token ids, 0 if unknown; found when it is needed.
         jitter: largest change (nat) of a log-probability between two identical queries.
         dropped: whether requested log-probabilities are null with status 200.
+        misplaced: whether a greedy token is not the most probable one of its log-probabilities,
+            which are then those of another place in the text.
         prompt_scores: how the log-probabilities of a prompt's tokens can be had, or None.
         seed: whether the same seed gave the same text; None if that was not tried.
         greedy: whether temperature 0 gave the same token twice; None if that was not tried.
@@ -57,6 +59,7 @@ class Capabilities:
     vocabulary: int = 0
     jitter: float = 0.0
     dropped: bool = False
+    misplaced: bool = False
     prompt_scores: Literal["echo", "prompt_logprobs"] | None = None
     seed: bool | None = None
     greedy: bool | None = None
@@ -82,6 +85,11 @@ class Capabilities:
         return bool(self.prompt_scores or self.top)
 
     @property
+    def prefers_scores(self) -> bool:
+        """Whether scores say more of the model than outputs, at a few requests each."""
+        return self.access in ("none", "argmax") and self.gives_scores
+
+    @property
     def summary(self) -> str:
         """The access in words, on one line."""
         ways = {
@@ -96,6 +104,8 @@ class Capabilities:
         words = [self.api, ways[self.access]]
         if self.access == "argmax" and self.top:
             words.append(f"top {self.top} log-probabilities")
+        if self.misplaced:
+            words.append("log-probabilities are not those of the generated tokens")
         if self.dropped:
             words.append("log-probabilities are null with status 200")
         if self.prompt_scores:
@@ -108,7 +118,7 @@ class Capabilities:
         """The fields of this API as `huref probe capabilities --json` prints them."""
         names = (
             "api", "top", "full", "chosen", "steerable", "bias_visible", "ids_given", "jitter",
-            "dropped", "prompt_scores", "seed", "greedy", "usage",
+            "dropped", "misplaced", "prompt_scores", "seed", "greedy", "usage",
         )  # fmt: skip
         found = {name: getattr(self, name) for name in names}
         return found | {"jitter": self.jitter if math.isfinite(self.jitter) else None}

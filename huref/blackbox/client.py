@@ -5,13 +5,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from huggingface_hub.utils import httpx
 from tqdm.auto import tqdm
 
-from huref.blackbox.answers import AnswerStore, TokenAnswer, UnreadableError, parse_answer
+from huref.blackbox.answers import (
+    AnswerStore,
+    TokenAnswer,
+    UnreadableError,
+    parse_answer,
+    read_usage,
+)
 from huref.blackbox.prompts import TOKENS_PER_PROMPT
 from huref.blackbox.query import Api, TokenQuery
 from huref.bounded_json import JsonError, loads
@@ -24,7 +31,10 @@ EXPECTED_TOKENS = TOKENS_PER_PROMPT + 1  # of a query and its answer, if no usag
 SMALL_ANSWER = 8 << 20  # bytes of any answer; of one with log-probabilities, more for each
 BYTES_PER_TOKEN = 400  # of an answer; a token with its text, bytes and value takes about 80
 LARGEST_ANSWER = 96 << 20  # bytes; a full vocabulary of 256k tokens takes about 20 MB
-BUSY = (408, 425, 429, 500, 502, 503, 504)
+# 520 to 530 are what gateways answer when the server behind them is busy or cannot be reached.
+BUSY = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))
+STREAMED = (b"data:", b"event:", b"id:", b"retry:", b":")  # how server-sent events begin
+UNPAID = "insufficient_quota"  # OpenAI's code, with status 429, of an account without credit
 # Words in a refusal -> how to change the body of the request: reasoning models of OpenAI rename a
 # field, and some gateways answer in streams only.
 ADAPTATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -207,13 +217,17 @@ class Client:
                 try:
                     async with asyncio.timeout(self.limits.timeout):
                         status, headers, data = await self._send(path, body)
+                    payload = self._decode(path, data) if status < 300 else None
+                    status = _status_within(status, payload)
                 except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
                     status = 0
                     failure = f"{type(error).__name__} {error}".strip()[:200]
                     wait = 2.0**attempt / 4
                 else:
-                    if status not in BUSY:
-                        return self._read(path, status, data)
+                    if status < 300:
+                        return payload
+                    if status not in BUSY or UNPAID.encode() in data:
+                        raise self._refusal(path, status, data)
                     failure = f"status {status} {_excerpt(data)}".strip()
                     wait = _retry_after(headers.get("Retry-After"), 2.0**attempt / 4)
                 if wait > TOO_LONG:
@@ -283,21 +297,28 @@ class Client:
                     )
             return response.status_code, response.headers, bytes(data)
 
-    def _read(self, path: str, status: int, data: bytes) -> Any:
+    def _refusal(self, path: str, status: int, data: bytes) -> AccessError | RefusedError:
+        """The error that a status of 3xx or more amounts to, if the endpoint is not busy."""
+        if status == 402 or UNPAID.encode() in data:
+            return AccessError(
+                f"the endpoint asks for payment (status {status} {_excerpt(data)})",
+                model=self.url,
+                advice=self._advise("pay its provider, or name another key by --key-env"),
+            )
         if status in (401, 403):
-            raise AccessError(
+            return AccessError(
                 f"the endpoint refuses the API key (status {status})",
                 model=self.url,
                 advice=self._advise("name the environment variable with the key by --key-env"),
             )
-        if status >= 300:
-            refusal = RefusedError(
-                f"{path} answers status {status} {_excerpt(data)}", model=self.url
-            )
-            refusal.status, refusal.reply = status, data[:4000].decode("utf-8", "replace")
-            raise refusal
+        refusal = RefusedError(f"{path} answers status {status} {_excerpt(data)}", model=self.url)
+        refusal.status, refusal.reply = status, data[:4000].decode("utf-8", "replace")
+        return refusal
+
+    def _decode(self, path: str, data: bytes) -> Any:
+        """The JSON of a response, or what its stream amounts to."""
         try:
-            if data.lstrip().startswith(b"data:"):
+            if data.lstrip().startswith(STREAMED):
                 return join_stream(data)
             return loads(data, constants=True)
         except (JsonError, AttributeError, TypeError) as error:
@@ -322,8 +343,20 @@ def _asked_tokens(body: Mapping[str, Any] | None) -> int:
     return sum(count for count in counts if type(count) is int)
 
 
+def _status_within(status: int, payload: Any) -> int:
+    """The status of an error that a gateway sends with status 200; otherwise `status`."""
+    if not isinstance(payload, dict) or not payload.get("error") or payload.get("choices"):
+        return status
+    error = payload["error"]
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if type(code) is int and 400 <= code < 600 else 400
+
+
 def join_stream(data: bytes) -> dict[str, Any]:
-    """The answer that server-sent events amount to, in the form of an answer without a stream."""
+    """The answer that server-sent events amount to, in the form of an answer without a stream.
+
+    An error in the stream is all that is returned: what came before it is no whole answer.
+    """
     texts: list[str] = []
     lists: dict[str, list[Any]] = {}
     usage, chat = None, False
@@ -332,8 +365,12 @@ def join_stream(data: bytes) -> dict[str, Any]:
         if not line.startswith("data:") or payload in ("", "[DONE]"):
             continue
         event = loads(payload, constants=True)
+        if event.get("error"):
+            return {"error": event["error"]}
         usage = event.get("usage") or usage
         for choice in event.get("choices") or ():
+            if choice.get("index"):  # another answer to the same query
+                continue
             delta = choice.get("delta")
             chat = chat or delta is not None
             texts.append(str((delta or {}).get("content") or choice.get("text") or ""))
@@ -352,16 +389,20 @@ def expect_tokens(query: TokenQuery) -> int:
 
 def count_tokens(payload: Any, expected: int = EXPECTED_TOKENS) -> int:
     """The tokens that a response reports as used, or else an estimate."""
-    usage = payload.get("usage") if isinstance(payload, dict) else None
-    counted = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return counted if type(counted) is int and counted > 0 else expected
+    return read_usage(payload)[2] or expected
 
 
 def _retry_after(header: str | None, default: float) -> float:
-    try:
-        return max(0.0, float(header)) if header else default
-    except ValueError:  # an HTTP date
+    if not header:
         return default
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return default
+    return max(0.0, seconds)
 
 
 def _excerpt(data: bytes) -> str:

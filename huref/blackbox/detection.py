@@ -21,6 +21,7 @@ _BIASED_AT_ONCE = (1024, 300, 100, 20, 5)
 _PROBE_IDS = (40, 41, 42, 43, 44, 45, 46, 47)
 _BIASED_IDS = (45, 300)  # far apart: neighbours may all be control tokens without a text
 _LARGEST_VOCABULARY = 1 << 20
+MISPLACED = 0.5  # nat; more than rounding and batching change a log-probability
 _SEEDED = 8  # tokens that are generated to see the effect of a seed
 _CAP = re.compile(
     r"(?:at most|max[a-z]*|less than or equal to|<=|≤|up to|allowed|\ble\b|between \d+ and)"
@@ -38,9 +39,9 @@ async def detect(client: Client, model: str | None = None, visit: str = "") -> C
     purse = _Purse(client)
     name = model or await _first_model(client)
     refusals: list[str] = []
-    found: list[Capabilities] = []
+    detections: list[_Detection] = []
     for api in APIS:
-        detection = _Detection(client, api, name, purse, found[0] if found else None)
+        detection = _Detection(client, api, name, purse, detections[0] if detections else None)
         detection.visit = visit
         try:
             await detection.find_top()
@@ -48,16 +49,23 @@ async def detect(client: Client, model: str | None = None, visit: str = "") -> C
             refusals.append(error.what)
             continue
         await detection.find_the_rest()
-        found.append(detection.found)
-    if not found:
+        detections.append(detection)
+    if not detections:
         raise EndpointError(
             f"it offers neither completions nor chat ({'; '.join(refusals)})", model=client.url
         )
     order = ("full", "chosen", "biased", "argmax", "none")
-    best = min(found, key=lambda c: (order.index(c.access), -c.top, c.prompt_scores is None))
+
+    def rank(detection: _Detection) -> tuple[int, int, bool]:
+        found = detection.found
+        return order.index(found.access), -found.top, found.prompt_scores is None
+
+    detections.sort(key=rank)
+    for detection in detections:  # the seed tells least of a model
+        await detection.find_seed()
+    best, *rest = (detection.found for detection in detections)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    others = tuple(each for each in found if each is not best)
-    return replace(best, detected=now, requests=purse.spent, others=others)
+    return replace(best, detected=now, requests=purse.spent, others=tuple(rest))
 
 
 async def complete(client: Client, found: Capabilities) -> Capabilities:
@@ -75,11 +83,14 @@ async def complete(client: Client, found: Capabilities) -> Capabilities:
 async def _first_model(client: Client) -> str:
     listing = await client.request("/models")
     try:
-        return str(listing["data"][0]["id"])
-    except (KeyError, IndexError, TypeError) as error:
+        name = listing["data"][0]["id"]
+    except (KeyError, IndexError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
         raise EndpointError(
             "/models lists no model", model=client.url, advice="name the served one with --model"
-        ) from error
+        )
+    return name
 
 
 class _Purse:
@@ -110,16 +121,17 @@ class _Detection:
         api: Api,
         model: str,
         purse: _Purse | None,
-        first: Capabilities | None,
+        first: "_Detection | None",
     ):
         self.found = Capabilities(api, model)
         self.visit = ""  # distinguishes this detection from others in the store
         self._client = client
         self._purse = purse
-        self._first = first  # what the other API offers
+        self._first = None if first is None else first.found  # what the other API offers
         self._prompt = make_prompts(1, "detect")[0]
         self._plain: TokenAnswer | None = None
-        self._fails_when_refusing = False  # as transformers' server, with status 500
+        # As transformers' server, with status 500.
+        self._fails_when_refusing: bool = first is not None and first._fails_when_refusing
 
     @property
     def _left(self) -> float:
@@ -137,10 +149,15 @@ class _Detection:
             if not repeatable:
                 raise
         try:
-            return await self._client.ask(query, found.api, found.model, final=(500,))
+            answer = await self._client.ask(query, found.api, found.model, final=(500,))
         except FailedError:
             self._fails_when_refusing = True
             raise
+        except RefusedError:
+            self._client.busy_answers += 1
+            raise
+        self._client.busy_answers += 1  # the first failure was no refusal
+        return answer
 
     async def try_to_ask(self, **options: Any) -> TokenAnswer | None:
         """None if the endpoint refuses the query, or no request is left."""
@@ -174,7 +191,7 @@ class _Detection:
                 if caps and top not in caps:
                     tops = [max(caps)]
             except FailedError:
-                pass
+                tops = tops if top == ALL else []
             else:
                 self._read_usage(answer)
                 if answer.count:
@@ -215,16 +232,17 @@ class _Detection:
                 await self._find_bias()
         # The other API needs two requests, or five where this one gives too little.
         reserve = 0 if self._first is not None else 5 if self.found.access == "none" else 2
-        for step in (self._find_prompt_scores, self._find_seed):
-            if self._left > reserve:
-                await step()
+        if self._left > reserve:
+            await self._find_prompt_scores()
 
     async def _find_again(self) -> None:
         top = self.found.top or None
         again = await self.try_to_ask(top=top, greedy=True, repeat="again")
         if again is not None and self._plain is not None:
             jitter = _largest_change(self._plain, again) if top else 0.0
-            self.found = replace(self.found, greedy=again.text == self._plain.text, jitter=jitter)
+            steady = again.text == self._plain.text
+            misplaced = steady and (_is_misplaced(self._plain) or _is_misplaced(again))
+            self.found = replace(self.found, greedy=steady, jitter=jitter, misplaced=misplaced)
 
     async def _find_chosen(self) -> None:
         answer = await self.try_to_ask(ids=_PROBE_IDS)
@@ -271,7 +289,7 @@ class _Detection:
         if answer is not None and _has_scores(answer):
             self.found = replace(self.found, prompt_scores="prompt_logprobs")
 
-    async def _find_seed(self) -> None:
+    async def find_seed(self) -> None:
         """Whether the same seed gives the same text: two requests."""
         if self._left < 2:
             return
@@ -327,6 +345,12 @@ def _has_scores(answer: TokenAnswer) -> bool:
     """Whether an answer has log-probabilities of at least half of a prompt of several tokens."""
     known = [value for _, value in answer.prompt if value is not None]
     return len(answer.prompt) > 1 and 2 * len(known) >= len(answer.prompt)
+
+
+def _is_misplaced(answer: TokenAnswer) -> bool:
+    """Whether the greedy token is much less probable than another that is listed beside it."""
+    own = answer.generated[0][1] if answer.generated else None
+    return own is not None and answer.count > 1 and _peak(answer) - own > MISPLACED
 
 
 def _peak(answer: TokenAnswer) -> float:

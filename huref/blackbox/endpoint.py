@@ -18,6 +18,7 @@ from huref.blackbox.capabilities import Capabilities, lost_fields, recall, remem
 from huref.blackbox.client import Client
 from huref.blackbox.collect import Collector, Settings
 from huref.blackbox.detection import complete, detect
+from huref.blackbox.effort import describe_effort
 from huref.blackbox.prompts import order_ids
 from huref.blackbox.query import TokenQuery
 from huref.errors import AccessError, BudgetError, EndpointError, HurefError, NetworkError
@@ -84,6 +85,17 @@ class Endpoint:
         return len(self._order)
 
     @property
+    def obstacle(self) -> str | None:
+        """Why outputs cannot be measured, and what it would take; None if they can."""
+        found = self.capabilities
+        if found.access != "none":
+            return None
+        return (
+            f"the endpoint gives {found.summary}, which is not enough to measure logits"
+            f"; {describe_effort(found)}"
+        )
+
+    @property
     def order(self) -> NDArray[np.int64]:
         """All token ids in the order in which they are measured."""
         return order_ids(0) if not self.vocabulary or self._order is None else self._order
@@ -121,12 +133,8 @@ class Endpoint:
         Raises:
             EndpointError: the endpoint gives too little to measure its logits.
         """
-        if self.capabilities.access == "none":
-            raise EndpointError(
-                f"the endpoint gives {self.capabilities.summary}, which is not enough to measure "
-                "logits",
-                model=self.name,
-            )
+        if self.obstacle is not None:
+            raise EndpointError(self.obstacle, model=self.name)
         order = self.order
         if not self._needs_names:
             return order[start : start + count]

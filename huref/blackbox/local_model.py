@@ -26,6 +26,7 @@ class LocalModel:
     absolute = True
     jitter = 0.0
     resolution = 0.0
+    obstacle: str | None = None
     requests = 0
     requests_left: int | None = None
 

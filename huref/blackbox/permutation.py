@@ -8,6 +8,7 @@ by input keeps its level exactly.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,7 @@ def compare_visits(
         SignatureError: the visits differ in their prompts, or have too few answers.
     """
     _require(before, after, least)
+    before, after = shorten(before, after)
     tables = [_tabulate([*old, *new]) for old, new in zip(before, after, strict=True)]
     random = np.random.default_rng(seed)
     observed, permuted = 0.0, np.zeros(permutations)
@@ -82,6 +84,57 @@ def compare_visits(
     as_large = int((permuted >= observed - 1e-12).sum())
     p = (as_large + 1) / (permutations + 1)
     return Change(float(observed), p, p < level)
+
+
+def shorten(before: Visit, after: Visit) -> tuple[Visit, Visit]:
+    """Both visits with the largest log-probabilities of each answer, as many as all have.
+
+    An endpoint may list fewer than at an earlier visit, which is no change of its model.
+    """
+    shorter: tuple[list[Any], list[Any]] = ([], [])
+    for answers in zip(before, after, strict=True):
+        count = min(len(answer) for part in answers for answer in part)
+        for kept, part in zip(shorter, answers, strict=True):
+            kept.append([_largest(answer, count) for answer in part])
+    return shorter
+
+
+def _largest(answer: Mapping[str, float], count: int) -> Mapping[str, float]:
+    if len(answer) == count:
+        return answer
+    return dict(sorted(answer.items(), key=lambda entry: (-entry[1], entry[0]))[:count])
+
+
+def depends_on_input(visit: Visit | TokenVisit, seed: int = 0, permutations: int = 2000) -> bool:
+    """Whether a visit's answers differ more between inputs than between the repeats of one.
+
+    Those of a model do. Constants, coins and texts from a list do not, and a change of the model
+    behind them could not be seen.
+    """
+    answers = [answer for each in visit for answer in each]
+    inputs = np.repeat(np.arange(len(visit)), [len(each) for each in visit])
+    table: Matrix
+    if isinstance(answers[0], str):
+        names, places = np.unique(np.array(answers, dtype=np.str_), return_inverse=True)
+        table = np.eye(len(names))[places]
+    else:
+        count = min(map(len, answers))
+        table = np.array([sorted(answer.values())[-count:] for answer in answers])  # type: ignore[union-attr]
+    table = table - table.mean(axis=0)
+    random = np.random.default_rng(seed)
+    members = np.arange(len(visit))[:, None] == inputs  # (inputs, answers)
+    sizes = members.sum(axis=1)
+
+    def spread(order: NDArray[np.int64]) -> float:
+        means = members @ table[order] / sizes[:, None]
+        return float((sizes[:, None] * np.square(means)).sum())
+
+    observed = spread(np.arange(len(answers)))
+    as_large = sum(
+        spread(random.permutation(len(answers))) >= observed * (1 - 1e-9)
+        for _ in range(permutations)
+    )
+    return as_large == 0
 
 
 def compare_tokens(

@@ -79,11 +79,16 @@ def collect_scores(endpoint: Endpoint) -> list[ScoredText]:
     """Scores of fixed texts, or of the endpoint's own continuations of them.
 
     Raises:
-        EndpointError: the endpoint gives no log-probabilities.
+        EndpointError: the endpoint gives no log-probabilities, or those of other tokens.
         VanishedError: it gave them when its capabilities were detected.
     """
     found = endpoint.capabilities
     chat = found.api == "chat"
+    if found.misplaced:
+        raise EndpointError(
+            "cannot tell: its log-probabilities are not those of the tokens that it generates",
+            model=endpoint.name,
+        )
     if found.prompt_scores:
         echo = found.prompt_scores == "echo"
         queries = [

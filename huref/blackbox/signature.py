@@ -112,9 +112,11 @@ def make_signature(source: Source, rank: int | None = None) -> Signature:
         rank: number of dimensions of the image, if known; otherwise it is measured first.
 
     Raises:
-        SignatureError: the rank cannot be determined.
+        SignatureError: the rank cannot be determined, or outputs cannot be measured.
         BudgetError: the budget does not cover the outputs needed.
     """
+    if source.obstacle is not None:
+        raise SignatureError(f"cannot tell: {source.obstacle}", model=source.name)
     norm, precision = "unknown", "unknown"
     if rank is None:
         size = measure_size(source)

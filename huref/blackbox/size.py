@@ -95,6 +95,13 @@ def count_above_noise(values: Matrix, noise: float) -> int:
     return int((spectrum > 3 * floor).sum())
 
 
+def unmeasured(source: Source) -> Size | None:
+    """A result without figures, which says what it would take; None if there is no obstacle."""
+    if source.obstacle is None:
+        return None
+    return Size(None, None, None, None, "unknown", 0, f"cannot tell: {source.obstacle}")
+
+
 def measure_size(source: Source) -> Size:
     """Measure a source's hidden size, with ever more prompts and tokens until the drop appears.
 
@@ -158,7 +165,12 @@ def precision_of(source: Source, outputs: Matrix) -> Precision:
 
 
 def _unknown(
-    source: Source, requests_before: int, precision: Precision, low: int, why: str, gap: Gap | None
+    source: Source,
+    requests_before: int,
+    precision: Precision,
+    low: int,
+    why: str,
+    gap: Gap | None,
 ) -> Size:
     """A result without hidden size."""
     ratio = gap.ratio if gap else None

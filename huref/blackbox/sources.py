@@ -19,6 +19,7 @@ class Source(Protocol):
             rather than differences computed from several answers.
         jitter: largest change (nat) of an output between two identical queries.
         resolution: width (nat) of the intervals that contain the outputs, 0 if they are exact.
+        obstacle: why outputs cannot be measured, and what it would take; None if they can.
     """
 
     name: str
@@ -28,6 +29,9 @@ class Source(Protocol):
 
     @property
     def vocabulary(self) -> int: ...  # noqa: D102
+
+    @property
+    def obstacle(self) -> str | None: ...  # noqa: D102
 
     @property
     def requests(self) -> int: ...  # noqa: D102

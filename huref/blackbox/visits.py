@@ -3,21 +3,32 @@
 import datetime as dt
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from huref.blackbox.answers import AnswerStore, TokenAnswer, VanishedError
 from huref.blackbox.baseline import WATCHED, Baseline, Mode
 from huref.blackbox.border import MOST_FAILURES, sampled_query
 from huref.blackbox.client import RefusedError
 from huref.blackbox.endpoint import Endpoint
-from huref.blackbox.permutation import LEAST, compare_tokens, compare_visits
+from huref.blackbox.permutation import (
+    LEAST,
+    Change,
+    TokenVisit,
+    Visit,
+    compare_tokens,
+    compare_visits,
+    depends_on_input,
+)
 from huref.blackbox.prompts import make_prompts
 from huref.blackbox.query import TokenQuery
 from huref.errors import EndpointError
 
 PROMPTS, REPEATS = 6, 6  # of the modes logprobs and scores
+ABOVE = 1e-3  # nat; what rounding may add to the log-probability of a certain token
 RESUMED = 3600  # seconds after which an interrupted visit is begun anew
 
 
@@ -34,7 +45,10 @@ class VisitInProgress:
         mode: what the answers allow, which may be less than was wanted.
         answers, texts: as in `Baseline`.
         findings: what is remarkable, in words.
-        halves: p-value of a test between the first and the second half; None if not tested.
+        halves: p-value of tests between the first and the second half, and between each third and
+            the rest; None if not tested.
+        is_blind: whether the answers do not depend on the input, so that no change shows in them.
+        served: what the answers name as their model and its system, in words.
     """
 
     mode: Mode
@@ -42,6 +56,8 @@ class VisitInProgress:
     texts: list[list[str]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     halves: float | None = None
+    is_blind: bool = False
+    served: list[str] = field(default_factory=list)
 
 
 def visit_key(endpoint: Endpoint, baseline: Path, mode: Mode) -> str:
@@ -121,15 +137,14 @@ def _collect_rounds(
                 answers[i].append(answer)
         sizes.append([len(each) for each in answers])
     received = sum(map(len, answers))
+    visit.served = sorted({answer.served for each in answers for answer in each} - {""})
     if received < asked:
         visit.findings.append(f"{asked - received} of {asked} requests failed at every attempt")
     if visit.mode == "tokens":
         visit.texts = [[answer.text for answer in each] for each in answers]
         _require_enough(endpoint, visit.texts)
-        halves = [[t[:n] for t, n in zip(visit.texts, sizes[0], strict=True)],
-                  [t[n:] for t, n in zip(visit.texts, sizes[0], strict=True)]]  # fmt: skip
-        if min(len(t) for half in halves for t in half) >= LEAST:
-            visit.halves = compare_tokens(halves[0], halves[1]).p
+        _look_for_inputs(visit, visit.texts)
+        visit.halves = _test_course(visit.texts, sizes[0], LEAST, compare_tokens)
         return
     tables = [[_table(visit.mode, answer) for answer in each] for each in answers]
     lacking = sum(not table for each in tables for table in each)
@@ -144,11 +159,56 @@ def _collect_rounds(
     _require_enough(endpoint, visit.answers)
     if visit.mode == "scores":
         visit.answers = [_common(each, visit.findings) for each in visit.answers]
-    if not lacking and received == asked and repeats >= 6:
-        first = [each[: repeats // 2] for each in visit.answers]
-        second = [each[repeats // 2 :] for each in visit.answers]
-        # Three answers to each of several prompts have permutations enough.
-        visit.halves = compare_visits(first, second, permutations=5000, least=3).p
+        if not all(table for each in visit.answers for table in each):
+            raise EndpointError(
+                "its answers to one text score different tokens, so nothing can be concluded",
+                model=endpoint.name,
+            )
+    _look_for_inputs(visit, visit.answers)
+    most = max(v for each in visit.answers for answer in each for v in answer.values())
+    if most > ABOVE:
+        visit.findings.append(
+            f"log-probabilities of up to {most:.2g} nat, which are those of no probabilities"
+        )
+    if not lacking:
+        # Two answers to each of several prompts have permutations enough.
+        compare = partial(compare_visits, permutations=10_000, least=2)
+        visit.halves = _test_course(visit.answers, sizes[0], 2, compare)
+
+
+def _test_course(
+    answers: Sequence[Sequence[Any]],
+    firsts: Sequence[int],
+    least: int,
+    compare: Callable[[Any, Any], Change],
+) -> float | None:
+    """Whether answers changed in the course of a visit: the p-value of four tests, or None.
+
+    Args:
+        answers: answers to each input, in the order of time.
+        firsts: how many of them belong to the first half.
+        least: least number of answers in each part of a test.
+        compare: the test.
+    """
+    splits: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(4)]
+    for each, first in zip(answers, firsts, strict=True):
+        third = len(each) // 3
+        ends = ((0, first), (0, third), (third, len(each) - third), (len(each) - third, len(each)))
+        for (inside, outside), (start, end) in zip(splits, ends, strict=True):
+            inside.append(each[start:end])
+            outside.append([*each[:start], *each[end:]])
+    usable = [s for s in splits if min(len(part) for parts in s for part in parts) >= least]
+    if not usable:
+        return None
+    return min(1.0, len(usable) * min(compare(*split).p for split in usable))
+
+
+def _look_for_inputs(visit: VisitInProgress, answers: Visit | TokenVisit) -> None:
+    if not depends_on_input(answers):
+        visit.is_blind = True
+        visit.findings.append(
+            "the answers do not depend on the prompt, so that no change of a model can show in them"
+        )
 
 
 def _require_enough(endpoint: Endpoint, visit: Sequence[Sequence[object]]) -> None:

@@ -8,7 +8,7 @@ distribution of every test comes from permuting the answers of both visits (`per
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from huref.blackbox.permutation import (
     compare_visits,
     power_of_tokens,
     power_of_visits,
+    shorten,
 )
 from huref.blackbox.prompts import TEXTS, make_prompts
 from huref.blackbox.signature import Signature, load_signature
@@ -136,11 +137,17 @@ def _make_baseline(
     if visit.mode != mode:
         why = "cannot tell: the baseline was not made, because a field vanished meanwhile"
         return _result(endpoint, mode, level, findings=findings, why=why)
+    if len(visit.served) > 1:
+        findings.append(_several_served(visit.served))
+    if visit.is_blind:
+        why = "cannot tell: the baseline was not made, because no change would show in the answers"
+        return _result(endpoint, mode, level, findings=findings, why=why)
     if visit.halves is not None and visit.halves < MIDDLE:
         findings.append(_in_the_middle(visit.halves))
-        why = "cannot tell: the baseline was not made, because its two halves differ; make it again"
+        why = "cannot tell: no baseline was made, as the answers changed meanwhile; make it again"
         return _result(endpoint, mode, level, findings=findings, why=why)
-    base = Baseline(**asdict(base) | {"answers": visit.answers, "texts": visit.texts})
+    found = {"answers": visit.answers, "texts": visit.texts, "served": visit.served}
+    base = Baseline(**asdict(base) | found)
     base.save(path)
     power = _power(base, repeats, level)
     why = f"the baseline {path} was made; later visits are compared with it"
@@ -177,7 +184,30 @@ def _why_none(borders: Borders) -> str:
 
 
 def _in_the_middle(p: float) -> str:
-    return f"the first and the second half of this visit's answers differ (p = {p:.2g})"
+    return (
+        "the first and the second half of this visit's answers, or one third and the rest, differ "
+        f"(p = {p:.2g})"
+    )
+
+
+def _several_served(served: Sequence[str]) -> str:
+    names = ", ".join(f"'{name}'" for name in served[:3])
+    return f"the answers of this visit name {len(served)} models or systems: {names}"
+
+
+def _compare_served(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Findings in what the answers name as their model and its system."""
+    findings = [_several_served(after)] if len(after) > 1 else []
+    if before and after and not set(before) & set(after):
+        findings.append(
+            f"the answers name '{after[0]}', where those of the baseline named '{before[0]}'"
+        )
+    return findings
+
+
+def _count_listed(visit: Visit) -> int:
+    """Least number of log-probabilities that an answer lists."""
+    return min(len(answer) for answers in visit for answer in answers)
 
 
 def _compare(
@@ -191,22 +221,29 @@ def _compare(
             repeats = max(LEAST_TOKEN_REPEATS, min(repeats, left // len(before.texts)))
     visit = collect(endpoint, before, repeats, name)
     findings = [*endpoint.findings, *visit.findings]
+    findings += _compare_served(before.served, visit.served)
     in_the_middle = visit.halves is not None and visit.halves < MIDDLE
     if in_the_middle and visit.halves is not None:
         findings.append(_in_the_middle(visit.halves))
     if visit.mode != before.mode:
         return _compare_what_is_left(endpoint, before, visit, level, findings)
     difference: tuple[float, float] | None = None
+    compared = before
     if before.mode == "tokens":
         change = compare_tokens(before.texts, visit.texts, level=level)
         why = f"the answers' frequencies differ by {change.statistic:.2g}, p = {change.p:.2g}"
     elif before.mode == "scores":
         old, new = _align(before.answers, visit.answers)
         if old is None or new is None:
+            same = _spell(before.answers) == _spell(visit.answers)
             why = "the texts have other tokens than at the baseline: the tokenizer has changed"
+            if not same:
+                why = "cannot tell: other texts are scored than those of the baseline"
             return _result(
-                endpoint, before.mode, level, changed=True, findings=[*findings, why], why=why
-            )
+                endpoint, before.mode, level, changed=same or None, findings=[*findings, why],
+                why=why,
+            )  # fmt: skip
+        compared = replace(before, answers=old)
         change = compare_visits(old, new, level=level)
         difference = _difference(old, new)
         why = (
@@ -214,13 +251,24 @@ def _compare(
             f"{difference[0]:.2g} ± {difference[1]:.2g}, p = {change.p:.2g}"
         )
     else:
-        change = compare_visits(before.answers, visit.answers, level=level)
+        old, new = shorten(before.answers, visit.answers)
+        compared = replace(before, answers=old)
+        change = compare_visits(old, new, level=level)
         why = f"mean log-probabilities changed by {change.statistic:.2g} nat, p = {change.p:.2g}"
-    power = _power(before, repeats, level)
+    if before.mode != "tokens":
+        count, listed = _count_listed(visit.answers), _count_listed(before.answers)
+        if count < listed:
+            findings.append(
+                f"answers have only {count} of the {listed} log-probabilities of the baseline; "
+                "nothing else is compared"
+            )
+    power = _power(compared, repeats, level)
     changed: bool | None = change.changed
     why += f"; {_say(power, before.mode)}"
     if not change.changed and (power.detectable is None or power.detectable > BLUNT):
         changed, why = None, f"cannot tell: {why}"
+    elif not change.changed and visit.is_blind:
+        changed, why = None, f"cannot tell: the answers do not depend on the prompt; {why}"
     elif not change.changed and in_the_middle:
         changed, why = None, f"cannot tell: the answers changed during this visit; {why}"
     result = _result(
@@ -270,6 +318,17 @@ def _align(before: Visit, after: Visit) -> tuple[Visit, Visit] | tuple[None, Non
         old.append([{name: answer[name] for name in sorted(shared)} for answer in first])
         new.append([{name: answer[name] for name in sorted(shared)} for answer in second])
     return old, new
+
+
+def _spell(visit: Visit) -> str:
+    """The letters and digits of scored texts; empty where their tokens are named by ids."""
+    names = [place.partition(":")[2] for answers in visit for place in answers[0]]
+    if all(name.isdigit() for name in names):
+        return ""
+    pieces = [
+        bytes.fromhex(name[6:]) if name.startswith("bytes:") else name.encode() for name in names
+    ]
+    return "".join(filter(str.isalnum, b"".join(pieces).decode("utf-8", "replace")))
 
 
 def _difference(before: Visit, after: Visit) -> tuple[float, float]:

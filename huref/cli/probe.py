@@ -61,15 +61,15 @@ def capabilities(source: str, options: Options) -> None:
 @probe_options
 def size(source: str, options: Options) -> None:
     """Measure hidden size, final norm and precision of a served model."""
-    from huref.blackbox.size import measure_size
+    from huref.blackbox.size import measure_size, unmeasured
 
     opened = open_source(source, options)
     before = opened.requests
-    found = measure_size(opened)
+    found = unmeasured(opened) or measure_size(opened)
     if options.as_json:
         print_json(found.to_json() | {"requests": before + found.requests})
         return
-    interval = f"{found.low} to {found.high or 'unknown'}"
+    interval = f"{found.low or 'unknown'} to {found.high or 'unknown'}"
     echo(f"hidden size  {found.hidden_size or 'cannot tell'}  ({interval})")
     echo(f"final norm   {terminal(found.norm or 'cannot tell')}")
     echo(f"precision    {found.precision}")

@@ -83,3 +83,20 @@ def test_an_endpoint_that_is_down() -> None:
     assert result.code == 1
     assert result.err.strip().splitlines()[-1].startswith("huref: http://127.0.0.1:9/v1")
     assert "Traceback" not in result.err
+
+
+def test_what_cannot_be_measured_says_what_it_would_take(
+    endpoint_url: Callable[..., str], tmp_path: Path
+) -> None:
+    url = endpoint_url(top=1, bias="ignored")
+    size = json.loads(invoke("size", url, "--yes", "--json").out)
+    assert size["hidden_size"] is None
+    assert size["why"].startswith("cannot tell")
+    assert "1,024 and 4,096 would take at least" in size["why"]
+    assert size["requests"] <= 12
+    shown = invoke("size", url, "--yes")
+    assert "cannot tell" in shown.out
+    signature = invoke("signature", url, "-o", str(tmp_path / "s.sig"), "--yes")
+    assert signature.code == 1
+    assert "cannot tell" in signature.err.splitlines()[-1]
+    assert "requests" in signature.err.splitlines()[-1]

@@ -5,8 +5,12 @@
     python -m scripts.evaluate blackbox match --zoo FOLDER
     python -m scripts.evaluate blackbox watch --before FOLDER --after FOLDER
     python -m scripts.evaluate blackbox changes --before FOLDER --after FOLDER --other FOLDER
+    python -m scripts.evaluate blackbox round --before FOLDER --after FOLDER
+    python -m scripts.evaluate blackbox server --url URL --baselines FOLDER --change NAME
 
-The stub endpoint of the tests serves the models inside the process. The true values are read from
+The stub endpoint of the tests serves the models inside the process, except for `server`, which
+watches a real one: its first call makes the baselines, later ones, after another model was started,
+visits; `round` writes a model in four bits. The true values are read from
 the models' configuration and weights. Each result is printed as one line of JSON.
 """
 
@@ -16,9 +20,11 @@ from pathlib import Path
 
 import torch
 
+from huref.blackbox.baseline import MODES
 from huref.errors import HurefError
 from scripts import make_parser
 from scripts.evaluate.blackbox.match import evaluate_match
+from scripts.evaluate.blackbox.real import evaluate_server, write_rounded
 from scripts.evaluate.blackbox.size import evaluate_queries, evaluate_size
 from scripts.evaluate.blackbox.watch import evaluate_changes, evaluate_watch
 from tests.support.served_models import KINDS, make_model
@@ -28,7 +34,8 @@ def main() -> None:
     """Measure and print one JSON object per line."""
     torch.set_num_threads(1)
     parser = make_parser(__doc__)
-    parser.add_argument("what", choices=("size", "queries", "match", "watch", "changes"))
+    commands = ("size", "queries", "match", "watch", "changes", "round", "server")
+    parser.add_argument("what", choices=commands)
     parser.add_argument("--models", nargs="*", type=Path, default=[])
     parser.add_argument(
         "--tiny", action="store_true", help="also measure a random model of every kind of head"
@@ -40,6 +47,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--url")
+    parser.add_argument("--baselines", type=Path)
+    parser.add_argument("--change", default="none")
     options = parser.parse_args()
     try:
         if options.what == "size":
@@ -52,7 +63,13 @@ def main() -> None:
         elif options.what == "match":
             results = evaluate_match(options.zoo)
         elif options.what == "changes":
-            results = evaluate_changes(options.before, options.after, options.other, options.trials)
+            folders = (options.before, options.after, options.other)
+            results = evaluate_changes(*folders, options.trials, options.modes)
+        elif options.what == "round":
+            results = write_rounded(options.before, options.after)
+        elif options.what == "server":
+            trials = dict.fromkeys(options.modes, options.trials)
+            results = evaluate_server(options.url, options.baselines, options.change, trials)
         else:
             results = evaluate_watch(options.before, options.after, options.trials)
         for figures in results:

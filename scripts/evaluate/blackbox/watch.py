@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from huref.blackbox.baseline import Mode, load_baseline
+from huref.blackbox.baseline import Baseline, Mode, load_baseline
+from huref.blackbox.endpoint import Endpoint
 from huref.blackbox.local_model import LocalModel
 from huref.blackbox.permutation import compare_tokens, compare_visits
 from huref.blackbox.prompts import make_prompts
-from huref.blackbox.visits import PROMPTS, REPEATS
-from huref.blackbox.watch import revisit
+from huref.blackbox.visits import PROMPTS, REPEATS, collect
+from huref.blackbox.watch import TOKEN_REPEATS, revisit
+from scripts.evaluate.lineage.statistics import Rate
 from tests.support.endpoint_server import Stub
 from tests.support.served_models import TextModel, connect, round_weights
 
@@ -66,16 +68,25 @@ SERVED: dict[Mode, dict[str, Any]] = {
     "scores": NOISY | {"top": 1, "echo": "scores"},
     "logprobs": NOISY | {"top": 5},
 }
+REPEATED = 300  # visits to the unchanged model, of each mode
 
 
 def evaluate_changes(
-    before: Path, after: Path, other: Path, trials: int
+    before: Path, after: Path, other: Path, trials: int, modes: Sequence[Mode]
 ) -> Iterator[dict[str, Any]]:
     """Yield alarms at a level of 1 % by mode and change, with requests and tokens of a visit.
 
     The unchanged model is `before` in eight bits. Logits have a noise of 0.003 nat, and 1 % of the
-    requests fail. Every trial has a new baseline and a new visit. False alarms are also counted
-    between resampled halves of all answers of the unchanged model.
+    requests fail. Each of the baselines has one new visit to each changed model, and as many new
+    visits to the unchanged one as make REPEATED in all. False alarms are also counted between
+    visits that are drawn from the answers of one baseline.
+
+    Args:
+        before: folder of the model of the baselines.
+        after: its fine-tune.
+        other: a model that is not related.
+        trials: number of baselines of each mode.
+        modes: what is measured.
     """
     eight = TextModel(before, partial(round_weights, bits=8))
     models = {
@@ -93,8 +104,8 @@ def evaluate_changes(
         stub._noise = np.random.default_rng(next(seeds))
         return stub
 
-    for mode in SERVED:
-        alarms = dict.fromkeys(models, 0)
+    for mode in modes:
+        alarms, visits = dict.fromkeys(models, 0), dict.fromkeys(models, 0)
         costs: dict[str, list[tuple[int, int]]] = {name: [] for name in ("baseline", "visit")}
         pooled: list[Any] = []
         for trial in range(trials):
@@ -107,12 +118,31 @@ def evaluate_changes(
             base = load_baseline(path)
             pooled.append(base.texts if mode == "tokens" else base.answers)
             for name, model in models.items():
-                found = revisit(connect(serve(model, mode)), path)
-                costs["visit"].append((found["requests"], found["tokens"]))
-                alarms[name] += found["changed"] is True
+                for _ in range(-(-REPEATED // trials) if name == "none" else 1):
+                    endpoint = connect(serve(model, mode))
+                    alarms[name] += _is_alarm(endpoint, base, next(seeds))
+                    visits[name] += 1
+                    costs["visit"].append((endpoint.requests, endpoint.client.tokens))
         cost = {name: np.mean(each, axis=0).round().tolist() for name, each in costs.items()}
-        yield {"mode": mode, "baselines": len(pooled), "alarms": alarms, "requests, tokens": cost}
-        yield {"mode": mode, "resampled": 300, "false alarms": _resample(pooled, mode, 300)}
+        yield {"mode": mode, "baselines": len(pooled), "requests, tokens": cost}
+        for name, count in alarms.items():
+            yield _rate(mode, name, count, visits[name])
+        yield _rate(mode, "none, resampled", _resample(pooled, mode, REPEATED), REPEATED)
+
+
+def _rate(mode: Mode, change: str, alarms: int, visits: int) -> dict[str, Any]:
+    rate = Rate(alarms, visits)
+    interval = [round(bound, 4) for bound in rate.interval]
+    return {"mode": mode, "change": change, "visits": visits, "alarms": alarms, "95 %": interval}
+
+
+def _is_alarm(endpoint: Endpoint, base: Baseline, seed: int) -> bool:
+    """Whether a new visit differs from the baseline, as `revisit` judges it, without its power."""
+    repeats = TOKEN_REPEATS if base.mode == "tokens" else REPEATS
+    visit = collect(endpoint, base, repeats, "")
+    if base.mode == "tokens":
+        return compare_tokens(base.texts, visit.texts, seed).changed
+    return compare_visits(base.answers, visit.answers, seed).changed
 
 
 def _resample(visits: Sequence[Any], mode: Mode, repeats: int) -> int:
