@@ -36,7 +36,10 @@ def stored(*shares: tuple[float, float]) -> list[Half]:
 def places(halves: list[Half]) -> list[tuple[int | None, int | None]]:
     """Stored blocks of the attention and of the network of each block of the function."""
     return [
-        (block.attention and block.attention.index, block.ffn and block.ffn.index)
+        (
+            block.attention.index if block.attention else None,
+            block.ffn.index if block.ffn else None,
+        )
         for block in join_halves(halves)
     ]
 
