@@ -14,10 +14,8 @@ Function.
 import torch
 from torch import Tensor
 
-from huref.invariants.reproducible import eigh
-
 MOST_UNITS = 2560  # of a network that is searched: the search takes n^3 products
-NULL = 1e-3  # eigenvalues of K below this are null; those of trained networks are above 0.06
+NULL = 1e-3  # eigenvalues of K far below this are null; trained networks have 0.06 and more
 LEFT_OVER = 0.05  # of the root of the sum of the squared norms
 WORKING = 0.1  # of what the network writes
 
@@ -39,12 +37,12 @@ def find_zero_sum(hidden: Tensor, down: Tensor) -> Tensor:
     norms, hidden, down = norms[alive], hidden[:, alive], down[alive]
     K = ((hidden.T @ hidden) * (down @ down.T)).double() / torch.outer(norms, norms)
     # A pivot is the part of an output that those before it do not explain.
-    factor, failed = torch.linalg.cholesky_ex(K + NULL / 10 * torch.eye(len(K)))
-    if not int(failed) and float(factor.diagonal().min()) ** 2 > NULL:
+    factor, failed = torch.linalg.cholesky_ex(K + NULL * torch.eye(len(K)))
+    if int(failed) or float(factor.diagonal().min()) ** 2 > 10 * NULL:
         return none
-    values, vectors = eigh(K)
-    null = vectors[:, values < NULL]
-    idle = (null @ (null.T @ norms.double())) / norms > 0.5
+    # NULL (K + NULL)^-1 is about 1 on the null space, and about 0 on what is orthogonal to it.
+    null_part = NULL * torch.cholesky_solve(norms.double()[:, None], factor)[:, 0]
+    idle = null_part / norms > 0.5
     together = float((hidden[:, idle] @ down[idle]).norm())
     small = together < LEFT_OVER * float(norms[idle].norm())
     # Loud noise around a unit that works would make its output small beside the noise.
