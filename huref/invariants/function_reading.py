@@ -311,8 +311,8 @@ class FunctionReading:
 
         def resolve(network: FeedForward) -> FeedForward:
             found = resolve_opposite_gates(network, running.activation, running.homogeneous)
-            if found is not network:
-                self.signs.opposite[index] = network.up.shape[1] - found.up.shape[1]
+            if (removed := network.up.shape[1] - found.up.shape[1]) > 0:
+                self.signs.opposite[index] = removed
             return found
 
         if isinstance(ffn, FeedForward):
@@ -418,7 +418,7 @@ class FunctionReading:
             count_levels(attention.o) if first else None,
             used_attention(attention, weights),
         )
-        network_part = NetworkPart(written @ self.E.T, merges, networks)
+        network_part = NetworkPart(written @ self.E.T, merges, networks, attention_part.attention)
         return use, (
             (first_half, by_attention, attention_part),
             (second_half, written, network_part),

@@ -37,12 +37,14 @@ class NetworkPart:
         term: (m, m).
         merges: its units with equal gates, by the number of the network.
         networks: what is needed of its networks until its attention is known.
+        attention: of the same stored block.
         units: of its networks.
     """
 
     term: Tensor
     merges: dict[int, EqualUnits]
     networks: list[NetworkUnits]
+    attention: SelfAttention | None
     units: BlockUnits | None = None
 
     def use_effects(self, effect: BlockEffect) -> None:
@@ -134,9 +136,10 @@ class Progress:
             self.attention[half.index] = part
         elif part is not None:
             self.networks[half.index] = part
-            if part.networks:
-                part.units = measure_block(half.index, part.networks, self._attention_of(half))
-                part.networks = []
+            attention = self._attention_before(half) or part.attention
+            if part.networks and attention is not None:
+                part.units = measure_block(half.index, part.networks, attention)
+            part.networks, part.attention = [], None
 
     def remove(self, halves: Iterable[Half], measurements: bool = True) -> None:
         """Remove halves, and what was measured of them."""
@@ -154,12 +157,10 @@ class Progress:
             if working and index <= working[-1].index and not working[-1].open:
                 part.attention = None
 
-    def _attention_of(self, network: Half) -> SelfAttention:
-        """The attention that comes before a network in its block, or else in its stored block."""
-        own = self.attention[network.index].attention
+    def _attention_before(self, network: Half) -> SelfAttention | None:
+        """The attention of a network's block, where it was measured."""
         block = next((block for block in self.working if block.ffn == network), None)
-        if block is not None and block.attention is not None:
-            part = self.attention.get(block.attention.index)  # unless only its network is wanted
-            own = part.attention if part and part.attention is not None else own
-        assert own is not None
-        return own
+        if block is None or block.attention is None:
+            return None
+        part = self.attention.get(block.attention.index)
+        return part.attention if part else None

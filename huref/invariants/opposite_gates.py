@@ -33,7 +33,7 @@ from huref.invariants.canonical_units import (
 
 SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
 MOST_UNITS = 16_384  # for which the least squares fit into memory
-RIDGE = 1e-6  # of the mean square norm of a product
+RIDGE = 1e-4  # of the squared norm of a product
 FEWEST_LINEAR = 0.01  # of all units: fewer units that are linear on the text are left as they are
 LEFT_OVER = 0.1  # of the products' norm: more, and the units are left as they are
 ROWS = 2048
@@ -116,16 +116,17 @@ def resolve_opposite_gates(
     few = on_text is None or len(on_text.places) < FEWEST_LINEAR * units
     if units > MOST_UNITS or not (opposite or not few):
         return network
-    signs = torch.ones(units)
-    if opposite:
-        biased = len(key) > len(network.up)
-        for group in find_parallel(key, homogeneous, opposite=True, biased=biased):
-            signs[group] = torch.sign(key[:, group].T @ key[:, group[0]])
     curved = torch.ones(units, dtype=torch.bool)
-    linear = _products(network).part(signs < 0)  # act(-y) = act(y) - y adds these
     if on_text is not None and not few:
         curved[on_text.places] = False
-        linear = _products(network).part((signs < 0) & curved)
+    places, signs = curved.nonzero().flatten(), torch.ones(units)
+    if opposite:
+        biased = len(key) > len(network.up)
+        columns = key[:, places]
+        for group in find_parallel(columns, homogeneous, opposite=True, biased=biased):
+            signs[places[group]] = torch.sign(columns[:, group].T @ columns[:, group[0]])
+    linear = _products(network).part(signs < 0)  # act(-y) = act(y) - y adds these
+    if on_text is not None and not few:
         linear = linear.and_also(_linear_products(network, on_text))
     if not len(linear.c) or not curved.any():
         return network
@@ -137,16 +138,17 @@ def resolve_opposite_gates(
     gram = products.inner(products)
     turned = torch.zeros(len(gram))
     if difference:
-        scale = gram.diagonal().mean().clamp(min=TINY)
-        ridge = RIDGE * scale * torch.eye(len(gram))
+        # Scaled to norm 1, so that loud units that depend on each other do not drown the others.
+        size = gram.diagonal().clamp(min=TINY).double().sqrt()
+        normal = gram.double() / torch.outer(size, size) + RIDGE * torch.eye(len(gram))
+        solution = torch.linalg.solve(normal, -target.double() / size) / size
         # act(y) = act(-y) + y adds the rest; half of it what is even, (act(y) + act(-y)) / 2
-        turned = (2 * torch.linalg.solve(gram + ridge, -target)).round().clamp(0, 2) / 2
+        turned = (2 * solution).round().clamp(0, 2).float() / 2
     found = _turn(merged, turned)
     # |sum of linear + sum of turned|^2, by inner products
     own = linear.inner_with_sum(linear)
     left = float(own.sum() + 2 * target @ turned + turned @ gram @ turned)
-    size = float(_square_norms(linear).sum())
-    if left >= LEFT_OVER**2 * size:
+    if left >= LEFT_OVER**2 * float(_square_norms(linear).sum()):
         return network
     constant = linear.e @ linear.c + (turned * products.e) @ products.c
     if constant.any():
