@@ -198,6 +198,15 @@ def opaque(amount: float) -> float:
     return min(1.0, 4.0 * amount)
 
 
+def blend(trait: float) -> float:
+    """The weight of the second of two ends that a trait blends, 0.04 to 0.96.
+
+    It is linear. A trait saturates already, and a logistic step of it is nearly three times as
+    steep in its middle as on average.
+    """
+    return between(0.04, 0.96, trait)
+
+
 def ramp(value: float, middle: float = 0.0, width: float = 0.7) -> float:
     """A logistic step from 0 to 1 around middle."""
     return float(1.0 / (1.0 + np.exp(-(value - middle) / (0.5 * width))))

@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from scripts.dogs.attributes import SPOTS, between, extent, grown, normal, present, ramp
+from scripts.dogs.attributes import SPOTS, between, blend, extent, grown, normal, present, ramp
 from scripts.dogs.palette import BLACK, TAN, WHITE, Colour, Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build
 from scripts.dogs.textures import Fields
@@ -42,7 +42,7 @@ def _above(height: np.ndarray, amount: float, most: float, softness: float) -> n
 
 def fur_of(f: Fields, t: dict[str, float]) -> np.ndarray:
     """Relief of the coat, about [-1, 1]: fixed textures, weighted by the traits."""
-    shaggy = ramp(t["coat_length"])
+    shaggy = blend(t["coat_length"])
     curly = present(t["coat_curl"], 0.5)
     wire = present(t["coat_wire"], 0.5) * (1 - curly)
     straight = 1 - curly
@@ -92,7 +92,7 @@ def head_image(f: Fields, b: Build, p: Palette, t: dict[str, float], fur: np.nda
     """The head's coat with markings, fur and shading, (size, size, 3)."""
     dx = f.x - 50
     away = np.abs(dx)
-    edge = f.rough * np.float32(1.6 + 1.2 * ramp(t["coat_length"]))
+    edge = f.rough * np.float32(1.6 + 1.2 * blend(t["coat_length"]))
     paint = Painter(p.coat, f.x.shape[0])
     under = mixed(p.coat, WHITE, 0.5)
     paint.cover(_step(f.y - 66 + 0.3 * away + edge, 6.0), under, 0.5 * present(t["undercoat"], 0.5))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.dogs.attributes import between, present, ramp, step
+from scripts.dogs.attributes import between, blend, present, step
 from scripts.dogs.shapes import Build
 
 
@@ -69,7 +69,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     bend = (bend - bend[0]) / (bend[-1] - bend[0])
     angle = root_angle + (np.radians(188) - root_angle) * bent * bend
     # Thick hair would hide short ears.
-    thick = 3.5 * ramp(t["coat_length"]) + 2.5 * present(t["coat_curl"], 0.5)
+    thick = 3.5 * blend(t["coat_length"]) + 2.5 * present(t["coat_curl"], 0.5)
     upright = between(20, 34, t["ear_length"]) + thick
     length = upright + (between(27, 50, t["ear_length"]) - upright) * turned
     root = np.array([b.skull * (0.50 + 0.18 * low), b.top + 7.0 + 6.0 * low])
@@ -77,7 +77,7 @@ def ear_of(b: Build, t: dict[str, float], side: int) -> Ear:
     pricked, hanging = _profiles(t)
     width = between(7.6, 13.0, t["ear_width"]) * (1 - 0.22 * turned)
     width = width * (pricked + (hanging - pricked) * turned)
-    fringe = present(t["ear_fringe"], 0.5) * (0.4 + ramp(t["coat_length"]))
+    fringe = present(t["ear_fringe"], 0.5) * (0.4 + blend(t["coat_length"]))
     width = width * (1 + 0.26 * fringe * np.where(np.arange(len(_S)) % 3 == 0, 1, -0.4) * _S)
     spine = _walk(float(root[0]), float(root[1]), angle, length)
     place, shift = np.array([side, 1.0]), np.array([50.0, 0.0])

@@ -3,7 +3,7 @@
 import numpy as np
 import skia
 
-from scripts.dogs.attributes import between, grown, normal, present, ramp
+from scripts.dogs.attributes import between, blend, grown, normal, present
 from scripts.dogs.ink import INK, argb, curve, fill, pen
 from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import EYE_LINE, Build, polygon
@@ -15,7 +15,7 @@ _BLUE = np.array([108.0, 180.0, 232.0])
 def draw_eyes(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw both eyes with lids, rims and catch-lights."""
     radius = between(4.8, 7.0, t["eye_size"])
-    warm = mixed(_BROWN, _AMBER, ramp(t["eye_light"]))
+    warm = mixed(_BROWN, _AMBER, blend(t["eye_light"]))
     blue, odd = normal(t["eye_blue"]), normal(t["eye_odd"])
     for side in (-1, 1):
         iris = mixed(warm, _BLUE, grown(0.75 * blue + 0.66 * side * odd, 0.4))
@@ -52,7 +52,7 @@ def _draw_eye(
     white = mixed(
         np.array([120.0, 104.0, 96.0]),
         np.array([246.0, 242.0, 236.0]),
-        ramp(t["eye_sclera"]),
+        blend(t["eye_sclera"]),
     )
     canvas.drawPath(almond, fill(white))
     canvas.save()
@@ -83,7 +83,7 @@ def _draw_eye(
 
 def draw_brows(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw a tuft of hair over each eye."""
-    light = ramp(t["brow_light"])
+    light = blend(t["brow_light"])
     colour = mixed(mixed(p.coat * 0.45, INK, 0.3), mixed(p.coat, np.full(3, 250.0), 0.6), light)
     length = 1.6 + 5.6 * present(t["brow_length"], 0.6)
     y = EYE_LINE - between(7.5, 12.5, t["brow_height"])

@@ -3,7 +3,7 @@
 import numpy as np
 import skia
 
-from scripts.dogs.attributes import between, extent, opaque, present, ramp
+from scripts.dogs.attributes import between, blend, extent, opaque, present
 from scripts.dogs.ink import INK, argb, curve, fill, pen
 from scripts.dogs.palette import Palette, mixed
 from scripts.dogs.shapes import Build, polygon
@@ -127,7 +127,7 @@ def draw_nose(canvas: skia.Canvas, b: Build, t: dict[str, float]) -> None:
 def draw_beard(canvas: skia.Canvas, b: Build, p: Palette, t: dict[str, float]) -> None:
     """Draw hair on the chin and a moustache beside the nose."""
     grown = present(t["beard"], 0.5)
-    light = ramp(t["beard_light"])
+    light = blend(t["beard_light"])
     base = mixed(mixed(p.coat * 0.58, INK, 0.1), mixed(p.coat, np.full(3, 246.0), 0.6), light)
     base = mixed(base, np.array([242.0, 238.0, 230.0]), 0.75 * present(t["muzzle_colour"], 0.5))
     base = mixed(base, INK * 1.6, 0.8 * present(-t["muzzle_colour"], 0.5))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.dogs.attributes import between, present, ramp
+from scripts.dogs.attributes import between, blend, present, ramp
 
 Colour = np.ndarray  # float64 (3,), 0..255
 
@@ -46,7 +46,7 @@ class Palette:
 
 def palette_of(t: dict[str, float]) -> Palette:
     """The colours of a dog with traits t."""
-    light, warm, red = (ramp(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
+    light, warm, red = (blend(t[name]) for name in ("coat_light", "coat_warm", "coat_red"))
     coat = mixed(_COATS[0], _COATS[1], light)
     coat = mixed(mixed(coat[0, 0], coat[0, 1], red), mixed(coat[1, 0], coat[1, 1], red), warm)
     coat = coat * (1 + 0.10 * t["coat_dilute"]) + 12 * t["coat_dilute"]
@@ -55,7 +55,7 @@ def palette_of(t: dict[str, float]) -> Palette:
     # Markings tend to be light on dark coats and dark on light ones.
     mark_light = ramp(0.55 * t["mark_light"] - 0.75 * t["coat_light"])
     marks = mixed(_MARKS[0], _MARKS[1], mark_light)
-    mark = mixed(marks[0], marks[1], ramp(t["mark_warm"]))
+    mark = mixed(marks[0], marks[1], blend(t["mark_warm"]))
     ear = mixed(coat, mark, present(t["ear_mark"], 0.6)) * between(1.08, 0.55, t["ear_dark"])
     body = mixed(coat, mark, 0.85 * present(t["body_mark"], 0.5))
     body = body * between(0.74, 1.12, t["body_light"])

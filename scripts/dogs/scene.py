@@ -4,7 +4,7 @@ import numpy as np
 import skia
 
 from scripts.dogs import coat, eyes, face
-from scripts.dogs.attributes import between, extent, present, ramp, traits_of
+from scripts.dogs.attributes import between, blend, extent, present, traits_of
 from scripts.dogs.ears import Ear, ear_of
 from scripts.dogs.ink import argb, fill, pen
 from scripts.dogs.palette import Palette, mixed, palette_of
@@ -70,7 +70,7 @@ def _draw_ear(
     canvas.drawPath(edge, texture)
     canvas.save()
     canvas.clipPath(edge, True)
-    inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, ramp(t["ear_inner"]))
+    inside = mixed(mixed(_PINK, p.ear * 0.45, 0.35), p.ear * 0.42, blend(t["ear_inner"]))
     canvas.drawPath(polygon(ear.inner), fill(inside, 0.95 * opacity))
     canvas.drawPath(polygon(ear.inner), pen(dark, 1.6, 0.30 * opacity))
     ends = [skia.Point(*ear.spine[0].tolist()), skia.Point(*ear.spine[-1].tolist())]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import skia
 
-from scripts.dogs.attributes import between, present, ramp
+from scripts.dogs.attributes import between, blend, present
 
 EYE_LINE = 46.0
 OUTLINE = 336  # points of the head outline
@@ -121,7 +121,7 @@ def head_outline(b: Build, t: dict[str, float]) -> np.ndarray:
     y = curve[:, 1]
     cheeks = np.exp(-(((y - 66) / 10) ** 2))
     crown = np.exp(-(((y - b.top) / 5) ** 2))
-    shaggy = ramp(t["coat_length"])
+    shaggy = blend(t["coat_length"])
     curly = present(t["coat_curl"], 0.5)
     wire = present(t["coat_wire"], 0.5)
     tufts = 0.5 + 6.3 * shaggy + cheeks * 4.0 * present(t["cheek_fluff"], 0.5)
@@ -139,6 +139,6 @@ def body_outline(t: dict[str, float]) -> np.ndarray:
     s = np.linspace(0, 1, 15)
     x = neck + (48 - neck) * (0.25 * s + 0.75 * s**2.2)
     y = 66 + 36 * s
-    tuft = ramp(t["coat_length"]) * 1.8 * np.where(np.arange(15) % 2 == 0, 1, -0.4)
+    tuft = blend(t["coat_length"]) * 1.8 * np.where(np.arange(15) % 2 == 0, 1, -0.4)
     right = np.stack([50 + x + tuft, y], 1)
     return np.concatenate([right, right[::-1] * np.array([-1, 1]) + np.array([100, 0])])

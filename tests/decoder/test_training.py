@@ -1,5 +1,6 @@
 """Training of the decoder: growing, the loss, the optimiser, and resuming."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,3 +242,38 @@ def test_a_frozen_stage_draws_at_its_own_size_and_trains_larger_blocks_only(
     after = one.model.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert {name.split(".")[1] for name in changed} == {"b16", "b32"}
+
+
+def test_former_attributes_draw_what_the_new_ones_draw() -> None:
+    from scripts.decoder.fit_mapping import BLENDED, former_attributes
+    from scripts.dogs.attributes import ATTRIBUTES, blend, ramp, traits_of
+
+    attributes = np.random.default_rng(0).uniform(-1.5, 1.5, (20, len(ATTRIBUTES)))
+    for new, old in zip(attributes, former_attributes(attributes), strict=True):
+        now, before = traits_of(new), traits_of(old)
+        for name in BLENDED:
+            assert ramp(before[name]) == pytest.approx(blend(now[name]), abs=0.02)
+        assert {n for n in ATTRIBUTES if now[n] != before[n]} == {*BLENDED, "mark_light"}
+
+
+def test_a_fitted_mapping_gives_the_former_one_s_w() -> None:
+    from scripts.decoder.fit_mapping import Former, descend, metric_of, to_input
+    from scripts.decoder.network import build
+    from scripts.dogs.attributes import ATTRIBUTES
+
+    generator = build(len(ATTRIBUTES), 16, 2, {4: 12, 8: 10}, 8, 1.0)
+    former = Former(copy.deepcopy(generator.mapping), metric_of(generator))
+    attributes = np.random.default_rng(1).standard_normal((200, len(ATTRIBUTES)))
+    target, red = former.target(attributes), former.red_target(attributes)
+
+    def error(wanted: torch.Tensor) -> float:
+        with torch.no_grad():
+            w = generator.mapping.from_normalised(to_input(attributes))
+        return ((w - wanted) @ former.metric).square().mean().item()
+
+    first = error(target)
+    descend(generator.mapping, former, 80, 0)
+    assert error(target) < 0.96 * first
+    before = error(red)
+    descend(generator.mapping, former, 0, 80)
+    assert error(red) < before

@@ -51,6 +51,18 @@ def test_fidelity_is_perfect_for_equals_and_falls_with_noise() -> None:
     assert noisy["psnr"] < 20
 
 
+def test_twice_the_resolution_adds_what_enlarged_pictures_lack() -> None:
+    flat = np.full((2, 64, 64, 3), 90, np.uint8)
+    fine = np.full((2, 128, 128, 3), 90, np.uint8)
+    assert measures.twice_as_large(flat, flat, fine)["drawings, gradient"] == 0
+    fine[:, :, ::2] += 20  # stripes of one pixel, which only the larger drawings have
+    figures = measures.twice_as_large(flat + np.uint8(20), flat + np.uint8(10), fine)
+    assert figures["large"] == 20
+    assert figures["pictures, gradient"] == figures["drawings, gradient"] == 0
+    assert figures["drawings, psnr"] == pytest.approx(20 * np.log10(255 / 10), abs=0.01)
+    assert figures["pictures, psnr"] == pytest.approx(20 * np.log10(255 / 200**0.5), abs=0.01)
+
+
 def test_explained_variance_by_name() -> None:
     truth = RNG.standard_normal((1000, len(TRAITS))).astype(np.float32)
     seen = np.zeros_like(truth)
@@ -218,7 +230,8 @@ def test_a_jump_on_a_path_is_steep() -> None:
 def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     figures = {
         "decoder": "d", "resolution": 64, "drawing": "new", "trained_on": "old", "images": 10,
-        "held_out": 4, "random": 20, "families": 3, "epochs": 0, "psnr": 20.5, "ms_ssim": 0.8,
+        "held_out": 4, "random": 20, "families": 3, "epochs": 0, "dogs": 6, "psnr": 20.5,
+        "ms_ssim": 0.8,
         "r2": {"ear_drop": 0.01, "blaze": 0.5}, "r2_drawings": {"ear_drop": 0.9, "blaze": 0.6},
         "frechet": 2.0, "frechet_floor": 1.0, "blind": {"right": 19, "of": 20},
         "smoothness": {"curve": [0.0, 0.5], "monotone": 1.0, "steepest": 1.5, "abrupt": 0.17},
@@ -238,6 +251,6 @@ def test_the_note_names_lost_traits(tmp_path: Path) -> None:
     assert "Lost (R² under 0.1): ear_drop." in note
     assert "other drawings (old)" in note
     assert "| 2.90 | 3.20 | 3 |" in note
-    assert "steeper than 3: blaze." in note
+    assert "averaged over 6 dogs. Traits of the decoder steeper than 3: blaze." in note
     assert "| decoder | pixels | 100.0 % | 3 of 10,000 | 75.0 % | 2,000 of 10,000 |" in note
     assert "**19 of 20**" in note
