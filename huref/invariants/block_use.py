@@ -95,5 +95,8 @@ class BlockUse:
     undone: Tensor | None = None
 
 
+# Called with the number of an expert (-1: dense or shared), the network and its use; returns a
+# network of the same function, or the same object where nothing is to be left out.
+Simplify = Callable[[int, FeedForward, UnitUse], FeedForward]
 # Called with the number of an expert (-1: shared), the network, its use and its routing mass.
 Observer = Callable[[int, FeedForward, UnitUse, float], None]

@@ -12,7 +12,14 @@ from huref.architecture.block import Attention, FeedForward, LatentAttention, Mi
 from huref.architecture.running import Running, running
 from huref.architecture.weights import is_finite
 from huref.invariants.block_run import TINY, BlockRunner
-from huref.invariants.block_use import BlockUse, HalfUse, LinearUnits, Observer, UnitUse
+from huref.invariants.block_use import (
+    BlockUse,
+    HalfUse,
+    LinearUnits,
+    Observer,
+    Simplify,
+    UnitUse,
+)
 from huref.invariants.canonical_heads import group_heads
 from huref.invariants.reproducible import eigh, energy, one_thread
 from huref.invariants.token_rows import TokenRows
@@ -71,6 +78,7 @@ class ForwardPass:
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
         self.counted = self.counted.flatten()
+        self.dense: FeedForward  # the network of the last block as it was run
         # What the two halves of the last block added to the stream.
         self.moved: tuple[Tensor, ...] = (torch.zeros_like(self.x),) * 2
 
@@ -85,6 +93,7 @@ class ForwardPass:
         attention: Attention | LatentAttention,
         ffn: FeedForward | Mixture,
         observe: Observer | None = None,
+        simplify: Simplify | None = None,
     ) -> BlockUse:
         """Run one block and move the stream past it.
 
@@ -93,6 +102,7 @@ class ForwardPass:
             attention: of the block.
             ffn: of the block.
             observe: is shown each network of a mixture while it is in memory.
+            simplify: is shown each network first; what it returns runs in its place.
 
         Raises:
             StreamOverflowError: a number overflows.
@@ -102,7 +112,7 @@ class ForwardPass:
         self._check(written)
         parallel = self.running.parallel
         middle = start if parallel else runner.added(index, "attention", start, written)
-        output, units, routing, agree = self._feed(index, middle, ffn, observe)
+        output, units, routing, agree = self._feed(index, middle, ffn, observe, simplify)
         self._check(output)
         if parallel:
             self.moved = tuple(self.running.residual_scale * half for half in (written, output))
@@ -202,25 +212,40 @@ class ForwardPass:
         return written, shares, moments, energies, undone
 
     def _feed(
-        self, index: int, stream: Tensor, ffn: FeedForward | Mixture, observe: Observer | None
+        self,
+        index: int,
+        stream: Tensor,
+        ffn: FeedForward | Mixture,
+        observe: Observer | None,
+        simplify: Simplify | None,
     ) -> tuple[Tensor, dict[int, UnitUse], Tensor | None, float]:
         """What the feed-forward half writes, its units, the routing, and how far experts agree."""
         x = self.runner.reads("ffn", stream)
         scale = stream[self.counted].norm(dim=1, keepdim=True).clamp(min=TINY)
+
+        def run(expert: int, network: FeedForward) -> tuple[FeedForward, Tensor, UnitUse]:
+            output, use = self._network(x, network, scale)
+            while simplify is not None:
+                found = simplify(expert, network, use)
+                if found is network:
+                    break
+                network = found
+                output, use = self._network(x, network, scale)
+            return network, output, use
+
         if isinstance(ffn, FeedForward):
-            output, use = self._network(x, ffn, scale)
+            self.dense, output, use = run(-1, ffn)
             return self.runner.out(index, "ffn", output), {-1: use}, None, 1.0
         units: dict[int, UnitUse] = {}
         output = torch.zeros_like(x)
         if ffn.shared is not None:
-            output, units[-1] = self._network(x, ffn.shared, scale)
+            shared, output, units[-1] = run(-1, ffn.shared)
             if observe is not None:
-                observe(-1, ffn.shared, units[-1], 1.0)
+                observe(-1, shared, units[-1], 1.0)
         routing = self.runner.route(index, x, ffn.count)
         routed, alone = torch.zeros_like(x), 0.0
         for expert in range(ffn.count):
-            network = ffn.read(expert)
-            written, units[expert] = self._network(x, network, scale)
+            network, written, units[expert] = run(expert, ffn.read(expert))
             if observe is not None:
                 mass = float(routing[self.counted, expert].mean())
                 observe(expert, network, units[expert], mass)

@@ -6,6 +6,7 @@ recipe's positions are places among those. See docs/maths.md, Function.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from huref.invariants.block_units import (
     join_blocks,
     measure_network,
 )
-from huref.invariants.block_use import BlockUse, HalfUse, LinearUnits, Observer, UnitUse
+from huref.invariants.block_use import BlockUse, HalfUse, Observer, UnitUse
 from huref.invariants.canonical_heads import read_anchors, weigh_heads
 from huref.invariants.canonical_units import (
     EqualUnits,
@@ -50,8 +51,8 @@ from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
 from huref.invariants.halves import Half, Place
 from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
-from huref.invariants.opposite_gates import choose_units, resolve_opposite_gates
 from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
+from huref.invariants.simpler_networks import SimplerNetworks
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
 from huref.invariants.text import text_ids
@@ -207,7 +208,7 @@ class FunctionReading:
         basis, units = row_space(self.E), self.S is not None
         self._pass = ForwardPass(self.tokens, self.text, basis, self.table, self.unread, units)
         self._starts: dict[int, Tensor] = {}
-        self._steps: dict[int, list[LinearUnits | Tensor]] = {}  # see `_simpler`
+        self._networks = SimplerNetworks(self._pass.running, self.signs)
         self._kept: dict[int, tuple[Attention | LatentAttention, FeedForward | Mixture]] = {}
         state = Progress()
         needed = max(self.recipe.layers) + 1
@@ -306,45 +307,13 @@ class FunctionReading:
         return attention, ffn
 
     def _resolved(self, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
-        """Networks without opposite gates; how many units these made superfluous is noted."""
-        running = self._pass.running
-
-        def resolve(network: FeedForward) -> FeedForward:
-            found = resolve_opposite_gates(network, running.activation, running.homogeneous)
-            if (removed := network.up.shape[1] - found.up.shape[1]) > 0:
-                self.signs.opposite[index] = removed
-            return found
-
+        """A network, or a mixture of such, without units that undo each other."""
+        resolve = partial(self._networks.read, index)
         if isinstance(ffn, FeedForward):
-            found = resolve(ffn)
-            for step in self._steps.get(index, ()):  # noted when the block was run
-                found = self._take(found, step)
-            return found
+            return resolve(EVERY_TOKEN, ffn)
         read, shared = ffn.read, ffn.shared
-        shared = None if shared is None else resolve(shared)
-        return replace(ffn, shared=shared, read=lambda expert: resolve(read(expert)))
-
-    def _simpler(self, index: int, ffn: FeedForward, use: UnitUse) -> FeedForward:
-        """A network without units that undo each other on the text; itself if none are."""
-        for step in (use.idle, use.linear):
-            if step is None:
-                continue
-            found = self._take(ffn, step)
-            removed = ffn.up.shape[1] - found.up.shape[1]
-            if removed > 0:
-                self.signs.undone[index] = self.signs.undone.get(index, 0) + removed
-                self._steps.setdefault(index, []).append(step)
-                return found
-        return ffn
-
-    def _take(self, network: FeedForward, step: LinearUnits | Tensor) -> FeedForward:
-        """Leave out units that sum to nothing, or that are linear on the text."""
-        if isinstance(step, LinearUnits):
-            running = self._pass.running
-            return resolve_opposite_gates(network, running.activation, running.homogeneous, step)
-        stays = torch.ones(network.up.shape[1], dtype=torch.bool)
-        stays[step] = False
-        return choose_units(network, stays)
+        shared = None if shared is None else resolve(EVERY_TOKEN, shared)
+        return replace(ffn, shared=shared, read=lambda expert: resolve(expert, read(expert)))
 
     def _go_back(self, state: Progress) -> None:
         """Measure what every block adds to the logits, and give the units these shares.
@@ -434,17 +403,9 @@ class FunctionReading:
     ) -> BlockUse:
         """Run a block; where numbers overflow, weigh its parts as they stand."""
         if not state.overflowed:
-            start = self._pass.x
             try:
-                use = self._pass.run(index, attention, ffn, observe)
-                while isinstance(ffn, FeedForward):
-                    found = self._simpler(index, ffn, use.units[EVERY_TOKEN])
-                    if found is ffn:
-                        break
-                    if index in self._kept:
-                        self._kept[index] = attention, found
-                    ffn, self._pass.x = found, start
-                    use = self._pass.run(index, attention, ffn)
+                simplify = partial(self._networks.simplify, index)
+                use = self._pass.run(index, attention, ffn, observe, simplify)
             except StreamOverflowError:
                 state.overflowed = True
                 state.halves.clear()
@@ -452,7 +413,9 @@ class FunctionReading:
                 state.networks.clear()
             else:
                 if isinstance(ffn, FeedForward):
-                    observe(EVERY_TOKEN, ffn, use.units[EVERY_TOKEN], 1.0)
+                    observe(EVERY_TOKEN, self._pass.dense, use.units[EVERY_TOKEN], 1.0)
+                    if index in self._kept:
+                        self._kept[index] = attention, self._pass.dense
                 return use
         return use_as_it_stands(attention, ffn, self.E, observe)
 

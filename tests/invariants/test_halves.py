@@ -135,6 +135,13 @@ def test_halves_may_write_next_to_nothing_and_blocks_come_in_between(tmp_path: P
     assert (compare_records(base, copy).ics or 0) > 0.99
 
 
+@pytest.mark.parametrize("kind", ["reversed-gates", "linear-units"])
+def test_experts_are_seen_through_as_well(kind: str, tmp_path: Path) -> None:
+    attack(ZOO / "llama-a", [kind, "upcycling"], tmp_path / "copy", seed=2)
+    base, copy = (open_record(str(f)) for f in (ZOO / "llama-a", tmp_path / "copy"))
+    assert (compare_records(base, copy).ics or 0) > 0.99
+
+
 def test_a_model_whose_attention_was_pruned_is_read(tmp_path: Path) -> None:
     model = open_editable(str(ZOO / "llama-a"))
     model.blocks[1].weights["o"] = torch.zeros_like(model.blocks[1].weights["o"])
