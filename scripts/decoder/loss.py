@@ -55,6 +55,6 @@ def distance(
 
 
 def psnr(output: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB over all images, for colours in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB over all images, for colours in [-1, 1]; inf if equal."""
     error = (output.clamp(-1, 1) - target).square().mean().item()
-    return 10 * math.log10(4 / error)
+    return 10 * math.log10(4 / error) if error else math.inf
