@@ -18,7 +18,6 @@ from huref.attacks.padding import (
     read_columns,
     set_units,
     store_columns,
-    weight_noise,
 )
 
 TINY = 1e-3  # of a gate
@@ -36,8 +35,8 @@ def add_linear_units(model: Editable, generator: Generator) -> None:
     loud = model.raise_noise()
     for block in model.blocks:
         count = len(block.weights["down"]) // 4
-        read = random_units(block, count, generator)
-        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1]) * loud
+        read, down = random_units(block, count, generator)
+        down *= loud
         if "gate" in read:
             g, u = read["gate"], read["up"]
             parts = {"gate": torch.cat([g, u], 1) * TINY, "up": torch.cat([u, g], 1)}

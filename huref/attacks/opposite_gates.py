@@ -22,7 +22,6 @@ from huref.attacks.padding import (
     read_columns,
     set_units,
     store_columns,
-    weight_noise,
 )
 
 SCALE = 4.0  # of the gates of added units: their even and odd parts then differ from others'
@@ -58,8 +57,8 @@ def add_opposing_units(model: Editable, generator: Generator) -> None:
     loud = model.raise_noise()
     for block in model.blocks:
         count = len(block.weights["down"]) // 4
-        read = random_units(block, count, generator)
-        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1]) * loud
+        read, down = random_units(block, count, generator)
+        down *= loud
         if "gate" in read:
             g, u = read["gate"] * SCALE, read["up"] / SCALE
             parts = {"gate": torch.cat([g, -g, u, -u], 1), "up": torch.cat([u, u, g, g], 1)}

@@ -66,12 +66,15 @@ def set_units(model: Editable) -> None:
             model.config[key] = len(model.blocks[0].weights["down"])
 
 
-def random_units(block: EditableBlock, count: int, generator: Generator) -> dict[str, Tensor]:
-    """Random columns for `append_units`."""
+def random_units(
+    block: EditableBlock, count: int, generator: Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Random units for `append_units`: the columns that they read, and what they write."""
     columns = read_columns(block)
-    return {
+    read = {
         role: weight_noise(block, role, generator, len(w), count) for role, w in columns.items()
     }
+    return read, weight_noise(block, "down", generator, count, block.weights["down"].shape[1])
 
 
 def add_dead_units(model: Editable, generator: Generator) -> None:
@@ -87,8 +90,7 @@ def add_quiet_units(model: Editable, generator: Generator) -> None:
 def _add_units(model: Editable, generator: Generator, scale: float) -> None:
     for block in model.blocks:
         count = len(block.weights["down"]) // 2
-        read = random_units(block, count, generator)
-        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1])
+        read, down = random_units(block, count, generator)
         append_units(block, read, down * scale)
     set_units(model)
 
@@ -98,8 +100,7 @@ def add_cancelling_units(model: Editable, generator: Generator) -> None:
     loud = model.raise_noise()
     for block in model.blocks:
         count = len(block.weights["down"]) // 4
-        read = random_units(block, count, generator)
-        down = weight_noise(block, "down", generator, count, block.weights["down"].shape[1])
+        read, down = random_units(block, count, generator)
         twice = {role: torch.cat([w, w], 1) for role, w in read.items()}
         append_units(block, twice, torch.cat([down, -down]) * loud)
     set_units(model)

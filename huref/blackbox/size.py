@@ -165,12 +165,7 @@ def precision_of(source: Source, outputs: Matrix) -> Precision:
 
 
 def _unknown(
-    source: Source,
-    requests_before: int,
-    precision: Precision,
-    low: int,
-    why: str,
-    gap: Gap | None,
+    source: Source, requests_before: int, precision: Precision, low: int, why: str, gap: Gap | None
 ) -> Size:
     """A result without hidden size."""
     ratio = gap.ratio if gap else None

@@ -101,6 +101,9 @@ def test_noise_around_a_unit_that_works_is_no_zero_sum() -> None:
 @pytest.mark.parametrize(
     ("kind", "sign"),
     [
+        ("opposite-gates", "opposite gates"),
+        ("opposing-units", "opposite gates"),
+        ("even-heads", "cancelling heads"),
         ("half-blocks", "unit without effect"),
         ("linear-units", "cancelling units"),
         ("reversed-gates", "cancelling units"),
