@@ -17,7 +17,7 @@ from huref.decoder.nvidia_pickles import TRAININGS, ModuleDescription, read_netw
 from huref.errors import CheckpointError
 from huref.loader.formats import safetensors, torch_legacy, torch_zip
 from huref.loader.formats.pickled_tensors import TensorView
-from huref.loader.formats.torch_index import locate
+from huref.loader.formats.torch_index import Place, locate
 from huref.loader.ranges import ByteSource, LocalFile, Meter
 from huref.loader.tensors import StoredTensor, view_as
 
@@ -64,6 +64,9 @@ class NetworkFile:
         return {name: self._read_one(self.entries[name]) for name in selected}
 
     def _read_one(self, entry: StoredTensor) -> Tensor:
+        if entry.header is not None:
+            head = self.data.read(entry.header[0], entry.header[0] + torch_zip.LOCAL_HEADER)
+            torch_zip.require_header(head, entry.header, self.name)
         data = self.data.read(entry.start, entry.stop)
         if entry.stride is None:
             tensor = view_as(data, entry.dtype, entry.shape)
@@ -102,7 +105,7 @@ def open_network(path: Path) -> NetworkFile:
     )
 
 
-def _from_torch(source: ByteSource, value: Any, places: dict[str, tuple[int, int]]) -> NetworkFile:
+def _from_torch(source: ByteSource, value: Any, places: dict[str, Place]) -> NetworkFile:
     """The generator of a torch file: under one of GENERATOR_KEYS, or the whole file."""
     if not isinstance(value, dict):
         raise CheckpointError(

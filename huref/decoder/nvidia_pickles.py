@@ -25,7 +25,7 @@ from huref.loader.formats.pickled_tensors import (
     TensorView,
     sequence,
 )
-from huref.loader.formats.torch_index import MAX_PICKLE
+from huref.loader.formats.torch_index import MAX_PICKLE, Place
 from huref.loader.formats.unpickle import Allowlist, unpickle
 
 MAX_MEMBERS = 50_000  # parameters, buffers and modules together; a generator has about 400
@@ -35,8 +35,6 @@ TENSORFLOW = b"dnnlib.tflib"  # the module of the first object in a pickle of th
 HEAD = 4096  # bytes in which that name is looked for
 CONVERT = "convert files of the TensorFlow version with NVIDIA's legacy.py first"
 LENGTH = struct.Struct("<q")  # number of elements; precedes a storage's bytes
-
-Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ class NetworkPickle:
         if system.get("little_endian") is False:
             raise ValueError("a nested file from a big-endian machine")
         key = f"{blob.start}"
-        self.places[key] = (start, stop)
+        self.places[key] = Place(start, stop)
         return Storage(key, storage.dtype, storage.count)
 
 

@@ -83,6 +83,7 @@ class StoredTensors:
         self.repository = repository
         self._read_index = read_index
         self._indexes: dict[str, Index] = {}
+        self._checked: dict[str, set[tuple[int, int]]] = defaultdict(set)  # see _read_spans
         self._file_of = dict(file_of) if file_of is not None else self._scan(files)
 
     def _scan(self, files: Collection[str]) -> dict[str, str]:
@@ -167,7 +168,7 @@ class StoredTensors:
             by_file[entry.file].append(entry)
         tensors: dict[str, Tensor] = {}
         for file, entries in by_file.items():
-            spans = self._read_spans(file, [(e.start, e.stop) for e in entries])
+            spans = self._read_spans(file, [(e.start, e.stop) for e in entries], entries)
             for entry in entries:
                 with locating(model=self.repository.model, file=file, tensor=entry.name):
                     tensors[entry.name] = _decode(entry, spans.bytes_at(entry.start, entry.stop))
@@ -200,7 +201,7 @@ class StoredTensors:
         ranges = [r for r in map(entry.row_range, rows) if r is not None]
         if len(ranges) < len(rows):
             return self.read([name])[name][list(rows)]
-        spans = self._read_spans(entry.file, ranges)
+        spans = self._read_spans(entry.file, ranges, [entry])
         data = bytearray().join(spans.bytes_at(start, stop) for start, stop in ranges)
         shape = (len(rows), *entry.shape[1:])
         if entry.ggml_type is None:
@@ -215,9 +216,19 @@ class StoredTensors:
             self.read_rows(name, range(min(lines, shape[0]))) if shape else self.read([name])[name]
         )
 
-    def _read_spans(self, file: str, ranges: list[tuple[int, int]]) -> Spans:
+    def _read_spans(
+        self, file: str, ranges: list[tuple[int, int]], entries: list[StoredTensor]
+    ) -> Spans:
+        """Ranges of some tensors; the headers of their zip records are checked once."""
+        headers = {entry.header for entry in entries if entry.header is not None}
+        headers -= self._checked[file]
+        heads = [(start, start + torch_zip.LOCAL_HEADER) for start, _ in headers]
         with locating(model=self.repository.model):
-            return read_spans(self.repository.open(file), ranges)
+            spans = read_spans(self.repository.open(file), [*ranges, *heads])
+            for header, head in zip(headers, heads, strict=True):
+                torch_zip.require_header(spans.bytes_at(*head), header, file)
+        self._checked[file] |= headers
+        return spans
 
 
 def _decode(entry: StoredTensor, data: memoryview) -> Tensor:

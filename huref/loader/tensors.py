@@ -40,6 +40,9 @@ class StoredTensor(TensorInfo):
         stride: in elements; None for a row-major tensor. Torch files store views with a stride.
         ggml_type: the GGUF type number of a block-quantised tensor, whose `dtype` is the decoded
             one; None for plain values.
+        unreadable: the name of a dtype that huref cannot read, or empty.
+        header: of a zip record whose header is checked when the tensor is read: where the header
+            begins, and where the record's data begin if the header has the expected length.
     """
 
     start: int
@@ -47,6 +50,7 @@ class StoredTensor(TensorInfo):
     stride: tuple[int, ...] | None = None
     ggml_type: int | None = None
     unreadable: str = ""
+    header: tuple[int, int] | None = None
 
     @property
     def nbytes(self) -> int:

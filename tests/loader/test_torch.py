@@ -8,6 +8,7 @@ import pickle
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,6 +286,89 @@ def test_truncated_torch_files_are_refused(folder: Path, is_zip: bool, share: fl
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        open_checkpoint(str(folder)).read(["t"])
+
+
+# What torch.load reads and what a directory or a description says can be made to differ.
+
+
+def moved_data(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A file whose data lie eight bytes before where torch puts them, and eight bytes follow."""
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    with zipfile.ZipFile(buffer) as old:
+        records = [(record.filename, old.read(record)) for record in old.infolist()]
+    out, directory = bytearray(), bytearray()
+    for name, data in records:
+        start, crc = len(out), zlib.crc32(data)
+        bare = start + 30 + len(name)
+        aligned = -(-(bare + 24) // 64) * 64
+        extra = aligned - bare - (8 if "data/" in name else 0)
+        sizes = struct.pack("<III", crc, len(data), len(data))
+        head = struct.pack("<HHHHH", 0, 8, 0, 0, 0) + sizes + struct.pack("<H", len(name))
+        out += b"PK\x03\x04" + head + struct.pack("<H", extra) + name.encode()
+        out += b"FB" + struct.pack("<H", extra - 4) + bytes(extra - 4) + data
+        out += bytes(8 if "data/" in name else 0) + b"PK\x07\x08" + sizes
+        directory += b"PK\x01\x02" + bytes(2) + head + bytes(12)
+        directory += struct.pack("<I", start) + name.encode()
+    counts = struct.pack("<HHHHIIH", 0, 0, *[len(records)] * 2, len(directory), len(out), 0)
+    path.write_bytes(out + directory + b"PK\x05\x06" + counts)
+
+
+def with_state(tensor: torch.Tensor) -> torch.Tensor:
+    made = torch.nn.Parameter(torch.zeros_like(tensor))
+    made.__dict__["data"] = tensor
+    return made
+
+
+def negated(tensor: torch.Tensor) -> torch.Tensor:
+    return torch._neg_view(-tensor)
+
+
+def test_data_that_lie_elsewhere_than_computed_are_refused(folder: Path) -> None:
+    tensors = {"t": torch.randn(40, 30), "u": torch.randn(8)}
+    path = folder / "pytorch_model.bin"
+    moved_data(path, tensors)
+    assert torch.equal(torch.load(path)["t"], tensors["t"])
+    checkpoint = open_checkpoint(str(folder))
+    for read in (lambda: checkpoint.read(["t"]), lambda: checkpoint.read_rows("t", [1])):
+        with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: its data do not lie"):
+            read()
+
+
+@pytest.mark.parametrize("change", [negated, with_state])
+def test_tensors_that_torch_changes_as_it_loads_them_are_refused(
+    folder: Path, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    tensor = torch.randn(4, 3)
+    path = folder / "pytorch_model.bin"
+    torch.save({"t": change(tensor)}, path)
+    assert torch.equal(torch.load(path)["t"].detach(), tensor)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: its pickle has a tensor whose"):
+        open_checkpoint(str(folder)).read(["t"])
+
+
+def test_big_endian_zips_are_refused(folder: Path) -> None:
+    tensor = torch.randn(4, 3)
+    swapped = torch.from_numpy(tensor.numpy().byteswap())
+    path = folder / "pytorch_model.bin"
+    torch.save({"t": swapped}, path)
+    with zipfile.ZipFile(path) as old:
+        records = [(record.filename, old.read(record)) for record in old.infolist()]
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in records:
+            new.writestr(name, b"big" if name.endswith("/byteorder") else data)
+    assert torch.equal(torch.load(path)["t"], tensor)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .* big-endian machine"):
+        open_checkpoint(str(folder)).read(["t"])
+
+
+def test_records_of_one_name_are_refused(folder: Path) -> None:
+    pickled = tensor_pickle(0, (6,), (1,), 6)
+    write_zip(folder, pickled, **{"0": bytes(24)})
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "a") as archive:
+        archive.writestr("x/DATA/0", bytes(24))
+    with pytest.raises(CheckpointError, match=r"'x/(data|DATA)/0' more than once"):
         open_checkpoint(str(folder)).read(["t"])
 
 

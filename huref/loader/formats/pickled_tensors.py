@@ -85,6 +85,7 @@ _PLAIN_TYPES = frozenset({
     "range", "set", "slice", "str", "tuple",
 })  # fmt: skip
 LARGEST_KEY = 2**61 - 2  # Python hashes larger numbers to the same values
+VALUES = ("data", "real", "imag")  # attributes of a tensor that write its values
 MAX_AXES = 16  # of a tensor; no weight has more than five
 
 
@@ -145,12 +146,41 @@ def sequence(items: Any = ()) -> Any:
     return items
 
 
-def _of_subclass(function: Any, _type: Any, arguments: Any, *_: Any) -> Any:
+def _rebuild(
+    storage: Any, offset: Any, shape: Any, stride: Any, _g: Any, _h: Any, metadata: Any = None
+) -> TensorView:
+    _require_plain_values(metadata)
+    return _view(storage, offset, shape, stride)
+
+
+def _rebuild_of_dtype(
+    storage: Any, offset: Any, shape: Any, stride: Any, _g: Any, _h: Any, dtype: Any,
+    metadata: Any = None,
+) -> TensorView:  # fmt: skip
+    _require_plain_values(metadata)
+    return _view(storage, offset, shape, stride, dtype)
+
+
+def _require_plain_values(metadata: Any) -> None:
+    """Check that a tensor's values are those in its storage: torch negates them by a bit."""
+    if isinstance(metadata, dict) and (metadata.get("neg") or metadata.get("conj")):
+        raise refusal("has a tensor whose stored values are to be negated or conjugated")
+
+
+def _with_state(tensor: Any, _gradient: Any, _hooks: Any, state: Any = None) -> Any:
+    """A parameter with attributes; torch sets each, and `data` would replace the values."""
+    for attributes in state if isinstance(state, tuple) else (state,):
+        if isinstance(attributes, dict) and not attributes.keys().isdisjoint(VALUES):
+            raise refusal("has a tensor whose values are replaced by an attribute")
+    return tensor
+
+
+def _of_subclass(function: Any, _type: Any, arguments: Any, state: Any = None, *_: Any) -> Any:
     """A tensor of a subclass, or one with attributes: what its own builder describes."""
     # No other builder: one that copies its arguments could copy a long list any number of times.
     is_tensor = isinstance(function, Name) and function.name.startswith("_rebuild_tensor")
     if is_tensor and function in BUILDERS and isinstance(arguments, tuple):
-        return BUILDERS[function](*arguments)
+        return _with_state(BUILDERS[function](*arguments), None, None, state)
     raise quantised_by("a tensor subclass")
 
 
@@ -174,14 +204,10 @@ BUILDERS: Builders = {
     Name("torch._tensor", "_rebuild_from_type_v2"): _of_subclass,
     Name("collections", "OrderedDict"): _dict,
     Name("torch._utils", "_rebuild_tensor"): lambda s, o, shape, stride: _view(s, o, shape, stride),
-    Name("torch._utils", "_rebuild_tensor_v2"): lambda s, o, shape, stride, *_: _view(
-        s, o, shape, stride
-    ),
-    Name("torch._utils", "_rebuild_tensor_v3"): lambda s, o, shape, stride, _g, _h, dtype, *_: (
-        _view(s, o, shape, stride, dtype)
-    ),
+    Name("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    Name("torch._utils", "_rebuild_tensor_v3"): _rebuild_of_dtype,
     Name("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    Name("torch._utils", "_rebuild_parameter_with_state"): lambda tensor, *_: tensor,
+    Name("torch._utils", "_rebuild_parameter_with_state"): _with_state,
     Name("torch", "Size"): lambda sizes=(): tuple(sequence(sizes)),
     Name("torch", "device"): lambda *_: None,
 }

@@ -1,6 +1,7 @@
 """Byte ranges of the tensors in torch files, from their pickled descriptions."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from huref.errors import CheckpointError, locating
 from huref.loader.formats.pickled_tensors import Storage, TensorView
@@ -10,13 +11,24 @@ MAX_PICKLE = 16 * 1024 * 1024  # bytes; a state dict of ten thousand tensors tak
 SAVE_AGAIN = "save the state dict again with torch.save, or as safetensors"
 
 
+class Place(NamedTuple):
+    """Byte range [start, stop) of a storage.
+
+    `header` is where the header of its zip record begins, unless `start` is known without it.
+    """
+
+    start: int
+    stop: int
+    header: int | None = None
+
+
 def storage_bytes(storage: Storage) -> int:
     """Size of a storage in bytes."""
     return storage.count * (storage.dtype.itemsize if storage.dtype else 1)
 
 
 def locate(
-    tensors: Mapping[str, TensorView], places: Mapping[str, tuple[int, int]], file: str
+    tensors: Mapping[str, TensorView], places: Mapping[str, Place], file: str
 ) -> dict[str, StoredTensor]:
     """Index tensors by name, given each storage's byte range.
 
@@ -32,17 +44,15 @@ def locate(
     return entries
 
 
-def _locate(
-    name: str, view: TensorView, places: Mapping[str, tuple[int, int]], file: str
-) -> StoredTensor:
+def _locate(name: str, view: TensorView, places: Mapping[str, Place], file: str) -> StoredTensor:
     place = places.get(view.storage.key)
-    if place is None or place[1] - place[0] != storage_bytes(view.storage):
+    if place is None or place.stop - place.start != storage_bytes(view.storage):
         raise CheckpointError("its storage is missing or has another size", advice=SAVE_AGAIN)
     steps = sum((n - 1) * s for n, s in zip(view.shape, view.stride, strict=True))
     extent = 0 if 0 in view.shape else steps + 1
-    start = place[0] + view.offset * view.dtype.itemsize
+    start = place.start + view.offset * view.dtype.itemsize
     stop = start + extent * view.dtype.itemsize
-    if stop > place[1]:
+    if stop > place.stop:
         raise CheckpointError("it exceeds its storage", advice=SAVE_AGAIN)
     is_row_major = all(
         stride == expected or size == 1
@@ -53,7 +63,10 @@ def _locate(
     if not is_row_major:
         _refuse_repetition(view)
     stride = None if is_row_major else view.stride
-    return StoredTensor(name, file, view.dtype, view.shape, start, stop, stride)
+    header = None if place.header is None else (place.header, place.start)
+    return StoredTensor(
+        name, file, view.dtype, view.shape, start, stop, stride=stride, header=header
+    )
 
 
 def _refuse_repetition(view: TensorView) -> None:

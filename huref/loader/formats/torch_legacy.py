@@ -7,7 +7,7 @@ from huref.budget import Budget
 from huref.errors import DOWNLOAD_AGAIN, CheckpointError, locating
 from huref.loader.formats.pickle_machine import EndOfPickleError
 from huref.loader.formats.pickled_tensors import Storage, TensorView, is_storage_key
-from huref.loader.formats.torch_index import MAX_PICKLE, storage_bytes
+from huref.loader.formats.torch_index import MAX_PICKLE, Place, storage_bytes
 from huref.loader.formats.unpickle import STATE_DICTS, Allowlist, unpickle
 from huref.loader.ranges import ByteSource
 
@@ -23,7 +23,7 @@ def is_legacy(head: bytes | bytearray) -> bool:
 
 def read_contents(
     source: ByteSource, allowed: Allowlist = STATE_DICTS
-) -> tuple[Any, dict[str, tuple[int, int]]]:
+) -> tuple[Any, dict[str, Place]]:
     """The described objects of a legacy torch file, and the byte range of each storage by key.
 
     Raises:
@@ -33,9 +33,7 @@ def read_contents(
         return _read_contents(source, allowed)
 
 
-def _read_contents(
-    source: ByteSource, allowed: Allowlist
-) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _read_contents(source: ByteSource, allowed: Allowlist) -> tuple[Any, dict[str, Place]]:
     largest = min(MAX_PICKLE, source.size)
     data = source.read(0, min(FIRST_READ, largest))
     budget = Budget(len(data))
@@ -89,7 +87,7 @@ def _storages(value: Any) -> dict[str, Storage]:
 
 def _place(
     source: ByteSource, storages: dict[str, Storage], keys: Any, position: int
-) -> dict[str, tuple[int, int]]:
+) -> dict[str, Place]:
     """Byte range of each storage; the storages follow the pickles in the order of the keys."""
     if (
         not isinstance(keys, list)
@@ -109,10 +107,10 @@ def _place(
                 "truncated",
                 advice=DOWNLOAD_AGAIN,
             )
-        places[key] = (start, position)
+        places[key] = Place(start, position)
     if keys:
         last = str(keys[-1])
-        start = places[last][0]
+        start = places[last].start
         count = int.from_bytes(source.read(start - LENGTH, start), "little")
         if count != storages[last].count:  # bytes were lost or added somewhere before it
             raise CheckpointError(
