@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huref.invariants.record import load_record
+from huref.api.open import open_record
 from huref.lineage.table import Pair, build_table
 
 KINDS = {
@@ -21,12 +21,12 @@ HEAD = (
 )  # fmt: skip
 
 
-def curves(measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> Iterator[str]:
+def curves(measured: Mapping[str, Path], ladder: Mapping[str, Any], recipe: str) -> Iterator[str]:
     """A table for each kind of pair, with a row for each rung."""
     rungs = list(dict.fromkeys(name.partition("-")[0] for name in ladder))
     for kind, words in KINDS.items():
         rows = [
-            _row(rung, kind, measured, ladder)
+            _row(rung, kind, measured, ladder, recipe)
             for rung in rungs
             if {f"{rung}-base", f"{rung}-{kind}"} <= set(measured)
         ]
@@ -39,10 +39,12 @@ def curves(measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> Iterator[
         yield ""
 
 
-def _row(rung: str, kind: str, measured: Mapping[str, Path], ladder: Mapping[str, Any]) -> str:
+def _row(
+    rung: str, kind: str, measured: Mapping[str, Path], ladder: Mapping[str, Any], recipe: str
+) -> str:
     base = f"{rung}-base"
     names = (base, f"{rung}-{kind}")
-    records = [load_record(measured[name]) for name in names]
+    records = [open_record(str(measured[name]), recipe, cache=True) for name in names]
     cells = [rung, f"{ladder[base]['parameters'] / 1e6:.1f} M", f"{ladder[base]['tokens']:,}"]
     return "| " + " | ".join([*cells, *figures(build_table(records).pairs[0])]) + " |"
 

@@ -22,7 +22,6 @@ from typing import Any
 from huref.api.cache import cache_path, keep
 from huref.api.open import measure, open_record, read_on
 from huref.errors import HurefError, one_line
-from huref.invariants.extract import Depth
 from huref.invariants.record import load_record
 from huref.loader.checkpoint import open_checkpoint
 from huref.recipe import load_recipe
@@ -142,19 +141,13 @@ def read_costs(file: Path) -> dict[str, Any]:
 
 
 def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
-    """The records of the models that a recipe measured; of all blocks where these were read."""
-    folder, loaded = cache.costs(recipe), load_recipe(recipe)[0]
-    found = {}
-    for name, path in models_of(cache).items():
-        if "error" in read_costs(folder / f"{name}.json"):
-            continue
-        checkpoint = open_checkpoint(str(path))
-        depths: tuple[Depth, Depth] = ("full", "recipe")
-        places = [cache_path(checkpoint, loaded, depth) for depth in depths]
-        for place in reversed(places):
-            if place is not None and place.exists():
-                found[name] = place
-    return found
+    """The models that a recipe measured, whose records lie in huref's cache."""
+    folder = cache.costs(recipe)
+    return {
+        name: path
+        for name, path in models_of(cache).items()
+        if "error" not in read_costs(folder / f"{name}.json")
+    }
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
     python -m scripts.real table [--cache DIR] [--recipe NAME...] [--into docs/measured/real.md]
 
-Records are compared as `measure` kept them: no block is read that was not read there, so that a
-pair which `huref compare` would settle by reading all blocks may be inconclusive here. The first
-recipe's tables are written in full; of the others, the counts by relation and what was wrong. With
---into they replace what follows the line of the file that says so.
+Models are compared as `huref compare` does it, with the records that `measure` kept in huref's
+cache: all blocks are read of those on which a verdict hangs. The first recipe's tables are written
+in full; of the others, the counts by relation and what was wrong. With --into they replace what
+follows the line of the file that says so.
 """
 
 import datetime as dt
@@ -186,7 +186,7 @@ def _render_recipe(
     for title, pairs in sections.items():
         every = whole and title == "Children of public models"
         yield from measure_pairs(pairs, title + of, recipe, every)
-    yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder))
+    yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder, recipe))
 
 
 def main() -> None:
