@@ -31,8 +31,9 @@ def read_children(path: Path = CHILDREN) -> dict[str, dict[str, Any]]:
     data = yaml.safe_load(path.read_text("utf-8"))
     entries: dict[str, dict[str, Any]] = dict(data["children"])
     for group in data.get("attacks", ()):
-        shared = {key: value for key, value in group.items() if key != "kinds"}
-        entries |= {f"attack-{kind}": {"attack": [kind], **shared} for kind in group["kinds"]}
+        shared = {key: value for key, value in group.items() if key not in ("kinds", "suffix")}
+        end = group.get("suffix", "")
+        entries |= {f"attack-{kind}{end}": {"attack": [kind], **shared} for kind in group["kinds"]}
     return {name: data["defaults"] | entry for name, entry in entries.items()}
 
 
