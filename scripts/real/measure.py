@@ -141,13 +141,12 @@ def read_costs(file: Path) -> dict[str, Any]:
 
 
 def measured_by(cache: Cache, recipe: str) -> dict[str, Path]:
-    """The models that a recipe measured, whose records lie in huref's cache."""
-    folder = cache.costs(recipe)
-    return {
-        name: path
-        for name, path in models_of(cache).items()
-        if "error" not in read_costs(folder / f"{name}.json")
-    }
+    """The models that a recipe measured; children may have been removed since, to save space."""
+    found, here = {}, models_of(cache)
+    for file in sorted(cache.costs(recipe).glob("*.json")):
+        if "error" not in read_costs(file):
+            found[file.stem] = here.get(file.stem, cache.children / file.stem)
+    return found
 
 
 def main() -> None:
