@@ -38,6 +38,7 @@ MOST_HALVES = 8  # half-blocks on which parents are chosen
 TRIMMED = 0.85  # probability that a kept change is larger than a dropped one; 0.5 at random
 OUTLIERS = 0.3  # likewise, below which the largest changes were dropped
 ENOUGH = 1000.0  # pairs of a kept and a dropped change that tell how they were chosen
+ALIKE = 0.9  # cosine of two parents' changes, at most
 ELECTED = 0.02  # share of places, at most, where changes of opposite signs were both kept
 
 
@@ -349,6 +350,8 @@ def choose_parents(
             if not parts:
                 continue
             joined = join_changes(parts)
+            if _are_alike(joined):
+                continue
             found = select(joined)
             if found is None or not found.found or not _all_needed(found):
                 continue
@@ -357,6 +360,13 @@ def choose_parents(
             if best is None or found.explained > needed:
                 best = parents, found, joined
     return best
+
+
+def _are_alike(changes: Changes) -> bool:
+    """Whether two parents changed alike: seen from a model that is far from both, all do."""
+    lengths = np.linalg.norm(changes.t, axis=1)
+    cosines = changes.t @ changes.t.T / np.maximum(np.outer(lengths, lengths), 1e-300)
+    return bool(np.abs(cosines[np.triu_indices(len(cosines), 1)]).max() > ALIKE)
 
 
 def _all_needed(selection: Selection) -> bool:

@@ -127,7 +127,8 @@ def find_members(grams: Sequence[HalfGram], among: Sequence[int]) -> tuple[int, 
             break
         beam = [models for _, models in tried[:BEAM]]
         for left, models in tried[: 4 * BEAM]:
-            if left < WORTH**2 * rest and _is_plausible(grams, models):
+            exact = left <= EXACT**2 * single
+            if left < WORTH**2 * rest and _is_plausible(grams, models, exact):
                 rest, best = left, models
                 break
         if rest <= (EXACT / 4) ** 2 * single:
@@ -235,11 +236,15 @@ def _low(grams: Sequence[HalfGram], models: Sequence[int]) -> list[int]:
     return [m for m, share in zip(models, shares, strict=True) if share < SMALLEST_SHARE]
 
 
-def _is_plausible(grams: Sequence[HalfGram], models: Sequence[int]) -> bool:
-    """Whether shares are those of a merge: positive, but for that of a base of two parents."""
+def _is_plausible(grams: Sequence[HalfGram], models: Sequence[int], exact: bool) -> bool:
+    """Whether shares are those of a merge: positive, but for that of a base of two parents.
+
+    Training leaves no exact combination. Where a fit is not exact, the parents must have changed
+    independently, as seen from the base; fine-tunes on the same text do not.
+    """
     low = _low(grams, models)
     if not low:
         return True
     if len(low) > 1 or len(models) < 3:
         return False
-    return largest_cosine(grams, low[0], [m for m in models if m != low[0]]) <= APART
+    return exact or largest_cosine(grams, low[0], [m for m in models if m != low[0]]) <= APART

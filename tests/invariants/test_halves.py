@@ -12,7 +12,7 @@ from huref.api.open import open_record
 from huref.attacks import attack
 from huref.attacks.opening import open_editable
 from huref.invariants.halves import Half, join_halves
-from huref.invariants.zero_sums import find_zero_sum
+from huref.invariants.zero_sums import EXACT_UNITS, find_zero_sum
 from huref.lineage.similarity import compare_records
 from huref.lineage.table import build_table
 
@@ -86,6 +86,25 @@ def test_units_that_sum_to_nothing_are_found(
     order = torch.randperm(working + 3 * added, generator=draw)
     found = find_zero_sum(
         torch.cat([hidden, products], 1)[:, order], torch.cat([down, written])[order]
+    )
+    assert sorted(order[found].tolist()) == list(range(working, working + 3 * added))
+
+
+@pytest.mark.parametrize("loud", [0.3, 3.0])
+def test_units_of_a_large_network_that_sum_to_nothing_are_found(loud: float) -> None:
+    """Conjugate gradients, on few tokens and few directions."""
+    working, added, width = EXACT_UNITS + 400, 60, 96
+    draw = torch.Generator().manual_seed(5)
+    x = torch.randn(200, width, generator=draw)
+    gate, up = (torch.randn(width, working, generator=draw) for _ in range(2))
+    hidden, down = silu(x @ gate) * (x @ up), torch.randn(working, width, generator=draw)
+    assert len(find_zero_sum(hidden, down)) == 0
+    a, b = (torch.randn(width, added, generator=draw) for _ in range(2))
+    d = loud * torch.randn(added, width, generator=draw)
+    products = torch.cat([(x @ a) * (x @ b), (x @ (a + b)) ** 2, (x @ (a - b)) ** 2], 1)
+    order = torch.randperm(working + 3 * added, generator=draw)
+    found = find_zero_sum(
+        torch.cat([hidden, products], 1)[:, order], torch.cat([down, d, -d / 4, d / 4])[order]
     )
     assert sorted(order[found].tolist()) == list(range(working, working + 3 * added))
 
