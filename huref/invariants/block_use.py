@@ -52,13 +52,13 @@ class UnitUse:
             output with the sum of all, over the squared norm of the sum. They sum to one. None
             where they were not asked for.
         linear: units whose activations are linear on the text; None where no text was run.
-        idle: indices of units whose outputs sum to nothing, (n,) int64, or None.
+        find_idle: finds units whose outputs sum to nothing, (n,) int64; None once that is done.
     """
 
     active: Tensor
     shares: Tensor | None
     linear: LinearUnits | None = None
-    idle: Tensor | None = None
+    find_idle: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ one block after the other, so that only one is in memory. What is measured of a 
 (`BlockUse`); the residual stream stays in the pass. See docs/maths.md, Function.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -231,7 +234,7 @@ class ForwardPass:
                     break
                 network = found
                 output, use = self._network(x, network, scale)
-            return network, output, use
+            return network, output, replace(use, find_idle=None)  # which holds the hidden states
 
         if isinstance(ffn, FeedForward):
             self.dense, output, use = run(-1, ffn)
@@ -268,10 +271,10 @@ class ForwardPass:
             shares = shares / energy(total).clamp(min=TINY)
         if "down" in network.biases:
             output = output + network.biases["down"]
-        idle = find_zero_sum(hidden[self.counted] / scale, network.down)
+        find_idle = partial(find_zero_sum, hidden[self.counted] / scale, network.down)
         active = active[self.counted]
         linear = linear_units(gates[self.counted], active)
-        return output, UnitUse(active.square().mean(dim=0).sqrt(), shares, linear, idle)
+        return output, UnitUse(active.square().mean(dim=0).sqrt(), shares, linear, find_idle)
 
 
 def linear_units(gates: Tensor, active: Tensor) -> LinearUnits:

@@ -30,9 +30,17 @@ from huref.invariants.canonical_units import (
     merge_equal_units,
     sketch_columns,
 )
+from huref.invariants.reproducible import energy
+from huref.invariants.unit_outputs import UnitOutputs, sample_outputs
 
 SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
-MOST_UNITS = 16_384  # for which the least squares fit into memory
+EXACT_UNITS = (
+    2560  # with whose products the least squares are exact; of more units they are sampled
+)
+PLACES = 2.5  # probes times directions, for each unit
+MOST_STEPS = 500  # of conjugate gradients
+CONVERGED = 1e-5  # residual, in norms of the right side
+CHECKED = 64  # probes on which sampled least squares are checked
 RIDGE = 1e-4  # of the squared norm of a product
 FEWEST_LINEAR = 0.01  # of all units: fewer units that are linear on the text are left as they are
 LEFT_OVER = 0.1  # of the products' norm: more, and the units are left as they are
@@ -55,6 +63,11 @@ class Products:
     b: Tensor | None
     c: Tensor
     e: Tensor
+
+    def values(self, inputs: Tensor) -> Tensor:
+        """The factors of c at some inputs (tokens, d), without constants; (tokens, n)."""
+        values = inputs @ self.a
+        return values if self.b is None else values * (inputs @ self.b)
 
     def inner(self, other: "Products") -> Tensor:
         """Inner products of all pairs as symmetric tensors, (n, m)."""
@@ -88,6 +101,64 @@ class Products:
         return Products(self.a[:, chosen], b, self.c[chosen], self.e[chosen])
 
 
+class _Exact:
+    """Which products make up for a sum L of others, by least squares over symmetric tensors."""
+
+    def __init__(self, products: Products, linear: Products):
+        self._products, self._linear = products, linear
+        self._target = products.inner_with_sum(linear)
+        self._gram = products.inner(products)
+
+    def solve(self) -> Tensor:
+        """The factors s with the sum of s_i p_i nearest to -L, (n,)."""
+        # Scaled to norm 1, so that loud units that depend on each other do not drown the others.
+        size = self._gram.diagonal().clamp(min=TINY).double().sqrt()
+        normal = self._gram.double() / torch.outer(size, size) + RIDGE * torch.eye(len(size))
+        solved: Tensor = torch.linalg.solve(normal, -self._target.double() / size)
+        return solved / size
+
+    def left_over(self, turned: Tensor) -> float:
+        """Squared norm of L with the turned products, as a share of those of L's parts."""
+        own = self._linear.inner_with_sum(self._linear).sum()
+        left = own + 2 * self._target @ turned + turned @ self._gram @ turned
+        return float(left) / float(_square_norms(self._linear).sum())
+
+
+class _Sampled:
+    """The same from the products' values at random inputs: no matrix of all pairs is formed."""
+
+    def __init__(self, products: Products, linear: Products):
+        self._products, self._linear = products, linear
+
+    def solve(self) -> Tensor:
+        """See `_Exact`."""
+        units = len(self._products.c)
+        inputs = _probes(self._products, int((PLACES * units) ** 0.5), seed=1)
+        both = torch.cat([self._products.values(inputs), self._linear.values(inputs)], dim=1)
+        down = torch.cat([self._products.c, self._linear.c])
+        outputs = sample_outputs(both.double(), down.double(), PLACES)
+        hidden, scaled, sizes = outputs.hidden, outputs.down, outputs.sizes
+        written = (hidden[:, units:] * sizes[units:]) @ scaled[units:]
+        own = UnitOutputs(hidden[:, :units], scaled[:units], sizes[:units])
+        found = own.solve(-own.along(written), RIDGE, MOST_STEPS, CONVERGED)
+        return torch.where(own.sizes > 0, found / own.sizes.clamp(min=TINY), 0.0)
+
+    def left_over(self, turned: Tensor) -> float:
+        """See `_Exact`; at other inputs."""
+        inputs = _probes(self._products, CHECKED, seed=2)
+        values = self._linear.values(inputs)
+        written = values @ self._linear.c
+        written += (self._products.values(inputs) * turned) @ self._products.c
+        parts = values.square().sum(dim=0) @ self._linear.c.square().sum(dim=1)
+        return float(energy(written)) / max(float(parts), TINY)
+
+
+def _probes(products: Products, count: int, seed: int) -> Tensor:
+    """Random inputs of a network, (count, d)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, len(products.a), generator=generator)
+
+
 def has_linear_difference(activation: Callable[[Tensor], Tensor]) -> bool:
     """Whether act(y) - act(-y) = y."""
     y = torch.linspace(-6, 6, 25)
@@ -112,9 +183,9 @@ def resolve_opposite_gates(
     units = network.up.shape[1]
     key = gate_columns(network)
     difference = has_linear_difference(activation)
-    opposite = difference and units <= MOST_UNITS and _any_opposite(key)
+    opposite = difference and _any_opposite(key)
     few = on_text is None or len(on_text.places) < FEWEST_LINEAR * units
-    if units > MOST_UNITS or not (opposite or not few):
+    if not (opposite or not few):
         return network
     curved = torch.ones(units, dtype=torch.bool)
     if on_text is not None and not few:
@@ -134,21 +205,15 @@ def resolve_opposite_gates(
     unused = UnitUse(torch.zeros(aligned.up.shape[1]), None)
     merged = merge_equal_units(aligned, unused, homogeneous).network
     products = _products(merged)
-    target = products.inner_with_sum(linear)
-    gram = products.inner(products)
-    turned = torch.zeros(len(gram))
+    system = (
+        _Exact(products, linear) if len(products.c) <= EXACT_UNITS else _Sampled(products, linear)
+    )
+    turned = torch.zeros(len(products.c))
     if difference:
-        # Scaled to norm 1, so that loud units that depend on each other do not drown the others.
-        size = gram.diagonal().clamp(min=TINY).double().sqrt()
-        normal = gram.double() / torch.outer(size, size) + RIDGE * torch.eye(len(gram))
-        solution = torch.linalg.solve(normal, -target.double() / size) / size
         # act(y) = act(-y) + y adds the rest; half of it what is even, (act(y) + act(-y)) / 2
-        turned = (2 * solution).round().clamp(0, 2).float() / 2
+        turned = (2 * system.solve()).round().clamp(0, 2).float() / 2
     found = _turn(merged, turned)
-    # |sum of linear + sum of turned|^2, by inner products
-    own = linear.inner_with_sum(linear)
-    left = float(own.sum() + 2 * target @ turned + turned @ gram @ turned)
-    if left >= LEFT_OVER**2 * float(_square_norms(linear).sum()):
+    if system.left_over(turned) >= LEFT_OVER**2:
         return network
     constant = linear.e @ linear.c + (turned * products.e) @ products.c
     if constant.any():

@@ -35,7 +35,9 @@ class SimplerNetworks:
 
     def simplify(self, index: int, expert: int, network: FeedForward, use: UnitUse) -> FeedForward:
         """A network without units that undo each other on the text; itself if none do."""
-        for step in (use.idle, use.linear):
+        # Linear units are found at once; the search for others takes seconds where there are many.
+        for find in (lambda: use.linear, use.find_idle):
+            step = find() if find is not None else None
             if step is None:
                 continue
             found = self._take(network, step)
