@@ -49,9 +49,11 @@ def loads(text: bytes | bytearray | str, *, constants: bool = False, unique: boo
         raise JsonError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
-def loads_object(text: bytes | bytearray | str, *, constants: bool = False) -> dict[str, Any]:
+def loads_object(
+    text: bytes | bytearray | str, *, constants: bool = False, unique: bool = False
+) -> dict[str, Any]:
     """Like `loads`. Raises JsonError also for a value that is not an object."""
-    value = loads(text, constants=constants)
+    value = loads(text, constants=constants, unique=unique)
     if not isinstance(value, dict):
         raise JsonError("it is not a JSON object")
     return value

@@ -7,6 +7,7 @@ from typing import Any
 
 from huref.architecture.config_values import config_ints
 from huref.architecture.layout import Layout, Names, names_tensors, tensor_fields
+from huref.errors import CheckpointError
 
 # A role is not missing when the block has one of these instead.
 _FUSED_WITH = {
@@ -20,6 +21,12 @@ _FUSED_WITH = {
     "gate_up": ("up",),
 }
 
+# Matrices that are fused, and what they are fused of: a block has one or the other.
+_PARTS_OF = {
+    "qkv": ("q", "k", "v", "kv"), "kv": ("k", "v"), "gate_up": ("gate", "up"),
+    "latent.q_b": ("q",),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class BlockTensors:
@@ -30,11 +37,14 @@ class BlockTensors:
         by_role: names by dotted role, as "attention.q"; roles without tensors are left out.
         missing: the first alternative of each tensor that the block needs and lacks, without
             `start`.
+        rivals: two tensors for one place, of which a program runs only one; empty where there are
+            none.
     """
 
     start: str
     by_role: Mapping[str, Names]
     missing: tuple[str, ...]
+    rivals: tuple[str, ...] = ()
 
     def part(self, name: str) -> dict[str, Names]:
         """The names of one part, as "attention", by role inside it."""
@@ -108,7 +118,26 @@ class BlockFinder:
             use = users.index(index)
             own_out = by_role["out"]
             by_role = self._by_role(*self.start(owners[use % len(owners)]), use) | {"out": own_out}
-        return BlockTensors(start, by_role, tuple(self._missing(by_role)))
+        rivals = next(self._rivals(by_role, start, part), ())
+        return BlockTensors(start, by_role, tuple(self._missing(by_role)), rivals)
+
+    def _rivals(self, by_role: Mapping[str, Names], start: str, part: str) -> Iterator[Names]:
+        """Pairs of tensors for one place: of two names, fused and apart, dense and of experts."""
+        used = {name for names in by_role.values() for name in names}
+        for role, alternatives in tensor_fields(self.layout).items():
+            for name in filter(None, alternatives if role in by_role else ()):
+                pattern = start + name.replace("{s}", part).replace("{u}", "0")
+                for other in _expand(pattern, self._names):
+                    if other not in used:
+                        yield by_role[role][0], other
+        for fused, parts in _PARTS_OF.items():
+            for whole in [role for role in by_role if role.endswith(f".{fused}")]:
+                for one in parts:
+                    if (role := f"{whole.removesuffix(fused)}{one}") in by_role:
+                        yield by_role[whole][0], by_role[role][0]
+        dense, experts = by_role.get("ffn.down"), by_role.get("experts.down")
+        if dense and experts and dense != by_role.get("experts.shared.down"):
+            yield dense[0], experts[0]
 
     @cached_property
     def _shared_blocks(self) -> tuple[list[int], list[int]]:
@@ -166,6 +195,16 @@ class BlockFinder:
                 )
                 if not present:
                     yield alternatives[0]
+
+
+def two_tensors(name: str, other: str) -> CheckpointError:
+    """The error for two tensors in one place of a block, of which a program runs only one."""
+    return CheckpointError(
+        f"the weights also hold '{other[:200]}' for the same place, and programs run only one of "
+        "the two",
+        tensor=name[:200],
+        advice="save the model again, without the tensor that does not belong to it",
+    )
 
 
 def _expand(pattern: str, names: Collection[str]) -> Iterator[str]:

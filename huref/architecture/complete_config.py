@@ -1,4 +1,4 @@
-"""What config.json leaves out, as transformers would fill it in."""
+"""A config as transformers takes it: without keys of other families, with what it leaves out."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,6 +11,9 @@ from huref.architecture.layout import Layout
 from huref.bounded_yaml import load_shipped
 
 DEFAULTS = Path(__file__).with_name("config_defaults.yaml")
+KEYS = Path(__file__).with_name("config_keys.yaml")
+_IN_BLOCK = re.compile(r"(?:^|\.)layers\.\d+\.(?P<rest>.+)")
+_HEAD_NORM = re.compile(r"self_attn\.(?:[qk]_(?:layer)?norm|(?:query|key)_layernorm)\.\w+")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 
 
@@ -20,13 +23,53 @@ def _defaults() -> dict[str, dict[str, Any]]:
     return data
 
 
+@lru_cache(maxsize=1)
+def _keys() -> dict[str, Any]:
+    data: dict[str, Any] = load_shipped(KEYS.read_text("utf-8"))
+    return data
+
+
+def as_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config without the keys that its family does not use, and with aliases in their place."""
+    keys, model_type = _keys(), str(config.get("model_type"))
+    if (uses := keys["uses"].get(model_type)) is None:
+        return config
+    strange = set(keys["of_families"]) - set(uses)
+    run = {key: value for key, value in config.items() if key not in strange}
+    for alias, key in keys["aliases"].get(model_type, {}).items():
+        if alias in run:
+            run[key] = run.pop(alias)
+    return run
+
+
+def names_as_run(config: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
+    """The names of tensors without biases and norms that the family's modules do not have."""
+    keys, model_type = _keys(), str(config.get("model_type"))
+    modules: dict[str, str | bool] | None = keys["biases"].get(model_type)
+    if modules is None:
+        return frozenset(names)
+    stated = [m for m, flag in modules.items() if flag is True or config.get(str(flag)) is True]
+    without_norms = model_type in keys["without_head_norms"]
+
+    def is_run(name: str) -> bool:
+        match = _IN_BLOCK.search(name)
+        if match is None:
+            return True
+        if name.endswith(".bias"):
+            return any(match["rest"].startswith(f"{module}.") for module in stated)
+        return not (without_norms and _HEAD_NORM.fullmatch(match["rest"]))
+
+    return frozenset(filter(is_run, names))
+
+
 def complete_config(
     layout: Layout, prefix: str, config: Mapping[str, Any], names: Collection[str]
 ) -> Mapping[str, Any]:
-    """A config with the number of heads and of blocks that it lacks, and what goes with them.
+    """A config as it is run, with the number of heads and of blocks that it lacks.
 
-    The blocks are counted among the tensors. A config that has both is returned as it is.
+    The blocks are counted among the tensors.
     """
+    config = as_run(config)
     added: dict[str, Any] = {}
     if all(look_up(config, key) is None for key in HEADS):
         known = _defaults().get(str(config.get("model_type")), {})

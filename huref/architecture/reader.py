@@ -17,7 +17,7 @@ from huref.architecture.block import (
     Mixture,
 )
 from huref.architecture.block_tensors import BlockFinder, count_blocks, find_prefix
-from huref.architecture.complete_config import complete_config
+from huref.architecture.complete_config import complete_config, names_as_run
 from huref.architecture.config_values import look_up
 from huref.architecture.experts import ExpertSource
 from huref.architecture.folding import Folding
@@ -56,7 +56,7 @@ class ModelReader:
     def __init__(self, checkpoint: Checkpoint, layout: Layout | None = None, fold: bool = True):
         self.checkpoint = checkpoint
         self.fold = fold
-        self._names = frozenset(checkpoint.names)
+        self._names = names_as_run(checkpoint.config, checkpoint.names)
         self.layout = layout or find_layout(checkpoint.config, self._names, checkpoint.model)
         prefix = find_prefix(self.layout, self._names)
         if prefix is None:
@@ -72,13 +72,14 @@ class ModelReader:
         self.config = complete_config(self.layout, prefix, checkpoint.config, self._names)
         if self.layout.experts is not None:
             embedding = self._find_outside_blocks(self.layout.embedding.weight)
-            self.layout = as_stored(
-                self.layout,
-                prefix,
-                self._names,
-                lambda name: tuple(checkpoint.entry(name).shape),
-                checkpoint.entry(embedding).shape[-1],
-            )
+            with locating(model=checkpoint.model):
+                self.layout = as_stored(
+                    self.layout,
+                    prefix,
+                    self._names,
+                    lambda name: tuple(checkpoint.entry(name).shape),
+                    checkpoint.entry(embedding).shape[-1],
+                )
         self._blocks: dict[int, ResolvedBlock] = {}
 
     @cached_property
@@ -294,7 +295,7 @@ class ModelReader:
     def _read_attention(self, index: int) -> Attention | LatentAttention:
         block, attention = self._attention_of(index)
         tensors = read_roles(self.checkpoint, attention.tensors)
-        biases = read_biases(self.checkpoint, attention.tensors)
+        biases = read_biases(self.checkpoint, attention.tensors, self._names)
         return assemble_attention(attention, tensors, self._folding(block), biases)
 
     def _read_network(self, index: int) -> FeedForward | Mixture:
@@ -303,7 +304,7 @@ class ModelReader:
         if isinstance(network, ResolvedExperts):
             return self._read_mixture(network, folding)
         tensors = read_roles(self.checkpoint, network.tensors)
-        biases = read_biases(self.checkpoint, network.tensors)
+        biases = read_biases(self.checkpoint, network.tensors, self._names)
         dense = assemble_network(network, tensors, folding, biases=biases)
         if block.out is not None:
             out = read_tensors(self.checkpoint, {"out": block.out.name})["out"]
@@ -327,5 +328,5 @@ class ModelReader:
         kernels = read_roles(self.checkpoint, block.convolutions)
         last_weights = {place: kernel.flatten(1)[:, -1] for place, kernel in kernels.items()}
         gains = read_roles(self.checkpoint, block.norms.tensors)
-        betas = read_biases(self.checkpoint, block.norms.tensors)
+        betas = read_biases(self.checkpoint, block.norms.tensors, self._names)
         return Folding(block.norms, gains, last_weights, self.fold, betas)

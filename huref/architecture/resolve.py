@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from huref.architecture.block_tensors import BlockTensors
+from huref.architecture.block_tensors import BlockTensors, two_tensors
 from huref.architecture.config_values import config_ints, look_up
 from huref.architecture.head_counts import count_heads, count_latent_heads
 from huref.architecture.layout import AttentionForm, Experts, Layout, Names, NetworkForm, NormForm
@@ -53,6 +53,8 @@ def resolve_block(
     """
     if tensors.has_attention and tensors.missing:
         raise missing_tensor(tensors.start + tensors.missing[0])
+    if tensors.has_attention and tensors.rivals:
+        raise two_tensors(*tensors.rivals)
     norms = ResolvedNorms(
         **_form(NormForm, layout.norms),
         tensors=_stored(checkpoint, tensors.part("norms")),

@@ -131,7 +131,7 @@ class Running:
             pattern = self.config.get("sliding_window_pattern") or 6
             sliding = (index + 1) % int(pattern) != 0
             kind = "sliding_attention" if sliding else "full_attention"
-        settings = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        settings = self.config.get("rope_scaling") or self.config.get("rope_parameters") or {}
         if not isinstance(settings, Mapping):
             return {}
         own = settings.get(kind) if isinstance(kind, str) else None

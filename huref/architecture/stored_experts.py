@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
+from huref.architecture.block_tensors import two_tensors
 from huref.architecture.layout import Experts, Layout, Names
 
 Shape = Callable[[str], tuple[int, ...]]
@@ -30,17 +31,26 @@ def as_stored(
         names: the names of all tensors.
         shape: a tensor's shape, by its name.
         width: size of the residual stream.
+
+    Raises:
+        CheckpointError: they are stored in two forms, of which a program runs only one.
     """
     experts = layout.experts
     if experts is None:
         return layout
     find = _Finder(layout, prefix, names)
-    if not _is_there(experts, find):
-        others = (form for form in _forms(experts) if _is_there(form, find))
-        found = next(others, None)
-        if found is None:
-            return layout
-        experts = found
+    found: dict[tuple[str, str], Experts] = {}
+    for form in (experts, *_forms(experts)):
+        down, up = find(form.down), find(form.gate_up or form.up)
+        if down is not None and up is not None:
+            found.setdefault((down, up), form)
+    if not found:
+        return layout
+    own, *others = found
+    if others:
+        pairs = zip(own, others[0], strict=True)
+        raise two_tensors(*next(pair for pair in pairs if pair[0] != pair[1]))
+    experts = found[own]
     stored = _orientation(experts, find, shape, width)
     return replace(layout, experts=replace(experts, stored=stored or experts.stored))
 
@@ -49,22 +59,24 @@ class _Finder:
     """Finds some block's tensor of a name in a layout."""
 
     def __init__(self, layout: Layout, prefix: str, names: Collection[str]):
-        start = re.escape(prefix + layout.block)
-        self._start = start.replace(r"\{i\}", r"\d+").replace(r"\{s\}", r"\w+")
-        self._candidates = [name for name in names if re.match(self._start, name)]
+        pattern = re.escape(prefix + layout.block)
+        start = re.compile(pattern.replace(r"\{i\}", r"\d+").replace(r"\{s\}", r"\w+"))
+        self._by_rest: dict[str, str] = {}
+        for name in sorted(names):
+            if found := start.match(name):
+                self._by_rest.setdefault(name[found.end() :], name)
 
     def __call__(self, alternatives: Names) -> str | None:
         for name in alternatives:
-            pattern = re.escape(name).replace(r"\{e\}", "0").replace(r"\{s\}", r"\w+")
-            compiled = re.compile(self._start + pattern)
-            for candidate in self._candidates:
-                if compiled.fullmatch(candidate):
-                    return candidate
+            one = name.replace("{e}", "0")
+            if "{s}" not in one and one in self._by_rest:
+                return self._by_rest[one]
+            if "{s}" in one:
+                pattern = re.compile(re.escape(one).replace(r"\{s\}", r"\w+"))
+                for rest, found in self._by_rest.items():
+                    if pattern.fullmatch(rest):
+                        return found
         return None
-
-
-def _is_there(form: Experts, find: _Finder) -> bool:
-    return find(form.down) is not None and find(form.gate_up or form.up) is not None
 
 
 def _forms(experts: Experts) -> Iterator[Experts]:

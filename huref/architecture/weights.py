@@ -1,6 +1,7 @@
 """Tensors of a checkpoint by role, as float32, checked for values that are not numbers."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -71,14 +72,14 @@ def read_roles(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
     return tensors
 
 
-def read_biases(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
+def read_biases(checkpoint: Checkpoint, roles: Roles, known: Collection[str]) -> dict[str, Tensor]:
     """The biases (out) beside the matrices or gains of some roles, float32, where there are any.
 
-    A bias has the name of its weight with `.bias` in place of `.weight`.
+    A bias has the name of its weight with `.bias` in place of `.weight`, and is among the `known`.
     """
     names = {
         role: stored.name.removesuffix("weight") + "bias"
         for role, stored in roles.items()
         if len(stored.names) == 1 and stored.name.endswith(".weight")
     }
-    return read_tensors(checkpoint, {r: n for r, n in names.items() if n in checkpoint.names})
+    return read_tensors(checkpoint, {r: n for r, n in names.items() if n in known})

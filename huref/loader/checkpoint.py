@@ -15,7 +15,7 @@ from huref.loader.contents import Contents, describe
 from huref.loader.look_around import explain_no_weights
 from huref.loader.model_name import open_repository
 from huref.loader.repository import Repository
-from huref.loader.sources.adapters import AdapterModel
+from huref.loader.sources.adapters import AdapterModel, refuse_beside_model
 from huref.loader.sources.gguf import GgufModel, find_gguf
 from huref.loader.sources.hugging_face import HuggingFaceModel
 from huref.loader.sources.meta import MetaModel
@@ -65,6 +65,7 @@ class Checkpoint:
             return GgufModel(repository, gguf)
         if "config.json" not in repository.files and not has_weights(repository):
             raise explain_no_weights(repository)
+        refuse_beside_model(repository)
         return HuggingFaceModel(repository)
 
     def _open_base(self, name: str) -> Contents:

@@ -16,6 +16,7 @@ from huref.loader.repository import Repository
 from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
+MAGIC = 32  # bytes that tell a file's format
 LONGEST_EMPTY = 1 << 20  # rows or columns of a tensor without numbers
 
 
@@ -26,7 +27,7 @@ def read_index(source: ByteSource) -> Index:
         CheckpointError: the file has another format, is inconsistent, or contains objects other
             than tensors.
     """
-    head = source.read(0, min(source.size, 32))
+    head = _head(source)
     kind = gguf.OLDER.get(bytes(head[:4]))
     if kind is not None:
         raise UnsupportedModelError(
@@ -47,7 +48,7 @@ def read_index(source: ByteSource) -> Index:
             advice="give that file itself as the model",
         )
     if _is_safetensors(source.name, bytes(head)):
-        return safetensors.read_header(source)
+        return safetensors.read_header(source, head)
     if head[:4] == torch_zip.MAGIC:
         described, storages = torch_zip.read_contents(source)
     elif torch_legacy.is_legacy(head):
@@ -55,6 +56,12 @@ def read_index(source: ByteSource) -> Index:
     else:
         raise CheckpointError("it is not a torch file", file=source.name, advice=DOWNLOAD_AGAIN)
     return locate(state_dict(described, source.name), storages, source.name)
+
+
+def _head(source: ByteSource) -> bytearray:
+    """A file's first bytes; of what its name calls safetensors most headers, in one request."""
+    is_named = source.name.lower().endswith(".safetensors")
+    return source.read(0, min(source.size, safetensors.FIRST_READ if is_named else MAGIC))
 
 
 def _is_safetensors(name: str, head: bytes) -> bool:
@@ -122,8 +129,7 @@ class StoredTensors:
         if not self.files:
             raise CheckpointError("its files hold no tensors", model=self.repository.model)
         source = self.repository.open(self.files[0], cache=True)
-        head = bytes(source.read(0, min(source.size, 32)))
-        return "safetensors" if _is_safetensors(source.name, head) else "PyTorch"
+        return "safetensors" if _is_safetensors(source.name, bytes(_head(source))) else "PyTorch"
 
     @property
     def names(self) -> Collection[str]:

@@ -1,4 +1,9 @@
-"""Which files of a repository hold its weights. An index is a hint; the files are the truth."""
+"""Which files of a repository hold its weights: those that transformers loads.
+
+Names that transformers knows come first, in its order. Of an index it takes the files alone: all
+their tensors, and of a tensor in several files the last file's. Files of other names are read
+where there is none of these, since other programs load them.
+"""
 
 import fnmatch
 import re
@@ -21,7 +26,13 @@ NOT_THE_MODEL = (
     "params_shard_*",
 )  # fmt: skip
 WHOLE = ("model.safetensors", "pytorch_model.bin", "weights.safetensors")
-MOST_HEADERS = 300  # of shards that are read to correct an index
+# What transformers looks for, in its order.
+STANDARD = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # fmt: skip
+INDEX = ".index.json"
+MOST_SHARDS = 1000  # that an index names; their headers are read
 _SHARD = re.compile(r"(?P<stem>.*?)[-_.]?(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\..+)")
 _VARIANT = re.compile(
     r"(?P<stem>model|pytorch_model|weights)[.-](?P<variant>[A-Za-z0-9_]+)(?P<end>\.\w+)"
@@ -38,8 +49,12 @@ def has_weights(repository: Repository) -> bool:
     )
 
 
-def open_stored(repository: Repository) -> StoredTensors:
+def open_stored(repository: Repository, named: object = None) -> StoredTensors:
     """The weights of a Hugging Face repository, or of the one file that the user named.
+
+    Args:
+        repository: the repository.
+        named: the file of weights or the index that config.json names (`transformers_weights`).
 
     Raises:
         CheckpointError: there are no weights, a shard is missing, an index names a file outside
@@ -52,6 +67,12 @@ def open_stored(repository: Repository) -> StoredTensors:
         for name in repository.files
         if "/" not in name and not any(fnmatch.fnmatch(name, p) for p in NOT_THE_MODEL)
     ]
+    if (standard := _standard(repository, named)) is not None:
+        if not standard.endswith(INDEX):
+            return StoredTensors(repository, [standard])
+        ending = standard.removesuffix(INDEX).rpartition(".")[2]
+        weights = sorted(fnmatch.filter(top, f"*.{ending}"))
+        return _open_indexed(repository, standard, weights)
     for number, pattern in enumerate(WEIGHTS):
         weights = sorted([name for name in top if fnmatch.fnmatch(name.lower(), pattern)])
         indexes = fnmatch.filter(top, INDEXES[number]) if number < len(INDEXES) else []
@@ -60,6 +81,46 @@ def open_stored(repository: Repository) -> StoredTensors:
         if weights:
             return StoredTensors(repository, _select(repository, weights))
     raise explain_no_weights(repository)
+
+
+def _standard(repository: Repository, named: object) -> str | None:
+    """The file of weights or the index that transformers loads; None where it finds none.
+
+    Raises:
+        CheckpointError: another one lies beside it that other programs load in its place.
+    """
+    found = [name for name in STANDARD if name in repository.files]
+    if isinstance(named, str):
+        if not is_plain_name(named) or named not in repository.files:
+            raise CheckpointError(
+                f"its transformers_weights is '{named[:200]}', and there is no such file",
+                model=repository.model,
+                file="config.json",
+                advice="download that file, too",
+            )
+        rivals = [name for name in found if name != named and ".safetensors" in name]
+        found = [named, *rivals]
+    elif found[:2] == list(STANDARD[:2]) and not _is_left_over(repository, STANDARD[1]):
+        rivals = [STANDARD[1]]
+    else:
+        rivals = []
+    if rivals:
+        raise CheckpointError(
+            f"it holds weights twice, '{found[0]}' and '{rivals[0]}', of which transformers loads "
+            "the first and other programs the second",
+            model=repository.model,
+            advice="move one of them away",
+        )
+    return found[0] if found else None
+
+
+def _is_left_over(repository: Repository, index: str) -> bool:
+    """Whether the index beside a whole file names no further files, or some that are missing."""
+    try:
+        files = set(_read_weight_map(repository, index).values())
+    except CheckpointError:
+        return True
+    return not files - {STANDARD[0]} or not files <= repository.files.keys()
 
 
 def _open_indexed(repository: Repository, index: str, weights: list[str]) -> StoredTensors:
@@ -75,7 +136,7 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
         return StoredTensors(repository, _select(repository, weights))
     absent = sorted(set(file_of.values()) - repository.files.keys())
     if not absent:
-        return StoredTensors(repository, file_of=_corrected(repository, file_of, weights))
+        return StoredTensors(repository, file_of=_corrected(repository, index, file_of, weights))
     others = [name for name in weights if name not in file_of.values()]
     missing = CheckpointError(
         f"it names '{absent[0]}', which is missing",
@@ -101,30 +162,37 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
 
 
 def _corrected(
-    repository: Repository, file_of: dict[str, str], weights: list[str]
+    repository: Repository, index: str, file_of: dict[str, str], weights: list[str]
 ) -> dict[str, str]:
     """An index with the places that the files themselves state, and the tensors that it lacks.
 
-    Of a model on the Hub the files' headers are not read for that; `StoredTensors` looks into its
-    files where a tensor is not in its place.
+    Of a tensor in several of its files the last one's is loaded. Shards that belong to the same
+    set and that it does not name add what no other file holds.
+
+    Raises:
+        CheckpointError: it names more files than any model has.
     """
-    stems = {match["stem"] for name in set(file_of.values()) if (match := _SHARD.fullmatch(name))}
+    named = sorted(set(file_of.values()))
+    stems = {match["stem"] for name in named if (match := _SHARD.fullmatch(name))}
     shards = [n for n in weights if (match := _SHARD.fullmatch(n)) and match["stem"] in stems]
-    files = sorted({*file_of.values(), *(n for n in shards if _same_count(n, file_of.values()))})
-    if repository.remote or len(files) > MOST_HEADERS:
-        return file_of
+    beside = sorted(n for n in shards if n not in named and _same_count(n, named))
+    if len(named) + len(beside) > MOST_SHARDS:
+        raise CheckpointError(
+            f"it names {len(named) + len(beside)} files, more than huref looks into",
+            model=repository.model,
+            file=index,
+            advice="save the model again in larger shards",
+        )
     places: dict[str, str] = {}
-    for file in files:
+    for file in [*beside, *named]:
         try:
             held = StoredTensors(repository, [file]).names
         except CheckpointError:
-            return file_of  # a damaged file is named once something in it is needed
-        for name in held:
-            if name not in places or file_of.get(name) == file:
-                places[name] = file
-    return {name: places.get(name, file) for name, file in file_of.items()} | {
-        name: file for name, file in places.items() if name not in file_of
-    }
+            if file in beside:
+                continue
+            raise  # a tensor in it may stand for one of another file
+        places |= dict.fromkeys(held, file)
+    return file_of | places
 
 
 def _same_count(name: str, others: Iterable[str]) -> bool:

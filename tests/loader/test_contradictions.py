@@ -96,7 +96,7 @@ def in_eight_bits(tensors: Tensors, end: str, block: int = 0) -> tuple[Tensors, 
 
 @pytest.mark.parametrize(
     ("end", "block", "settings"),
-    [("scale_weight", 0, None), ("scale", 0, None), ("weight_scale_inv", 32, None),
+    [("scale_weight", 0, None), ("scale", 0, None),
      ("weight_scale_inv", 32, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
      ("weight_scale", 0, {"quant_method": "quark"})],
 )  # fmt: skip

@@ -329,3 +329,29 @@ def test_unknown_architectures_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(file_of([tensor_entry("t", (4,))], value, value_count=1))
     with pytest.raises(UnsupportedModelError, match="architecture 'martian'"):
         _ = open_checkpoint(str(tmp_path / "m.gguf")).names
+
+
+def test_what_llama_cpp_refuses_twice_is_refused(tmp_path: Path) -> None:
+    """A metadata key twice, and an expert alone beside the stack that holds it."""
+    import gguf
+
+    def write(stack: bool) -> bytes:
+        writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+        writer.add_uint32("llama.block_count", 1)
+        writer.add_uint32("llama.block_kount", 2)
+        if stack:
+            writer.add_tensor("blk.0.ffn_up_exps.weight", np.zeros((2, 4, 32), np.float32))
+        writer.add_tensor("blk.0.ffn_up_exps.1.weight", np.ones((4, 32), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return (tmp_path / "a.gguf").read_bytes()
+
+    data = write(stack=False).replace(b"llama.block_kount", b"llama.block_count")
+    (tmp_path / "a.gguf").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"metadata has 'llama\.block_count' twice"):
+        _ = open_checkpoint(str(tmp_path / "a.gguf")).names
+    write(stack=True)
+    with pytest.raises(CheckpointError, match="twice, alone and in a stack"):
+        _ = open_checkpoint(str(tmp_path / "a.gguf")).names

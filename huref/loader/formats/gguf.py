@@ -82,6 +82,8 @@ def _read_header(source: ByteSource) -> Header:
     for _ in range(value_count):
         cursor.budget.spend(4 * TEXT)
         key = cursor.string()
+        if key in metadata:
+            raise CheckpointError(f"its metadata has '{key[:100]}' twice", advice=CONVERT_AGAIN)
         metadata[key] = cursor.value(cursor.unpack("I"))
     cursor.budget.spend(TENSOR * tensor_count)
     described = [_describe(cursor) for _ in range(tensor_count)]
@@ -102,11 +104,15 @@ def _read_header(source: ByteSource) -> Header:
     refuse_overlaps(tensors)
     split: dict[str, StoredTensor] = {}
     for entry in tensors.values():
+        one_by_one = {entry.name: entry}
         if _is_stack(entry):
             cursor.budget.spend(TENSOR * entry.shape[0])
-            split |= _split_experts(entry)
-        else:
-            split[entry.name] = entry
+            one_by_one = _split_experts(entry)
+        if twice := split.keys() & one_by_one.keys():
+            raise CheckpointError(
+                f"it holds '{min(twice)[:200]}' twice, alone and in a stack", advice=CONVERT_AGAIN
+            )
+        split |= one_by_one
     return Header(metadata, split)
 
 

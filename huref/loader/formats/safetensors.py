@@ -48,29 +48,34 @@ OTHER_BITS = {
 
 def _parse_json(text: bytes) -> dict[str, object]:
     try:
-        return loads_object(text)
+        return loads_object(text, unique=True)  # readers differ in which of two they take
     except JsonError as error:
         raise CheckpointError(
             f"its safetensors header is not valid JSON ({error})", advice=DOWNLOAD_AGAIN
         ) from error
 
 
-def read_header(source: ByteSource) -> dict[str, StoredTensor]:
+def read_header(source: ByteSource, head: bytearray | None = None) -> dict[str, StoredTensor]:
     """Index a safetensors file; only its header is read.
+
+    Args:
+        source: the file.
+        head: its first bytes, where they were read already.
 
     Raises:
         CheckpointError: the file is truncated or inconsistent.
     """
     with locating(file=source.name):
-        return _read_header(source)
+        return _read_header(source, head or bytearray())
 
 
-def _read_header(source: ByteSource) -> dict[str, StoredTensor]:
+def _read_header(source: ByteSource, head: bytearray) -> dict[str, StoredTensor]:
     if source.size < 8:
         raise CheckpointError(
             f"it has {source.size} bytes, too few for a safetensors file", advice=DOWNLOAD_AGAIN
         )
-    head = source.read(0, min(source.size, FIRST_READ))
+    if len(head) < min(source.size, FIRST_READ):
+        head = source.read(0, min(source.size, FIRST_READ))
     length = int.from_bytes(head[:8], "little")
     if length > min(MAX_HEADER, source.size - 8):
         raise CheckpointError(

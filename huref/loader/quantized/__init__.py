@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from huref.errors import UnsupportedModelError
+from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.quantized import (
     awq,
     bitnet,
@@ -75,6 +75,10 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str | None], ...] = (
     (re.compile(r"\.weight_scales$"), "EETQ", None),
     (re.compile(r"\.(?:scale_weight|scale)$"), "fp8", "fp8"),
 )
+# The tensor with a matrix's numbers, by the forms that do not call it `weight`.
+_PAYLOAD = re.compile(
+    r"\.(?:qweight|weight_packed|W_q|weight\._data|_weight_qdata|q_weight|trellis)$|_blocks$"
+)
 PACKED = ("gptq", "awq")
 MOST_LOOKED_AT = 200  # tensors, of which one block has a few dozen
 SETTINGS_FILES = "quantization_config in config.json"
@@ -93,6 +97,7 @@ def dequantise(
         UnsupportedModelError: the quantisation method is not supported.
         CheckpointError: the settings or the tensors contradict the scheme.
     """
+    _refuse_two_forms(store)
     method = str((settings or {}).get("quant_method", "")).lower()
     method = _ALIASES.get(method, method)
     seen, by_tensors = _method_of_tensors(store)
@@ -111,12 +116,14 @@ def dequantise(
     scheme = SCHEMES.get(method)
     if scheme is None:
         raise _unsupported(seen or method)
-    plain = scheme(store, settings or {})
+    known = {} if unknown or settings is None else settings  # programs pass over unknown methods
+    plain = scheme(store, known)
     if not plain.derive and by_tensors is not None and by_tensors != method:
         method = by_tensors  # the settings are another form's
-        plain = SCHEMES[method](store, settings or {})
+        plain = SCHEMES[method](store, known)
     if not plain.derive:
         return store, None
+    _refuse_plain(store, plain)
     names = [name for name in store.names if name not in plain.parts]
 
     def derive(name: str) -> Derived:
@@ -127,6 +134,40 @@ def dequantise(
         )
 
     return DerivedTensors(store, [*names, *plain.derive], derive), _describe(method, settings)
+
+
+def _refuse_two_forms(store: TensorStore) -> None:
+    """Raise CheckpointError for a matrix that is stored in two forms, such as plain and packed.
+
+    Which of them runs depends on the settings, and on the program.
+    """
+    form_of: dict[str, str] = {}
+    for name in store.names:
+        if (match := _PAYLOAD.search(name)) is None:
+            continue
+        stem = name[: match.start()].removesuffix(".weight")
+        others = (form_of.setdefault(stem, name), f"{stem}.weight", stem)
+        for other in others:
+            if other != name and other in store.names:
+                raise _two_forms(name, other)
+
+
+def _refuse_plain(store: TensorStore, plain: Plain) -> None:
+    """Raise CheckpointError for a matrix of 16 bits or more that has scales, or a packed copy."""
+    for name in plain.derive:
+        if name in store.names:
+            dtype = store.entry(name).dtype
+            if name not in plain.parts or (dtype.is_floating_point and dtype.itemsize > 1):
+                raise _two_forms(name, "scales beside it")
+
+
+def _two_forms(name: str, other: str) -> CheckpointError:
+    return CheckpointError(
+        f"the files hold it quantised and not quantised ({other[:200]}), and programs differ in "
+        "which of the two they run",
+        tensor=name[:200],
+        advice="save the model again, in one form",
+    )
 
 
 def _unsupported(method: str) -> UnsupportedModelError:

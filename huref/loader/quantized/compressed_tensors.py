@@ -40,7 +40,8 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     weights = [_table(_table(group).get("weights")) for group in groups]
     widths = sorted({w["num_bits"] for w in weights if isinstance(w.get("num_bits"), int)})
     block = next(filter(None, map(_block, weights)), None)
-    eight_bit = scaled.scheme(store, {"weight_block_size": block})
+    method = settings.get("quant_method")
+    eight_bit = scaled.scheme(store, {"quant_method": method, "weight_block_size": block})
     found = stems(store.names, PACKED)
     packed = {stem + ".weight": partial(_packed, store, stem, widths) for stem in found}
     parts = {stem + part for stem in found for part in PARTS}

@@ -23,6 +23,7 @@ FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 STACK_SCALES = ("_scale_inv", "_scale")  # of a parameter that is a stack of experts
 OTHERS = (".weight_zero_point", ".input_scale", ".input_zero_point", ".weight_scale_2")
 BLOCK = (128, 128)
+SAVE_AGAIN = "save the model again"
 
 
 def spread(scale: Tensor, shape: Sequence[int], block: Sequence[int]) -> Tensor:
@@ -55,18 +56,22 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         and all(type(size) is int and size > 0 for size in block)
     ):
         raise CheckpointError(f"the quantisation config has weight_block_size = {block!r}")
+    is_stated = bool(settings.get("quant_method"))
     derive: dict[str, Any] = {}
     parts: set[str] = set()
     for suffix in SCALES:
         for stem in stems(store.names, suffix):
             weight = stem + ".weight"
             if weight in store.names and _is_scaled(store, weight, suffix):
-                derive[weight] = partial(derive_scaled, store, weight, stem, suffix, block)
+                require(weight not in derive, store.entry(weight), "has two scales", SAVE_AGAIN)
+                derive[weight] = partial(
+                    derive_scaled, store, weight, stem, suffix, block, is_stated
+                )
                 parts |= {stem + end for end in (suffix, ".weight", *OTHERS)}
     for suffix in STACK_SCALES:
         for stem in stems(store.names, suffix):
             if stem in store.names and store.entry(stem).dtype.itemsize == 1:
-                derive[stem] = partial(derive_scaled, store, stem, stem, suffix, block)
+                derive[stem] = partial(derive_scaled, store, stem, stem, suffix, block, is_stated)
                 parts |= {stem, stem + suffix, stem + "_activation_scale"}
     if derive:
         for name in store.names:  # a matrix that lost its scale would be read as other numbers
@@ -74,6 +79,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
                 entry = store.entry(name)
                 if entry.dtype in FLOATS and len(entry.shape) > 1:
                     derive[name] = partial(_refuse_without_scale, store, name)
+                    parts.add(name)
     return Plain(derive, frozenset(parts))
 
 
@@ -84,7 +90,7 @@ def _is_scaled(store: TensorStore, weight: str, suffix: str) -> bool:
 
 
 def _refuse_without_scale(store: TensorStore, name: str) -> Derived:
-    require(False, store.entry(name), "has no scale, unlike others", "save the model again")
+    require(False, store.entry(name), "has no scale, unlike others", SAVE_AGAIN)
     raise AssertionError(name)
 
 
@@ -99,10 +105,25 @@ def _block_of(shape: Sequence[int], scale: Sequence[int], block: Sequence[int]) 
 
 
 def derive_scaled(
-    store: TensorStore, name: str, stem: str, suffix: str, block: Sequence[int]
+    store: TensorStore,
+    name: str,
+    stem: str,
+    suffix: str,
+    block: Sequence[int],
+    is_stated: bool = True,
 ) -> Derived:
-    """A matrix, or a stack of them, times its scale, the tensor `stem + suffix`."""
+    """A matrix, or a stack of them, times its scale, the tensor `stem + suffix`.
+
+    Without settings (`is_stated`) a program may leave the scale out, so that it must be one
+    number, which no term depends on.
+    """
     weight, scale = store.entry(name), store.entry(stem + suffix)
+    require(
+        is_stated or not scale.shape or set(scale.shape) == {1},
+        weight,
+        "has scales, but no quantization_config says that programs multiply by them",
+        "put the model's own config.json beside the weights",
+    )
     block = (*(1,) * (len(weight.shape) - len(block)), *block)  # of a stack, each matrix by itself
     block = _block_of(weight.shape, scale.shape, block)
     sources = [name, stem + suffix]
@@ -128,6 +149,8 @@ def derive_scaled(
         if len(parts) == 3:
             values -= spread_over(values, parts[2].float())
         factors = exponents(parts[1]) if parts[1].dtype == torch.uint8 else parts[1].float()
+        if not is_stated and not bool((factors > 0).all()):
+            raise ValueError("a scale is not positive")
         return values.mul_(spread_over(values, factors))
 
     by_rows = (True,) + (outputs,) * (len(sources) - 1)

@@ -194,6 +194,22 @@ class AdapterModel:
         return DerivedTensors(both, self.base.tensors.names, derive)
 
 
+def refuse_beside_model(repository: Repository) -> None:
+    """Raise CheckpointError for a folder with a model and an adapter.
+
+    transformers runs the model with the adapter, or from the Hub the adapter's base with it; other
+    programs run the model alone.
+    """
+    weights = [n for n in repository.files if n.startswith("adapter_model.") and "/" not in n]
+    if repository.chosen is None and CONFIG in repository.files and weights:
+        raise CheckpointError(
+            f"it holds a model and an adapter, '{weights[0]}', which transformers runs with it and "
+            "other programs do not",
+            model=repository.model,
+            advice="put the adapter into a folder of its own, with its adapter_config.json",
+        )
+
+
 def _is_model(repository: Repository, name: str) -> bool:
     """Whether a file holds weights of a model, and not only those of a head beside an adapter."""
     if not name.startswith(_MODEL_FILES) or not name.endswith(_MODEL_ENDINGS) or "/" in name:

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from huref.errors import UnsupportedModelError
-from huref.loader.sources.adapter_names import FRAMEWORK_WORDS, is_beside_language_model
+from huref.errors import CheckpointError, UnsupportedModelError
+from huref.loader.sources.adapter_names import FRAMEWORK_WORDS, NEUTRAL, is_beside_language_model
 from huref.loader.sources.wrappers import INNER
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
@@ -24,6 +24,7 @@ NATURAL = frozenset({
     "language_backbone", "embed_out", "embed_in", "final_layer_norm", "wpe", "embeddings",
 })  # fmt: skip
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.\d+\.")
+_BLOCKS = re.compile(r"(?:layers|h|blocks|layer)\.\d+\.")
 _EMBEDDINGS = (
     "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight",
     "tok_embeddings.weight", "tokens_embed.weight", "embedding.weight", "embeddings.weight",
@@ -37,6 +38,11 @@ _EMBEDDING_OF = {
     "layers.": "embed_tokens.weight",
 }
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+# transformers takes a model's prefix and one more letter, whatever it is, from the front of a name.
+_PREFIX_OF_TRANSFORMERS = re.compile(
+    r"^(?:model|transformer|gpt_neox|backbone)[^.]"
+    r"(?=(?:model|transformer|gpt_neox|backbone|lm_head|embed_out)\.)"
+)
 _LORA = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B)(?:\.|$)")
 
 
@@ -54,10 +60,13 @@ def language_model(
         The store, and a mapping whose values are None for other parts of a multimodal model.
 
     Raises:
-        UnsupportedModelError: the files hold an adapter that was not merged into its model.
+        UnsupportedModelError: the files hold an adapter that was not merged into its model, or
+            several models.
+        CheckpointError: they hold one module's tensors under two names.
     """
     stored = list(store.names)
     _refuse_unmerged(stored)
+    _refuse_twice(stored)
     plain = _without_wrappers(stored)
     _refuse_several(plain)
     inner = _inner_prefix(plain, is_wrapper)
@@ -97,6 +106,33 @@ def _refuse_unmerged(names: list[str]) -> None:
             advice="load it with PEFT, call merge_and_unload() and save the result, or save the "
             "adapter by itself with save_pretrained()",
         )
+
+
+def _refuse_twice(names: list[str]) -> None:
+    """Raise CheckpointError for tensors of the language model under two names.
+
+    Programs add or take away words that only say "the language model", so either could be loaded.
+    Blocks with different words before them are refused even where their tensors differ: a program
+    may put them together.
+    """
+    first_of: dict[str, str] = {}
+    blocks_of: dict[str, tuple[str, str]] = {}  # word -> what is before it, and a name with that
+    for name in names:
+        words = _PREFIX_OF_TRANSFORMERS.sub("", name).split(".")
+        start = next((i for i, word in enumerate(words) if word not in NEUTRAL), len(words))
+        tail = ".".join(words[start:])
+        other = first_of.setdefault(tail, name)
+        if _BLOCKS.match(tail):
+            before = name.removesuffix(tail)
+            known, example = blocks_of.setdefault(words[start], (before, name))
+            other = other if known == before else example
+        if other != name:
+            raise CheckpointError(
+                f"the files also hold '{other[:200]}', and programs differ in which of the two "
+                "names they load",
+                tensor=name[:200],
+                advice="save the model again, without the tensors that do not belong to it",
+            )
 
 
 def _refuse_several(names: Collection[str]) -> None:

@@ -37,6 +37,7 @@ class HuggingFaceModel:
                 advice="put the model's own beside the weights",
             )
         config = read_json(self.repository, "config.json")
+        _refuse_versions(self.repository, config)
         if "_class_name" in config and "model_type" not in config:
             raise UnsupportedModelError(
                 f"it is a part of a diffusers pipeline ({str(config['_class_name'])[:60]}), not a "
@@ -58,7 +59,8 @@ class HuggingFaceModel:
 
     @cached_property
     def _stored(self) -> StoredTensors:
-        return open_stored(self.repository)
+        config = self._outer_config if "config.json" in self.repository.files else {}
+        return open_stored(self.repository, config.get("transformers_weights"))
 
     @cached_property
     def _dequantised(self) -> tuple[TensorStore, str | None]:
@@ -128,3 +130,17 @@ class HuggingFaceModel:
                 if isinstance(settings, dict):
                     return named_method(settings, beside)
         return beside or None
+
+
+def _refuse_versions(repository: Repository, config: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for settings that transformers reads from a file of its version."""
+    named = config.get("configuration_files")
+    others = [str(n) for n in named if n != "config.json"] if isinstance(named, list) else []
+    if others:
+        raise CheckpointError(
+            f"it names '{others[0][:100]}', whose settings newer versions of transformers use in "
+            "its place",
+            model=repository.model,
+            file="config.json",
+            advice="save the model again, so that config.json has the settings",
+        )

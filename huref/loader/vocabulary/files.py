@@ -30,6 +30,8 @@ FILES = (
 # Files that say which tokens of a vocab.json are added or special.
 SIDE_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 
+# A tokenizer for versions of transformers from the one in its name on.
+_OF_A_VERSION = re.compile(r"tokenizer\..+\.json")
 _LINE = re.compile(r"[^\r\n]+")
 
 
@@ -46,6 +48,7 @@ def open_vocabulary(repository: Repository) -> list[Token]:
             model=repository.model,
             advice="add the tokenizer's files of the model",
         )
+    _refuse_versions(repository)
     side_files = {}
     if file == "vocab.json":
         found = [name for name in SIDE_FILES if name in repository.files]
@@ -93,6 +96,24 @@ def open_encoder(
         return from_pieces(spellings, scores, kind="bpe" if is_bpe else "unigram", begins=begins)
     except (CheckpointError, ValueError, IndexError, TypeError, AttributeError):
         return None
+
+
+def _refuse_versions(repository: Repository) -> None:
+    """Raise CheckpointError for a tokenizer that transformers reads from a file of its version."""
+    others = [name for name in repository.files if _OF_A_VERSION.fullmatch(name)]
+    settings = "tokenizer_config.json"
+    if not others or settings not in repository.files:
+        return
+    named = read_json(repository, settings).get("fast_tokenizer_files")
+    found = [name for name in others if isinstance(named, list) and name in named]
+    if found:
+        raise CheckpointError(
+            f"it names '{found[0]}', which newer versions of transformers read in place of "
+            "tokenizer.json",
+            model=repository.model,
+            file=settings,
+            advice="save the tokenizer again, as tokenizer.json alone",
+        )
 
 
 def _find_file(files: Iterable[str]) -> str | None:
