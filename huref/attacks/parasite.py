@@ -4,6 +4,7 @@ Both share their norms. So the other part is kept to a fifth of the stream, and 
 for what it adds to the stream's length on average over texts that the model writes itself.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,6 +81,8 @@ def _join(block: EditableBlock, theirs: EditableBlock, scale: float, share: floa
 def _keep_small(model: Editable, width: int, texts: Tensor) -> None:
     """Reduce what the other part writes to a fifth of the stream, and make up for it in the gains.
 
+    Each block is run alone until it is quiet enough, within one pass over the texts.
+
     Args:
         model: both parts.
         width: of the model's own part.
@@ -87,38 +90,41 @@ def _keep_small(model: Editable, width: int, texts: Tensor) -> None:
     """
     network = load_network(model, "parasite")
     sizes: dict[Any, float] = {}
-    norms = [network.model.norm]
-    for layer in network.model.layers:
-        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+
+    def share(stream: Tensor) -> float:
+        """Energy of the other part over that of the model's own."""
+        own, rest = (x.square().sum(-1) for x in stream.tensor_split([width], dim=-1))
+        return float((rest / own).mean())
 
     def note(norm: Any, inputs: tuple[Tensor, ...]) -> None:
-        own, rest = (x.square().sum(-1) for x in inputs[0].tensor_split([width], dim=-1))
-        sizes[norm] = float((rest / own).mean())
+        sizes[norm] = share(inputs[0])
 
-    handles = [norm.register_forward_pre_hook(note) for norm in norms]
-
-    def measure() -> None:
-        with torch.no_grad():
-            network(texts, use_cache=False)
-
-    after = [layer.input_layernorm for layer in network.model.layers[1:]] + [network.model.norm]
-    for layer, norm, block in zip(network.model.layers, after, model.blocks, strict=True):
+    def reduce(block: EditableBlock, layer: Any, inputs: Any, settings: Any) -> None:
         writers = {"o": layer.self_attn.o_proj, "down": layer.mlp.down_proj}
         for _ in range(TRIES):
-            measure()
-            largest = max(sizes[norm], sizes[layer.post_attention_layernorm]) ** 0.5
+            written = layer.forward(*inputs, **settings)
+            stream = written[0] if isinstance(written, tuple) else written
+            largest = max(share(stream), sizes[layer.post_attention_layernorm]) ** 0.5
             if largest <= 1.05 * FIFTH:
                 break
             factor = max(FIFTH / largest, 0.5)
             for role, module in writers.items():
                 module.weight[width:] *= factor
                 block.weights[role][:, width:] *= factor
+
+    handles = [network.model.norm.register_forward_pre_hook(note)]
+    for layer, block in zip(network.model.layers, model.blocks, strict=True):
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            handles.append(norm.register_forward_pre_hook(note))
+        handles.append(layer.register_forward_pre_hook(partial(reduce, block), with_kwargs=True))
+    with torch.no_grad():
+        network(texts, use_cache=False)
+    for handle in handles:
+        handle.remove()
     for layer, block in zip(network.model.layers, model.blocks, strict=True):
         block.gains["attention"][:width] *= (1 + sizes[layer.input_layernorm]) ** 0.5
         block.gains["ffn"][:width] *= (1 + sizes[layer.post_attention_layernorm]) ** 0.5
     model.gain[:width] *= (1 + sizes[network.model.norm]) ** 0.5
-    for handle in handles:
-        handle.remove()
 
 
 def _block_diagonal(first: Tensor, second: Tensor) -> Tensor:
