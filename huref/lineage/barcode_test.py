@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
+import torch
 from torch import Tensor
 
 from huref.invariants.barcodes import FLIPS, Barcodes, sampled_units
@@ -31,9 +32,17 @@ from huref.lineage.order import (
     order_log10_p,
 )
 from huref.lineage.retention import measure_retention
-from huref.lineage.unit_matching import UnitMatching, agreeing, agreement, match_signed
+from huref.lineage.unit_matching import (
+    UnitMatching,
+    agreeing,
+    agreement,
+    match_signed,
+    signed_cosines,
+)
 
 ATTENTION_NUMBERS = range(3, 21)  # the numbers of a barcode that come from attention
+LARGE = 2**22  # pairs of units of two networks, from which a sample is looked at first
+SAMPLE = 512  # units of it
 
 
 def compare_barcodes(
@@ -78,6 +87,24 @@ def comparable_networks(a: Barcodes, b: Barcodes) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
+def may_correspond(a: Barcodes, b: Barcodes, i: int, j: int) -> bool:
+    """Whether network i of A and network j of B are worth a test; small ones always are.
+
+    Of large networks a sample of A's units is held against all of B's: units whose nearest one has
+    their index, or is the nearest by attention's numbers and by the others. By chance a twentieth
+    of a unit or less is; where one unit in a hundred corresponds, five are.
+    """
+    x, y, _, _ = _select_units(a, b, i, j)
+    if len(x) * len(y) < LARGE:
+        return True
+    rows = torch.linspace(0, len(x) - 1, min(SAMPLE, len(x))).long()
+    nearest = [_nearest(x[rows], y, numbers) for numbers in _groups_of_numbers(x.shape[1])]
+    hints = int((nearest[1] == nearest[2]).sum())
+    if len(x) == len(y):
+        hints = max(hints, int((nearest[0] == rows).sum()))
+    return hints > 1
+
+
 def corresponding_units(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Tensor, Tensor]:
     """Units of network i of A and j of B that correspond beyond chance, indices in both, (n,) each.
 
@@ -85,12 +112,12 @@ def corresponding_units(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Tenso
     agree; whichever are more. All units of both networks have barcodes.
     """
     x, y = a.of_network(i).float(), b.of_network(j).float()
-    matching = _match(x, y, range(x.shape[1]))
+    everything, attention, others = _groups_of_numbers(x.shape[1])
+    matching = _match(x, y, everything)
     kept = max(
         matching.a == matching.b, longest_increasing(matching.b), key=lambda some: int(some.sum())
     )
-    others = [n for n in range(x.shape[1]) if n not in ATTENTION_NUMBERS]
-    agreed = agreeing(_match(x, y, ATTENTION_NUMBERS), _match(x, y, others))
+    agreed = agreeing(_match(x, y, attention), _match(x, y, others))
     if len(agreed[0]) > int(kept.sum()):
         return agreed
     return matching.a[kept], matching.b[kept]
@@ -102,7 +129,8 @@ def compare_networks(
     """The better test of network i of A and network j of B, not yet corrected, and the matching."""
     x, y, a_units, b_units = _select_units(a, b, i, j)
     layer, of = int(a.networks[i, 0]), min(len(x), len(y))
-    by_row = _match(x, y, range(x.shape[1]))
+    everything, attention, others = _groups_of_numbers(x.shape[1])
+    by_row = _match(x, y, everything)
     matching = UnitMatching(a_units[by_row.a], b_units[by_row.b], of, int(b.networks[j, 2]))
     same_size = bool(a.networks[i, 2] == b.networks[j, 2])
     if same_size:
@@ -116,8 +144,7 @@ def compare_networks(
         return test, UnitMatching.identity(a_units, of, matching.b_size)
     if log10_p <= SIGNIFICANT or not (a.is_complete(i) and b.is_complete(j)):
         return test, matching
-    other_numbers = [n for n in range(x.shape[1]) if n not in ATTENTION_NUMBERS]
-    agreements = agreement(_match(x, y, ATTENTION_NUMBERS), _match(x, y, other_numbers))
+    agreements = agreement(_match(x, y, attention), _match(x, y, others))
     test = Correspondence(
         UnitCount(agreements, of, layer),
         agreement_log10_p(agreements, of),
@@ -144,8 +171,26 @@ def _select_units(
     return x, y, a_units, b_units
 
 
+def _groups_of_numbers(count: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """All numbers of a barcode, those of attention, and the others."""
+    others = [n for n in range(count) if n not in ATTENTION_NUMBERS]
+    return range(count), ATTENTION_NUMBERS, others
+
+
+def _nearest(x: Tensor, y: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The unit of y that is nearest to each of x by some of a barcode's numbers, (n,)."""
+    fixed, signed = _split_numbers(numbers)
+    parts = [[codes[:, group] for codes in (x, y)] for group in (fixed, signed)]
+    nearest: Tensor = signed_cosines(*parts)(slice(None)).argmax(dim=1)
+    return nearest
+
+
+def _split_numbers(numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Those whose signs are determined, and those that have one arbitrary sign in common."""
+    return [n for n in numbers if not FLIPS[n]], [n for n in numbers if FLIPS[n]]
+
+
 def _match(x: Tensor, y: Tensor, numbers: Sequence[int]) -> UnitMatching:
     """Match by some of a barcode's numbers; those that flip have one arbitrary sign in common."""
-    fixed = [n for n in numbers if not FLIPS[n]]
-    signed = [n for n in numbers if FLIPS[n]]
+    fixed, signed = _split_numbers(numbers)
     return match_signed((x[:, fixed], y[:, fixed]), (x[:, signed], y[:, signed]))

@@ -7,7 +7,7 @@ be tested (docs/maths.md, Statistics).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +104,12 @@ def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) ->
         fixed: numbers of A's and of B's units, (units, n), whose signs are determined.
         signed: likewise (units, k); a unit's numbers have one arbitrary sign in common.
     """
+    in_a, in_b = (torch.cat(parts, dim=1).any(dim=1) for parts in zip(fixed, signed, strict=True))
+    return _mutual(signed_cosines(fixed, signed), in_a, in_b)
+
+
+def signed_cosines(fixed: Sequence[Tensor], signed: Sequence[Tensor]) -> Callable[[slice], Tensor]:
+    """The cosines of some of A's units with all of B's; arguments as for `match_signed`."""
     scales = [
         torch.cat(parts, dim=1).norm(dim=1, keepdim=True).clamp(min=1e-30)
         for parts in zip(fixed, signed, strict=True)
@@ -117,8 +123,7 @@ def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) ->
         cosines: Tensor = x[rows] @ y.T + (u[rows] @ v.T).abs()
         return cosines
 
-    in_a, in_b = (torch.cat(parts, dim=1).any(dim=1) for parts in zip(fixed, signed, strict=True))
-    return _mutual(similarity, in_a, in_b)
+    return similarity
 
 
 def match_twice(a: Tensor, b: Tensor) -> tuple[UnitMatching, UnitMatching]:

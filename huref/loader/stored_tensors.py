@@ -129,7 +129,9 @@ class StoredTensors:
         if not self.files:
             raise CheckpointError("its files hold no tensors", model=self.repository.model)
         source = self.repository.open(self.files[0], cache=True)
-        return "safetensors" if _is_safetensors(source.name, bytes(_head(source))) else "PyTorch"
+        # Of a file on the Hub the range that was read for its index is in the cache.
+        read = _head(source) if self.repository.remote else source.read(0, min(source.size, MAGIC))
+        return "safetensors" if _is_safetensors(source.name, bytes(read)) else "PyTorch"
 
     @property
     def names(self) -> Collection[str]:
