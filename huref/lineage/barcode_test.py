@@ -41,8 +41,10 @@ from huref.lineage.unit_matching import (
 )
 
 ATTENTION_NUMBERS = range(3, 21)  # the numbers of a barcode that come from attention
-LARGE = 2**22  # pairs of units of two networks, from which a sample is looked at first
-SAMPLE = 512  # units of it
+LARGE = 2**28  # pairs of units of two models, from which a sample is looked at first
+SAMPLE = 2048  # units of it
+LEAST_OF_EACH = 64  # of every network
+ROWS = 64  # of units that are held against all others at once
 
 
 def compare_barcodes(
@@ -87,22 +89,30 @@ def comparable_networks(a: Barcodes, b: Barcodes) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def may_correspond(a: Barcodes, b: Barcodes, i: int, j: int) -> bool:
-    """Whether network i of A and network j of B are worth a test; small ones always are.
+def hinted_networks(a: Barcodes, b: Barcodes) -> set[tuple[int, int]] | None:
+    """Networks of A and of B that are worth a test; None for all, in models of few units.
 
-    Of large networks a sample of A's units is held against all of B's: units whose nearest one has
-    their index, or is the nearest by attention's numbers and by the others. By chance a twentieth
-    of a unit or less is; where one unit in a hundred corresponds, five are.
+    A sample of A's units is held against all units of B, of all networks. A hint is a unit whose
+    nearest one has its index, or is the nearest by attention's numbers and by the others. By chance
+    a few units are; where one in a hundred corresponds, twenty are.
     """
-    x, y, _, _ = _select_units(a, b, i, j)
-    if len(x) * len(y) < LARGE:
-        return True
-    rows = torch.linspace(0, len(x) - 1, min(SAMPLE, len(x))).long()
-    nearest = [_nearest(x[rows], y, numbers) for numbers in _groups_of_numbers(x.shape[1])]
-    hints = int((nearest[1] == nearest[2]).sum())
-    if len(x) == len(y):
-        hints = max(hints, int((nearest[0] == rows).sum()))
-    return hints > 1
+    mine, theirs = ([x.of_network(i).float() for i in range(len(x.networks))] for x in (a, b))
+    if not mine or not theirs or sum(map(len, mine)) * sum(map(len, theirs)) < LARGE:
+        return None
+    each = max(SAMPLE // len(mine), LEAST_OF_EACH)
+    rows = [torch.linspace(0, len(x) - 1, min(each, len(x))).long() for x in mine]
+    x, y = torch.cat([m[r] for m, r in zip(mine, rows, strict=True)]), torch.cat(theirs)
+    from_a = torch.cat([torch.full((len(r),), i) for i, r in enumerate(rows)])
+    from_b = torch.cat([torch.full((len(t),), j) for j, t in enumerate(theirs)])
+    index_a = torch.cat([a.units_of(i)[r] for i, r in enumerate(rows)])
+    index_b = torch.cat([b.units_of(j) for j in range(len(theirs))])
+    nearest, by_attention, by_others = (
+        _nearest(x, y, numbers) for numbers in _groups_of_numbers(x.shape[1])
+    )
+    same = index_a == index_b[nearest]
+    agreed = by_attention == by_others
+    hints = [(from_a[same], from_b[nearest[same]]), (from_a[agreed], from_b[by_others[agreed]])]
+    return {pair for i, j in hints for pair in zip(i.tolist(), j.tolist(), strict=True)}
 
 
 def corresponding_units(a: Barcodes, b: Barcodes, i: int, j: int) -> tuple[Tensor, Tensor]:
@@ -181,8 +191,9 @@ def _nearest(x: Tensor, y: Tensor, numbers: Sequence[int]) -> Tensor:
     """The unit of y that is nearest to each of x by some of a barcode's numbers, (n,)."""
     fixed, signed = _split_numbers(numbers)
     parts = [[codes[:, group] for codes in (x, y)] for group in (fixed, signed)]
-    nearest: Tensor = signed_cosines(*parts)(slice(None)).argmax(dim=1)
-    return nearest
+    cosines = signed_cosines(*parts)
+    starts = range(0, len(x), ROWS)
+    return torch.cat([cosines(slice(at, at + ROWS)).argmax(dim=1) for at in starts])
 
 
 def _split_numbers(numbers: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from huref.invariants.barcodes import Barcodes
 from huref.invariants.unit_features import UnitFeatures
-from huref.lineage.barcode_test import comparable_networks, compare_networks, may_correspond
+from huref.lineage.barcode_test import comparable_networks, compare_networks, hinted_networks
 from huref.lineage.evidence import LayerMap
 from huref.lineage.order import (
     agreement_log10_p,
@@ -71,9 +71,12 @@ def _by_barcodes(
     a: Barcodes, b: Barcodes, rows: dict[int, int], columns: dict[int, int]
 ) -> Iterator[tuple[int, int, float, float]]:
     """Row, column, share of corresponding units and log10 p of blocks with a row and a column."""
+    hinted = hinted_networks(a, b)
     for first, second in comparable_networks(a, b):
+        if hinted is not None and (first, second) not in hinted:
+            continue
         i, j = rows.get(a.key(first)[0]), columns.get(b.key(second)[0])
-        if i is not None and j is not None and may_correspond(a, b, first, second):
+        if i is not None and j is not None:
             test, _ = compare_networks(a, b, first, second)
             yield i, j, test.units.matched / test.units.of, test.log10_p
 
