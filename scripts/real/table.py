@@ -1,6 +1,7 @@
 """Compares the measured models by `huref.bench` and writes the tables of docs/measured/real.md.
 
-    python -m scripts.real table [--cache DIR] [--recipe NAME...] [--into docs/measured/real.md]
+    python -m scripts.real table [--cache DIR] [--recipe NAME...] [--kept]
+                                 [--into docs/measured/real.md]
 
 Models are compared as `huref compare` does it, with the records that `measure` kept in huref's
 cache: all blocks are read of those on which a verdict hangs. The first recipe's tables are written
@@ -8,7 +9,8 @@ in full; of the others, the counts by relation and what was wrong. With --into t
 follows the line of the file that says so.
 
 Compared pairs are kept in a journal, so a stopped run can be continued, and a child can be removed
-once its pairs are in it: forty float32 copies of 135 million weights take 25 GB.
+once its pairs are in it: forty float32 copies of 135 million weights take 25 GB. With --kept only
+pairs of the journal are shown.
 """
 
 import datetime as dt
@@ -20,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from huref.api.bench import Bench, Score, bench
+from huref.api.bench_journal import BenchJournal
 from huref.api.cache import VERSION
 from huref.api.pairs_file import ListedPair, PairList
 from huref.files import replacing
+from huref.recipe import load_recipe
 from scripts import ROOT
 from scripts.real.catalogue import Cache, cache_parser, open_cache, read_catalogue
 from scripts.real.children import MANIFEST
@@ -125,11 +129,15 @@ def training_rows(cache: Cache, ladder: Mapping[str, Any]) -> Iterator[str]:
 
 
 def measure_pairs(
-    pairs: Iterable[ListedPair], title: str, recipe: str, whole: bool, journal: Path
+    pairs: Iterable[ListedPair], title: str, recipe: str, whole: bool, journal: Path, kept: bool
 ) -> Iterator[str]:
     """A section: counts by relation, what was wrong, and every pair if it is to be whole."""
     rows = tuple(pairs)
     yield from (f"## {title}", "")
+    if kept:
+        known = BenchJournal(journal, load_recipe(recipe)[0].digest, resume=True).pairs
+        rows, all_rows = tuple(row for row in rows if (row.id_a, row.id_b) in known), len(rows)
+        yield from (f"Measured: {len(rows)} of {all_rows} pairs.", "")
     if not rows:
         yield from ("Nothing of this kind is measured yet.", "")
         return
@@ -149,8 +157,8 @@ def read_ladder(cache: Cache) -> dict[str, Any]:
     return {name: entry | {"name": name} for name, entry in models.items()}
 
 
-def render(cache: Cache, recipes: Iterable[str]) -> str:
-    """All tables."""
+def render(cache: Cache, recipes: Iterable[str], kept: bool) -> str:
+    """All tables; with `kept` of the pairs alone that were compared before."""
     ladder = read_ladder(cache)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
@@ -165,12 +173,12 @@ def render(cache: Cache, recipes: Iterable[str]) -> str:
         "",
     ]
     for place, recipe in enumerate(recipes):
-        lines += _render_recipe(cache, ladder, recipe, whole=not place)
+        lines += _render_recipe(cache, ladder, recipe, not place, kept)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _render_recipe(
-    cache: Cache, ladder: Mapping[str, Any], recipe: str, whole: bool
+    cache: Cache, ladder: Mapping[str, Any], recipe: str, whole: bool, kept: bool
 ) -> Iterator[str]:
     measured, costs = measured_by(cache, recipe), cache.costs(recipe)
     public = [
@@ -190,7 +198,7 @@ def _render_recipe(
     }
     for title, pairs in sections.items():
         every = whole and title == "Children of public models"
-        yield from measure_pairs(pairs, title + of, recipe, every, costs / JOURNAL)
+        yield from measure_pairs(pairs, title + of, recipe, every, costs / JOURNAL, kept)
     yield from (f"## How the statistics move with size{of}", "", *curves(measured, ladder, recipe))
 
 
@@ -198,9 +206,10 @@ def main() -> None:
     """Print the tables, or write them."""
     parser = cache_parser(__doc__)
     parser.add_argument("--recipe", nargs="+", default=["default"], metavar="NAME")
+    parser.add_argument("--kept", action="store_true", help="only pairs of the journal")
     parser.add_argument("--into", type=Path, help="a file that has the line of the tables")
     options = parser.parse_args()
-    text = render(open_cache(options.cache), options.recipe)
+    text = render(open_cache(options.cache), options.recipe, options.kept)
     if options.into is None:
         print(text)
         return
