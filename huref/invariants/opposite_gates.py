@@ -15,6 +15,7 @@ Units whose gates are tiny, or always open, are linear on the text and write suc
 See docs/maths.md, Function.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -31,7 +32,7 @@ from huref.invariants.canonical_units import (
     sketch_columns,
 )
 from huref.invariants.reproducible import energy
-from huref.invariants.unit_outputs import UnitOutputs, sample_outputs
+from huref.invariants.unit_outputs import UnitOutputs, sample_outputs, tokens_needed
 
 SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
 EXACT_UNITS = (
@@ -121,7 +122,7 @@ class _Exact:
         """Squared norm of L with the turned products, as a share of those of L's parts."""
         own = self._linear.inner_with_sum(self._linear).sum()
         left = own + 2 * self._target @ turned + turned @ self._gram @ turned
-        return float(left) / float(_square_norms(self._linear).sum())
+        return _ratio(float(left), float(_square_norms(self._linear).sum()))
 
 
 class _Sampled:
@@ -133,7 +134,8 @@ class _Sampled:
     def solve(self) -> Tensor:
         """See `_Exact`."""
         units = len(self._products.c)
-        inputs = _probes(self._products, int((PLACES * units) ** 0.5), seed=1)
+        count = tokens_needed(units, self._products.c.shape[1], PLACES)
+        inputs = _probes(self._products, count, seed=1)
         both = torch.cat([self._products.values(inputs), self._linear.values(inputs)], dim=1)
         down = torch.cat([self._products.c, self._linear.c])
         outputs = sample_outputs(both.double(), down.double(), PLACES)
@@ -150,7 +152,12 @@ class _Sampled:
         written = values @ self._linear.c
         written += (self._products.values(inputs) * turned) @ self._products.c
         parts = values.square().sum(dim=0) @ self._linear.c.square().sum(dim=1)
-        return float(energy(written)) / max(float(parts), TINY)
+        return _ratio(float(energy(written)), float(parts))
+
+
+def _ratio(left: float, parts: float) -> float:
+    """What is left as a share of the parts; infinite where all are zero, as dead units are."""
+    return left / parts if parts > 0 else math.inf
 
 
 def _probes(products: Products, count: int, seed: int) -> Tensor:

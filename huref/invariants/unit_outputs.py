@@ -79,7 +79,7 @@ def sample_outputs(hidden: Tensor, down: Tensor, places: float) -> UnitOutputs:
         places: tokens times directions, for each unit.
     """
     tokens, units = hidden.shape
-    count = min(tokens, int((places * units) ** 0.5))
+    count = min(tokens, tokens_needed(units, down.shape[1], places))
     directions = min(down.shape[1], int(places * units / count) + 1)
     chosen = hidden[torch.linspace(0, tokens - 1, count).long()]
     if directions < down.shape[1]:
@@ -89,6 +89,12 @@ def sample_outputs(hidden: Tensor, down: Tensor, places: float) -> UnitOutputs:
     sizes = torch.where(sizes > LEAST * sizes.max(), sizes, 0.0)
     chosen = torch.where(sizes > 0, chosen / across.clamp(min=TINY), 0.0)
     return UnitOutputs(chosen, down / along.clamp(min=TINY)[:, None], sizes)
+
+
+def tokens_needed(units: int, width: int, places: float) -> int:
+    """Tokens with which `sample_outputs` takes about as many directions, or all of them."""
+    least = places * units
+    return int(max(least**0.5, least / width)) + 1
 
 
 def _directions(hidden: Tensor, down: Tensor, count: int) -> Tensor:

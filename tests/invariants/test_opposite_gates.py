@@ -17,7 +17,8 @@ from huref.attacks import attack
 from huref.attacks.decoy_blocks import random_block
 from huref.attacks.depth import insert_block
 from huref.attacks.opening import open_editable
-from huref.invariants.opposite_gates import resolve_opposite_gates
+from huref.invariants.block_use import LinearUnits
+from huref.invariants.opposite_gates import EXACT_UNITS, resolve_opposite_gates
 from huref.lineage.table import build_table
 
 ZOO = Path(__file__).parents[2] / "checkpoints" / "zoo"
@@ -108,6 +109,26 @@ def test_reversed_gates_are_turned_back(
         again, dim=0
     )
     assert torch.all(cosines.max(dim=1).values > 0.999)
+
+
+def test_gates_of_a_large_network_are_turned_back() -> None:
+    """The least squares are sampled: no matrix of all pairs of units is formed."""
+    units = EXACT_UNITS + 140
+    network = make_network(5, units, gated=True, biased=False)
+    chosen = torch.arange(units) % 3 == 0
+    copy = reverse(network, chosen)
+    found = resolve_opposite_gates(single(copy), silu)
+    assert found.up.shape[1] == units
+    x = draw(9, 50, WIDTH)
+    wanted = run(network, silu, x)
+    assert torch.allclose(run(found, silu, x.float()).double(), wanted, atol=0.05, rtol=1e-2)
+
+
+def test_linear_units_that_write_nothing_stay() -> None:
+    network = single(make_network(6, 40, True, False))
+    network.down[:10] = 0.0
+    linear = LinearUnits(torch.arange(10), torch.ones(10), torch.zeros(10))
+    assert resolve_opposite_gates(network, silu, on_text=linear) is network
 
 
 @pytest.mark.parametrize("gated", [True, False])
