@@ -12,16 +12,19 @@ units K is factorised. Of larger networks K is never formed: the projection is f
 gradients, on few tokens and in few directions. See docs/maths.md, Function.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from huref.invariants.unit_outputs import sample_outputs
+from huref.invariants.unit_outputs import TINY, sample_outputs
 
 EXACT_UNITS = 2560  # of a network whose K is factorised, which takes n^3 / 3 products
 NULL = 1e-3  # eigenvalues of K far below this are null; trained networks have 0.06 and more
+OFF = (0.1, 0.03)  # from 1, at most, of the share that a unit of such a set has in the null space
 LEFT_OVER = 0.05  # of the root of the sum of the squared norms
 WORKING = 0.1  # of what the network writes
-PLACES = 2.5  # tokens times directions, for each unit; twice as many where a set is none
+PLACES = (2.5, 5.0)  # tokens times directions, for each unit; the second where a set is none
 MOST_STEPS = 300  # of conjugate gradients; trained networks take 10 to 60
 CONVERGED = 1e-3  # residual, in norms of the right side
 
@@ -38,19 +41,25 @@ def find_zero_sum(hidden: Tensor, down: Tensor) -> Tensor:
     alive: Tensor = (norms > 1e-6 * norms.max()).nonzero().flatten()
     if len(alive) < 2:
         return none
-    all_alive = len(alive) == len(norms)
-    if not all_alive:
+    if len(alive) < len(norms):
         norms, hidden, down = norms[alive], hidden[:, alive], down[alive]
-    if len(alive) <= EXACT_UNITS:
-        found = _by_factors(hidden, down, norms)
-        return none if found is None or not _is_idle(found, hidden, down, norms) else alive[found]
-    for size in (PLACES, 2 * PLACES):
-        found = _by_conjugate_gradients(hidden, down, size)
-        if not found.any():
+    for shares in _attempts(hidden, down, norms):
+        if shares is None:
             return none
-        if _is_idle(found, hidden, down, norms):
-            return alive[found]
+        for off in OFF:  # dependent units that write have other shares
+            found = (shares - 1).abs() < off
+            if found.any() and _is_idle(found, hidden, down, norms):
+                return alive[found]
     return none
+
+
+def _attempts(hidden: Tensor, down: Tensor, norms: Tensor) -> Iterator[Tensor | None]:
+    """Share of each unit's norm that is in the null space of K, (n,); None where there is none."""
+    if len(norms) <= EXACT_UNITS:
+        yield _by_factors(hidden, down, norms)
+    else:
+        for places in PLACES:
+            yield _by_conjugate_gradients(hidden, down, places)
 
 
 def _is_idle(found: Tensor, hidden: Tensor, down: Tensor, norms: Tensor) -> bool:
@@ -63,7 +72,7 @@ def _is_idle(found: Tensor, hidden: Tensor, down: Tensor, norms: Tensor) -> bool
 
 
 def _by_factors(hidden: Tensor, down: Tensor, norms: Tensor) -> Tensor | None:
-    """The units that the null space of K consists of, (n,) bool; None where there is none."""
+    """See `_attempts`."""
     K = ((hidden.T @ hidden) * (down @ down.T)).double() / torch.outer(norms, norms)
     # A pivot is the part of an output that those before it do not explain.
     factor, failed = torch.linalg.cholesky_ex(K + NULL * torch.eye(len(K)))
@@ -71,13 +80,13 @@ def _by_factors(hidden: Tensor, down: Tensor, norms: Tensor) -> Tensor | None:
         return None
     # NULL (K + NULL)^-1 is about 1 on the null space, and about 0 on what is orthogonal to it.
     null_part = NULL * torch.cholesky_solve(norms.double()[:, None], factor)[:, 0]
-    found: Tensor = null_part / norms > 0.5
-    return found
+    shares: Tensor = null_part / norms
+    return shares
 
 
-def _by_conjugate_gradients(hidden: Tensor, down: Tensor, places: float) -> Tensor:
-    """Like `_by_factors`, of K on some tokens and in some directions, (n,) bool."""
+def _by_conjugate_gradients(hidden: Tensor, down: Tensor, places: float) -> Tensor | None:
+    """See `_attempts`; of K on some tokens and in some directions."""
     outputs = sample_outputs(hidden, down, places)
     solved = NULL * outputs.solve(outputs.sizes, NULL, MOST_STEPS, CONVERGED)
-    found: Tensor = solved > 0.5 * outputs.sizes
-    return found
+    shares: Tensor = solved / outputs.sizes.clamp(min=TINY)
+    return shares if bool((shares > 0.5).any()) else None

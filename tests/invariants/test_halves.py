@@ -109,6 +109,26 @@ def test_units_of_a_large_network_that_sum_to_nothing_are_found(loud: float) -> 
     assert sorted(order[found].tolist()) == list(range(working, working + 3 * added))
 
 
+@pytest.mark.parametrize("working", [60, EXACT_UNITS + 60])
+def test_dependent_units_that_write_hide_no_sum(working: int) -> None:
+    """a, -(a + r) and 2 r depend on each other and write r, a unit of the network."""
+    width, added = 96, 20
+    draw = torch.Generator().manual_seed(7)
+    x = torch.randn(200, width, generator=draw)
+    gate, up = (torch.randn(width, working, generator=draw) for _ in range(2))
+    hidden, down = silu(x @ gate) * (x @ up), torch.randn(working, width, generator=draw)
+    same = hidden[:, :1].expand(-1, 2)  # a has the hidden state of r and another direction
+    other = torch.randn(width, generator=draw)
+    blocking = torch.stack([other, -other - down[0]])
+    down[0] *= 2
+    a, b = (torch.randn(width, added, generator=draw) for _ in range(2))
+    d = torch.randn(added, width, generator=draw)
+    products = torch.cat([(x @ a) * (x @ b), (x @ (a + b)) ** 2, (x @ (a - b)) ** 2], 1)
+    hidden = torch.cat([hidden, same, products], 1)
+    found = find_zero_sum(hidden, torch.cat([down, blocking, d, -d / 4, d / 4]))
+    assert found.tolist() == list(range(working + 2, working + 2 + 3 * added))
+
+
 def test_noise_around_a_unit_that_works_is_no_zero_sum() -> None:
     draw = torch.Generator().manual_seed(3)
     hidden = torch.randn(300, 40, generator=draw)
