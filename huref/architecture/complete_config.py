@@ -65,11 +65,10 @@ def names_as_run(config: Mapping[str, Any], names: Collection[str]) -> frozenset
 def complete_config(
     layout: Layout, prefix: str, config: Mapping[str, Any], names: Collection[str]
 ) -> Mapping[str, Any]:
-    """A config as it is run, with the number of heads and of blocks that it lacks.
+    """A config with the number of heads and of blocks that it lacks.
 
     The blocks are counted among the tensors.
     """
-    config = as_run(config)
     added: dict[str, Any] = {}
     if all(look_up(config, key) is None for key in HEADS):
         known = _defaults().get(str(config.get("model_type")), {})

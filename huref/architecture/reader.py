@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from huref.architecture.block import (
     Mixture,
 )
 from huref.architecture.block_tensors import BlockFinder, count_blocks, find_prefix
-from huref.architecture.complete_config import complete_config, names_as_run
+from huref.architecture.complete_config import as_run, complete_config, names_as_run
 from huref.architecture.config_values import look_up
 from huref.architecture.experts import ExpertSource
 from huref.architecture.folding import Folding
@@ -56,7 +57,10 @@ class ModelReader:
     def __init__(self, checkpoint: Checkpoint, layout: Layout | None = None, fold: bool = True):
         self.checkpoint = checkpoint
         self.fold = fold
-        self._names = names_as_run(checkpoint.config, checkpoint.names)
+        config: Mapping[str, Any] = checkpoint.config
+        self._names = frozenset(checkpoint.names)
+        if not checkpoint.all_settings_run:
+            config, self._names = as_run(config), names_as_run(config, self._names)
         self.layout = layout or find_layout(checkpoint.config, self._names, checkpoint.model)
         prefix = find_prefix(self.layout, self._names)
         if prefix is None:
@@ -69,7 +73,7 @@ class ModelReader:
                 advice=f"{MISMATCH}, or the model needs a layout of its own",
             )
         self.prefix = prefix
-        self.config = complete_config(self.layout, prefix, checkpoint.config, self._names)
+        self.config = complete_config(self.layout, prefix, config, self._names)
         if self.layout.experts is not None:
             embedding = self._find_outside_blocks(self.layout.embedding.weight)
             with locating(model=checkpoint.model):

@@ -111,6 +111,15 @@ class Checkpoint:
         with locating(model=self.model):
             return self._contents.config
 
+    @property
+    def all_settings_run(self) -> bool:
+        """Whether programs use every setting and tensor, as of GGUF files.
+
+        A config.json may have some that its family does not use.
+        """
+        contents = getattr(self._contents, "base", None) or self._contents
+        return bool(getattr(contents, "all_settings_run", False))
+
     def describe_files(self) -> dict[str, Any]:
         """What was read, as `files` in the JSON of `huref fingerprint` (docs/json.md)."""
         return describe(self._contents)

@@ -53,6 +53,8 @@ _QUANTISATION = re.compile(
 class GgufModel:
     """Configuration, vocabulary and tensors of a GGUF file in their published form."""
 
+    all_settings_run = True  # see Checkpoint
+
     def __init__(self, repository: Repository, file: str):
         self.repository = repository
         self.files = part_names(file, repository.files)

@@ -14,7 +14,7 @@ from huref.loader.tensors import TensorStore
 from huref.loader.vocabulary import Token
 from huref.loader.vocabulary.encoder import TextEncoder, begins_with
 from huref.loader.vocabulary.files import open_encoder, open_vocabulary
-from huref.loader.weight_files import open_stored
+from huref.loader.weight_files import has_weights, open_stored
 
 # Files in which quantisers stored their settings before config.json had a key for them.
 OLD_SETTINGS = {
@@ -59,7 +59,8 @@ class HuggingFaceModel:
 
     @cached_property
     def _stored(self) -> StoredTensors:
-        config = self._outer_config if "config.json" in self.repository.files else {}
+        stated = "config.json" in self.repository.files and has_weights(self.repository)
+        config = self._outer_config if stated else {}
         return open_stored(self.repository, config.get("transformers_weights"))
 
     @cached_property
