@@ -32,12 +32,9 @@ from huref.invariants.canonical_units import (
     sketch_columns,
 )
 from huref.invariants.reproducible import energy
-from huref.invariants.unit_outputs import UnitOutputs, sample_outputs, tokens_needed
+from huref.invariants.unit_outputs import EXACT_UNITS, UnitOutputs, sample_outputs, tokens_needed
 
 SCREENED = 512  # units that are compared with all; honest networks have no opposite gates at all
-EXACT_UNITS = (
-    2560  # with whose products the least squares are exact; of more units they are sampled
-)
 PLACES = 2.5  # probes times directions, for each unit
 MOST_STEPS = 500  # of conjugate gradients
 CONVERGED = 1e-5  # residual, in norms of the right side

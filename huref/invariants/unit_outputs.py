@@ -13,6 +13,7 @@ from torch import Tensor
 
 from huref.invariants.reproducible import one_thread
 
+EXACT_UNITS = 2560  # of a network for which K is formed and factorised; n^3 / 3 products
 TINY = 1e-30
 LEAST = 1e-6  # of the loudest unit's output; quieter ones take no part
 

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from huref.invariants.unit_outputs import TINY, sample_outputs
+from huref.invariants.unit_outputs import EXACT_UNITS, TINY, sample_outputs
 
-EXACT_UNITS = 2560  # of a network whose K is factorised, which takes n^3 / 3 products
 NULL = 1e-3  # eigenvalues of K far below this are null; trained networks have 0.06 and more
 OFF = (0.1, 0.03)  # from 1, at most, of the share that a unit of such a set has in the null space
 LEFT_OVER = 0.05  # of the root of the sum of the squared norms

@@ -12,7 +12,8 @@ from huref.api.open import open_record
 from huref.attacks import attack
 from huref.attacks.opening import open_editable
 from huref.invariants.halves import Half, join_halves
-from huref.invariants.zero_sums import EXACT_UNITS, find_zero_sum
+from huref.invariants.unit_outputs import EXACT_UNITS
+from huref.invariants.zero_sums import find_zero_sum
 from huref.lineage.similarity import compare_records
 from huref.lineage.table import build_table
 

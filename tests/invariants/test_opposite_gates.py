@@ -18,7 +18,8 @@ from huref.attacks.decoy_blocks import random_block
 from huref.attacks.depth import insert_block
 from huref.attacks.opening import open_editable
 from huref.invariants.block_use import LinearUnits
-from huref.invariants.opposite_gates import EXACT_UNITS, resolve_opposite_gates
+from huref.invariants.opposite_gates import resolve_opposite_gates
+from huref.invariants.unit_outputs import EXACT_UNITS
 from huref.lineage.table import build_table
 
 ZOO = Path(__file__).parents[2] / "checkpoints" / "zoo"
