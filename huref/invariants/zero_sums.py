@@ -24,7 +24,7 @@ OFF = (0.1, 0.03)  # from 1, at most, of the share that a unit of such a set has
 LEFT_OVER = 0.05  # of the root of the sum of the squared norms
 WORKING = 0.1  # of what the network writes
 PLACES = (2.5, 5.0)  # tokens times directions, for each unit; the second where a set is none
-MOST_STEPS = 300  # of conjugate gradients; trained networks take 10 to 60
+MOST_STEPS = 300  # of conjugate gradients; trained networks take 7 to 53
 CONVERGED = 1e-3  # residual, in norms of the right side
 
 
