@@ -30,6 +30,7 @@ from huref.lineage.mixing_changes import (
 from huref.lineage.mixing_units import find_mixings_by_units
 from huref.lineage.mixing_weights import (
     EXACT,
+    SMALLEST_SHARE,
     Fit,
     HalfGram,
     find_members,
@@ -45,6 +46,7 @@ from huref.lineage.sampled_family import Half, SampledFamily
 BASES = 6  # models that are tried as the base of a selection
 ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
 TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
+UNKNOWN = 0.05  # half width of an interval from which on no shares are given without the base
 BASED = 0.9  # share of places that the right base explains, at least
 HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
 UNLIKELY = 0.45  # doubt that such a weight adds
@@ -160,15 +162,33 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
     if left < TOLD:
         return linear
     if linear.base is not None:
-        near = family.records[linear.base].model
-        linear = replace(
-            linear, base=None, why=f"{linear.why}, with {near} for a base that is missing"
-        )
+        linear = _without_its_base(family, linear, linear.base)
     why = (
         f"{linear.why}; {100 * left:.0f} % of the distance to the nearest of them remains: a "
         "parent that is not among these models, changes dropped at random, or training since"
     )
     return replace(linear, why=why)
+
+
+def _without_its_base(family: SampledFamily, found: _Found, near: int) -> _Found:
+    """A sum of changes for whose missing base another model stood; shares only if they are known.
+
+    Args:
+        family: all models.
+        found: what explains the child.
+        near: the model that stands for the base.
+    """
+    why = f"{found.why}, with {family.records[near].model} for a base that is missing"
+    fit = join_fits([fit for _, fit in found.fits if fit is not None])
+    fits = found.fits
+    if fit.half_width.max() > UNKNOWN:
+        about = ", ".join(
+            f"{share:.2f} of {family.records[parent].model}"
+            for parent, share in zip(found.parents, fit.shares, strict=True)
+        )
+        why += f", so that the shares are not known (about {about})"
+        fits = tuple((half, None) for half, _ in found.fits)
+    return replace(found, base=None, fits=fits, why=why)
 
 
 def _left_over(found: _Found) -> float:
@@ -178,9 +198,10 @@ def _left_over(found: _Found) -> float:
 
 def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int, ...]) -> _Found:
     base = negative_member(grams, members)
-    if base is None:
-        base = family.root_of(members)
     fits = [(gram.half, fit_half(gram, members)) for gram in grams]
+    is_passthrough = base is None and _is_passthrough(fits, len(members))
+    if base is None and not is_passthrough:
+        base = family.root_of(members)
     if base is not None:
         at = members.index(base)
         weights = join_fits([fit for _, fit in fits if fit is not None]).shares
@@ -190,6 +211,9 @@ def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int
             "the sampled weights are the base's and a sum of the parents' changes; the weights "
             f"given to the parents sum to {1 - left:.2f}"
         )
+        if left > SMALLEST_SHARE:
+            near = family.records[base].model
+            why += f" (a linear merge with {near} at {left:.2f} is the same model)"
         without = tuple((half, fit and _without(fit, at)) for half, fit in fits)
         doubt = largest_cosine(grams, base, parents) / 2
         # Solved for a parent of weight w, the equation makes the merge a parent of weight 1 / w.
@@ -200,7 +224,12 @@ def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int
         return _Found(parents, base, "task arithmetic", without, why, doubt)
     method: MergeMethod = "linear"
     why = "the sampled weights are a weighted mean of the parents'"
-    if _is_passthrough(fits, len(members)):
+    if len(members) > 2:
+        why += (
+            " (if one of them is the others' base, task arithmetic with the others' shares for "
+            "weights gives the same model)"
+        )
+    if is_passthrough:
         method, why = "passthrough", "each half-block is one parent's own"
     elif len(members) == 2 and _is_curved(fits, members):
         method, why = "slerp", "the sampled weights lie on the arc between the parents'"

@@ -1,7 +1,9 @@
 """Tensors by name in the files of a repository, read in byte ranges."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from huref.loader.formats import gguf, safetensors, torch_legacy, torch_zip
 from huref.loader.formats.ggml import dequantise
 from huref.loader.formats.pickled_tensors import state_dict
 from huref.loader.formats.torch_index import locate
-from huref.loader.ranges import ByteSource, Spans, read_spans
+from huref.loader.ranges import PARALLEL_READS, ByteSource, Spans, read_spans
 from huref.loader.repository import Repository
 from huref.loader.tensors import StoredTensor, view_as
 
@@ -93,10 +95,30 @@ class StoredTensors:
         self._checked: dict[str, set[tuple[int, int]]] = defaultdict(set)  # see _read_spans
         self._file_of = dict(file_of) if file_of is not None else self._scan(files)
 
+    def read_headers(self, files: Collection[str]) -> None:
+        """Index some files, on the Hub side by side. What is wrong with one is said on its use.
+
+        Raises:
+            NetworkError: the Hub does not answer.
+        """
+
+        def index(file: str) -> None:
+            with contextlib.suppress(CheckpointError):
+                self._index(file)
+
+        if self.repository.remote and len(files) > 1:
+            with ThreadPoolExecutor(PARALLEL_READS) as pool:
+                list(pool.map(index, files))
+
+    def names_in(self, file: str) -> Collection[str]:
+        """Names of the tensors in one file. Raises CheckpointError when it has no such index."""
+        return self._index(file).keys()
+
     def _scan(self, files: Collection[str]) -> dict[str, str]:
+        self.read_headers(files)
         file_of: dict[str, str] = {}
         for file in files:
-            for name in self._index(file):
+            for name in self.names_in(file):
                 if name in file_of:
                     raise CheckpointError(
                         f"it is in both {file_of[name]} and {file}",
@@ -113,6 +135,10 @@ class StoredTensors:
                 source = self.repository.open(file, cache=True)
                 self._indexes[file] = self._read_index(source)
         return self._indexes[file]
+
+    def take_places(self, file_of: Mapping[str, str]) -> None:
+        """Read each tensor from the file that is given for it."""
+        self._file_of = dict(file_of)
 
     @property
     def files(self) -> list[str]:

@@ -136,7 +136,7 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
         return StoredTensors(repository, _select(repository, weights))
     absent = sorted(set(file_of.values()) - repository.files.keys())
     if not absent:
-        return StoredTensors(repository, file_of=_corrected(repository, index, file_of, weights))
+        return _open_corrected(repository, index, file_of, weights)
     others = [name for name in weights if name not in file_of.values()]
     missing = CheckpointError(
         f"it names '{absent[0]}', which is missing",
@@ -161,10 +161,10 @@ def _open_indexed(repository: Repository, index: str, weights: list[str]) -> Sto
     raise missing
 
 
-def _corrected(
+def _open_corrected(
     repository: Repository, index: str, file_of: dict[str, str], weights: list[str]
-) -> dict[str, str]:
-    """An index with the places that the files themselves state, and the tensors that it lacks.
+) -> StoredTensors:
+    """The tensors of an index at the places that the files state, and those that it lacks.
 
     Of a tensor in several of its files the last one's is loaded. Shards that belong to the same
     set and that it does not name add what no other file holds.
@@ -184,15 +184,18 @@ def _corrected(
             advice="save the model again in larger shards",
         )
     places: dict[str, str] = {}
+    stored = StoredTensors(repository)
+    stored.read_headers([*beside, *named])
     for file in [*beside, *named]:
         try:
-            held = StoredTensors(repository, [file]).names
+            held = stored.names_in(file)
         except CheckpointError:
             if file in beside:
                 continue
             raise  # a tensor in it may stand for one of another file
         places |= dict.fromkeys(held, file)
-    return file_of | places
+    stored.take_places(file_of | places)
+    return stored
 
 
 def _same_count(name: str, others: Iterable[str]) -> bool:

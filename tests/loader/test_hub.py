@@ -161,3 +161,18 @@ def test_the_estimate_covers_the_bytes_to_read(hub: LoopbackHub, make_llama: Mak
     estimate = checkpoint.estimate_bytes(2)
     size = checkpoint.repository.files["model.safetensors"]
     assert checkpoint.bytes_read < estimate < checkpoint.bytes_read + 0.3 * size
+
+
+def test_the_headers_of_many_shards_are_read_side_by_side(
+    hub: LoopbackHub, make_llama: MakeModel
+) -> None:
+    folder = make_llama("model", max_shard_size="100KB")
+    shards = {f"org/sharded/{file.name}" for file in folder.glob("*.safetensors")}
+    assert len(shards) > 4
+    hub.add("org/sharded", folder)
+    hub.latency = 0.05
+    names = set(open_checkpoint("org/sharded").names)
+    assert names == set(open_checkpoint(str(folder)).names)
+    asked = [path for path, _ in hub.requests if path.endswith(".safetensors")]
+    assert len(asked) == len(shards)  # each header once
+    assert hub.most_at_once > 1

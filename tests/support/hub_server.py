@@ -38,6 +38,8 @@ class LoopbackHub:
     ignore_ranges: bool = False
     redirect_to: str | None = None  # URL of another server, like the Hub's CDN
     latency: float = 0.0  # seconds before each answer
+    answering: int = 0  # requests at this moment
+    most_at_once: int = 0
     lfs: dict[str, object] = field(default_factory=dict)  # SHA-256 that it states of files
 
     def add(self, name: str, folder: Path, gated: bool = False) -> None:
@@ -82,6 +84,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_GET(self) -> None:
+        hub = self.server_hub
+        hub.answering += 1
+        hub.most_at_once = max(hub.most_at_once, hub.answering)
+        try:
+            self._get()
+        finally:
+            hub.answering -= 1
+
+    def _get(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.server_hub.requests.append((path, self.headers.get("Range")))
         self.server_hub.tokens.append(self.headers.get("Authorization"))

@@ -15,22 +15,26 @@ import yaml
 from scripts import ROOT
 
 LIST = ROOT / "configs" / "mixtures.yaml"
-ROLES = ("A", "B", "C")
+ROLES = ("base", "A", "B", "C")  # in every table
+RARE = ("E", "P")  # in the tables of their own merges
+COUNTS = ("first", "low", "high", "kept")  # of blocks
 
 
 @dataclass(frozen=True)
 class Family:
-    """Models of one shape that are merged.
+    """Models that are merged.
 
     Attributes:
         name: of the set.
-        blocks: of each model.
-        models: role -> folder; "base" and the roles.
+        blocks: of the base.
+        counts: further numbers of blocks that settings name.
+        models: role -> folder; of ROLES and RARE.
         others: folders that are in every table.
     """
 
     name: str
     blocks: int
+    counts: Mapping[str, int]
     models: Mapping[str, Path]
     others: tuple[Path, ...]
 
@@ -59,17 +63,18 @@ class Merge:
 def read_family(name: str, root: Path, path: Path = LIST) -> Family:
     """A set of the list whose folders lie below a root."""
     entry = yaml.safe_load(path.read_text("utf-8"))["sets"][name]
-    models = {role: root / entry[role] for role in ("base", *ROLES)}
+    models = {role: root / entry[role] for role in (*ROLES, *RARE)}
     others = tuple(root / other for other in entry["others"])
     if missing := [folder for folder in (*models.values(), *others) if not folder.is_dir()]:
         raise SystemExit(f"{missing[0]} is missing")
-    return Family(name, entry["blocks"], models, others)
+    counts = {key: int(entry[key]) for key in COUNTS}
+    return Family(name, entry["blocks"], counts, models, others)
 
 
 def read_merges(family: Family, work: Path, path: Path = LIST) -> list[Merge]:
     """The merges of the list for one family. `work` has the folders of the merges."""
     blocks = family.blocks
-    numbers = {"all": blocks, "half": blocks // 2, "most": 4 * blocks // 5}
+    numbers = {"all": blocks, "half": blocks // 2, "most": 4 * blocks // 5, **family.counts}
     entries = yaml.safe_load(path.read_text("utf-8"))["merges"]
     merges = []
     for name, entry in entries.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 import huref
 from huref.lineage.evidence import Mixing
-from scripts.evaluate.mixtures.making import Family, Merge
+from scripts.evaluate.mixtures.making import ROLES, Family, Merge
 
 DECOMPOSE = "from modeldna.cli import app; app()"
 
@@ -43,7 +43,8 @@ class Estimate:
 
 def take_apart(merge: Merge, folder: Path, family: Family) -> Estimate:
     """What huref answers from a table with all models of the family, at full depth."""
-    models = [path for role, path in family.models.items() if role != "base" or merge.base_shown]
+    shown = {*ROLES, *merge.parts} - (set() if merge.base_shown else {"base"})
+    models = [path for role, path in family.models.items() if role in shown]
     table = huref.compare([*models, *family.others, folder], depth="full")
     for mixing in table.mixings:
         if Path(mixing.child) == folder:
