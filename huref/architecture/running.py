@@ -5,7 +5,8 @@ its hidden states against the module's own; elsewhere as nearly as its config te
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
+from huref.errors import CheckpointError, one_line
+from huref.loader.tensors import MISFIT
 
 Positions = Literal["rotary", "learned", "alibi", "none"]
 # Values of model_type whose hidden states tests/architecture/test_running.py compares.
@@ -54,6 +57,18 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@contextmanager
+def _reading_settings() -> Iterator[None]:
+    """Raise CheckpointError where a setting has another form than its family's."""
+    try:
+        yield
+    except MISFIT as error:
+        raise CheckpointError(
+            f"config.json has a setting of another form than its family's ({one_line(str(error))})",
+            advice="check that it is the model's own",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Running:
     """How one model's blocks are run.
@@ -86,6 +101,7 @@ class Running:
         """Whether act(c x) = c act(x) for every c > 0."""
         return self.activation is torch.relu
 
+    @_reading_settings()
     def score_scale(self, index: int, head_dim: int) -> float:
         """The factor of the products of queries and keys."""
         if (multiplier := self.config.get("attention_multiplier")) is not None:
@@ -97,6 +113,7 @@ class Running:
         by_block = self.config.get("scale_attn_by_inverse_layer_idx")
         return scale / (index + 1) if by_block else scale
 
+    @_reading_settings()
     def rotation(self, index: int, head_dim: int, count: int) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines of the rotary angles, (count, planes) each, or None."""
         if self.positions != "rotary":
@@ -175,17 +192,19 @@ def _scaled(
         if isinstance(factors, list) and len(factors) == len(frequencies):
             frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
         return frequencies, 1.0
-    if kind not in ("linear", "llama3", "yarn") or not settings.get("factor"):
-        return frequencies, 1.0
-    factor = float(settings["factor"])
-    if kind == "linear":
-        return frequencies / factor, 1.0
     length = float(
         settings.get("original_max_position_embeddings")
         or config.get("original_max_position_embeddings")
         or config.get("max_position_embeddings")
         or 4096
     )
+    if kind in ("longrope", "su"):  # the second is its older name
+        return _long_scaled(frequencies, settings, length, config)
+    if kind not in ("linear", "llama3", "yarn") or not settings.get("factor"):
+        return frequencies, 1.0
+    factor = float(settings["factor"])
+    if kind == "linear":
+        return frequencies / factor, 1.0
     if kind == "llama3":
         low, high = float(settings["low_freq_factor"]), float(settings["high_freq_factor"])
         turns = length * frequencies / (2 * math.pi)
@@ -202,6 +221,22 @@ def _scaled(
     return frequencies * (ramp / factor + (1 - ramp)), float(attention)
 
 
+def _long_scaled(
+    frequencies: Tensor, settings: Mapping[str, Any], length: float, config: Mapping[str, Any]
+) -> tuple[Tensor, float]:
+    """LongRoPE (arXiv 2402.13753): the frequencies of texts that are not longer than `length`."""
+    factors = settings.get("short_factor")
+    if isinstance(factors, list) and len(factors) == len(frequencies):
+        frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
+    if settings.get("attention_factor"):
+        return frequencies, float(settings["attention_factor"])
+    longest = float(config.get("max_position_embeddings") or length)
+    factor = float(settings.get("factor") or longest / length)
+    if min(factor, length) <= 1:
+        return frequencies, 1.0
+    return frequencies, math.sqrt(1 + math.log(factor) / math.log(length))
+
+
 def _attention_factor(factor: float, settings: Mapping[str, Any]) -> float:
     """YaRN's factor of cosines and sines (arXiv 2309.00071), with DeepSeek's two scales."""
     scales = (settings.get("mscale"), settings.get("mscale_all_dim"))
@@ -209,6 +244,7 @@ def _attention_factor(factor: float, settings: Mapping[str, Any]) -> float:
     return above / below if all(scales) else 0.1 * math.log(max(factor, 1.0)) + 1
 
 
+@_reading_settings()
 def running(layout: Layout, config: Mapping[str, Any], width: int, learned: bool) -> Running:
     """How a model is run, from its layout and config.
 

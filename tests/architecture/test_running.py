@@ -1,6 +1,8 @@
 """The forward pass compared with the hidden states of transformers' own modules."""
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import huref
 from huref.architecture.reader import ModelReader
 from huref.architecture.running import EXACT
+from huref.errors import CheckpointError
 from huref.invariants.forward import ForwardPass, row_space
 from huref.invariants.token_rows import TokenRows
 from huref.loader.checkpoint import open_checkpoint
@@ -32,6 +36,10 @@ YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+LONG = {
+    "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 24,
+    "short_factor": [1.0, 1.3, 1.7, 2.5], "long_factor": [2.0, 3.0, 5.0, 9.0],
+}  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-head-dim": ("llama", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}),
@@ -49,6 +57,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neox-sequential": ("gpt_neox", {"use_parallel_residual": False}),
     "phi": ("phi", {}),
     "phi3": ("phi3", {}),
+    "phi3-long": ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 24}),
     "gptj": ("gptj", {"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}),
     "opt": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
     "olmo": ("olmo", {}),
@@ -114,3 +123,25 @@ def test_hidden_states_agree_with_the_module(name: str, tmp_path: Path) -> None:
 
 def test_every_family_that_is_called_exact_is_compared() -> None:
     assert set(EXACT) == {model_type for model_type, _ in CASES.values()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"rope_type": "longrope", "short_factor": ["a"] * 8}},
+        {"rope_scaling": {"rope_type": "su", "short_factor": [1.0, None] * 4}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": "four"}},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+        {"rope_theta": "ten thousand", "rope_scaling": None, "rope_parameters": None},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": [1e4], "factor": 2.0}},
+    ],
+    ids=str,
+)
+def test_settings_of_another_form_are_refused(
+    changes: dict[str, Any], make_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_llama("model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **changes}), "utf-8")
+    with pytest.raises(CheckpointError, match="has a setting of another form"):
+        huref.fingerprint(folder, tmp_path / "dog.png")

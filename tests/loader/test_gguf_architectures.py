@@ -139,9 +139,12 @@ YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32,
           "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 1e4}  # fmt: skip
 LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+LONG = {"rope_type": "longrope", "original_max_position_embeddings": 32, "rope_theta": 1e4,
+        "short_factor": [1, 1.2, 1.5, 1.9, 2.5, 3], "long_factor": [2, 3, 4, 5, 6, 8]}  # fmt: skip
 SCALED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "YaRN": ("llama", "llama", {"rope_parameters": YARN}),
     "Llama 3": ("llama", "llama", {"rope_parameters": LLAMA3}),
+    "long": ("phi3", "phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 32}),
     "linear": ("qwen2", "qwen2", {"rope_parameters": LINEAR}),
     "of global blocks": (
         "gemma3", "gemma3_text",

@@ -5,6 +5,7 @@ after its documented behaviour: rows of q and k reordered for rotary pairs, norm
 stacked, fused gates split, latent projections split by head, settings given by block.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,6 +233,11 @@ def _write_rotary(writer: gguf.GGUFWriter, architecture: str, config: dict[str, 
         writer.add_rope_dimension_count(
             int((config.get("head_dim") or config["hidden_size"] // heads) * share)
         )
+    if kind == "longrope":
+        length = settings["original_max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(length)
+        scale = config["max_position_embeddings"] / length
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(length)))
     if kind not in ("linear", "yarn"):
         return
     writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
@@ -318,6 +324,10 @@ def convert(folder: Path, file: Path, architecture: str) -> None:
         writer.add_tensor(name, tensor.contiguous().numpy())
     if (factors := frequency_factors(config)) is not None:
         writer.add_tensor("rope_freqs.weight", factors.float().numpy())
+    for length in ("long", "short"):  # Phi 3's
+        if long_scaled := _rotary(config).get(f"{length}_factor"):
+            name = f"rope_factors_{length}.weight"
+            writer.add_tensor(name, torch.tensor(long_scaled).float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

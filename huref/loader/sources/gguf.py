@@ -28,6 +28,7 @@ from huref.loader.sources.gguf_names import (
 from huref.loader.sources.gguf_settings import (
     FREQUENCY_FACTORS,
     MOST_FACTORS,
+    SHORT_FACTORS,
     rotary_scaling,
     settings_of_type,
 )
@@ -144,20 +145,22 @@ class GgufModel:
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         config["vocab_size"] = len(tokens) if isinstance(tokens, list) else None
         config |= settings_of_type(self.architecture.model_type, self._setting, config)
-        config |= rotary_scaling(self._setting, self._frequency_factors())
+        config |= rotary_scaling(
+            self._setting, self._factors(FREQUENCY_FACTORS), self._factors(SHORT_FACTORS)
+        )
         key_length = self._setting("attention.key_length_mla") or config.get("head_dim")
         if "qk_rope_head_dim" in config and isinstance(key_length, int):
             config["qk_nope_head_dim"] = key_length - config["qk_rope_head_dim"]
         return config
 
-    def _frequency_factors(self) -> list[float]:
+    def _factors(self, name: str) -> list[float]:
         """The numbers by which rotary frequencies are divided; [] where there are none."""
-        if FREQUENCY_FACTORS not in self._stored.names:
+        if name not in self._stored.names:
             return []
-        shape = self._stored.entry(FREQUENCY_FACTORS).shape
+        shape = self._stored.entry(name).shape
         if len(shape) != 1 or not 0 < shape[0] <= MOST_FACTORS:
             return []
-        factors = self._stored.read([FREQUENCY_FACTORS])[FREQUENCY_FACTORS].double()
+        factors = self._stored.read([name])[name].double()
         return factors.tolist() if bool((factors > 0).all()) else []
 
     @cached_property

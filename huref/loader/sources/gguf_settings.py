@@ -11,6 +11,7 @@ from typing import Any
 
 Setting = Callable[[str], Any]
 FREQUENCY_FACTORS = "rope_freqs.weight"
+SHORT_FACTORS = "rope_factors_short.weight"  # of Phi 3's long scaling
 MOST_FACTORS = 4096  # planes of a head
 # Every fourth block of these has no rotary embedding.
 NO_ROTARY_STEP = {"smollm3": 4, "llama4_text": 4}
@@ -74,13 +75,22 @@ def settings_of_type(model_type: str, setting: Setting, config: dict[str, Any]) 
     return found
 
 
-def rotary_scaling(setting: Setting, factors: Sequence[float]) -> dict[str, Any]:
+def rotary_scaling(
+    setting: Setting, factors: Sequence[float], short: Sequence[float]
+) -> dict[str, Any]:
     """What config.json has as `rope_scaling`; nothing where angles are not scaled.
 
     Args:
         setting: gives one setting of the metadata.
         factors: numbers by which the frequencies are divided, or none.
+        short: likewise, in texts that are not longer than those of the first training.
     """
+    if short:
+        scaling: dict[str, Any] = {"rope_type": "longrope", "short_factor": list(short)}
+        length = _positive(setting("rope.scaling.original_context_length"))
+        scaling["original_max_position_embeddings"] = length
+        scaling["attention_factor"] = _positive(setting("rope.scaling.attn_factor")) or 1.0
+        return {"rope_scaling": scaling}
     if factors:
         return {"rope_scaling": {"rope_type": "factors", "factors": list(factors)}}
     kind = setting("rope.scaling.type")
