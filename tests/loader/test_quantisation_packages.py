@@ -6,6 +6,8 @@ and run this file in it. docs/formats.md has the releases with which they passed
 """
 
 import gc
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -335,3 +337,104 @@ def test_forms_of_one_device_are_refused(tmp_path: Path, source: Path) -> None:
     write_tokenizer(folder, some_words(2048))
     with pytest.raises((CheckpointError, UnsupportedModelError), match=r"kernels.*give the model"):
         huref.fingerprint(str(folder))
+
+
+MLX_ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "LoRA": ("lora", {}),
+    "LoRA of all matrices of two blocks": ("lora", {"num_layers": 2}),
+    "LoRA of queries and the embeddings": (
+        "lora", {"keys": ["self_attn.q_proj", "model.embed_tokens"]},
+    ),
+    "DoRA": ("dora", {}),
+    "DoRA of the embeddings": ("dora", {"keys": ["mlp.up_proj", "model.embed_tokens"]}),
+    "LoRA of a four-bit base": ("lora", {"bits": 4}),
+    "DoRA of a four-bit base": ("dora", {"bits": 4}),
+    "LoRA of experts": ("lora", {"mixture": True}),
+    "all weights": ("full", {"num_layers": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MLX_ADAPTERS)
+def test_adapters_are_merged_as_mlx_lm_does(
+    make_llama: Callable[..., Path],
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    mlx_lm = pytest.importorskip("mlx_lm")
+    mx = pytest.importorskip("mlx.core")
+    fuse = pytest.importorskip("mlx_lm.fuse")
+
+    kind, settings = MLX_ADAPTERS[name]
+    if settings.get("mixture"):
+        source = make_llama(
+            "mixture", "Mixtral", hidden_size=128, intermediate_size=192, num_local_experts=4,
+            num_experts_per_tok=2, head_dim=32,
+        )  # fmt: skip
+        (source / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+        )
+    base, adapter, fused = (tmp_path / word for word in ("converted", "adapter", "fused"))
+    bits = settings.get("bits")
+    mlx_lm.convert(
+        str(source), str(base), quantize=bits is not None, q_bits=bits or 4, dtype="float32"
+    )
+    moved = make_mlx_adapter(base, adapter, kind, settings)
+    arguments = ["--model", base, "--adapter-path", adapter, "--save-path", fused, "--dequantize"]
+    monkeypatch.setattr("sys.argv", ["fuse", *map(str, arguments)])
+    fuse.main()
+    stored = mx.load(str(fused / "model.safetensors"))
+    expected = {key: torch.tensor(x.astype(mx.float32).tolist()) for key, x in stored.items()}
+    checkpoint = open_checkpoint(str(adapter))
+    for key, tensor in checkpoint.read(checkpoint.names).items():
+        theirs = _in_mlx(key, expected)
+        torch.testing.assert_close(tensor.float(), theirs, rtol=1e-4, atol=1e-5, msg=key)
+    for folder in (adapter, fused):
+        write_tokenizer(folder, some_words(2048))
+    pair = huref.compare([str(adapter), str(fused)], cache=False).pairs[0]
+    print(f"ICS {pair.similarity.ics:.6f}, {moved} tensors in the adapter")
+    assert pair.similarity.ics == pytest.approx(1, abs=1e-5)
+
+
+def make_mlx_adapter(base: Path, folder: Path, kind: str, settings: dict[str, Any]) -> int:
+    """An adapter of random numbers, saved as mlx-lm's trainer does; how many tensors it has."""
+    import mlx.core as mx
+    import mlx_lm
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    model, _ = mlx_lm.load(str(base))
+    layers = settings.get("num_layers", 4)
+    parameters = {"rank": 4, "scale": 3.0, "dropout": 0.0}
+    if "keys" in settings:
+        parameters["keys"] = settings["keys"]
+    model.freeze()
+    if kind == "full":
+        for layer in model.layers[-layers:]:
+            layer.unfreeze()
+    else:
+        linear_to_lora_layers(model, layers, parameters, use_dora=kind == "dora")
+    mx.random.seed(1)
+    trained = {
+        key: x + 0.05 * mx.random.normal(x.shape)
+        for key, x in tree_flatten(model.trainable_parameters())
+    }
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), trained)
+    config = {"model": str(base), "fine_tune_type": kind, "num_layers": layers}
+    config["lora_parameters"] = parameters
+    (folder / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    return len(trained)
+
+
+def _in_mlx(name: str, expected: dict[str, Tensor]) -> Tensor | None:
+    """A tensor by its published name; one expert's part of a stack."""
+    if name in expected:
+        return expected[name]
+    found = re.fullmatch(r"(.*)\.experts\.(\d+)\.(w[123])\.weight", name)
+    if not found:
+        return None
+    part = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}[found[3]]
+    stack = expected.get(f"{found[1]}.switch_mlp.{part}.weight")
+    return None if stack is None else stack[int(found[2])]

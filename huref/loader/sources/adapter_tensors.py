@@ -32,6 +32,9 @@ _OTHER = re.compile(
 )
 _SHARED = re.compile(r"(?:.+\.)?(?P<role>vera_[AB])(?:\.(?P<adapter>[^.]+))?")
 _MLX = re.compile(r"(?P<module>.+)\.(?P<kind>lora_a|lora_b|m|A|B)")
+_EMBEDDING = re.compile(
+    r"(?:.+\.)?(?:embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings?)"
+)
 _MLX_KINDS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b", "m": "magnitude"}
 _KINDS = {
     "lora_A": "a", "lora_B": "b", "lora_embedding_A": "a", "lora_embedding_B": "b",
@@ -164,7 +167,9 @@ def parse_mlx(names: Iterable[str]) -> Parsed:
             parsed.replaced[name] = name
             continue
         module = match["module"].removesuffix(".lora")
-        setattr(parsed.modules.setdefault(module, Module()), _MLX_KINDS[match["kind"]], name)
+        parts = parsed.modules.setdefault(module, Module())
+        parts.embedding = bool(_EMBEDDING.fullmatch(module))
+        setattr(parts, _MLX_KINDS[match["kind"]], name)
     _require_pairs(parsed)
     return parsed
 
