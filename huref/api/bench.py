@@ -296,6 +296,7 @@ class _Models:
                     "seconds": round(time.perf_counter() - began, 3),
                     "bytes_read": costs.bytes_read,
                     "bytes_total": costs.bytes_total,
+                    "files": record.files,
                     "error": None,
                 }
             )
@@ -318,11 +319,12 @@ class _Models:
         for name in self._names:
             if name in self._failures:
                 empty = dict.fromkeys(("revision", "renamed_to"))
-                figures = {"seconds": 0.0, "bytes_read": 0, "bytes_total": 0}
+                figures = {"seconds": 0.0, "bytes_read": 0, "bytes_total": 0, "files": None}
                 error = _explain(self._failures[name])
                 yield {"model": name, **empty, **figures, "error": error}
             elif name in self._journal.models:
-                yield self._journal.models[name]
+                # A journal of an earlier version has no files.
+                yield {"files": None, **self._journal.models[name]}
 
 
 def _explain(error: Exception) -> str:

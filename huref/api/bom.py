@@ -81,7 +81,10 @@ def _facts(record: Record, recipe: Recipe) -> dict[str, str]:
 
     assert record.latent is not None
     latent = np.ascontiguousarray(record.latent, "<f4").tobytes()
-    return {
+    read = {"huref:format": "format", "huref:quantisation": "quantisation"}
+    files = record.files or {}
+    known = {key: str(files[name]) for key, name in read.items() if files.get(name)}
+    return known | {
         "huref:recipe": recipe.digest,
         "huref:latent": b64encode(latent).decode("ascii"),
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from huref.blackbox.candidates import Match
     from huref.blackbox.endpoint import Endpoint
     from huref.blackbox.signature import Signature
+    from huref.loader.checkpoint import Checkpoint
 
 
 @click.group()
@@ -169,21 +170,32 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
     from huref.blackbox.signature import load_signature
     from huref.loader.checkpoint import open_checkpoint
 
-    for model in models:
-        open_checkpoint(model)  # a wrong name is found before a request is paid for
+    # A wrong name is found before a request is paid for.
+    checkpoints = {model: open_checkpoint(model) for model in models}
     is_file = not is_endpoint(source) and Path(source).is_file()
     opened = load_signature(Path(source)) if is_file else open_source(source, options)
     matches, clues = match_candidates(opened, models, outputs)
     if options.as_json:
         found = [
             one.to_json()
-            | {"tokenizer": clue.to_json() if (clue := clues.get(one.model)) else None}
+            | {
+                "tokenizer": clue.to_json() if (clue := clues.get(one.model)) else None,
+                "files": _files_of(checkpoints[one.model]),
+            }
             for one in matches
         ]
         print_json({"candidates": found, "requests": getattr(opened, "requests", 0)})
         return
     for one in sorted(matches, key=_residual):
         echo("\t".join(map(terminal, (one.model, one.verdict, one.why))))
+
+
+def _files_of(checkpoint: "Checkpoint") -> dict[str, Any] | None:
+    """What was read of a model; None where it has no weights and its tokenizer alone was compared."""
+    try:
+        return checkpoint.describe_files()
+    except HurefError:
+        return None
 
 
 @probe.command()
