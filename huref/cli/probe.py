@@ -191,7 +191,7 @@ def match(source: str, models: tuple[str, ...], outputs: int, options: Options) 
 
 
 def _files_of(checkpoint: "Checkpoint") -> dict[str, Any] | None:
-    """What was read of a model; None where it has no weights and its tokenizer alone was compared."""
+    """What was read of a model; None where it has no weights, but a tokenizer to compare."""
     try:
         return checkpoint.describe_files()
     except HurefError:
