@@ -17,6 +17,7 @@ from tests.support.merges import (
     Merge,
     dare,
     save_merge,
+    save_sum,
     spherical,
     stack,
     task_arithmetic,
@@ -25,9 +26,9 @@ from tests.support.merges import (
 )
 from tests.support.zoo import ZOO
 
-BASE, ONE, TWO, LONG = (
-    ZOO / name
-    for name in ("llama-a", "llama-a-finetune", "llama-a-finetune-2", "llama-a-continued")
+BASE, ONE, TWO, LONG, MORE_TOKENS, FEWER_BLOCKS = (
+    ZOO / f"llama-a{name}"
+    for name in ("", "-finetune", "-finetune-2", "-continued", "-extended", "-pruned")
 )
 pytestmark = pytest.mark.slow
 BLOCK = re.compile(r"layers\.(\d+)\.")
@@ -123,6 +124,28 @@ def test_linear_merges(
     assert shares_of(mixing, parents) == pytest.approx(truth, abs=0.03)
     assert holds(mixing, parents, truth)
     assert mixing.base is None
+
+
+@pytest.mark.parametrize(
+    ("other", "blocks"),
+    [
+        (MORE_TOKENS, [(i, i) for i in range(5)]),
+        (FEWER_BLOCKS, [(0, 0), (1, 1), (2, 2), (4, 3)]),
+        (FEWER_BLOCKS, [(4, 3), (0, 0), (1, 1), (2, 2), (0, 0), (4, 3)]),
+    ],
+    ids=["more tokens", "fewer blocks", "blocks in another order"],
+)
+def test_parents_of_another_vocabulary_or_depth(
+    family: list[Record], tmp_path: Path, other: Path, blocks: list[tuple[int, int]]
+) -> None:
+    child = full(save_sum(tmp_path / "merged", [LONG, other], [0.65, 0.35], blocks))
+    mixing = the_only(find_mixings([*family, full(other), child]), child)
+    assert mixing.method == "linear"
+    assert shares_of(mixing, [LONG, other]) == pytest.approx([0.65, 0.35], abs=0.03)
+    at = [mixing.parents.index(str(path)) for path in (LONG, other)]
+    for block, sources in zip(mixing.blocks, blocks, strict=True):
+        assert block.sources is not None
+        assert tuple(block.sources[i] for i in at) == sources
 
 
 def test_task_arithmetic_beyond_the_parents(family: list[Record], tmp_path: Path) -> None:

@@ -32,6 +32,45 @@ def save_merge(
     return folder
 
 
+def save_sum(
+    folder: Path,
+    parents: Sequence[Path],
+    weights: Sequence[float],
+    blocks: Sequence[Sequence[int]],
+) -> Path:
+    """A weighted sum of checkpoints that differ in tokens or blocks, in float16.
+
+    Args:
+        folder: where to write.
+        parents: the last has the most tokens; its config and tokenizer are taken.
+        weights: of the parents.
+        blocks: for each block of the child the parents' blocks that it is the sum of.
+    """
+    folder.mkdir()
+    for file in parents[-1].glob("*.json"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["num_hidden_layers"] = len(blocks)
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    states = [load_file(path / "model.safetensors") for path in parents]
+
+    def summed(names: Sequence[str]) -> Tensor:
+        parts = [state[name].float() for state, name in zip(states, names, strict=True)]
+        last = parts[-1]
+        # A parent without a token takes its row from the one that has it, as merge tools do.
+        whole = [torch.cat([x, last[len(x) :]]) if len(x) < len(last) else x for x in parts]
+        return sum(w * x for w, x in zip(weights, whole, strict=True)).half()  # type: ignore[union-attr]
+
+    merged = {n: summed([n] * len(states)) for n in states[-1] if ".layers." not in n}
+    inner = [n.split(".layers.0.")[1] for n in states[-1] if ".layers.0." in n]
+    for index, sources in enumerate(blocks):
+        for name in inner:
+            places = [f"model.layers.{source}.{name}" for source in sources]
+            merged[f"model.layers.{index}.{name}"] = summed(places)
+    save_file(merged, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def weighted(weights: Sequence[float]) -> Merge:
     """The sum of the parents, each with its weight."""
     return lambda name, parts, base: torch.stack(
