@@ -228,8 +228,8 @@ def _long_scaled(
     factors = settings.get("short_factor")
     if isinstance(factors, list) and len(factors) == len(frequencies):
         frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
-    if settings.get("attention_factor"):
-        return frequencies, float(settings["attention_factor"])
+    if stated := settings.get("short_mscale") or settings.get("attention_factor"):  # Phi 3.5 MoE
+        return frequencies, float(stated)
     longest = float(config.get("max_position_embeddings") or length)
     factor = float(settings.get("factor") or longest / length)
     if min(factor, length) <= 1:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import huref
 from huref.architecture.reader import ModelReader
-from huref.architecture.running import EXACT
+from huref.architecture.running import EXACT, running
 from huref.errors import CheckpointError
 from huref.invariants.forward import ForwardPass, row_space
 from huref.invariants.token_rows import TokenRows
@@ -123,6 +123,25 @@ def test_hidden_states_agree_with_the_module(name: str, tmp_path: Path) -> None:
 
 def test_every_family_that_is_called_exact_is_compared() -> None:
     assert set(EXACT) == {model_type for model_type, _ in CASES.values()}
+
+
+def test_rotary_angles_of_a_mixture_with_long_scaling(tmp_path: Path) -> None:
+    from transformers.models.phimoe.modeling_phimoe import PhimoeRotaryEmbedding
+
+    rope = {**LONG, "short_mscale": 1.2, "long_mscale": 1.4}
+    config = AutoConfig.for_model(
+        "phimoe", **SHAPE, rope_parameters=rope, original_max_position_embeddings=24,
+        num_local_experts=4,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path, some_words(250))
+    reader = ModelReader(open_checkpoint(str(tmp_path)))
+    found = running(reader.layout, reader.config, 32, learned=False).rotation(1, 8, 20)
+    assert found is not None
+    module = PhimoeRotaryEmbedding(config)
+    expected = module(torch.zeros(1, 20, 8), torch.arange(20)[None])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs[0, :, :4])
 
 
 @pytest.mark.parametrize(
