@@ -25,6 +25,7 @@ from huref.invariants.published import PUBLISHED
 from huref.invariants.record import Record, load_record
 from huref.lineage.signs import all_blocks_read
 from huref.loader.checkpoint import WEIGHT_MAGICS, WEIGHTS, Checkpoint, open_checkpoint
+from huref.loader.look_around import has_explanation
 from huref.loader.model_name import require_name
 from huref.loader.ollama import is_manifest
 from huref.loader.typed_names import is_companion
@@ -184,6 +185,7 @@ def kind_of_file(path: Path) -> Literal["picture", "record", "weights"]:
         path.suffix.lower() in WEIGHTS
         or head.startswith(WEIGHT_MAGICS)
         or is_companion(path.name)  # of the model beside it
+        or has_explanation(path.name)
         or is_manifest(path)
         or (not path.suffix and head[8:9] == b"{")  # a blob of the Hub's cache
     )

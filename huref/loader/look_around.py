@@ -34,6 +34,12 @@ _OTHER_FORMATS = {
     "openvino_*.xml": ("an OpenVINO graph", "give the model that it was exported from"),
     "params_shard_*.bin": ("weights compiled by MLC-LLM", "give the model it was converted from"),
     "*.task": ("a MediaPipe task", "give the model that it was converted from"),
+    "*.litertlm": ("a model of LiteRT-LM", "give the model that it was converted from"),
+    "*.mlmodel": ("a Core ML model", "give the model that it was exported from"),
+    "*.pt2": ("a program that torch.export saved", "give the model that it was exported from"),
+    "*.pdparams": ("a PaddlePaddle checkpoint", "convert it to safetensors"),
+    "rust_model.ot": ("a checkpoint of rust-bert", "give the model that it was converted from"),
+    "*.mar": ("an archive of TorchServe", "unpack it and give the folder of the model's files"),
 }
 
 MOST_OF_MODELFILE = 65536  # bytes that are read
@@ -50,6 +56,13 @@ def explain_no_weights(repository: Repository) -> CheckpointError:
     return CheckpointError(
         what, model=repository.model, advice="give the folder that holds the model's files"
     )
+
+
+def has_explanation(name: str) -> bool:
+    """Whether the name of a file says that it is of a form which is not read, but known."""
+    patterns = [pattern for pattern in _OTHER_FORMATS if pattern.startswith("*.")]
+    by_name = any(fnmatch.fnmatch(name.lower(), pattern) for pattern in patterns)
+    return by_name or bool(_ARCHIVE.search(name) or _UNFINISHED.search(name))
 
 
 def find_split_by_hand(files: Iterable[str]) -> str | None:
@@ -243,7 +256,7 @@ def _other_format(repository: Repository) -> Explanation | None:
         found = sorted(
             n
             for n in repository.files
-            if any(fnmatch.fnmatch(part, pattern) for part in n.split("/"))
+            if any(fnmatch.fnmatch(part.lower(), pattern) for part in n.split("/"))
         )
         if found:
             return f"there are no weights that huref reads; '{found[0]}' is {kind}", advice

@@ -1,6 +1,7 @@
 """Tensors by name in the files of a repository, read in byte ranges."""
 
 import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from huref.loader.tensors import StoredTensor, view_as
 
 Index = dict[str, StoredTensor]
 MAGIC = 32  # bytes that tell a file's format
+# A version, the length of a name, and the name.
+_CTRANSLATE2 = re.compile(rb"[\x01-\x20]\0\0\0.\0[A-Za-z]{3,}", re.DOTALL)
 LONGEST_EMPTY = 1 << 20  # rows or columns of a tensor without numbers
 
 
@@ -55,6 +58,12 @@ def read_index(source: ByteSource) -> Index:
         described, storages = torch_zip.read_contents(source)
     elif torch_legacy.is_legacy(head):
         described, storages = torch_legacy.read_contents(source)
+    elif _CTRANSLATE2.match(bytes(head)):
+        raise UnsupportedModelError(
+            "it is a model of CTranslate2",
+            file=source.name,
+            advice="give the model that it was converted from",
+        )
     else:
         raise CheckpointError("it is not a torch file", file=source.name, advice=DOWNLOAD_AGAIN)
     return locate(state_dict(described, source.name), storages, source.name)

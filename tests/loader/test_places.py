@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import huref
 from huref.api.open import kind_of_file
-from huref.errors import HurefError, ModelNotFoundError, UnsupportedModelError
+from huref.errors import CheckpointError, HurefError, ModelNotFoundError, UnsupportedModelError
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.model_name import hub_id_of_page, open_repository
 from huref.loader.sources.gguf import model_in_name
@@ -367,6 +368,11 @@ ROUND_ABOUT = {
     "Orbax": (["default/_METADATA", "default/d/0"], "Orbax checkpoint of JAX"),
     "MLC-LLM": (["mlc-chat-config.json", "params_shard_0.bin", "ndarray-cache.json"],
                 "weights compiled by MLC-LLM; give the model"),
+    "Core ML, one file": (["config.json", "m.mlmodel"], "Core ML model; give the model"),
+    "PaddlePaddle": (["model_state.pdparams"], "PaddlePaddle checkpoint; convert it"),
+    "rust-bert": (["config.json", "rust_model.ot"], "rust-bert; give the model"),
+    "LiteRT": (["config.json", "gemma.litertlm"], "LiteRT-LM; give the model"),
+    "torch.export": (["model.pt2"], "torch.export saved; give the model"),
     "nothing": (["README.md"], "no weights.*give the folder that holds"),
 }  # fmt: skip
 
@@ -380,6 +386,39 @@ def test_one_look_around_before_a_refusal(tmp_path: Path, kind: str) -> None:
         _ = open_checkpoint(str(folder)).names
     assert str(caught.value).startswith(str(folder))
     assert "download it again" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.nemo", "NeMo archive; convert it"),
+        ("model.tar.gz", "is an archive; unpack it"),
+        ("model.llamafile", "llamafile; extract its GGUF file"),
+        ("tf_model.h5", "TensorFlow checkpoint"),
+        ("MODEL.ONNX", "ONNX graph; give the model"),
+        ("weights.npz", "NumPy arrays"),
+        ("model.safetensors.part", "did not finish"),
+        ("model.pt2", "torch.export saved"),
+    ],
+)
+def test_a_single_file_of_another_form_is_named(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError, match=message):
+        huref.fingerprint(tmp_path / name, tmp_path / "dog.png")
+
+
+def test_programs_of_torch_and_ctranslate2_are_named(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(4, 4)).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
+    program = torch.export.export(torch.nn.Linear(4, 4), (torch.zeros(1, 4),))
+    torch.export.save(program, tmp_path / "program.pt")
+    (tmp_path / "model.bin").write_bytes(b"\x06\0\0\0\x10\0TransformerSpec\0" + bytes(200))
+    for name, message in {
+        "script.pt": "TorchScript program; save its weights with torch.save",
+        "program.pt": "torch.export saved; give the model",
+        "model.bin": "CTranslate2; give the model",
+    }.items():
+        with pytest.raises(HurefError, match=message):
+            huref.fingerprint(tmp_path / name, tmp_path / "dog.png")
 
 
 @pytest.mark.parametrize("magic", [b"lmgg", b"tjgg", b"fmgg", b"algg"])

@@ -77,6 +77,22 @@ def read_contents(
         return _read_contents(source, allowed)
 
 
+def _refuse_programs(names: list[str]) -> None:
+    """Raise CheckpointError for an archive that holds a program beside its weights."""
+    insides = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in insides or any(name.startswith("code/__torch__") for name in insides):
+        raise CheckpointError(
+            "it is a TorchScript program",
+            advice="save its weights with torch.save(model.state_dict(), FILE), or give the model "
+            "that it was traced from",
+        )
+    if insides & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
+        raise CheckpointError(
+            "it is a program that torch.export saved",
+            advice="give the model that it was exported from",
+        )
+
+
 def _read_contents(source: ByteSource, allowed: Allowlist) -> tuple[Any, dict[str, Place]]:
     try:
         with zipfile.ZipFile(_Tail(source)) as archive:
@@ -86,11 +102,11 @@ def _read_contents(source: ByteSource, allowed: Allowlist) -> tuple[Any, dict[st
         raise CheckpointError(
             f"it is not a complete torch file ({error})", advice=DOWNLOAD_AGAIN
         ) from error
+    _refuse_programs([record.filename for record in records])
     pickles = [r for r in records if r.filename.rsplit("/", 1)[-1] == "data.pkl"]
     if len(pickles) != 1:
         raise CheckpointError(
-            f"it has {len(pickles)} files data.pkl instead of one, so it is a TorchScript archive "
-            "or not a torch file",
+            f"it has {len(pickles)} files data.pkl instead of one, so it is no torch file",
             advice=SAVE_AGAIN,
         )
     for record in records:
