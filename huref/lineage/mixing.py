@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from huref.invariants.record import Record
-from huref.invariants.weight_samples import NORM
 from huref.lineage.evidence import BlockShares, HalfShares, MergeMethod, Mixing
 from huref.lineage.mixing_changes import (
     OUTLIERS,
@@ -40,6 +39,7 @@ from huref.lineage.mixing_weights import (
     largest_cosine,
     nearest_models,
     negative_member,
+    rounding_of,
 )
 from huref.lineage.sampled_family import Half, SampledFamily
 
@@ -50,6 +50,7 @@ UNKNOWN = 0.05  # half width of an interval from which on no shares are given wi
 BASED = 0.9  # share of places that the right base explains, at least
 HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
 UNLIKELY = 0.45  # doubt that such a weight adds
+MOST_BITS = 22  # of significands that sums of changes in 32 bits leave exact
 CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
 
 
@@ -153,12 +154,14 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
     nearest = nearest_models(grams, among)[0][0]
     if linear is not None and linear.doubt >= 1:
         linear = None
-    if linear is not None and _left_over(linear) <= EXACT**2 * nearest:
+    rounding = rounding_of(grams)
+    unexplained = 0.0 if linear is None else max(_left_over(linear) - rounding, 0.0)
+    if linear is not None and unexplained <= EXACT**2 * nearest:
         return linear
     selected = _selected(family, child, halves, grams, among)
     if selected is not None or linear is None:
         return selected
-    left = np.sqrt(_left_over(linear) / nearest)
+    left = np.sqrt(unexplained / nearest)
     if left < TOLD:
         return linear
     if linear.base is not None:
@@ -289,7 +292,7 @@ def _selected(
     grams: Sequence[HalfGram],
     among: Sequence[int],
 ) -> _Found | None:
-    roundoff = _roundoff(family.records[child])
+    roundoff = 2.0 ** -min(family.significant_bits(child), MOST_BITS)
     best, most = None, 0.0
     for _, base in nearest_models(grams, among)[:BASES]:
         others = [m for m in among if m != base and not family.contradicts(base, (m,))]
@@ -328,17 +331,6 @@ def _selected(
         why += f", with {family.records[base].model} for a base that is missing"
         return _Found(parents, None, method, tuple(fits), why, doubt)
     return _Found(parents, base, method, tuple(fits), why, doubt)
-
-
-def _roundoff(record: Record) -> float:
-    """Largest relative error of the numbers that a model's weights are stored in."""
-    assert record.samples is not None
-    samples = record.samples
-    matrices = [samples.of(i) for i, p in enumerate(samples.places) if p.part != NORM]
-    values = torch.cat(matrices)
-    if torch.equal(values.bfloat16().float(), values):
-        return 2.0**-8
-    return 2.0**-11 if torch.equal(values.half().float(), values) else 2.0**-22
 
 
 def _as_mixing(records: Sequence[Record], child: int, found: _Found) -> Mixing:

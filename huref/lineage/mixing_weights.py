@@ -27,6 +27,7 @@ LEFT_OVER = 0.42  # distance to a mixture, at most, in distances to the nearest 
 SMALLEST_SHARE = 0.04
 WORTH = 0.7  # another member must reduce the distance below this fraction of it
 EXACT = 0.02  # distance, in distances to the nearest model, that rounding leaves
+CLEAR = 0.1  # of what rounding leaves: what a further member must explain beyond it
 APART = 0.5  # largest cosine between changes of independent descendants of one base
 MISFIT = 0.5  # part of the unexplained distance that widens an interval
 NARROWEST = 0.003  # half width of an interval, at least: types of 16 bits round
@@ -115,7 +116,7 @@ def find_members(grams: Sequence[HalfGram], among: Sequence[int]) -> tuple[int, 
     order = nearest_models(grams, among)[:NEAREST]
     if len(order) < 2 or order[0][0] <= _rounding(grams):
         return ()
-    single = order[0][0]
+    single, rounding = order[0][0], rounding_of(grams)
     others = [model for _, model in order]
     best: tuple[int, ...] = ()
     rest = np.inf
@@ -127,13 +128,29 @@ def find_members(grams: Sequence[HalfGram], among: Sequence[int]) -> tuple[int, 
             break
         beam = [models for _, models in tried[:BEAM]]
         for left, models in tried[: 4 * BEAM]:
-            exact = left <= EXACT**2 * single
-            if left < WORTH**2 * rest and _is_plausible(grams, models, exact):
+            exact = left - rounding <= EXACT**2 * single
+            if _is_worth(left, rest, rounding) and _is_plausible(grams, models, exact):
                 rest, best = left, models
                 break
         if rest <= (EXACT / 4) ** 2 * single:
             break
     return best if rest <= LEFT_OVER**2 * single else ()
+
+
+def rounding_of(grams: Sequence[HalfGram]) -> float:
+    """Squared distance that rounding to the child's type leaves of it, over all half-blocks."""
+    return sum(gram.half.rounding for gram in grams)
+
+
+def _is_worth(left: float, rest: float, rounding: float) -> bool:
+    """Whether a further member explains enough of the distance, or of what rounding does not.
+
+    What rounding alone leaves is not to be explained: a descendant of the child has some of it.
+    """
+    if left < WORTH**2 * rest:
+        return True
+    beyond = min(rest - left, rest - rounding) > CLEAR * rounding
+    return beyond and left - rounding < WORTH**2 * (rest - rounding)
 
 
 def _rounding(grams: Sequence[HalfGram]) -> float:

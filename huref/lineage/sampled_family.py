@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
+import torch
 
 from huref.invariants.record import Record
 from huref.invariants.weight_samples import NORM, OUTSIDE, RUN, Place, WeightSamples
@@ -32,6 +33,7 @@ class Half:
         tensors: (n,) int, which of the half's matrices each number is from.
         groups: (n,) int, the jackknife's group of each number.
         sources: by index in the family, the block that the numbers are from.
+        rounding: squared distance that rounding to the child's type leaves of it, as expected.
     """
 
     block: int
@@ -41,6 +43,7 @@ class Half:
     tensors: np.ndarray
     groups: np.ndarray
     sources: Mapping[int, int]
+    rounding: float = 0.0
 
 
 class SampledFamily:
@@ -56,6 +59,7 @@ class SampledFamily:
         self._older = frozenset(older)
         self._matrices = [_by_block(_samples(record)) for record in records]
         self._sources: dict[tuple[int, int], dict[int, int]] = {}
+        self._bits: dict[int, int] = {}
 
     def root_of(self, models: Sequence[int]) -> int | None:
         """The one of some models that all others and no other model of the family are younger than.
@@ -113,7 +117,25 @@ class SampledFamily:
         tensors = np.repeat(np.arange(len(sizes)), sizes)
         runs = np.concatenate([np.arange(size) // RUN for size in sizes])
         own = _join([x.numpy() for x in numbers], scales)
-        return Half(block, part, own, others, tensors, runs % GROUPS, sources)
+        bits = self.significant_bits(child)
+        rounding = sum(_rounding(x, bits) / s**2 for x, s in zip(numbers, scales, strict=True))
+        return Half(block, part, own, others, tensors, runs % GROUPS, sources, rounding)
+
+    def significant_bits(self, model: int) -> int:
+        """Bits of the significands of a model's numbers, by its matrices: 8, 11 or 24."""
+        if model not in self._bits:
+            samples = _samples(self.records[model])
+            matrices = [samples.of(i) for i, p in enumerate(samples.places) if p.part != NORM]
+            values = torch.cat(matrices)
+            self._bits[model] = next(
+                (
+                    bits
+                    for dtype, bits in ((torch.bfloat16, 8), (torch.float16, 11))
+                    if torch.equal(values.to(dtype).float(), values)
+                ),
+                24,
+            )
+        return self._bits[model]
 
     def _same_places(
         self, index: int, block: int, places: Sequence[Place]
@@ -154,6 +176,12 @@ class SampledFamily:
 def _samples(record: Record) -> WeightSamples:
     assert record.samples is not None
     return record.samples
+
+
+def _rounding(numbers: torch.Tensor, bits: int) -> float:
+    """The squared error that rounding to some significant bits leaves, as expected."""
+    exponents = torch.frexp(numbers[numbers != 0].double()).exponent.double()
+    return float(torch.exp2(2 * (exponents - bits)).sum() / 12)
 
 
 def _by_block(samples: WeightSamples) -> dict[int, tuple[tuple[object, ...], np.ndarray]]:

@@ -158,6 +158,18 @@ def test_task_arithmetic_beyond_the_parents(family: list[Record], tmp_path: Path
     assert shares_of(mixing, [ONE, LONG]) == pytest.approx([0.6, 0.4], abs=0.03)
 
 
+def test_a_parent_that_hardly_left_the_base_is_told_from_it(
+    family: list[Record], tmp_path: Path
+) -> None:
+    """What it changed is a few times what rounding to 16 bits leaves of the merge."""
+    light = save_merge(tmp_path / "light", [ONE], BASE, task_arithmetic([0.05]), torch.float32)
+    child = merged(tmp_path, [LONG, light], task_arithmetic([0.8, 0.6]))
+    others = [record for record in family if record.model != str(ONE)]
+    mixing = the_only(find_mixings([*others, full(light), child]), child)
+    assert mixing.base == str(BASE)
+    assert shares_of(mixing, [LONG, light]) == pytest.approx([4 / 7, 3 / 7], abs=0.05)
+
+
 def test_of_explanations_in_a_circle_the_one_with_small_weights_is_kept(
     family: list[Record], tmp_path: Path
 ) -> None:
