@@ -399,10 +399,10 @@ def test_adapters_are_merged_as_mlx_lm_does(
 
 def make_mlx_adapter(base: Path, folder: Path, kind: str, settings: dict[str, Any]) -> int:
     """An adapter of random numbers, saved as mlx-lm's trainer does; how many tensors it has."""
-    import mlx.core as mx
-    import mlx_lm
-    from mlx.utils import tree_flatten
-    from mlx_lm.tuner.utils import linear_to_lora_layers
+    mx = pytest.importorskip("mlx.core")
+    mlx_lm = pytest.importorskip("mlx_lm")
+    tree_flatten = pytest.importorskip("mlx.utils").tree_flatten
+    linear_to_lora_layers = pytest.importorskip("mlx_lm.tuner.utils").linear_to_lora_layers
 
     model, _ = mlx_lm.load(str(base))
     layers = settings.get("num_layers", 4)
