@@ -50,7 +50,9 @@ def test_probe_commands_over_a_socket(
     assert size["requests"] > 64
     found = json.loads(invoke("match", url, own, other, "--yes", "--json", "--outputs", "1").out)
     assert [c["verdict"] for c in found["candidates"]] == ["same head", "other model"]
-    assert list(found["candidates"][0]) == ["model", "residual", "verdict", "why", "tokenizer"]
+    keys = ["model", "residual", "verdict", "why", "tokenizer", "files"]
+    assert list(found["candidates"][0]) == keys
+    assert found["candidates"][0]["files"]["format"] == "safetensors"
     sig = str(tmp_path / "s.sig")
     assert json.loads(invoke("signature", url, "-o", sig, "--yes", "--json").out)["rank"] == 24
     found = json.loads(invoke("match", sig, own, other, "--json").out)
