@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from huref.invariants.record import Record
-from huref.lineage.similarity import MIN_SHARED
+from huref.lineage.similarity import MIN_SHARED, on_anchors
 
 GROUPS = 16  # of anchors
 # Ranges between an ancestor and its descendant, over models of known lineage: a few were measured,
@@ -73,7 +73,7 @@ def measure_moved(a: Record, b: Record, pairs: Sequence[tuple[int, int]] = ()) -
     if len(shared) < MIN_SHARED or a.terms is None or b.terms is None:
         return None
     exact = [
-        _moved_apart(x[shared][:, shared], y[shared][:, shared])
+        _moved_apart(on_anchors(x, shared), on_anchors(y, shared))
         for p, q in zip(a.terms, b.terms, strict=True)
         for x, y in zip(p, q, strict=True)
     ]

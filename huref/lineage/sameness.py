@@ -13,6 +13,7 @@ import torch
 
 from huref.invariants.record import Record
 from huref.invariants.weight_samples import NORM, OUTSIDE, RUN
+from huref.lineage.similarity import on_anchors
 
 Same = Literal["weights", "quantised", "function"]
 MOST_APART = 0.3  # rounding error, relative, of the coarsest grids that still run
@@ -31,34 +32,47 @@ WORDS = {
 
 def compare_weights(a: Record, b: Record) -> Same | None:
     """Whether two models are one, and in which way; None where they are not, or it is not known."""
-    terms = _terms_apart(a, b)
-    if terms is None:
+    shared = _shared_anchors(a, b)
+    if shared is None:
         return None
     pairs = _same_places(a, b)
-    if pairs:
-        if all(torch.equal(x, y) for x, y in pairs):
-            return "weights" if _equal_depth(a, b) else "function" if terms < EQUAL_TERMS else None
-        if _equal_depth(a, b) and (_is_rounded(pairs) or _is_rounded([(y, x) for x, y in pairs])):
-            return "quantised"
+    is_same = bool(pairs) and all(torch.equal(x, y) for x, y in pairs)
+    if is_same and _equal_depth(a, b):
+        return "weights"
+    if pairs and not is_same and _equal_depth(a, b) and _is_either_rounded(pairs):
+        return "quantised"
+    terms = _terms_apart(a, b, shared)
+    if terms is None or is_same:
+        return None if terms is None else "function"
     apart = _weights_apart(pairs) if pairs else 1.0
-    return "function" if terms < EQUAL_TERMS and apart > MORE * terms + 1e-4 else None
+    return "function" if apart > MORE * terms + 1e-4 else None
 
 
 def _equal_depth(a: Record, b: Record) -> bool:
     return a.traits is None or b.traits is None or a.traits.blocks == b.traits.blocks
 
 
-def _terms_apart(a: Record, b: Record) -> float | None:
-    """1 minus the smallest correlation of the terms on shared anchors; None without terms."""
+def _shared_anchors(a: Record, b: Record) -> list[int] | None:
+    """The buckets of equal anchors; None where terms cannot be compared."""
     if a.terms is None or b.terms is None or a.anchors is None or b.anchors is None:
         return None
     shared = a.anchors.shared(b.anchors)
-    if a.terms.shape != b.terms.shape or len(shared) < 2:
-        return None
-    x, y = (t[:, :, shared][..., shared].flatten(2).double() for t in (a.terms, b.terms))
-    x, y = x - x.mean(dim=2, keepdim=True), y - y.mean(dim=2, keepdim=True)
-    norms = (x.norm(dim=2) * y.norm(dim=2)).clamp(min=1e-300)
-    return float(1 - ((x * y).sum(dim=2) / norms).min())
+    return shared if a.terms.shape == b.terms.shape and len(shared) > 1 else None
+
+
+def _terms_apart(a: Record, b: Record, shared: list[int]) -> float | None:
+    """1 minus the smallest correlation of the terms on shared anchors; None from EQUAL_TERMS on."""
+    assert a.terms is not None
+    assert b.terms is not None
+    largest = 0.0
+    for p, q in zip(a.terms.flatten(0, 1), b.terms.flatten(0, 1), strict=True):
+        x, y = (on_anchors(t, shared).double() for t in (p, q))
+        x, y = x - x.mean(), y - y.mean()
+        norms = (x.norm() * y.norm()).clamp(min=1e-300)
+        largest = max(largest, float(1 - (x * y).sum() / norms))
+        if largest >= EQUAL_TERMS:
+            return None
+    return largest
 
 
 def _same_places(a: Record, b: Record) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -81,6 +95,10 @@ def _weights_apart(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
         float(x.double() @ y.double() / (x.norm() * y.norm()).clamp(min=1e-30)) for x, y in pairs
     ]
     return 1 - float(np.mean(cosines))
+
+
+def _is_either_rounded(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    return _is_rounded(pairs) or _is_rounded([(y, x) for x, y in pairs])
 
 
 def _is_rounded(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:

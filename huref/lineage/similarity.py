@@ -58,6 +58,11 @@ def compare_records(a: Record, b: Record) -> Similarity:
     return compare_all([a, b])[0, 1]
 
 
+def on_anchors(term: Tensor, chosen: Sequence[int]) -> Tensor:
+    """The rows and columns of some anchors, ascending, of a term (m, m); no copy of all of it."""
+    return term if len(chosen) == len(term) else term[chosen][:, chosen]
+
+
 def compare_all(records: Sequence[Record]) -> Table:
     """Compare every two records of one recipe.
 
