@@ -323,7 +323,7 @@ class _Models:
                 error = _explain(self._failures[name])
                 yield {"model": name, **empty, **figures, "error": error}
             elif name in self._journal.models:
-                # A journal of an earlier version has no files.
+                # A journal that was begun before files were kept has none.
                 yield {"files": None, **self._journal.models[name]}
 
 

@@ -188,10 +188,7 @@ def _scaled(
         turning = int(float(settings.get("partial_rotary_factor") or 1.0) * size // 2)
         return frequencies * (torch.arange(len(frequencies)) < turning), 1.0
     if kind == "factors":  # of a GGUF file
-        factors = settings.get("factors")
-        if isinstance(factors, list) and len(factors) == len(frequencies):
-            frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
-        return frequencies, 1.0
+        return _divided(frequencies, settings.get("factors")), 1.0
     length = float(
         settings.get("original_max_position_embeddings")
         or config.get("original_max_position_embeddings")
@@ -221,13 +218,18 @@ def _scaled(
     return frequencies * (ramp / factor + (1 - ramp)), float(attention)
 
 
+def _divided(frequencies: Tensor, factors: object) -> Tensor:
+    """Frequencies divided by a list of as many factors; as they are where there is no such list."""
+    if not isinstance(factors, list) or len(factors) != len(frequencies):
+        return frequencies
+    return frequencies / torch.tensor(factors, dtype=torch.float64)
+
+
 def _long_scaled(
     frequencies: Tensor, settings: Mapping[str, Any], length: float, config: Mapping[str, Any]
 ) -> tuple[Tensor, float]:
     """LongRoPE (arXiv 2402.13753): the frequencies of texts that are not longer than `length`."""
-    factors = settings.get("short_factor")
-    if isinstance(factors, list) and len(factors) == len(frequencies):
-        frequencies = frequencies / torch.tensor(factors, dtype=torch.float64)
+    frequencies = _divided(frequencies, settings.get("short_factor"))
     if stated := settings.get("short_mscale") or settings.get("attention_factor"):  # Phi 3.5 MoE
         return frequencies, float(stated)
     longest = float(config.get("max_position_embeddings") or length)

@@ -114,7 +114,7 @@ def nearest_models(grams: Sequence[HalfGram], among: Iterable[int]) -> list[tupl
 def find_members(grams: Sequence[HalfGram], among: Sequence[int]) -> tuple[int, ...]:
     """The models whose combinations, half-block by half-block, explain the child; or ()."""
     order = nearest_models(grams, among)[:NEAREST]
-    if len(order) < 2 or order[0][0] <= _rounding(grams):
+    if len(order) < 2 or order[0][0] <= _between_copies(grams):
         return ()
     single, rounding = order[0][0], rounding_of(grams)
     others = [model for _, model in order]
@@ -153,8 +153,8 @@ def _is_worth(left: float, rest: float, rounding: float) -> bool:
     return beyond and left - rounding < WORTH**2 * (rest - rounding)
 
 
-def _rounding(grams: Sequence[HalfGram]) -> float:
-    """Squared distance that numbers of eight bits of mantissa leave of equal models."""
+def _between_copies(grams: Sequence[HalfGram]) -> float:
+    """Squared distance up to which models are copies: twice what rounding to 11 bits leaves."""
     return 1e-7 * sum(float(g.half.child @ g.half.child) for g in grams)
 
 

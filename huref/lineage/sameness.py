@@ -42,8 +42,10 @@ def compare_weights(a: Record, b: Record) -> Same | None:
     if pairs and not is_same and _equal_depth(a, b) and _is_either_rounded(pairs):
         return "quantised"
     terms = _terms_apart(a, b, shared)
-    if terms is None or is_same:
-        return None if terms is None else "function"
+    if terms is None:
+        return None
+    if is_same:
+        return "function"
     apart = _weights_apart(pairs) if pairs else 1.0
     return "function" if apart > MORE * terms + 1e-4 else None
 

@@ -43,7 +43,7 @@ class Half:
     tensors: np.ndarray
     groups: np.ndarray
     sources: Mapping[int, int]
-    rounding: float = 0.0
+    rounding: float
 
 
 class SampledFamily:
@@ -179,7 +179,7 @@ def _samples(record: Record) -> WeightSamples:
 
 
 def _rounding(numbers: torch.Tensor, bits: int) -> float:
-    """The squared error that rounding to some significant bits leaves, as expected."""
+    """Expected squared error of rounding: a twelfth of the squared unit in the last place."""
     exponents = torch.frexp(numbers[numbers != 0].double()).exponent.double()
     return float(torch.exp2(2 * (exponents - bits)).sum() / 12)
 
