@@ -8,7 +8,7 @@ where they are in the table.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,47 +26,25 @@ from huref.lineage.mixing_changes import (
     size_of_kept,
     weigh,
 )
+from huref.lineage.mixing_linear import Explanation, explain_by_sum
 from huref.lineage.mixing_units import find_mixings_by_units
 from huref.lineage.mixing_weights import (
     EXACT,
-    SMALLEST_SHARE,
     Fit,
     HalfGram,
     find_members,
-    fit_half,
     gram_of,
     join_fits,
-    largest_cosine,
     nearest_models,
-    negative_member,
     rounding_of,
 )
 from huref.lineage.sampled_family import Half, SampledFamily
 
 BASES = 6  # models that are tried as the base of a selection
-ROUND = 0.02  # distance of a share from 0 and 1 up to which a block is one parent's own
 TOLD = 0.1  # distance that is left, in distances to the nearest model, from which it is said
 UNKNOWN = 0.05  # half width of an interval from which on no shares are given without the base
 BASED = 0.9  # share of places that the right base explains, at least
-HEAVIEST = 1.02  # weight of a parent, beyond which another explanation is preferred
-UNLIKELY = 0.45  # doubt that such a weight adds
 MOST_BITS = 22  # of significands that sums of changes in 32 bits leave exact
-CURVED = 2.0  # times by which a spherical merge must fit better than a linear one
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What explains one child: parents, base and the fit of each half-block.
-
-    Where two models explain each other, the one with the smaller `doubt` is the child.
-    """
-
-    parents: tuple[int, ...]
-    base: int | None
-    method: MergeMethod
-    fits: tuple[tuple[Half, Fit | None], ...]
-    why: str
-    doubt: float = 0.0
 
 
 def find_mixings(
@@ -76,8 +54,8 @@ def find_mixings(
 
     Args:
         records: models from one training run, in any order. Copies of one model count once.
-        older: pairs (older, younger) of models whose direction was measured. A base with a positive
-            share is told from a parent only by these.
+        older: pairs (older, younger) of models whose direction was measured. They tell a base with
+            a positive share from a parent where rounding does not.
     """
     if len(records) < 3:
         return ()
@@ -127,10 +105,10 @@ def _by_weights(records: Sequence[Record], older: Collection[tuple[str, str]]) -
     return [_as_mixing(records, child, found) for child, found in kept.items()]
 
 
-def _without_circles(explained: Mapping[int, _Found]) -> dict[int, _Found]:
+def _without_circles(explained: Mapping[int, Explanation]) -> dict[int, Explanation]:
     """Of models that explain each other, those whose explanation is less doubtful."""
 
-    def is_explained_in_return(child: int, found: _Found) -> bool:
+    def is_explained_in_return(child: int, found: Explanation) -> bool:
         others = [
             explained[p] for p in (*found.parents, found.base) if p is not None and p in explained
         ]
@@ -141,7 +119,7 @@ def _without_circles(explained: Mapping[int, _Found]) -> dict[int, _Found]:
     return {c: found for c, found in explained.items() if not is_explained_in_return(c, found)}
 
 
-def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found | None:
+def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> Explanation | None:
     """How a child was mixed from some models of the family, or None."""
     among = [model for model in among if model != child]
     halves = family.halves(child)
@@ -150,7 +128,7 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
     if len(among) < 2:
         return None
     members = find_members(grams, among)
-    linear = _linear(family, grams, members) if members else None
+    linear = explain_by_sum(family, child, grams, members) if members else None
     nearest = nearest_models(grams, among)[0][0]
     if linear is not None and linear.doubt >= 1:
         linear = None
@@ -173,7 +151,7 @@ def _explain(family: SampledFamily, child: int, among: Sequence[int]) -> _Found 
     return replace(linear, why=why)
 
 
-def _without_its_base(family: SampledFamily, found: _Found, near: int) -> _Found:
+def _without_its_base(family: SampledFamily, found: Explanation, near: int) -> Explanation:
     """A sum of changes for whose missing base another model stood; shares only if they are known.
 
     Args:
@@ -194,95 +172,9 @@ def _without_its_base(family: SampledFamily, found: _Found, near: int) -> _Found
     return replace(found, base=None, fits=fits, why=why)
 
 
-def _left_over(found: _Found) -> float:
+def _left_over(found: Explanation) -> float:
     """Squared distance that a fit leaves over all half-blocks."""
     return sum(fit.left for _, fit in found.fits if fit is not None)
-
-
-def _linear(family: SampledFamily, grams: Sequence[HalfGram], members: tuple[int, ...]) -> _Found:
-    base = negative_member(grams, members)
-    fits = [(gram.half, fit_half(gram, members)) for gram in grams]
-    is_passthrough = base is None and _is_passthrough(fits, len(members))
-    if base is None and not is_passthrough:
-        base = family.root_of(members)
-    if base is not None:
-        at = members.index(base)
-        weights = join_fits([fit for _, fit in fits if fit is not None]).shares
-        left = weights[at]
-        parents = tuple(m for m in members if m != base)
-        why = (
-            "the sampled weights are the base's and a sum of the parents' changes; the weights "
-            f"given to the parents sum to {1 - left:.2f}"
-        )
-        if left > SMALLEST_SHARE:
-            near = family.records[base].model
-            why += f" (a linear merge with {near} at {left:.2f} is the same model)"
-        without = tuple((half, fit and _without(fit, at)) for half, fit in fits)
-        doubt = largest_cosine(grams, base, parents) / 2
-        # Solved for a parent of weight w, the equation makes the merge a parent of weight 1 / w.
-        if np.delete(weights, at).max() > HEAVIEST:
-            doubt += UNLIKELY
-        if family.contradicts(base, parents):
-            doubt = 1.0
-        return _Found(parents, base, "task arithmetic", without, why, doubt)
-    method: MergeMethod = "linear"
-    why = "the sampled weights are a weighted mean of the parents'"
-    if len(members) > 2:
-        why += (
-            " (if one of them is the others' base, task arithmetic with the others' shares for "
-            "weights gives the same model)"
-        )
-    if is_passthrough:
-        method, why = "passthrough", "each half-block is one parent's own"
-    elif len(members) == 2 and _is_curved(fits, members):
-        method, why = "slerp", "the sampled weights lie on the arc between the parents'"
-    return _Found(members, None, method, tuple(fits), why)
-
-
-def _without(fit: Fit, at: int) -> Fit:
-    """The fit without one member, normalised."""
-    shares, errors = np.delete(fit.shares, at), np.delete(fit.errors, at)
-    total = float(shares.sum())
-    total = total if abs(total) > 0.05 else 0.05
-    return replace(fit, shares=shares / total, errors=errors / abs(total))
-
-
-def _is_passthrough(fits: Sequence[tuple[Half, Fit | None]], parents: int) -> bool:
-    """Whether every half-block is one parent's own, and more than one has some."""
-    owners = set()
-    for _, fit in fits:
-        if fit is None:
-            continue
-        if (
-            fit.shares.max() < 1 - ROUND
-            or np.abs(np.delete(fit.shares, fit.shares.argmax())).max() > ROUND
-        ):
-            return False
-        owners.add(int(fit.shares.argmax()))
-    return len(owners) == parents
-
-
-def _is_curved(fits: Sequence[tuple[Half, Fit | None]], parents: Sequence[int]) -> bool:
-    """Whether arcs from one parent to the other fit better than lines; of close models they agree.
-
-    Merge tools turn each matrix by itself (Shoemake, 1985).
-    """
-    line = arc = 0.0
-    for half, fit in fits:
-        if fit is None or any(p not in half.others for p in parents):
-            continue
-        share = float(fit.shares[0])
-        for tensor in range(int(half.tensors.max()) + 1):
-            here = half.tensors == tensor
-            a, b = (half.others[p][here] for p in parents)
-            c = half.child[here]
-            cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
-            angle = float(np.arccos(np.clip(cosine, -1, 1)))
-            line += float(np.square(c - share * a - (1 - share) * b).sum())
-            if angle > 1e-3:
-                a, b = np.sin(share * angle) * a, np.sin((1 - share) * angle) * b
-                arc += float(np.square(c - (a + b) / np.sin(angle)).sum())
-    return 0 < CURVED**2 * arc < line
 
 
 def _selected(
@@ -291,7 +183,7 @@ def _selected(
     halves: Sequence[Half],
     grams: Sequence[HalfGram],
     among: Sequence[int],
-) -> _Found | None:
+) -> Explanation | None:
     roundoff = 2.0 ** -min(family.significant_bits(child), MOST_BITS)
     best, most = None, 0.0
     for _, base in nearest_models(grams, among)[:BASES]:
@@ -329,11 +221,11 @@ def _selected(
     doubt = 1 - selection.explained
     if selection.explained < BASED:
         why += f", with {family.records[base].model} for a base that is missing"
-        return _Found(parents, None, method, tuple(fits), why, doubt)
-    return _Found(parents, base, method, tuple(fits), why, doubt)
+        return Explanation(parents, None, method, tuple(fits), why, doubt)
+    return Explanation(parents, base, method, tuple(fits), why, doubt)
 
 
-def _as_mixing(records: Sequence[Record], child: int, found: _Found) -> Mixing:
+def _as_mixing(records: Sequence[Record], child: int, found: Explanation) -> Mixing:
     known = [fit for _, fit in found.fits if fit is not None]
     shares = _interval(join_fits(known)) if known else None
     blocks = []

@@ -18,6 +18,7 @@ from huref.invariants.weight_samples import NORM, OUTSIDE, RUN, Place, WeightSam
 ALIGNED = 0.25  # correlation of two blocks' samples from which one may have come from the other
 CLEARLY = 0.02  # by which another block must be nearer than the one of the same index
 GROUPS = 16  # of adjacent numbers, of which the jackknife leaves out one at a time
+SIGNIFICANT_BITS = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}
 Part = Literal["attention", "ffn"]
 
 
@@ -32,6 +33,7 @@ class Half:
         others: by index in the family, (n,) float64 of each model that has such a half.
         tensors: (n,) int, which of the half's matrices each number is from.
         groups: (n,) int, the jackknife's group of each number.
+        scales: (matrices,) float64, by which the numbers of each matrix were divided.
         sources: by index in the family, the block that the numbers are from.
         rounding: squared distance that rounding to the child's type leaves of it, as expected.
     """
@@ -42,8 +44,13 @@ class Half:
     others: Mapping[int, np.ndarray]
     tensors: np.ndarray
     groups: np.ndarray
+    scales: np.ndarray
     sources: Mapping[int, int]
     rounding: float
+
+    def unscaled(self, numbers: np.ndarray) -> torch.Tensor:
+        """(n,) float32, `child` or one of `others` as the checkpoint has it."""
+        return torch.from_numpy(numbers * self.scales[self.tensors]).float()
 
 
 class SampledFamily:
@@ -59,7 +66,7 @@ class SampledFamily:
         self._older = frozenset(older)
         self._matrices = [_by_block(_samples(record)) for record in records]
         self._sources: dict[tuple[int, int], dict[int, int]] = {}
-        self._bits: dict[int, int] = {}
+        self._dtypes: dict[int, torch.dtype] = {}
 
     def root_of(self, models: Sequence[int]) -> int | None:
         """The one of some models that all others and no other model of the family are younger than.
@@ -119,23 +126,24 @@ class SampledFamily:
         own = _join([x.numpy() for x in numbers], scales)
         bits = self.significant_bits(child)
         rounding = sum(_rounding(x, bits) / s**2 for x, s in zip(numbers, scales, strict=True))
-        return Half(block, part, own, others, tensors, runs % GROUPS, sources, rounding)
+        return Half(
+            block, part, own, others, tensors, runs % GROUPS, np.array(scales), sources, rounding
+        )
 
-    def significant_bits(self, model: int) -> int:
-        """Bits of the significands of a model's numbers, by its matrices: 8, 11 or 24."""
-        if model not in self._bits:
+    def dtype_of(self, model: int) -> torch.dtype:
+        """The shortest type that holds the numbers of a model's matrices."""
+        if model not in self._dtypes:
             samples = _samples(self.records[model])
             matrices = [samples.of(i) for i, p in enumerate(samples.places) if p.part != NORM]
             values = torch.cat(matrices)
-            self._bits[model] = next(
-                (
-                    bits
-                    for dtype, bits in ((torch.bfloat16, 8), (torch.float16, 11))
-                    if torch.equal(values.to(dtype).float(), values)
-                ),
-                24,
+            self._dtypes[model] = next(
+                dtype for dtype in SIGNIFICANT_BITS if torch.equal(values.to(dtype).float(), values)
             )
-        return self._bits[model]
+        return self._dtypes[model]
+
+    def significant_bits(self, model: int) -> int:
+        """Bits of the significands of a model's numbers, by its matrices: 8, 11 or 24."""
+        return SIGNIFICANT_BITS[self.dtype_of(model)]
 
     def _same_places(
         self, index: int, block: int, places: Sequence[Place]

@@ -158,6 +158,42 @@ def test_task_arithmetic_beyond_the_parents(family: list[Record], tmp_path: Path
     assert shares_of(mixing, [ONE, LONG]) == pytest.approx([0.6, 0.4], abs=0.03)
 
 
+def added_in(dtype: torch.dtype, weights: list[float]) -> Merge:
+    """Task arithmetic whose every step rounds to a type, as merge tools compute it."""
+
+    def merge(name: str, parts: list[torch.Tensor], base: torch.Tensor) -> torch.Tensor:
+        changes = torch.stack([part.to(dtype) - base.to(dtype) for part in parts])
+        changes *= torch.tensor(weights, dtype=dtype).reshape(-1, *[1] * base.ndim)
+        return base.to(dtype) + changes.sum(dim=0)
+
+    return merge
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.3], [0.37, 0.41]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_task_arithmetic_is_told_from_a_mean_with_its_base_by_rounding(
+    family: list[Record], tmp_path: Path, dtype: torch.dtype, weights: list[float]
+) -> None:
+    child = merged(tmp_path, [ONE, LONG], added_in(dtype, weights), dtype)
+    mixing = the_only(find_mixings([*family, child]), child)
+    assert mixing.method == "task arithmetic"
+    assert mixing.base == str(BASE)
+    truth = [weight / sum(weights) for weight in weights]
+    assert shares_of(mixing, [ONE, LONG]) == pytest.approx(truth, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_mean_with_the_base_stays_one(
+    family: list[Record], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    parents = [BASE, ONE, LONG]
+    child = merged(tmp_path, parents, weighted([0.2, 0.5, 0.3]), dtype)
+    mixing = the_only(find_mixings([*family, child]), child)
+    assert mixing.method == "linear"
+    assert mixing.base is None
+    assert shares_of(mixing, parents) == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+
+
 def test_a_parent_that_hardly_left_the_base_is_told_from_it(
     family: list[Record], tmp_path: Path
 ) -> None:
