@@ -9,7 +9,7 @@ or size (TIES, DARE) are not linear, leave as much as models that are no mixture
 reported (docs/maths.md, Statistics).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -108,21 +108,35 @@ def _parents(gram: np.ndarray, child: int, among: Sequence[int]) -> tuple[int, .
 
 
 def _explanations(
-    gram: np.ndarray, child: int, sets: Iterable[tuple[int, ...]]
+    gram: np.ndarray, child: int, sets: Collection[tuple[int, ...]]
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Sets of parents with plausible shares, each after the squared distance that it leaves."""
-    for parents in sets:
-        shares = _solve(gram, child, parents)
-        if SUM[0] <= shares.sum() <= SUM[1] and shares.min() >= SMALLEST_SHARE:
-            yield _distance(gram, child, parents, shares), parents
+    """Sets of equally many parents, of those with plausible shares, each after what it leaves.
+
+    What is left is the squared distance from the child.
+    """
+    if not sets:
+        return
+    chosen = np.array(list(sets))
+    inner, outer = gram[chosen[:, :, None], chosen[:, None, :]], gram[chosen, child]
+    shares = _solve(inner, outer)
+    total, least = shares.sum(axis=1), shares.min(axis=1)
+    left = gram[child, child] - 2 * (shares * outer).sum(axis=1)
+    left += np.einsum("ni,nij,nj->n", shares, inner, shares)
+    plausible = (total >= SUM[0]) & (total <= SUM[1]) & (least >= SMALLEST_SHARE)
+    yield from zip(left[plausible].tolist(), map(tuple, chosen[plausible].tolist()), strict=True)
 
 
-def _solve(gram: np.ndarray, child: int, parents: Sequence[int]) -> np.ndarray:
-    """The shares of some parents whose mixture is nearest to the child (least squares)."""
+def _shares(gram: np.ndarray, child: int, parents: Sequence[int]) -> np.ndarray:
+    """The shares of some parents whose mixture is nearest to the child."""
     chosen = list(parents)
-    inner = gram[np.ix_(chosen, chosen)]
-    ridge = 1e-9 * np.trace(inner) * np.eye(len(chosen))  # two parents may be identical
-    solution: np.ndarray = np.linalg.solve(inner + ridge, gram[chosen, child])
+    return _solve(gram[np.ix_(chosen, chosen)], gram[chosen, child])
+
+
+def _solve(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+    """Least squares: (..., p) shares, of (..., p, p) and (..., p) inner products."""
+    trace = np.trace(inner, axis1=-2, axis2=-1)[..., None, None]
+    ridge = 1e-9 * trace * np.eye(inner.shape[-1])  # two parents may be identical
+    solution: np.ndarray = np.linalg.solve(inner + ridge, outer[..., None])[..., 0]
     return solution
 
 
@@ -143,7 +157,7 @@ def _measure(
     """
 
     def shares(gram: np.ndarray) -> np.ndarray:
-        raw = _solve(gram, child, parents)
+        raw = _shares(gram, child, parents)
         normalised: np.ndarray = raw / raw.sum()
         return normalised
 
@@ -168,6 +182,6 @@ def _measure(
 
 def _misfit(gram: np.ndarray, child: int, parents: Sequence[int]) -> float:
     """Distance from the child to the mixture, in mean distances between the parents."""
-    unexplained = _distance(gram, child, parents, _solve(gram, child, parents))
+    unexplained = _distance(gram, child, parents, _shares(gram, child, parents))
     between = [_distance(gram, i, (j,), np.ones(1)) for i in parents for j in parents if i < j]
     return float(np.sqrt(max(unexplained, 0.0) / max(float(np.mean(between)), 1e-300)))

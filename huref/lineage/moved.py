@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from huref.invariants.record import Record
-from huref.lineage.similarity import MIN_SHARED, on_anchors
+from huref.lineage.similarity import MIN_SHARED
+from huref.lineage.term_sums import RowSums, centred_sums, row_sums
 
 GROUPS = 16  # of anchors
 # Ranges between an ancestor and its descendant, over models of known lineage: a few were measured,
@@ -56,13 +55,16 @@ class Moved:
         return {**asdict(self), "like": self.like}
 
 
-def measure_moved(a: Record, b: Record, pairs: Sequence[tuple[int, int]] = ()) -> Moved | None:
+def measure_moved(
+    a: Record, b: Record, pairs: Sequence[tuple[int, int]] = (), sums: RowSums | None = None
+) -> Moved | None:
     """How far two models have moved apart.
 
     Args:
         a: record of one model.
         b: record of the other, of the same recipe.
         pairs: corresponding blocks (of a, of b), where all blocks were compared.
+        sums: of records that are compared with several others.
 
     Returns:
         None where a record lacks terms, or too few anchors are shared.
@@ -72,11 +74,7 @@ def measure_moved(a: Record, b: Record, pairs: Sequence[tuple[int, int]] = ()) -
     shared = a.anchors.shared(b.anchors)
     if len(shared) < MIN_SHARED or a.terms is None or b.terms is None:
         return None
-    exact = [
-        _moved_apart(on_anchors(x, shared), on_anchors(y, shared))
-        for p, q in zip(a.terms, b.terms, strict=True)
-        for x, y in zip(p, q, strict=True)
-    ]
+    exact = [_moved_apart(x) for x in (sums or RowSums()).of_pair(a, b, shared)]
     figures, errors, blocks = [f for f, _ in exact], [e for _, e in exact], len(a.terms)
     whole = len(shared) == len(a.anchors.filled) == len(b.anchors.filled)
     if pairs and whole and (sketched := list(_sketched(a, b, pairs))):
@@ -92,22 +90,23 @@ def measure_moved(a: Record, b: Record, pairs: Sequence[tuple[int, int]] = ()) -
     return Moved(min(max(share, 0.0), 1.0), low, high, blocks)
 
 
-def _moved_apart(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """1 - r^2 of two terms (n, n), and its standard error by a jackknife over rows."""
-    x, y = x.double(), y.double()
-    x, y = x - x.mean(), y - y.mean()
-    groups = torch.arange(len(x)) % GROUPS
-    sums = torch.stack([(x * y).sum(dim=1), (x * x).sum(dim=1), (y * y).sum(dim=1)])
-    by_group = torch.zeros(3, GROUPS, dtype=torch.float64).index_add_(1, groups, sums)
-    total = by_group.sum(dim=1)
+def _moved_apart(sums: np.ndarray) -> tuple[float, float]:
+    """1 - r^2 of two terms, and its standard error by a jackknife over rows.
 
-    def apart(parts: Tensor) -> Tensor:
-        squared = parts[0].clamp(min=0) ** 2 / (parts[1] * parts[2]).clamp(min=1e-300)
-        found: Tensor = (1 - squared).clamp(0, 1)
+    Args:
+        sums: (3, n) of the rows of both (`centred_sums`).
+    """
+    groups = np.arange(sums.shape[1]) % GROUPS
+    by_group = np.stack([np.bincount(groups, part, GROUPS) for part in sums])
+    total = by_group.sum(axis=1)
+
+    def apart(parts: np.ndarray) -> np.ndarray:
+        squared = parts[0].clip(0) ** 2 / (parts[1] * parts[2]).clip(1e-300)
+        found: np.ndarray = (1 - squared).clip(0, 1)
         return found
 
     draws = apart(total[:, None] - by_group)
-    error = ((GROUPS - 1) / GROUPS * (draws - draws.mean()).square().sum()).sqrt()
+    error = np.sqrt((GROUPS - 1) / GROUPS * np.square(draws - draws.mean()).sum())
     return float(apart(total)), float(error)
 
 
@@ -125,5 +124,5 @@ def _sketched(
     for p, q in pairs:
         if p in rows_a and q in rows_b:
             terms = a.function.terms[rows_a[p]], b.function.terms[rows_b[q]]
-            for x, y in zip(*terms, strict=True):
-                yield _moved_apart(x.float(), y.float())
+            for x, y in zip(*(t.float().numpy() for t in terms), strict=True):
+                yield _moved_apart(centred_sums(x, y, row_sums(x), row_sums(y)))

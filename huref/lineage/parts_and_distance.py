@@ -8,16 +8,26 @@ from huref.lineage.components import compare_components
 from huref.lineage.evidence import Evidence
 from huref.lineage.moved import measure_moved
 from huref.lineage.sameness import WORDS, compare_weights
+from huref.lineage.term_sums import RowSums
 
 
-def with_distance(evidence: Evidence, a: Record, b: Record) -> Evidence:
-    """Evidence of descent with `same` and `moved`; any other as it is."""
+def with_distance(
+    evidence: Evidence, a: Record, b: Record, sums: RowSums | None = None
+) -> Evidence:
+    """Evidence of descent with `same` and `moved`; any other as it is.
+
+    Args:
+        evidence: of the pair.
+        a: record of one model.
+        b: record of the other.
+        sums: of records of which several pairs are looked at.
+    """
     if evidence.verdict != "descends":
         return evidence
     blocks = () if evidence.layer_map is None else evidence.layer_map.pairs
-    same = compare_weights(a, b)
+    same = compare_weights(a, b, sums)
     why = evidence.why if same is None else f"{WORDS[same]}: {evidence.why}"
-    return replace(evidence, moved=measure_moved(a, b, blocks), same=same, why=why)
+    return replace(evidence, moved=measure_moved(a, b, blocks, sums), same=same, why=why)
 
 
 def with_components(evidence: Evidence, a: Record, b: Record) -> Evidence:

@@ -13,7 +13,7 @@ import torch
 
 from huref.invariants.record import Record
 from huref.invariants.weight_samples import NORM, OUTSIDE, RUN
-from huref.lineage.similarity import on_anchors
+from huref.lineage.term_sums import RowSums
 
 Same = Literal["weights", "quantised", "function"]
 MOST_APART = 0.3  # rounding error, relative, of the coarsest grids that still run
@@ -30,8 +30,14 @@ WORDS = {
 }
 
 
-def compare_weights(a: Record, b: Record) -> Same | None:
-    """Whether two models are one, and in which way; None where they are not, or it is not known."""
+def compare_weights(a: Record, b: Record, sums: RowSums | None = None) -> Same | None:
+    """Whether two models are one, and in which way; None where they are not, or it is not known.
+
+    Args:
+        a: record of one model.
+        b: record of the other.
+        sums: of records of which several pairs are looked at.
+    """
     shared = _shared_anchors(a, b)
     if shared is None:
         return None
@@ -41,7 +47,7 @@ def compare_weights(a: Record, b: Record) -> Same | None:
         return "weights"
     if pairs and not is_same and _equal_depth(a, b) and _is_either_rounded(pairs):
         return "quantised"
-    terms = _terms_apart(a, b, shared)
+    terms = _terms_apart(a, b, shared, sums or RowSums())
     if terms is None:
         return None
     if is_same:
@@ -62,16 +68,12 @@ def _shared_anchors(a: Record, b: Record) -> list[int] | None:
     return shared if a.terms.shape == b.terms.shape and len(shared) > 1 else None
 
 
-def _terms_apart(a: Record, b: Record, shared: list[int]) -> float | None:
+def _terms_apart(a: Record, b: Record, shared: list[int], sums: RowSums) -> float | None:
     """1 minus the smallest correlation of the terms on shared anchors; None from EQUAL_TERMS on."""
-    assert a.terms is not None
-    assert b.terms is not None
     largest = 0.0
-    for p, q in zip(a.terms.flatten(0, 1), b.terms.flatten(0, 1), strict=True):
-        x, y = (on_anchors(t, shared).double() for t in (p, q))
-        x, y = x - x.mean(), y - y.mean()
-        norms = (x.norm() * y.norm()).clamp(min=1e-300)
-        largest = max(largest, float(1 - (x * y).sum() / norms))
+    for products, of_a, of_b in (x.sum(axis=1) for x in sums.of_pair(a, b, shared)):
+        apart = 1 - products / max(np.sqrt(of_a.clip(0) * of_b.clip(0)), 1e-300)
+        largest = max(largest, float(apart))
         if largest >= EQUAL_TERMS:
             return None
     return largest

@@ -36,7 +36,7 @@ def with_signs(evidence: Evidence, a: Record, b: Record) -> Evidence:
     alike = compare_embeddings(a, b)
     related = alike is not None and alike >= ALIKE
     if evidence.verdict != "unrelated" or not (disguised or related):
-        return replace(evidence, why=why)
+        return replace(evidence, why=why) if disguised else evidence
     if related:
         why = (
             f"their embeddings are alike (correlation {alike:.2f}; unrelated models stay below "

@@ -87,16 +87,15 @@ def compare_all(records: Sequence[Record]) -> Table:
                 table[i, j] = Similarity(None, None, len(shared), cosines.get((i, j)), why)
             continue
         by_term = _correlate(records, left, right, shared)
+        means = by_term.mean(axis=0)
         rows, columns = (
             {index: place for place, index in enumerate(group)} for group in (left, right)
         )
         for i, j in _pairs(left, right):
             row, column = (i, j) if i in rows and j in columns else (j, i)
-            values = by_term[:, rows[row], columns[column]]
-            terms = dict(zip(TERMS, values.tolist(), strict=True))
-            table[i, j] = Similarity(
-                float(values.mean()), terms, len(shared), cosines.get((i, j)), ""
-            )
+            at = rows[row], columns[column]
+            terms = dict(zip(TERMS, by_term[:, *at].tolist(), strict=True))
+            table[i, j] = Similarity(float(means[at]), terms, len(shared), cosines.get((i, j)), "")
     return table
 
 
@@ -154,11 +153,8 @@ def _standardise(
     for place, index in enumerate(group):
         terms = records[index].terms
         assert terms is not None
-        matrix = terms[layer, term]
-        if len(shared) < len(matrix):
-            matrix = matrix[shared][:, shared]
-        flat = matrix.reshape(-1).to(dtype)
-        flat = flat - flat.mean()
-        # The correlation with a constant term is 0.
-        torch.div(flat, flat.norm().clamp(min=1e-30), out=rows[place])
+        rows[place] = on_anchors(terms[layer, term], shared).reshape(-1)
+    rows -= rows.mean(dim=1, keepdim=True)
+    # The correlation with a constant term is 0.
+    rows /= rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
     return rows

@@ -14,6 +14,7 @@ from huref.lineage.parts_and_distance import with_components, with_distance
 from huref.lineage.screening import screen_pairs
 from huref.lineage.signs import is_unsettled, signs_of, with_signs
 from huref.lineage.similarity import Similarity, compare_all
+from huref.lineage.term_sums import RowSums
 from huref.lineage.verdict import DESCENT_ICS
 
 
@@ -176,12 +177,13 @@ def build_table(records: Sequence[Record], components: bool = False) -> LineageT
     similarities = _compare_all(records)
     large = len(similarities) > MANY_PAIRS
     screened = screen_pairs(records) if large else set()
+    sums = RowSums()
     pairs = []
     for (i, j), s in sorted(similarities.items()):
         skip = large and not _needs_units(s.ics, (i, j) in screened)
         evidence = find_evidence(records[i], records[j], s, NOT_COMPARED if skip else "")
         evidence = with_signs(evidence, records[i], records[j])
-        evidence = with_distance(evidence, records[i], records[j])
+        evidence = with_distance(evidence, records[i], records[j], sums)
         if components:
             evidence = with_components(evidence, records[i], records[j])
         pairs.append(Pair(records[i].model, records[j].model, s, evidence))
