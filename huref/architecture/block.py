@@ -99,10 +99,18 @@ class Attention:
         queries = _features(rows, self.q, self.heads, self.q_norm, bias.get("q"))
         return queries, _features(E, self.k, self.kv_heads, self.k_norm, bias.get("k"))
 
-    def values(self, E: Tensor, biased: bool = False) -> Tensor:
-        """Values, (m, kv_heads, v_head_dim), with biases if asked for."""
-        bias = self.biases.get("v") if biased else None
-        return _features(E, self.v, self.kv_heads, self.v_norm, bias)
+    def values(self, E: Tensor) -> Tensor:
+        """Values without biases, (m, kv_heads, v_head_dim)."""
+        return _features(E, self.v, self.kv_heads, self.v_norm)
+
+    def written_bias(self) -> Tensor:
+        """What the biases of values, which have no norm, add to the output, (d,).
+
+        The weights over tokens sum to one, so these biases are written whatever is attended to, and
+        may as well be a part of the output's bias.
+        """
+        by_head = self.biases["v"].reshape(self.kv_heads, -1)
+        return by_head.repeat_interleave(self.heads // self.kv_heads, dim=0).flatten() @ self.o
 
     def scores(self, E: Tensor) -> Tensor:
         """Sum over heads of queries times keys, (m, m).
@@ -168,7 +176,7 @@ class LatentAttention:
         rotary = _features(E, self.k_rope, 1, self.k_rope_norm).expand(-1, self.heads, -1)
         return queries, torch.cat([keys, rotary], dim=2)
 
-    def values(self, E: Tensor, biased: bool = False) -> Tensor:
+    def values(self, E: Tensor) -> Tensor:
         """Values, (m, heads, v_head_dim)."""
         return (self._latent(E) @ self.v_b).reshape(len(E), self.heads, -1)
 

@@ -34,7 +34,7 @@ from huref.architecture.resolved import (
 )
 from huref.architecture.stored_experts import as_stored
 from huref.architecture.weights import finite, read_biases, read_roles, read_tensors
-from huref.errors import CheckpointError, UnsupportedModelError, locating
+from huref.errors import CheckpointError, UnsupportedModelError, WeightsError, locating
 from huref.loader.checkpoint import Checkpoint
 
 # Names of learned embeddings of positions.
@@ -224,17 +224,44 @@ class ModelReader:
                     return self._folding(block).reading("ffn", router.T)
         return None
 
+    def count_positions(self) -> int | None:
+        """How many positions the model has learned embeddings of; None where it has none.
+
+        Raises:
+            WeightsError: fewer than two, which no text fits.
+        """
+        name = self._positions_name()
+        if name is None:
+            return None
+        entry = self.checkpoint.entry(name)
+        count = (entry.shape[0] if entry.shape else 0) - self._padding_rows()
+        if count < 2:
+            raise WeightsError(
+                f"embeddings of {max(count, 0)} positions are too few for a text",
+                model=self.checkpoint.model,
+                file=entry.file,
+                tensor=name,
+            )
+        return count
+
     def read_positions(self, count: int) -> Tensor | None:
         """Learned embeddings of the first positions, (count, d), or None where there are none."""
-        prefixed = (n for n in self._names if n.startswith(self.prefix) and "layers." not in n)
-        names = [n for n in prefixed if n.removeprefix(self.prefix) in POSITIONS]
-        if not names:
+        name = self._positions_name()
+        if name is None:
             return None
-        first = 2 if self.config.get("model_type") in ("opt", "biogpt") else 0  # padding's rows
-        rows = self.checkpoint.read_rows(names[0], range(first, first + count))
-        positions = finite(self.checkpoint, names[0], rows)
+        first = self._padding_rows()
+        rows = self.checkpoint.read_rows(name, range(first, first + count))
+        positions = finite(self.checkpoint, name, rows)
         centred = self.fold and self.layout.norms.kind == "layernorm"
         return positions - positions.mean(dim=1, keepdim=True) if centred else positions
+
+    def _positions_name(self) -> str | None:
+        prefixed = (n for n in self._names if n.startswith(self.prefix) and "layers." not in n)
+        return next((n for n in prefixed if n.removeprefix(self.prefix) in POSITIONS), None)
+
+    def _padding_rows(self) -> int:
+        """How many rows before the first position are never used in a text."""
+        return 2 if self.config.get("model_type") in ("opt", "biogpt") else 0
 
     def read_attention(self, index: int) -> Attention | LatentAttention:
         """The attention of one block, without reading its feed-forward network.

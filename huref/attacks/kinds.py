@@ -42,7 +42,13 @@ from huref.attacks.student import Effort
 from huref.attacks.trained_blocks import distil_blocks, push_away
 from huref.attacks.upcycling import find_mixture, upcycle
 from huref.attacks.vocabulary import extend_vocabulary, permute_vocabulary
-from huref.attacks.within_blocks import map_heads, permute_ffn, permute_heads, scale_ffn
+from huref.attacks.within_blocks import (
+    map_heads,
+    move_value_biases,
+    permute_ffn,
+    permute_heads,
+    scale_ffn,
+)
 
 Attack = Callable[[Editable, Generator], None]
 Framing = Callable[[Editable, Generator, Editable], None]
@@ -82,6 +88,7 @@ DISGUISES: dict[str, Attack] = {
     "even-heads": padding.add_even_heads,
     "split-heads": padding.split_heads,
     "sink-heads": add_sink_heads,
+    "value-biases": move_value_biases,
     "dead-dimensions": add_dead_dimensions,
     "half-blocks": halve_blocks,
     "silent-blocks": add_silent_blocks,
@@ -150,6 +157,8 @@ def why_inexact(kind: str, model: Editable) -> str:
         return "LayerNorm subtracts the mean, which sign flips do not preserve"
     if kind == "mean-shift" and rms:
         return "RMSNorm does not subtract the mean"
+    if kind == "value-biases" and not {"v", "o"} <= block.biases.keys():
+        return "its values or what attention writes have no biases"
     if kind in MIXTURES and (find_mixture(model) is None or block.biases):
         return "transformers has no mixture of experts with such blocks"
     if kind in (*HEADS, *WIDER) and one_head_size:

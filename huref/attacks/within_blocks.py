@@ -86,6 +86,22 @@ def map_heads(model: Editable, generator: Generator) -> None:
         weights["o"] = _per_head(weights["o"].T, inverse.transpose(1, 2)).T
 
 
+def move_value_biases(model: Editable, generator: Generator) -> None:
+    """Add noise to the biases of values and take what it writes out of the output's bias.
+
+    A token's weights over earlier tokens sum to one, so a head writes its biases whatever it
+    attends to.
+    """
+    noise = model.raise_noise()
+    for block in model.blocks:
+        weights, per_group = block.weights, model.heads // block.kv_heads
+        moved = torch.randn(weights["v"].shape[1], generator=generator, dtype=torch.float64)
+        moved = moved * noise * weights["v"].norm(dim=0).median()
+        by_head = moved.reshape(block.kv_heads, -1).repeat_interleave(per_group, dim=0)
+        block.biases["v"] = block.biases["v"] + moved
+        block.biases["o"] = block.biases["o"] - by_head.flatten() @ weights["o"]
+
+
 def permute_heads(model: Editable, generator: Generator) -> None:
     """Permute the key-value heads, and the query heads inside each group."""
     for block in model.blocks:

@@ -63,12 +63,13 @@ class BlockRunner:
     ) -> tuple[Tensor, Tensor]:
         """Values mixed by attention of the stream x, (tokens, heads, v_head_dim), and how.
 
-        The second is the weight of each earlier token, (sequences, heads, length, length).
+        The second is the weight of each earlier token, (sequences, heads, length, length). Biases
+        of values are left to `finish_attention`, so that a head is no louder for them.
         """
         sequences, length = self.shape
         x = self.reads("attention", x)
         queries, keys = attention.features(x, biased=True)
-        values = attention.values(x, biased=True)
+        values = attention.values(x)
         heads, size = queries.shape[1:]
         if keys.shape[1] != heads:
             keys = keys.repeat_interleave(heads // keys.shape[1], dim=1)
@@ -94,8 +95,10 @@ class BlockRunner:
         self, index: int, attention: Attention | LatentAttention, written: Tensor
     ) -> Tensor:
         """What attention writes to the stream, (tokens, d), from mixed values times o."""
-        bias = attention.biases.get("o") if isinstance(attention, Attention) else None
-        if bias is not None:
+        biases = attention.biases if isinstance(attention, Attention) else {}
+        if isinstance(attention, Attention) and "v" in biases:
+            written = written + attention.written_bias()
+        if (bias := biases.get("o")) is not None:
             gain = self.reader.gains(index, "attention").get("attention_out")
             written = written + (bias if gain is None else bias * gain)
         return self.out(index, "attention", written)

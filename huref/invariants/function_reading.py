@@ -100,7 +100,8 @@ class FunctionReading:
         self.anchors, self.recipe, self.unemitted = choose_for_function(checkpoint, recipe)
         filled = self.anchors.filled
         self.tokens = TokenRows(self.reader)
-        self.text, self.own_text = text_ids(checkpoint)
+        text, self.own_text = text_ids(checkpoint)
+        self.text = text[:, : self.reader.count_positions()]
         self.table_ids = self._choose_rows()
         self.table = self.tokens.embeddings(self.table_ids)
         rows = self.table[: len(filled)]

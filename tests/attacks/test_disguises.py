@@ -10,6 +10,7 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+import huref
 from huref.attacks import DISGUISES, FRAMINGS, INEXACT, attack
 from huref.attacks.kinds import why_inexact
 from huref.attacks.opening import open_editable
@@ -55,6 +56,15 @@ def test_the_function_stays(
     difference = logit_difference(original, tmp_path / "copy", [kind])
     # Norms compute in float32 whatever the weights are, so float64 is not reached everywhere.
     assert difference < (NEARLY if kind in INEXACT else 1e-5)
+
+
+@pytest.mark.parametrize("family", ["GPT2", "GPTNeoX"])
+def test_moved_biases_of_values_change_no_similarity(family: str, tmp_path: Path) -> None:
+    """With heads weighed by what they write, biases included, .91 and .94 were left."""
+    original = make_model(tmp_path / "original", family)
+    attack(original, ["value-biases"], tmp_path / "copy", 1)
+    pair = huref.compare([str(original), str(tmp_path / "copy")], cache=False).pairs[0]
+    assert pair.similarity.ics == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(

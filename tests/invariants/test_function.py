@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import huref
 from huref.api.open import open_record
 from huref.architecture.block import FeedForward
+from huref.errors import WeightsError
 from huref.invariants.anchors import choose_emitted
 from huref.invariants.block_use import UnitUse
 from huref.invariants.canonical_units import find_parallel, merge_equal_units
@@ -23,6 +25,7 @@ from huref.lineage.similarity import compare_records
 from huref.loader.checkpoint import open_checkpoint
 from huref.loader.vocabulary import parse_tokenizer_json
 from huref.loader.vocabulary.encoder import from_pieces, from_tokenizer_json
+from tests.support.small_models import some_words, write_tokenizer
 from tests.support.zoo import ZOO
 
 Tensors = dict[str, Tensor]
@@ -232,6 +235,21 @@ def test_overflow_falls_back_to_the_weights(tmp_path: Path) -> None:
     assert record.function.forward == "none"
     assert record.terms is not None
     assert torch.isfinite(record.terms).all()
+
+
+@pytest.mark.parametrize("positions", [1, 2, 33])
+def test_models_of_short_contexts_are_run_on_short_texts(positions: int, tmp_path: Path) -> None:
+    sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": positions}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=600, **sizes))
+    model.save_pretrained(tmp_path / "short")
+    write_tokenizer(tmp_path / "short", some_words(600))
+    if positions == 1:
+        with pytest.raises(WeightsError, match=r"wpe\.weight': embeddings of 1 positions"):
+            open_record(str(tmp_path / "short"), cache=False)
+    else:
+        record = open_record(str(tmp_path / "short"), cache=False)
+        assert record.terms is not None
+        assert record.terms.isfinite().all()
 
 
 def test_only_strings_that_the_tokenizer_emits_are_anchors() -> None:
