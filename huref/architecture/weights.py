@@ -1,14 +1,16 @@
 """Tensors of a checkpoint by role, as float32, checked for values that are not numbers."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
-from huref.architecture.resolved import Roles
+from huref.architecture.resolved import Roles, Stored
 from huref.errors import WeightsError
 from huref.loader.checkpoint import Checkpoint
+
+PORTION = 2**28  # numbers that are read at once
 
 
 def is_finite(values: Tensor) -> bool:
@@ -61,15 +63,31 @@ def read_roles(checkpoint: Checkpoint, roles: Roles) -> dict[str, Tensor]:
         CheckpointError: a tensor is missing.
         WeightsError: a tensor holds NaN or infinite values, or integers.
     """
-    raw = checkpoint.read(name for stored in roles.values() for name in stored.names)
     tensors = {}
-    for role, stored in roles.items():
-        parts = [finite(checkpoint, name, raw[name]) for name in stored.names]
-        if role.endswith("_adapter"):  # stored (rank, in) and (out, rank)
-            tensors[role] = parts[1] @ parts[0]
-        else:
-            tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
+    for portion in _portions(checkpoint, roles):
+        raw = checkpoint.read(name for stored in portion.values() for name in stored.names)
+        for role, stored in portion.items():
+            parts = [finite(checkpoint, name, raw[name]) for name in stored.names]
+            if role.endswith("_adapter"):  # stored (rank, in) and (out, rank)
+                tensors[role] = parts[1] @ parts[0]
+            else:
+                tensors[role] = parts[0] if len(parts) == 1 else torch.stack(parts)
     return tensors
+
+
+def _portions(checkpoint: Checkpoint, roles: Roles) -> Iterator[dict[str, Stored]]:
+    """The roles in portions that are read at once: each of PORTION numbers, or of one role."""
+    portion: dict[str, Stored] = {}
+    size = 0
+    for role, stored in roles.items():
+        numbers = sum(math.prod(checkpoint.entry(name).shape) for name in stored.names)
+        if portion and size + numbers > PORTION:
+            yield portion
+            portion, size = {}, 0
+        portion[role] = stored
+        size += numbers
+    if portion:
+        yield portion
 
 
 def read_biases(checkpoint: Checkpoint, roles: Roles, known: Collection[str]) -> dict[str, Tensor]:

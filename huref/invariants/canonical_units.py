@@ -23,25 +23,21 @@ SAME_LENGTH = 0.05  # relative difference of their lengths
 SKETCH = 64  # projections in which candidates are looked for
 CANCELLED = 0.005  # of the norms of a group's parts: what rounding leaves of parts that cancel
 RANK = 0.1  # singular values below this share of the first are rounding noise
-ROWS = 2048
+NUMBERS = 2**24  # cosines that are held at once
 EVEN = 1e-3  # norm of a router, less its mean over experts, over the root of the width
 MOST_DENSE = 2**28  # numbers in up of a mixture that is read as one dense network
 
 
 @dataclass(frozen=True)
 class EqualUnits:
-    """A network whose units with equal gates are merged.
+    """Sets of a network's units that have equal gates.
 
     Attributes:
-        network: the canonical network.
-        use: what its units do.
-        groups: of each merged set of units the indices in the original network.
+        groups: of each set the units' indices in the original network.
         ranks: how much of a set's share each of its canonical units has, none where the set
             cancels; these take the places of the first of the set.
     """
 
-    network: FeedForward
-    use: UnitUse
     groups: tuple[tuple[int, ...], ...] = ()
     ranks: tuple[Tensor, ...] = ()
 
@@ -58,6 +54,21 @@ class EqualUnits:
             shares[list(group[: len(rank)])] = float(shares[list(group)].sum()) * rank
             keep[list(group[len(rank) :])] = False
         return shares[keep]
+
+
+@dataclass(frozen=True)
+class MergedNetwork:
+    """A network whose units with equal gates are merged.
+
+    Attributes:
+        network: the canonical network.
+        use: what its units do.
+        equal: the units that were merged.
+    """
+
+    network: FeedForward
+    use: UnitUse
+    equal: EqualUnits
 
 
 def sketch_columns(gate: Tensor) -> Tensor:
@@ -98,8 +109,9 @@ def find_parallel(
         return i
 
     least = 1 - 10 * (1 - SAME)
-    for start in range(0, len(sketch), ROWS):
-        near = (sketch[start : start + ROWS] @ sketch[start:].T).triu_(1)
+    rows = max(NUMBERS // max(len(sketch), 1), 1)
+    for start in range(0, len(sketch), rows):
+        near = (sketch[start : start + rows] @ sketch[start:].T).triu_(1)
         if opposite:
             near.abs_()
         if float(near.max()) <= least:
@@ -116,7 +128,9 @@ def find_parallel(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = False) -> EqualUnits:
+def merge_equal_units(
+    network: FeedForward, use: UnitUse, homogeneous: bool = False
+) -> MergedNetwork:
     """A network whose units all have different gates; the first of a group keeps its place.
 
     Without a gate the activation is that of up, and units with equal up are one, whose down is the
@@ -132,7 +146,7 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
     key = gate_columns(network)
     groups = find_parallel(key, homogeneous, biased=len(key) > len(network.up))
     if not groups:
-        return EqualUnits(network, use)
+        return MergedNetwork(network, use, EqualUnits())
     keep = torch.ones(network.up.shape[1], dtype=torch.bool)
     new_up, down, ranks = up.clone(), network.down.clone(), []
     for group in groups:
@@ -167,9 +181,9 @@ def merge_equal_units(network: FeedForward, use: UnitUse, homogeneous: bool = Fa
         keep[first], ranks[0] = True, torch.ones(1)
         down[first] = 0.0
     merged = _kept(network, new_up, down, keep)
-    found = EqualUnits(merged, use, tuple(tuple(group) for group in groups), tuple(ranks))
-    shares = None if use.shares is None else found.merge_shares(use.shares)
-    return replace(found, use=UnitUse(use.active[keep], shares))
+    equal = EqualUnits(tuple(tuple(group) for group in groups), tuple(ranks))
+    shares = None if use.shares is None else equal.merge_shares(use.shares)
+    return MergedNetwork(merged, UnitUse(use.active[keep], shares), equal)
 
 
 def gate_columns(network: FeedForward) -> Tensor:

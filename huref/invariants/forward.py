@@ -81,7 +81,7 @@ class ForwardPass:
         self.counted = torch.ones(self.shape, dtype=torch.bool)
         self.counted[:, 0] = False
         self.counted = self.counted.flatten()
-        self.dense: FeedForward  # the network of the last block as it was run
+        self._dense: list[FeedForward] = []  # at most one
         # What the two halves of the last block added to the stream.
         self.moved: tuple[Tensor, ...] = (torch.zeros_like(self.x),) * 2
 
@@ -172,6 +172,10 @@ class ForwardPass:
         if not is_finite(values):
             raise StreamOverflowError
 
+    def take_dense(self) -> FeedForward:
+        """The network of the last block as it was run; it is not kept here any longer."""
+        return self._dense.pop()
+
     def share_now(self, moved: Tensor) -> float:
         """What an earlier block added to the stream, (tokens, d), as a share of the stream now."""
         return self._compare(moved, self.x).counted
@@ -237,7 +241,8 @@ class ForwardPass:
             return network, output, replace(use, find_idle=None)  # which holds the hidden states
 
         if isinstance(ffn, FeedForward):
-            self.dense, output, use = run(-1, ffn)
+            network, output, use = run(-1, ffn)
+            self._dense = [network]
             return self.runner.out(index, "ffn", output), {-1: use}, None, 1.0
         units: dict[int, UnitUse] = {}
         output = torch.zeros_like(x)

@@ -360,10 +360,10 @@ class FunctionReading:
                     self.signs.see_unwritten(unwritten, network)
                 network = without_directions(network, unwritten)
             merged = merge_equal_units(network, use, self._pass.running.homogeneous)
-            self.signs.see_network(index, expert, network, use, merged.removed)
+            self.signs.see_network(index, expert, network, use, merged.equal.removed)
             written.add_(mass * used_network(merged.network, merged.use, self.E))
             if wanted and self.S is not None:
-                merges[expert] = merged
+                merges[expert] = merged.equal
                 shares = None if merged.use.shares is None else mass * merged.use.shares
                 width, units = merged.network.up.shape
                 small = experts * units * width**2 <= MOST_CODED
@@ -386,7 +386,7 @@ class FunctionReading:
         attention_part = AttentionPart(
             torch.stack([qk, by_attention @ self.E.T]),
             count_levels(attention.o) if first else None,
-            used_attention(attention, weights),
+            None if self.S is None else used_attention(attention, weights),
         )
         network_part = NetworkPart(written @ self.E.T, merges, networks, attention_part.attention)
         return use, (
@@ -414,9 +414,10 @@ class FunctionReading:
                 state.networks.clear()
             else:
                 if isinstance(ffn, FeedForward):
-                    observe(EVERY_TOKEN, self._pass.dense, use.units[EVERY_TOKEN], 1.0)
+                    network = self._pass.take_dense()
+                    observe(EVERY_TOKEN, network, use.units[EVERY_TOKEN], 1.0)
                     if index in self._kept:
-                        self._kept[index] = attention, self._pass.dense
+                        self._kept[index] = attention, network
                 return use
         return use_as_it_stands(attention, ffn, self.E, observe)
 

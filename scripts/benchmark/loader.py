@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from scripts import make_parser
-from scripts.benchmark.llama_7b import (
+from scripts.benchmark.llama_shapes import (
+    LLAMA_2_7B,
     PUBLISHED,
-    WIDTH,
     fill,
     int_product,
     write_meta,
@@ -60,10 +60,10 @@ def fingerprint(url: str, pipe: multiprocessing.connection.Connection) -> None:
     blocks = [
         checkpoint.entry(f"model.layers.{i}.{name}").shape
         for i in dog.record.layers
-        for name in PUBLISHED.values()
+        for name in PUBLISHED
     ]
     needed = 2 * sum(int_product(shape) for shape in blocks)
-    needed += 2 * WIDTH * len(dog.record.anchors.filled)
+    needed += 2 * LLAMA_2_7B.width * len(dog.record.anchors.filled)
     needed += sum(s for n, s in checkpoint.repository.files.items() if s < 10_000_000)
     pipe.send(
         {

@@ -1,12 +1,15 @@
 """Measures what huref's commands cost, as ratios within one run.
 
-    python -m scripts.benchmark speed --work /tmp/speed [--only 7b tiny compare]
+    python -m scripts.benchmark speed --work /tmp/speed [--only 7b 70b units tiny compare]
 
 The models are made once in --work and kept there:
 
     7b       a folder of Llama-2-7B's shapes in float16. `huref fingerprint` beside the arithmetic
              of HuRef's published code on the same folder: the recipe `paper`, 4,096 tokens through
              the last two blocks, read by our loader, without its image network.
+    70b      a folder of Llama-2-70B's shapes.
+    units    the test of one block's hidden units of two random models of the 7B's shape, both ways:
+             the units as they are numbered, and as they are matched twice.
     tiny     a model of the shipped zoo: beside `import torch`; `--help`; a second fingerprint in
              one process.
     compare  models of a 135M shape: `huref compare` of all beside `huref fingerprint` of each.
@@ -24,14 +27,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import ROOT, make_parser
-from scripts.benchmark.llama_7b import BLOCKS, FILLED_BLOCKS, fill, write_safetensors
-from scripts.benchmark.llama_7b import write_tokenizer as write_tokenizer_7b
+from scripts.benchmark.llama_shapes import (
+    FILLED_BLOCKS,
+    LLAMA_2_7B,
+    LLAMA_2_70B,
+    LlamaShape,
+    fill,
+    write_safetensors,
+    write_tokenizer,
+)
 
 HUREF = [sys.executable, "-m", "huref"]
 TINY = ROOT / "checkpoints" / "zoo" / "llama-a"
 MODELS = 20  # of the 135M shape
 RUNS = 2
 PAPER = "from huref.api.open import open_record; open_record({!r}, 'paper')"
+UNITS = """
+import time
+from huref.api.open import open_record
+from huref.lineage.correspondence import compare_blocks
+a, b = (open_record(folder) for folder in ({!r}, {!r}))
+pair = (a.layers[0], b.layers[0])
+times = []
+for _ in range(3):
+    began = time.perf_counter()
+    found = compare_blocks(a, b, [pair])
+    times.append(time.perf_counter() - began)
+print(min(times), found.units.of)
+"""
 SECOND = """
 import time
 from pathlib import Path
@@ -87,11 +110,7 @@ def _run_once(command: Sequence[str]) -> Cost:
 
 def measure_7b(work: Path) -> None:
     """A 7B folder beside the published arithmetic."""
-    folder = work / "7b"
-    if not (folder / "tokenizer.model").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        fill(write_safetensors(folder), [*range(FILLED_BLOCKS), BLOCKS - 2, BLOCKS - 1])
-        write_tokenizer_7b(folder)
+    folder = _write_large(work / "7b", LLAMA_2_7B)
     ours = run([*HUREF, "fingerprint", str(folder), "-o", str(work / "7b.png")])
     static = run(
         [*HUREF, "fingerprint", str(folder), "-o", str(work / "s.png"), "--recipe", "static-1"]
@@ -102,6 +121,33 @@ def measure_7b(work: Path) -> None:
     print(f"7b: published arithmetic  {paper}")
     print(f"7b: published over ours   {paper.wall / ours.wall:.1f} in seconds, "
           f"{ours.peak / paper.peak:.0%} of its memory")  # fmt: skip
+
+
+def measure_70b(work: Path) -> None:
+    """A 70B folder: eight key-value heads, 8,192 wide."""
+    folder = _write_large(work / "70b", LLAMA_2_70B)
+    ours = run([*HUREF, "fingerprint", str(folder), "-o", str(work / "70b.png")])
+    print(f"70b: huref fingerprint    {ours}")
+
+
+def measure_units(work: Path) -> None:
+    """The unit test of one pair of blocks of a 7B."""
+    folders = [
+        _write_large(work / f"7b{end}", LLAMA_2_7B, seed) for seed, end in enumerate(("", "-other"))
+    ]
+    seconds, of = _run_once([sys.executable, "-c", UNITS.format(*map(str, folders))]).output.split()
+    print(f"units: one pair of blocks {float(seconds):7.2f} s, {of} units of {LLAMA_2_7B.hidden}")
+
+
+def _write_large(folder: Path, shape: LlamaShape, seed: int = 0) -> Path:
+    """A random model of a shape; of its blocks the first hold numbers, and a 7B's last two."""
+    if (folder / "tokenizer.model").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    last = range(shape.blocks - 2, shape.blocks) if shape == LLAMA_2_7B else ()
+    fill(write_safetensors(folder, shape), [*range(FILLED_BLOCKS), *last], seed)
+    write_tokenizer(folder)
+    return folder
 
 
 def measure_tiny(work: Path) -> None:
@@ -141,17 +187,23 @@ def _write_135m(folder: Path, seed: int) -> Path:
         num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
-    write_tokenizer_7b(folder)
+    write_tokenizer(folder)
     return folder
 
 
-PARTS = {"7b": measure_7b, "tiny": measure_tiny, "compare": measure_compare}
+PARTS = {
+    "7b": measure_7b,
+    "70b": measure_70b,
+    "units": measure_units,
+    "tiny": measure_tiny,
+    "compare": measure_compare,
+}
 
 
 def main() -> None:
     """Measure and print one line per figure."""
     parser = make_parser(__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the models, 20 GB")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the models, 35 GB")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

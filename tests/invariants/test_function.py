@@ -219,7 +219,7 @@ def test_equal_gates_become_one_unit() -> None:
     down[:5] -= noise
     use = UnitUse(torch.ones(17), torch.full((17,), 1 / 17))
     merged = merge_equal_units(FeedForward(up, gate, down), use)
-    assert merged.removed == 5
+    assert merged.equal.removed == 5
     assert merged.use.shares is not None
     x = draw(30, 40, seed=4)
     assert torch.allclose(merged.network.write(x), network.write(x), atol=1e-3)
