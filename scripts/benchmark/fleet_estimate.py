@@ -1,9 +1,9 @@
 """Estimates requests, bytes and hours to measure many models of the Hub.
 
 The requests for one model are counted on a loopback Hub that redirects to another server, like the
-real one. Bytes follow from the shapes of two blocks. Two things are assumed: the distribution of
-model sizes (MIX), and the Hub's limits, requests in five minutes from its documentation of
-September 2025 (LIMITS).
+real one. Bytes follow from the shapes of the first three blocks, which `function-1` reads. Two
+things are assumed: the distribution of model sizes (MIX), and the Hub's limits, requests in five
+minutes from its documentation of September 2025 (LIMITS).
 
     python -m scripts.benchmark fleet-estimate --models 100000
 """
@@ -28,14 +28,15 @@ MIX = (
     (0.07, 5120, 27648, 1024, "32B (Qwen2.5)"),
     (0.03, 8192, 28672, 1024, "70B (Llama 3.1)"),
 )
+BLOCKS = 3  # that are read
 TOKENIZER = 9_000_000  # bytes of a large tokenizer.json
 ANCHORS = 512
 
 
 def bytes_read(width: int, hidden: int, narrow: int) -> int:
-    """Bytes of two 16-bit blocks, the anchors' embeddings and the tokenizer."""
+    """Bytes of the blocks in 16 bits, the anchors' embeddings and the tokenizer."""
     block = 2 * width * width + 2 * width * narrow + 3 * width * hidden
-    return 2 * 2 * block + 2 * ANCHORS * width + TOKENIZER
+    return 2 * BLOCKS * block + 2 * ANCHORS * width + TOKENIZER
 
 
 def count_requests() -> dict[str, int]:
@@ -66,7 +67,7 @@ def count_requests() -> dict[str, int]:
 
             outcome = measure_task(Task("org/model", "default", load_recipe()[0].digest))
             assert outcome.entry is not None, outcome.reason
-            api = sum(path.startswith("api/") for path, _ in hub.requests)
+            api = sum(path.startswith("api/models") for path, _ in hub.requests)
             files = sum("/resolve/" in path for path, _ in hub.requests)
             return {"api": api, "files": files, "elsewhere": len(behind.requests)}
 
