@@ -42,6 +42,16 @@ def as_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return run
 
 
+def routed_scale(config: Mapping[str, Any]) -> float:
+    """What a mixture of the config's family multiplies its routed experts by; else 1."""
+    family = str(config.get("model_type")).removesuffix("_text")
+    for key, defaults in _keys()["routed_scales"].items():
+        if family in defaults:
+            stated = config.get(key)
+            return float(defaults[family] if stated is None else stated)
+    return 1.0
+
+
 def names_as_run(config: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
     """The names of tensors without biases and norms that the family's modules do not have."""
     keys, model_type = _keys(), str(config.get("model_type"))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from huref.architecture.complete_config import routed_scale
 from huref.architecture.config_values import look_up
 from huref.architecture.layout import Layout
 from huref.errors import CheckpointError, one_line
@@ -83,6 +84,7 @@ class Running:
         residual_scale: factor of what each half writes.
         parallel: both halves read the stream before the block.
         softcap: bound of attention scores, or 0.
+        routed_scale: factor of what routed experts write.
     """
 
     config: Mapping[str, Any]
@@ -95,6 +97,7 @@ class Running:
     residual_scale: float
     parallel: bool
     softcap: float
+    routed_scale: float = 1.0
 
     @property
     def homogeneous(self) -> bool:
@@ -294,4 +297,5 @@ def running(layout: Layout, config: Mapping[str, Any], width: int, learned: bool
         residual_scale=1.0 if residual is None else float(residual),
         parallel=parallel,
         softcap=float(config.get("attn_logit_softcapping") or 0.0),
+        routed_scale=routed_scale(config),
     )

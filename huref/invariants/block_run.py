@@ -122,10 +122,13 @@ class BlockRunner:
         return active, active * up
 
     def route(self, index: int, x: Tensor, count: int) -> Tensor:
-        """The weight of each expert for each token, (tokens, experts); even without a router."""
+        """The weight of each expert for each token, (tokens, experts); even without a router.
+
+        What the family multiplies all routed experts by is in the weights.
+        """
         router = self.reader.read_router(index)
         if router is None or router.shape != (x.shape[1], count):
-            return torch.full((len(x), count), 1 / count)
+            return torch.full((len(x), count), self.running.routed_scale / count)
         config = self.reader.config
         chosen = config.get("num_experts_per_tok") or config.get("moe_topk") or count
         chosen = min(int(chosen), count) if isinstance(chosen, int) else count
@@ -133,6 +136,7 @@ class BlockRunner:
         kept, places = probabilities.topk(chosen, dim=1)
         if config.get("norm_topk_prob", True):
             kept = kept / kept.sum(dim=1, keepdim=True)
+        kept = kept * self.running.routed_scale
         return torch.zeros_like(probabilities).scatter(1, places, kept)
 
     def _rotate(self, index: int, features: Tensor, rotary: int) -> Tensor:

@@ -43,10 +43,11 @@ def compare_weights(a: Record, b: Record, sums: RowSums | None = None) -> Same |
         return None
     pairs = _same_places(a, b)
     is_same = bool(pairs) and all(torch.equal(x, y) for x, y in pairs)
-    if is_same and _equal_depth(a, b):
-        return "weights"
-    if pairs and not is_same and _equal_depth(a, b) and _is_either_rounded(pairs):
-        return "quantised"
+    if pairs and _equal_depth(a, b) and _equal_shapes(a, b):
+        if is_same:
+            return "weights"
+        if _is_either_rounded(pairs):
+            return "quantised"
     terms = _terms_apart(a, b, shared, sums or RowSums())
     if terms is None:
         return None
@@ -58,6 +59,19 @@ def compare_weights(a: Record, b: Record, sums: RowSums | None = None) -> Same |
 
 def _equal_depth(a: Record, b: Record) -> bool:
     return a.traits is None or b.traits is None or a.traits.blocks == b.traits.blocks
+
+
+def _equal_shapes(a: Record, b: Record) -> bool:
+    """Whether matrices of one name have one shape, and routed experts are in both or in neither."""
+    if a.samples is None or b.samples is None:
+        return False
+    shapes, experts = [], []
+    for samples in (a.samples, b.samples):
+        inner = [p for p in samples.places if p.block != OUTSIDE and p.part != NORM]
+        shapes.append({(place.block, place.role): place.shape for place in inner})
+        experts.append(any(place.part.startswith("expert ") for place in inner))
+    both = shapes[0].keys() & shapes[1].keys()
+    return experts[0] == experts[1] and all(shapes[0][key] == shapes[1][key] for key in both)
 
 
 def _shared_anchors(a: Record, b: Record) -> list[int] | None:

@@ -1,5 +1,6 @@
 """Which settings and tensors a family's module uses, by what changes its logits."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from huref.architecture.complete_config import KEYS, as_run, names_as_run
+from huref.architecture.complete_config import KEYS, as_run, names_as_run, routed_scale
 from huref.architecture.running import EXACT
 from tests.loader.test_decoys import Pair, pair, save
 
@@ -143,3 +144,33 @@ def test_rotary_settings_given_twice(pair: Pair, tmp_path: Path) -> None:
     rotation = running(layout, config, 32, learned=False).rotation(1, 8, 6)
     assert rotation is not None
     torch.testing.assert_close(rotation[0], cosines[0, :, :4])
+
+
+@pytest.mark.slow
+def test_what_mixtures_multiply_their_routed_experts_by() -> None:
+    """Of every family whose module reads such a setting: its key and its default."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    found: dict[str, dict[str, float]] = {key: {} for key in TABLE["routed_scales"]}
+    for model_type in (name for name in CONFIG_MAPPING if "vision" not in name):
+        kind = CONFIG_MAPPING[model_type]
+        file = Path(inspect.getfile(kind))
+        module = file.with_name(file.name.replace("configuration_", "modeling_"))
+        for key in found if module.exists() else ():
+            if f"{key}: " in file.read_text("utf-8") and hasattr(kind, key):
+                read = {key, *(alias for alias, k in kind.attribute_map.items() if k == key)}
+                family = model_type.removesuffix("_text")
+                if any(name in module.read_text("utf-8") for name in read):
+                    found[key][family] = getattr(kind(), key)
+    assert found == TABLE["routed_scales"]
+
+
+def test_such_settings_of_other_families_are_passed_over() -> None:
+    stated = {"routed_scaling_factor": 1e-9}
+    assert routed_scale({"model_type": "glm4_moe", **stated}) == 1e-9
+    assert routed_scale({"model_type": "glm4v_moe_text", "routed_scaling_factor": 0}) == 0
+    assert routed_scale({"model_type": "deepseek_v3"}) == 2.5
+    for family in ("qwen3_moe", "mixtral", "hy_v3"):
+        assert routed_scale({"model_type": family, **stated}) == routed_scale(
+            {"model_type": family}
+        )

@@ -226,6 +226,38 @@ def test_equal_gates_become_one_unit() -> None:
     assert abs(float(merged.use.shares.sum()) - 1) < 1e-5
 
 
+def test_routed_experts_that_a_setting_silences_weigh_nothing(tmp_path: Path) -> None:
+    """Each network of a Llama as the shared expert of a mixture, beside experts of noise."""
+    source = ZOO / "llama-a"
+    config = json.loads((source / "config.json").read_text())
+    copied = (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
+        "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "max_position_embeddings",
+    )  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+    mixture = transformers.Glm4MoeForCausalLM(
+        transformers.Glm4MoeConfig(
+            **{key: config[key] for key in copied}, moe_intermediate_size=UNITS, n_shared_experts=1,
+            first_k_dense_replace=0, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+            topk_group=1, routed_scaling_factor=1e-8, rope_parameters=rope,
+        )
+    ).eval()  # fmt: skip
+    tensors = {n: t.float() for n, t in load_file(source / "model.safetensors").items()}
+    shared = {n.replace("mlp.", "mlp.shared_experts."): t for n, t in tensors.items()}
+    absent, unknown = mixture.load_state_dict(shared, strict=False)
+    assert not unknown
+    assert all("mlp.gate." in name or ".experts." in name or "lm_head" in name for name in absent)
+    mixture.tie_weights()
+    ids = torch.arange(40)[None]
+    llama = transformers.LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
+    torch.testing.assert_close(mixture(ids).logits, llama(ids).logits, rtol=1e-4, atol=1e-4)
+    mixture.save_pretrained(tmp_path / "mixture")
+    shutil.copy(source / "tokenizer.json", tmp_path / "mixture")
+    pair = huref.compare([str(source), str(tmp_path / "mixture")], cache=False).pairs[0]
+    assert pair.similarity.ics == pytest.approx(1, abs=1e-5)
+    assert pair.evidence.same == "function"
+
+
 def test_overflow_falls_back_to_the_weights(tmp_path: Path) -> None:
     def overflow(tensors: Tensors, config: Settings) -> None:
         tensors["model.layers.0.mlp.down_proj.weight"] *= 1e38
