@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,38 @@ def as_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return run
 
 
+@dataclass(frozen=True)
+class RouterTraits:
+    """How a family's routers choose: see `Router` in router.py.
+
+    Attributes:
+        sigmoid: whether scores are sigmoids.
+        grouped: whether experts are chosen from the best groups.
+        biased: whether the logits have a bias.
+        correction: end of the name of what is added to the scores for the choice, or "".
+    """
+
+    sigmoid: bool
+    grouped: bool
+    biased: bool
+    correction: str
+
+
+def router_traits(config: Mapping[str, Any]) -> RouterTraits:
+    """The traits of the routers of a config's family; those of a plain softmax where unknown."""
+    routers, family = _keys()["routers"], _family(config)
+    corrections = (end for end, families in routers["corrected"].items() if family in families)
+    sigmoid, grouped, biased = (family in routers[key] for key in ("sigmoid", "grouped", "biased"))
+    return RouterTraits(sigmoid, grouped, biased, next(corrections, ""))
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    return str(config.get("model_type")).removesuffix("_text")
+
+
 def routed_scale(config: Mapping[str, Any]) -> float:
     """What a mixture of the config's family multiplies its routed experts by; else 1."""
-    family = str(config.get("model_type")).removesuffix("_text")
+    family = _family(config)
     for key, defaults in _keys()["routed_scales"].items():
         if family in defaults:
             stated = config.get(key)

@@ -1,5 +1,6 @@
 """Reads a checkpoint's blocks in canonical form, through its layout."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -32,6 +33,7 @@ from huref.architecture.resolved import (
     ResolvedExperts,
     ResolvedNetwork,
 )
+from huref.architecture.router import CORRECTIONS, Router, make_router
 from huref.architecture.stored_experts import as_stored
 from huref.architecture.weights import finite, read_biases, read_roles, read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError, locating
@@ -202,8 +204,8 @@ class ModelReader:
             block = self.resolve(index) if half == "attention" else self._network_of(index)[0]
             return self._folding(block).gains
 
-    def read_router(self, index: int) -> Tensor | None:
-        """The router of a block's mixture, (d, experts), with the norm's gain folded in, or None.
+    def read_router(self, index: int) -> Router | None:
+        """The router of a block's mixture, or None where it has none.
 
         It is the block's only matrix with one row per expert that is no part of an expert.
         """
@@ -220,9 +222,21 @@ class ModelReader:
                 if len(shape) != 2 or shape[0] != experts.count:
                     continue
                 if gain is None or gain.shape == (shape[1],):
-                    router = read_tensors(self.checkpoint, {"router": name})["router"]
-                    return self._folding(block).reading("ffn", router.T)
+                    return self._make_router(block, name, experts.count)
         return None
+
+    def _make_router(self, block: ResolvedBlock, name: str, count: int) -> Router:
+        """A block's router from its matrix and the vectors of one number per expert beside it."""
+        weight = read_tensors(self.checkpoint, {"router": name})["router"].T
+        folding = self._folding(block)
+        beside = {}
+        for other in (n for n in self._names if n.startswith(block.start)):
+            end = other.rpartition(".")[2]
+            is_own = other == name.removesuffix("weight") + "bias" or end in CORRECTIONS
+            if is_own and math.prod(self.checkpoint.entry(other).shape) == count:
+                beside[end] = read_tensors(self.checkpoint, {end: other})[end].flatten()
+        shift = folding.reading_bias("ffn", weight, None)
+        return make_router(self.config, folding.reading("ffn", weight), shift, beside)
 
     def count_positions(self) -> int | None:
         """How many positions the model has learned embeddings of; None where it has none.

@@ -127,17 +127,9 @@ class BlockRunner:
         What the family multiplies all routed experts by is in the weights.
         """
         router = self.reader.read_router(index)
-        if router is None or router.shape != (x.shape[1], count):
+        if router is None or router.weight.shape != (x.shape[1], count):
             return torch.full((len(x), count), self.running.routed_scale / count)
-        config = self.reader.config
-        chosen = config.get("num_experts_per_tok") or config.get("moe_topk") or count
-        chosen = min(int(chosen), count) if isinstance(chosen, int) else count
-        probabilities = (x @ router).softmax(dim=1)
-        kept, places = probabilities.topk(chosen, dim=1)
-        if config.get("norm_topk_prob", True):
-            kept = kept / kept.sum(dim=1, keepdim=True)
-        kept = kept * self.running.routed_scale
-        return torch.zeros_like(probabilities).scatter(1, places, kept)
+        return router.weigh(x)
 
     def _rotate(self, index: int, features: Tensor, rotary: int) -> Tensor:
         """Rotary positions on (sequences, heads, length, n); of a latent's head the last part."""

@@ -255,21 +255,22 @@ def used_attention(
 
 
 def as_dense(reader: ModelReader, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
-    """A mixture whose experts are all active with equal weights, as a dense network."""
+    """A mixture that weighs the same experts alike for all tokens, as a dense network."""
     if isinstance(ffn, FeedForward) or ffn.count == 1:
         return ffn
-    chosen = reader.config.get("num_experts_per_tok")
     router = reader.read_router(index)
-    if chosen != ffn.count or router is None:
+    weights = None if router is None else router.constant(EVEN)
+    if weights is None or len(weights) != ffn.count:
         return ffn
-    even = router - router.mean(dim=1, keepdim=True)
-    if float(even.norm()) > EVEN * float(len(router) ** 0.5):
+    first, *others = weights.nonzero().flatten().tolist() or [0]
+    network = ffn.read(first)
+    if network.up.numel() * (1 + len(others)) > MOST_DENSE or network.biases:
         return ffn
-    first = ffn.read(0)
-    if first.up.numel() * ffn.count > MOST_DENSE or first.biases:
-        return ffn
-    experts = [first, *(ffn.read(expert) for expert in range(1, ffn.count))]
-    downs = [expert.down / ffn.count for expert in experts]
+    experts = [network, *(ffn.read(expert) for expert in others)]
+    downs = [
+        expert.down * weights[number]
+        for number, expert in zip([first, *others], experts, strict=True)
+    ]
     if ffn.shared is not None:
         experts, downs = [*experts, ffn.shared], [*downs, ffn.shared.down]
     if any(expert.gate is None for expert in experts):

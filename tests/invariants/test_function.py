@@ -226,20 +226,26 @@ def test_equal_gates_become_one_unit() -> None:
     assert abs(float(merged.use.shares.sum()) - 1) < 1e-5
 
 
-def test_routed_experts_that_a_setting_silences_weigh_nothing(tmp_path: Path) -> None:
-    """Each network of a Llama as the shared expert of a mixture, beside experts of noise."""
+@pytest.mark.parametrize("how", ["scale", "correction"])
+def test_silent_experts_weigh_nothing(how: str, tmp_path: Path) -> None:
+    """Each network of a Llama as the shared expert of a mixture, beside experts of noise.
+
+    Routed experts are multiplied by nearly nothing, or the only one that is ever chosen is empty.
+    """
     source = ZOO / "llama-a"
     config = json.loads((source / "config.json").read_text())
     copied = (
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
         "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings", "max_position_embeddings",
+        "bos_token_id", "eos_token_id",
     )  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
     mixture = transformers.Glm4MoeForCausalLM(
         transformers.Glm4MoeConfig(
             **{key: config[key] for key in copied}, moe_intermediate_size=UNITS, n_shared_experts=1,
-            first_k_dense_replace=0, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
-            topk_group=1, routed_scaling_factor=1e-8, rope_parameters=rope,
+            first_k_dense_replace=0, n_routed_experts=4, num_experts_per_tok=1, n_group=1,
+            topk_group=1, routed_scaling_factor=1e-8 if how == "scale" else 1.0,
+            rope_parameters=rope,
         )
     ).eval()  # fmt: skip
     tensors = {n: t.float() for n, t in load_file(source / "model.safetensors").items()}
@@ -248,6 +254,13 @@ def test_routed_experts_that_a_setting_silences_weigh_nothing(tmp_path: Path) ->
     assert not unknown
     assert all("mlp.gate." in name or ".experts." in name or "lm_head" in name for name in absent)
     mixture.tie_weights()
+    for name, tensor in mixture.state_dict().items() if how == "correction" else ():
+        if name.endswith("mlp.gate.weight"):
+            tensor.zero_()
+        elif name.endswith("e_score_correction_bias"):
+            tensor[2] = 5.0
+        elif name.endswith("experts.down_proj"):
+            tensor[2] = 0.0
     ids = torch.arange(40)[None]
     llama = transformers.LlamaForCausalLM.from_pretrained(source, dtype=torch.float32)
     torch.testing.assert_close(mixture(ids).logits, llama(ids).logits, rtol=1e-4, atol=1e-4)
