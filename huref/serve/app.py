@@ -155,7 +155,7 @@ def create_app(settings: Settings, port: int) -> Starlette:
     """The ASGI application; its worker processes run as long as it does.
 
     Raises:
-        OSError: the folder for uploads cannot be made.
+        HurefError: the folder for uploads cannot be made.
     """
     uploads = Uploads()
     setup = Setup(settings.roots[0], (*settings.roots, uploads.folder))
