@@ -198,7 +198,11 @@ async def _read_json(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > LARGEST_REQUEST:
-            raise RefusedError(413, f"a request of more than {LARGEST_REQUEST >> 20} MB")
+            raise RefusedError(
+                413,
+                f"the list is longer than {LARGEST_REQUEST >> 20} MB; this page compares at most "
+                f"{MOST_MODELS} models at once",
+            )
     try:
         return loads_object(bytes(body))
     except JsonError as error:
