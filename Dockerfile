@@ -1,14 +1,15 @@
-# The page of `huref serve`, on CPUs:
+# The page of `huref serve`, on CPUs; docs/serve.md says how to run it.
 #
 #     docker build -t huref .
-#     docker run --rm -p 7860:7860 -e HUREF_SERVE_TOKEN=... -v "$PWD":/models:ro huref
 FROM python:3.13-slim
 
 # The torch that pip finds by itself brings 3 GB of CUDA.
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch
-COPY . /src
-RUN pip install --no-cache-dir "/src[serve,map]" && rm -r /src && \
-    useradd --create-home --uid 1000 huref && mkdir /models
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch>=2.4,<3"
+# Mounted, not copied: files that a later step removes stay in the image.
+RUN --mount=type=bind,target=/src pip install --no-cache-dir "/src[serve,map]"
+# The cache is there so that a volume mounted on it belongs to its user.
+RUN useradd --create-home --uid 1000 huref && mkdir /models && \
+    install --directory --owner=huref --group=huref /home/huref/.cache
 
 USER huref
 WORKDIR /models

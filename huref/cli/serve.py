@@ -47,9 +47,11 @@ def serve(
         raise click.UsageError("--token is empty or holds other characters than printable ASCII")
     if not token and not is_loopback(host):
         raise click.UsageError(
-            f"--host {host} can be reached from other machines; give a --token as well"
+            f"--host {host} can be reached from other machines; give a --token as well, "
+            "or set HUREF_SERVE_TOKEN"
         )
     try:
+        from huref.serve.app import create_app
         from huref.serve.run import address_of, listen, run
     except ModuleNotFoundError as error:
         raise HurefError(
@@ -65,9 +67,11 @@ def serve(
         workers=count_cores(),
     )
     server = listen(host, port)
-    echo(f"huref at {address_of(settings, server)}")
+    app = create_app(settings, server.getsockname()[1])
+    address = address_of(settings, server)
+    echo(f"huref at {address}")
     echo(f"reads local models below {', '.join(map(str, settings.roots))}; Ctrl-C stops", err=True)
-    run(settings, server, open_browser=not no_browser)
+    run(app, server, opened="" if no_browser else address)
 
 
 def _absolute(uri: str) -> str:

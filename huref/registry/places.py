@@ -26,7 +26,7 @@ def remember_place(recipe: str, latent: NDArray[np.float32], model: str) -> None
     with suppress(OSError, sqlite3.Error, HurefError):
         _file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_private(_file())
-        with closing(sqlite3.connect(_file(), PATIENCE)) as db, db:
+        with closing(sqlite3.connect(_file(), timeout=PATIENCE)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS places (key TEXT PRIMARY KEY, path TEXT)")
             row = (_key(recipe, latent), str(path.resolve()))
             db.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", row)
@@ -36,7 +36,7 @@ def recall_place(recipe: str, latent: NDArray[np.float32]) -> Path | None:
     """The path of a measured model on this machine, or None where it is not known."""
     with suppress(OSError, sqlite3.Error):
         if _file().is_file():
-            with closing(sqlite3.connect(_file(), PATIENCE)) as db:
+            with closing(sqlite3.connect(_file(), timeout=PATIENCE)) as db:
                 query = "SELECT path FROM places WHERE key = ?"
                 row = db.execute(query, (_key(recipe, latent),)).fetchone()
             if row is not None and Path(row[0]).exists():

@@ -10,6 +10,11 @@ from huref.report.wording import join, summary, tower_sentences
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST_NAMED = 6  # models in one sentence
+SAME = {
+    "weights": "have the same weights",
+    "quantised": "have the same weights, rounded or quantised in one of them",
+    "function": "compute the same function by different weights",
+}
 
 
 def tell_pair(pair: Pair, a: str, b: str) -> str:
@@ -42,7 +47,9 @@ def tell_pair(pair: Pair, a: str, b: str) -> str:
 
 
 def _tell_descent(pair: Pair, a: str, b: str) -> str:
-    direction = pair.evidence.direction
+    direction, same = pair.evidence.direction, pair.evidence.same
+    if direction is None and same is not None:
+        return f"{a} and {b} {SAME[same]}. Which came first, their weights do not show."
     if direction is None:
         return (
             f"{a} and {b} come from one training run: one was made from the other, or both from "

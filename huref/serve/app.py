@@ -155,7 +155,7 @@ def create_app(settings: Settings, port: int) -> Starlette:
     """The ASGI application; its worker processes run as long as it does.
 
     Raises:
-        OSError: the folder for uploads cannot be made.
+        HurefError: the folder for uploads cannot be made.
     """
     uploads = Uploads()
     setup = Setup(settings.roots[0], (*settings.roots, uploads.folder))
@@ -198,7 +198,11 @@ async def _read_json(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > LARGEST_REQUEST:
-            raise RefusedError(413, f"a request of more than {LARGEST_REQUEST >> 20} MB")
+            raise RefusedError(
+                413,
+                f"the list is longer than {LARGEST_REQUEST >> 20} MB; this page compares at most "
+                f"{MOST_MODELS} models at once",
+            )
     try:
         return loads_object(bytes(body))
     except JsonError as error:

@@ -78,6 +78,11 @@ class Worker:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it need not be started first, which takes seconds."""
+        return self._process is not None
+
     def start(self) -> Connection:
         """The pipe to the process, which is started where it does not run."""
         with self._lock:
@@ -123,6 +128,7 @@ class Jobs:
         self._closed = False
         self._running = 0
         self._workers = [Worker(setup) for _ in range(settings.workers)]
+        self._idle = list(self._workers)
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), daemon=True)
             for worker in self._workers
@@ -148,7 +154,7 @@ class Jobs:
             self._jobs[job.id] = job
             self._waiting.append(job)
             self._forget()
-            self._changed.notify()
+            self._changed.notify_all()
         return job
 
     def _forget(self) -> None:
@@ -186,10 +192,11 @@ class Jobs:
             worker.stop(for_good=True)
 
     def _serve(self, worker: Worker) -> None:
-        while (job := self._next()) is not None:
+        while (job := self._next(worker)) is not None:
             answer = self._do(job, worker)
             with self._changed:
                 self._running -= 1
+                self._idle.append(worker)
                 if job.state != "running":
                     continue  # cancelled
                 if isinstance(answer, Result):
@@ -197,15 +204,23 @@ class Jobs:
                 else:
                     job.state, job.error = "failed", answer.why
 
-    def _next(self) -> Job | None:
+    def _next(self, worker: Worker) -> Job | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(
+                lambda: self._closed or (self._waiting and self._preferred() is worker)
+            )
             if self._closed:
                 return None
+            self._idle.remove(worker)
+            self._changed.notify_all()  # more may wait, for the worker that is preferred now
             job = self._waiting.popleft()
             job.state, job.advance = "running", Advance("Starting", 0.0)
             self._running += 1
             return job
+
+    def _preferred(self) -> Worker:
+        """The idle worker that takes the next job: one that runs already, if there is one."""
+        return max(self._idle, key=lambda worker: worker.is_started)
 
     def _do(self, job: Job, worker: Worker) -> Result | Failure:
         threads = max(1, count_cores() // max(self._running, 1))

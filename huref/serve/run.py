@@ -6,9 +6,9 @@ import webbrowser
 from urllib.parse import quote
 
 import uvicorn
+from starlette.applications import Starlette
 
 from huref.errors import HurefError
-from huref.serve.app import create_app
 from huref.serve.settings import Settings
 
 IDLE = 5  # seconds for which an idle connection is kept
@@ -55,9 +55,14 @@ def address_of(settings: Settings, server: socket.socket) -> str:
     return f"http://{host}:{server.getsockname()[1]}/{token}"
 
 
-def run(settings: Settings, server: socket.socket, *, open_browser: bool) -> None:
-    """Serve the page until the process is told to stop."""
-    app = create_app(settings, server.getsockname()[1])
+def run(app: Starlette, server: socket.socket, *, opened: str = "") -> None:
+    """Serve the page until the process is told to stop.
+
+    Args:
+        app: from `create_app`.
+        server: from `listen`.
+        opened: the address that a browser on this machine is told to open, if any.
+    """
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -68,6 +73,6 @@ def run(settings: Settings, server: socket.socket, *, open_browser: bool) -> Non
         timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=PATIENCE,
     )
-    if open_browser:
-        webbrowser.open(address_of(settings, server))
+    if opened:
+        webbrowser.open(opened)
     uvicorn.Server(config).run(sockets=[server])

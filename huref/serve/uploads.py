@@ -38,20 +38,33 @@ class Uploads:
 
     Records leak weights, so that only their owner can read the folder. It is removed when the page
     ends; that of a page that was killed is removed when the next one starts.
+
+    Raises:
+        HurefError: the folder cannot be made.
     """
 
     def __init__(self) -> None:
         above = user_cache() / "serve"
-        above.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = above / secrets.token_hex(8)
         self._lock = FileLock(self.folder / LOCK, timeout=0)
+        try:
+            self._make_folder(above)
+        except OSError as error:
+            raise HurefError(
+                f"no folder for uploads can be made in it ({error.strerror})",
+                file=user_cache(),
+                advice="set HUREF_HOME to a folder that you may write",
+            ) from error
+        self._files: dict[str, Upload] = {}
+        self._bytes = 0
+
+    def _make_folder(self, above: Path) -> None:
+        above.mkdir(parents=True, exist_ok=True, mode=0o700)
         # No page removes a folder that another one has made and not locked yet.
         with _starting(above):
             _remove_abandoned(above)
             self.folder.mkdir(mode=0o700)
             self._lock.acquire()
-        self._files: dict[str, Upload] = {}
-        self._bytes = 0
 
     async def save(self, name: str, chunks: AsyncIterator[bytes]) -> str:
         """Store a file and return the name by which it is asked for.

@@ -32,6 +32,25 @@ def test_a_person_compares_two_models(browser: Browser, server: Server) -> None:
     assert elsewhere == []
 
 
+def test_reasons_are_read_without_scrolling_sideways(browser: Browser, server: Server) -> None:
+    compare_two_models(browser, server)
+    browser.run("document.querySelectorAll('#compare-result details').forEach(d => d.open = true)")
+    edges = """
+        const box = document.querySelector('#compare-result .wide');
+        const right = (selector) => box.querySelector(selector).getBoundingClientRect().right;
+        return [right('td.why'), right('td:last-child'), box.getBoundingClientRect().right];
+    """
+    try:
+        reason, last, box = browser.run(edges)
+        assert last <= box  # on a desktop every column is seen
+        browser.resize(360, 740)
+        reason, last, box = browser.run(edges)
+        assert reason <= box
+        assert browser.run("return document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.resize(1300, 950)
+
+
 def test_a_result_survives_a_reload(browser: Browser, server: Server) -> None:
     compare_two_models(browser, server)
     address = str(browser.run("return location.href"))
@@ -91,6 +110,31 @@ def test_what_cannot_be_read_is_said_on_the_page(browser: Browser, server: Serve
     browser.click("#compare-form .main")
     until(browser, "document.querySelector('#compare-error').textContent")
     assert browser.run("return document.title") != "1"
+
+
+def test_unreadable_drops_and_long_lists_are_answered_in_words(
+    browser: Browser, server: Server
+) -> None:
+    browser.visit("about:blank")
+    browser.visit(server.url + "/")
+    browser.run("""
+        const dropped = new DataTransfer();
+        dropped.items.add(new File(["no picture"], "notes.png"));
+        document.querySelector("#compare .drop").dispatchEvent(
+            new DragEvent("drop", {dataTransfer: dropped, bubbles: true, cancelable: true}));
+    """)
+    until(browser, "document.querySelector('#compare-error').textContent")
+    said = text_of(browser, "#compare-error")
+    assert said.startswith("notes.png: it is neither a fingerprint picture nor a record")
+    assert browser.run("return document.querySelectorAll('#compare .files li').length") == 0
+    for count, words in ((10_000, "10,000 models are more than the 50"), (200_000, "at most 50")):
+        browser.run(f"""
+            const names = Array.from({{length: {count}}}, (_, place) => `org/model-${{place}}`);
+            document.querySelector("#models").value = names.join("\\n");
+        """)
+        browser.click("#compare-form .main")
+        until(browser, f"document.querySelector('#compare-error').textContent.includes('{words}')")
+    browser.errors()  # the browser's own lines about refused requests
 
 
 def test_two_browsers_at_once_get_their_own_results(browser: Browser, server: Server) -> None:

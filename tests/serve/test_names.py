@@ -8,7 +8,9 @@ from pathlib import Path
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
+from huref.cli import main
 from huref.errors import HurefError
 from huref.serve.names import Names
 from huref.serve.uploads import Uploads
@@ -157,3 +159,15 @@ def test_a_lost_connection_leaves_no_half_file(uploads: Uploads) -> None:
     with pytest.raises(HurefError, match="No space left"):
         anyio.run(uploads.save, "dog.png", chunks())
     assert [path.name for path in uploads.folder.iterdir()] == ["lock"]
+
+
+def test_a_page_without_a_folder_for_uploads_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_bytes(b"a file")  # as good as a folder that may not be written
+    monkeypatch.setenv("HUREF_HOME", str(tmp_path / "home"))
+    result = CliRunner().invoke(main, ["serve", "--no-browser", "--port", "0"])
+    assert result.exit_code == 1
+    assert "no folder for uploads can be made" in result.stderr
+    assert "HUREF_HOME" in result.stderr
+    assert result.stdout == ""  # no address of a page that does not run

@@ -118,7 +118,8 @@ class Work {
         const { model } = await ask(`/api/files?${query}`, { method: "POST", body: file });
         this.showFile(model, file.name);
       } catch (error) {
-        this.error.textContent = `${file.name}: ${error.told ? error.message : "it could not be read or sent; a folder cannot be dropped, type its name"}`;
+        // The server's words begin with the name.
+        this.error.textContent = error.told ? error.message : `${file.name}: it could not be read or sent; a folder cannot be dropped, type its name`;
       }
     }
   }
