@@ -195,7 +195,9 @@ class PeftSettings:
 class MlxSettings:
     """The settings of an adapter of MLX-LM or MLX-VLM.
 
-    MLX-LM multiplies by `scale`, its first releases by scale alpha / rank, MLX-VLM by `alpha`.
+    MLX-LM and MLX-VLM since 0.6 multiply by `scale`, MLX-LM's first releases by scale alpha / rank.
+    MLX-VLM before 0.5 multiplied by `alpha`; 0.5 wrote the same settings and multiplied by
+    alpha / rank.
     """
 
     start = "true"
@@ -214,14 +216,26 @@ class MlxSettings:
         """See PeftSettings."""
         values = self._settings.get("lora_parameters")
         if isinstance(values, dict):
-            found = [values.get("scale", 20.0), *([values["alpha"]] if "alpha" in values else [])]
+            found = [values.get("scale"), *([values["alpha"]] if "alpha" in values else [])]
         else:
-            found = [self._settings.get("alpha", 20.0)]
+            found = [self._settings.get("alpha")]
         numbers = [number for value in found if (number := _number(value)) is not None]
-        if len(numbers) < len(found) or (len(found) == 2 and rank <= 0):
+        if len(numbers) < len(found) or rank <= 0:
             shown = " times ".join(repr(value)[:60] for value in found)
             raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
+        if not isinstance(values, dict):
+            self._require_one_meaning(numbers[0], rank)
         return math.prod(numbers) / (rank if len(found) == 2 else 1)
+
+    def _require_one_meaning(self, alpha: float, rank: int) -> None:
+        """Raise CheckpointError for MLX-VLM's older settings, unless all releases agree on them."""
+        if alpha and rank > 1:
+            raise CheckpointError(
+                f"MLX-VLM before 0.5 multiplies its delta by alpha ({alpha:g}), 0.5 by "
+                f"alpha / rank ({alpha / rank:g}), and the settings do not say which trained it",
+                advice='write the factor into adapter_config.json, such as "lora_parameters": '
+                f'{{"scale": {alpha / rank:g}}}',
+            )
 
     def scale_of_kind(self, kind: str, module: str, rank: int | None) -> float:
         """MLX has LoRA and DoRA only."""
