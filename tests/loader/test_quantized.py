@@ -14,6 +14,7 @@ from huref.architecture.weights import read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.quantized.bits import E2M1
+from tests.support.quantised_writers import pack_bits
 
 OUT, IN = 64, 96
 
@@ -397,14 +398,6 @@ def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) ->
 
 
 # --- forms that people have, as the packages write them; see docs/formats.md --------------------
-
-
-def pack_bits(values: Tensor, bits: int) -> Tensor:
-    """Integers as a stream of bits along the last axis in 32-bit words, lowest bits first."""
-    shifts = torch.arange(bits)
-    stream = (values[..., None].long() >> shifts & 1).flatten(-2)
-    words = stream.reshape(*stream.shape[:-1], -1, 32) << torch.arange(32)
-    return words.sum(-1).to(torch.uint32)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
