@@ -14,12 +14,21 @@ import torch
 from torch import Tensor
 
 from huref.loader.quantized.bits import E2M1, exponents, unpack_last
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    POWERS,
+    Plain,
+    plain_info,
+    require,
+    require_shape,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 GROUPS = (64, 32, 128, 16)
 BITS = (2, 3, 4, 5, 6, 8)
-FLOATS = ("mxfp4", "nvfp4", "mxfp8")
+FLOATS = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}  # mode -> (bits, group size)
 
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
@@ -49,6 +58,9 @@ def _settings_of(stem: str, settings: Mapping[str, Any]) -> Iterator[tuple[int, 
         own = own if isinstance(own, dict) else settings.get(inner)
     both = {**settings, **own} if isinstance(own, dict) else settings
     mode = str(both.get("mode", "affine"))
+    if mode in FLOATS:
+        yield *FLOATS[mode], mode
+        return
     for source in (both, settings):
         bits, group = source.get("bits"), source.get("group_size")
         if type(bits) is int and type(group) is int and group > 0 and bits in BITS:
@@ -76,10 +88,12 @@ def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Deriv
     columns = groups * group
     names = [stem + ".weight", stem + ".scales"]
     with_bias = stem + ".biases" in store.names
+    require(with_bias != (mode in FLOATS), words, f"does not fit the mode {mode!r:.40}")
+    require_type(scales, NUMBERS if with_bias else POWERS)
     if with_bias:
+        require_type(store.entry(stem + ".biases"), NUMBERS)
+        require_shape(store.entry(stem + ".biases"), scales.shape)
         names.append(stem + ".biases")
-    else:
-        require(mode in FLOATS, words, f"has no biases, but its mode is {mode!r}")
 
     def combine(parts: list[Tensor]) -> Tensor:
         integers = unpack_last(parts[0], bits)
