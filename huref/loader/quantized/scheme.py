@@ -14,6 +14,7 @@ WORDS = (torch.int32, torch.uint32)
 INTEGERS = (torch.int32, torch.int64)  # of indices
 EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of scales
+MOST_SIZES = 100  # of groups, in the settings of one model
 POWERS = (torch.uint8, torch.float8_e8m0fnu)  # scales in E8M0
 
 
@@ -128,15 +129,22 @@ def require_float4(info: TensorInfo, scale: TensorInfo, inputs: int) -> None:
 
 
 def stated_sizes(settings: Mapping[str, Any]) -> list[object]:
-    """The values of `group_size` in settings, also those of single modules, unchecked."""
-    found: list[object] = []
+    """The different values of `group_size` in settings, also those of single modules, unchecked.
+
+    Raises:
+        CheckpointError: there are more than any model has.
+    """
+    found: dict[int, None] = {}
     waiting: list[Any] = [settings]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
-            found += [value["group_size"]] if "group_size" in value else []
+            if type(size := value.get("group_size")) is int:
+                found[size] = None
             waiting += value.values()
-    return found
+    if len(found) > MOST_SIZES:
+        raise CheckpointError(f"its quantization_config has {len(found)} different group sizes")
+    return list(found)
 
 
 def finite_divisor(scale: Tensor) -> Tensor:
