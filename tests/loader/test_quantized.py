@@ -14,7 +14,7 @@ from huref.architecture.weights import read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.quantized.bits import E2M1
-from tests.support.quantised_writers import pack_bits
+from tests.support.quantised_writers import awq, bitnet, pack_bits, round_groups, ternary
 
 OUT, IN = 64, 96
 
@@ -632,3 +632,31 @@ def test_half_made_forms_are_refused(save: Callable[..., Checkpoint], fault: str
     checkpoint = save(HALF_MADE[fault])
     with pytest.raises(CheckpointError):
         checkpoint.read(checkpoint.names)
+
+
+# --- forms whose settings are not there, or that say little -------------------------------------
+
+
+def test_packed_forms_without_settings(save: Callable[..., Checkpoint]) -> None:
+    """The shapes say what AWQ and BitNet are."""
+    integers, scales, zeros = round_groups(some_weight(), 4, 32)
+    spread = [part.repeat_interleave(32, 1) for part in (scales, zeros)]
+    parts = {f"x{end}": part for end, part in awq(some_weight(), 32).items()}
+    check(save(parts), (integers - spread[1]) * spread[0], 1e-3)
+    parts = {f"x{end}": part for end, part in bitnet(some_weight()).items()}
+    check(save(parts), ternary(some_weight()) * some_weight().abs().mean(), 1e-5)
+
+
+def test_bytes_of_nf4_stored_as_other_numbers(save: Callable[..., Checkpoint]) -> None:
+    """bitsandbytes' quant_storage, which FSDP needs."""
+    torch.manual_seed(1)
+    packed = torch.randint(0, 60, (OUT * IN // 2, 1), dtype=torch.uint8)  # no bytes of a NaN
+    text = json.dumps({"blocksize": 64, "dtype": "float32", "shape": [OUT, IN]})
+    parts = {
+        "x.weight.absmax": torch.rand(OUT * IN // 64),
+        "x.weight.quant_map": torch.linspace(-1, 1, 16),
+        "x.weight.quant_state.bitsandbytes__nf4": torch.tensor(list(text.encode())).byte(),
+    }
+    plain = save({"x.weight": packed, **parts}).read(["x.weight"])["x.weight"]
+    for dtype in (torch.bfloat16, torch.float32):
+        check(save({"x.weight": packed.view(-1).view(dtype)[:, None], **parts}), plain)

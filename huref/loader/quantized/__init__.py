@@ -157,8 +157,10 @@ def _refuse_plain(store: TensorStore, plain: Plain) -> None:
     """Raise CheckpointError for a matrix of 16 bits or more that has scales, or a packed copy."""
     for name in plain.derive:
         if name in store.names:
-            dtype = store.entry(name).dtype
-            if name not in plain.parts or (dtype.is_floating_point and dtype.itemsize > 1):
+            entry = store.entry(name)
+            is_column = len(entry.shape) == 2 and entry.shape[1] == 1  # bytes of bitsandbytes
+            is_wide = entry.dtype.is_floating_point and entry.dtype.itemsize > 1
+            if name not in plain.parts or (is_wide and not is_column):
                 raise _two_forms(name, "scales beside it")
 
 
