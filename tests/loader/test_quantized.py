@@ -14,7 +14,15 @@ from huref.architecture.weights import read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.quantized.bits import E2M1
-from tests.support.quantised_writers import awq, bitnet, pack_bits, round_groups, ternary
+from tests.support.quantised_writers import (
+    awq,
+    bitnet,
+    mlx_affine,
+    pack_bits,
+    round_groups,
+    rounded,
+    ternary,
+)
 
 OUT, IN = 64, 96
 
@@ -660,3 +668,13 @@ def test_bytes_of_nf4_stored_as_other_numbers(save: Callable[..., Checkpoint]) -
     plain = save({"x.weight": packed, **parts}).read(["x.weight"])["x.weight"]
     for dtype in (torch.bfloat16, torch.float32):
         check(save({"x.weight": packed.view(-1).view(dtype)[:, None], **parts}), plain)
+
+
+def test_affine_modules_of_a_model_in_mxfp4(save: Callable[..., Checkpoint]) -> None:
+    """As gpt-oss in MLX; a module's own settings without a mode are affine."""
+    parts = {f"x{end}": part for end, part in mlx_affine(some_weight(), 8, 32).items()}
+    own = {"bits": 8, "group_size": 32}
+    settings: dict[str, Any] = {"bits": 4, "group_size": 32, "mode": "mxfp4"}
+    check(save(parts, **settings, x=own), rounded(some_weight(), 8, 32))
+    with pytest.raises(CheckpointError, match=r"neither 4 bits nor groups of 32.*fits several"):
+        save(parts, **settings).read(["x.weight"])
