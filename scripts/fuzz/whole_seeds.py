@@ -52,6 +52,7 @@ def folders() -> Iterator[bytes]:
     yield from _ggufs()
     yield from _others()
     yield from _torchao()
+    yield from _other_adapters()
 
 
 def _sharded() -> Iterator[bytes]:
@@ -275,6 +276,28 @@ def _adapters() -> Iterator[bytes]:
             f"{layer}.lora_a F32 8,2\n{layer}.lora_b F32 2,8\n{layer}.m F32 8"
         ),
     )
+
+
+def _other_adapters() -> Iterator[bytes]:
+    """Of other kinds than LoRA."""
+    base = {"base__config_dot_json": CONFIG, "base__model_dot_safetensors": WEIGHTS}
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    for kind, parts in (
+        ("ADALORA", ("lora_A F32 2,8", "lora_B F32 8,2", "lora_E F32 2,1")),
+        ("LOHA", ("hada_w1_a F32 8,2", "hada_w1_b F32 2,8", "hada_w2_a F32 8,2",
+                  "hada_w2_b F32 2,8")),
+        ("LOKR", ("lokr_w1 F32 2,2", "lokr_w2_a F32 4,2", "lokr_w2_b F32 2,4")),
+        ("IA3", ("ia3_l F32 8,1",)),
+        ("VERA", ("vera_lambda_b F32 8", "vera_lambda_d F32 2", "vera_A F32 2,8",
+                  "vera_B F32 8,2")),
+    ):  # fmt: skip
+        sizes = {"r": 2, "alpha": 4, "init_r": 2, "lora_alpha": 4}
+        settings = {"peft_type": kind, **sizes, "target_modules": ["q_proj"]}
+        yield _input(
+            adapter_config_dot_json=json.dumps(settings),
+            adapter_model_dot_safetensors="\n".join(f"{module}.{part}" for part in parts),
+            **base,
+        )
 
 
 def _ggufs() -> Iterator[bytes]:

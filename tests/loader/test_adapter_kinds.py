@@ -290,8 +290,18 @@ def test_adapters_of_mlx(make_llama: MakeModel, tmp_path: Path) -> None:
     assert_merged(tmp_path / "dora", weights | {f"{Q}.weight": expected})
     write_mlx(base, tmp_path / "full", {f"{Q}.weight": moved}, fine_tune_type="full")
     assert_merged(tmp_path / "full", weights | {f"{Q}.weight": moved})
-    write_mlx(base, tmp_path / "vlm", {f"{Q}.A": a, f"{Q}.B": b}, rank=4, alpha=2.0)
+    vlm = {f"{Q}.A": a, f"{Q}.B": b}
+    write_mlx(base, tmp_path / "vlm", vlm, rank=4, alpha=2.0)
+    with pytest.raises(
+        CheckpointError, match=r"alpha \(2\), .*alpha / rank \(0\.5\).*\"scale\": 0\.5"
+    ):
+        read_all(tmp_path / "vlm")
+    edit(tmp_path / "vlm", lora_parameters={"scale": 2.0})
     assert_merged(tmp_path / "vlm", weights | {f"{Q}.weight": w + 2 * change})
+    one = {f"{Q}.A": a[:, :1].contiguous(), f"{Q}.B": b[:1].contiguous()}
+    write_mlx(base, tmp_path / "vlm of rank 1", one, rank=1, alpha=2.0)
+    product = (a[:, :1] @ b[:1]).T
+    assert_merged(tmp_path / "vlm of rank 1", weights | {f"{Q}.weight": w + 2 * product})
     write_mlx(base, tmp_path / "odd", pair, fine_tune_type="lokr")
     with pytest.raises(UnsupportedModelError, match=r"'lokr'.*mlx_lm\.fuse"):
         _ = open_checkpoint(str(tmp_path / "odd")).names

@@ -6,8 +6,12 @@ and run this file in it. docs/formats.md has the releases with which they passed
 """
 
 import gc
+import importlib
+import importlib.util
 import json
 import re
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from torch import Tensor
 import huref
 from huref.errors import CheckpointError, UnsupportedModelError
 from huref.loader.checkpoint import open_checkpoint
+from tests.support.quantised_writers import Parts, round_groups, write_quantised
 from tests.support.small_models import some_words, write_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -195,6 +200,39 @@ def test_mlx(source: Path, tmp_path: Path, mode: str, bits: int, group: int) -> 
     check(folder, source, expected, HALF if mode != "affine" else 1e-6)
 
 
+@pytest.mark.parametrize("named", ["apart", "together"])
+def test_mlx_settings_of_single_modules(source: Path, tmp_path: Path, named: str) -> None:
+    """4 bits in groups of 64 and 8 bits in groups of 32 have the same shapes."""
+    mlx_lm = pytest.importorskip("mlx_lm")
+    mx = pytest.importorskip("mlx.core")
+    folder = tmp_path / "quantised"
+    eight, four = ({"bits": b, "group_size": g, "mode": "affine"} for b, g in ((8, 32), (4, 64)))
+
+    def choose(name: str, _: Any) -> dict[str, Any]:
+        return eight if "self_attn" in name else four
+
+    mlx_lm.convert(
+        str(source), str(folder), quantize=True, q_bits=4, q_group_size=64, dtype="float32",
+        quant_predicate=choose,
+    )  # fmt: skip
+    if named == "apart":  # releases differ in the keys that they write
+        config = json.loads((folder / "config.json").read_text())
+        assert config.pop("quantization_config") == config["quantization"]
+        (folder / "config.json").write_text(json.dumps(config))
+    stored = mx.load(str(folder / "model.safetensors"))
+    expected = {}
+    for name in stored:
+        if name.endswith(".scales"):
+            stem = name.removesuffix(".scales")
+            own = choose(stem, None)
+            plain = mx.dequantize(
+                stored[f"{stem}.weight"], stored[name], stored[f"{stem}.biases"],
+                group_size=own["group_size"], bits=own["bits"],
+            )  # fmt: skip
+            expected[f"{stem}.weight"] = torch.tensor(plain.astype(mx.float32).tolist())
+    check(folder, source, expected, 1e-6)
+
+
 # --- NVIDIA ModelOpt ----------------------------------------------------------------------------
 
 
@@ -315,6 +353,69 @@ def test_gptqmodel(source: Path, tmp_path: Path, bits: int, act_order: bool) -> 
         if hasattr(module, "dequantize_weight")
     }  # fmt: skip
     check(tmp_path / "quantised", source, expected, HALF)
+
+
+# --- bitsandbytes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4 twice", "int8"])
+def test_bitsandbytes(source: Path, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    functional = pytest.importorskip("bitsandbytes.functional")
+    import transformers
+
+    if kind == "int8":
+        settings = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        settings = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=kind[:3],
+            bnb_4bit_use_double_quant="twice" in kind,
+        )  # fmt: skip
+    model = load_model(source, quantization_config=settings, device_map="cpu", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "quantised")
+    expected = {}
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            weight = module.weight
+            expected[f"{name}.weight"] = (
+                functional.int8_vectorwise_dequant(weight.data, weight.SCB)
+                if kind == "int8"
+                else functional.dequantize_4bit(weight.data, weight.quant_state)
+            )
+    check(tmp_path / "quantised", source, expected, HALF)
+
+
+# --- AutoAWQ ------------------------------------------------------------------------------------
+
+
+def test_autoawq(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packing, of matrices that are rounded here: its own rounding needs older releases."""
+    found = importlib.util.find_spec("awq")
+    if found is None:
+        pytest.skip("autoawq is not installed")
+    package = types.ModuleType("awq")  # without its __init__, which needs an older transformers
+    package.__path__ = list(found.submodule_search_locations or [])
+    monkeypatch.setitem(sys.modules, "awq", package)
+    gemm = importlib.import_module("awq.modules.linear.gemm")
+    packing = importlib.import_module("awq.utils.packing_utils")
+    expected = {}
+
+    def write(name: str, weight: Tensor) -> Parts:
+        integers, scales, zeros = round_groups(weight, 4, 32)
+        spread = [part.repeat_interleave(32, 1) for part in (scales, zeros)]
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        linear.weight.data = (integers - spread[1]) * spread[0]
+        packed = gemm.WQLinear_GEMM.from_linear(
+            linear, 4, 32, scales=scales.T.contiguous(), zeros=zeros.T.contiguous()
+        )
+        expected[name] = packing.dequantize_gemm(
+            packed.qweight, packed.qzeros, packed.scales, 4, 32
+        ).T
+        return {f".{end}": part for end, part in packed.state_dict().items()}
+
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+    write_quantised(source, tmp_path / "quantised", write, {"quantization_config": settings})
+    check(tmp_path / "quantised", source, expected, 2**-10)
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -438,3 +539,55 @@ def _in_mlx(name: str, expected: dict[str, Tensor]) -> Tensor | None:
     part = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}[found[3]]
     stack = expected.get(f"{found[1]}.switch_mlp.{part}.weight")
     return None if stack is None else stack[int(found[2])]
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "DoRA", "older", "older, of rank 1"])
+def test_adapters_are_merged_as_mlx_vlm_does(source: Path, tmp_path: Path, kind: str) -> None:
+    """Its trainer takes MLX-LM's model of the same blocks, too."""
+    peft = pytest.importorskip("mlx_vlm.trainer.peft")
+    mlx_lm = pytest.importorskip("mlx_lm")
+    mx = pytest.importorskip("mlx.core")
+    tree = pytest.importorskip("mlx.utils")
+
+    base, adapter, merged = (tmp_path / word for word in ("converted", "adapter", "merged"))
+    mlx_lm.convert(str(source), str(base), dtype="float32")
+    model, _ = mlx_lm.load(str(base))
+    is_older, rank = kind.startswith("older"), 1 if "rank 1" in kind else 4
+    peft.get_peft_model(
+        model, ["q_proj", "up_proj"], rank=rank, alpha=6.0, dropout=0.0, verbose=False,
+        legacy=is_older, use_dora=kind == "DoRA",
+    )  # fmt: skip
+    mx.random.seed(1)
+    trained = [
+        (name, x + 0.05 * mx.random.normal(x.shape))
+        for name, x in tree.tree_flatten(model.trainable_parameters())
+    ]
+    model.update(tree.tree_unflatten(trained))
+    peft.save_adapter(model, adapter / "adapters.safetensors")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    assert ("lora_parameters" in settings) != is_older
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"model": str(base)}))
+    if kind == "older":  # other releases multiply by another factor
+        with pytest.raises(CheckpointError, match=r"alpha \(6\).*alpha / rank \(1\.5\)"):
+            _ = open_checkpoint(str(adapter)).names
+        settings |= {"model": str(base), "lora_parameters": {"scale": 6 / rank}}
+        (adapter / "adapter_config.json").write_text(json.dumps(settings))
+
+    def write(name: str, weight: Tensor) -> Parts:
+        module = peft.utils.get_module_by_name(model, name.removesuffix(".weight"))
+        if hasattr(module, "fuse"):
+            weight = torch.tensor(module.fuse(dequantize=True).weight.tolist())
+        elif hasattr(module, "A"):
+            weight = torch.tensor(module(mx.eye(weight.shape[1])).tolist()).T
+        return {".weight": weight}
+
+    write_quantised(source, merged, write, {})
+    expected, before = load_model(merged).state_dict(), load_model(source).state_dict()
+    checkpoint = open_checkpoint(str(adapter))
+    for name, tensor in checkpoint.read(checkpoint.names).items():
+        torch.testing.assert_close(tensor.float(), expected[name], rtol=1e-4, atol=1e-5, msg=name)
+        is_changed = name.endswith(("q_proj.weight", "up_proj.weight"))
+        assert torch.allclose(before[name], expected[name]) != is_changed, name
+    pair = huref.compare([str(adapter), str(merged)], cache=False).pairs[0]
+    print(f"ICS {pair.similarity.ics:.6f}")
+    assert pair.similarity.ics == pytest.approx(1, abs=1e-5)

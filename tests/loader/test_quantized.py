@@ -14,6 +14,15 @@ from huref.architecture.weights import read_tensors
 from huref.errors import CheckpointError, UnsupportedModelError, WeightsError
 from huref.loader.checkpoint import Checkpoint, open_checkpoint
 from huref.loader.quantized.bits import E2M1
+from tests.support.quantised_writers import (
+    awq,
+    bitnet,
+    mlx_affine,
+    pack_bits,
+    round_groups,
+    rounded,
+    ternary,
+)
 
 OUT, IN = 64, 96
 
@@ -399,14 +408,6 @@ def test_integers_without_scales_are_refused(save: Callable[..., Checkpoint]) ->
 # --- forms that people have, as the packages write them; see docs/formats.md --------------------
 
 
-def pack_bits(values: Tensor, bits: int) -> Tensor:
-    """Integers as a stream of bits along the last axis in 32-bit words, lowest bits first."""
-    shifts = torch.arange(bits)
-    stream = (values[..., None].long() >> shifts & 1).flatten(-2)
-    words = stream.reshape(*stream.shape[:-1], -1, 32) << torch.arange(32)
-    return words.sum(-1).to(torch.uint32)
-
-
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize("group", [32, 64, 128])
 def test_mlx_affine(save: Callable[..., Checkpoint], bits: int, group: int) -> None:
@@ -639,3 +640,41 @@ def test_half_made_forms_are_refused(save: Callable[..., Checkpoint], fault: str
     checkpoint = save(HALF_MADE[fault])
     with pytest.raises(CheckpointError):
         checkpoint.read(checkpoint.names)
+
+
+# --- forms whose settings are not there, or that say little -------------------------------------
+
+
+def test_packed_forms_without_settings(save: Callable[..., Checkpoint]) -> None:
+    """The shapes say what AWQ and BitNet are."""
+    integers, scales, zeros = round_groups(some_weight(), 4, 32)
+    spread = [part.repeat_interleave(32, 1) for part in (scales, zeros)]
+    parts = {f"x{end}": part for end, part in awq(some_weight(), 32).items()}
+    check(save(parts), (integers - spread[1]) * spread[0], 1e-3)
+    parts = {f"x{end}": part for end, part in bitnet(some_weight()).items()}
+    check(save(parts), ternary(some_weight()) * some_weight().abs().mean(), 1e-5)
+
+
+def test_bytes_of_nf4_stored_as_other_numbers(save: Callable[..., Checkpoint]) -> None:
+    """bitsandbytes' quant_storage, which FSDP needs."""
+    torch.manual_seed(1)
+    packed = torch.randint(0, 60, (OUT * IN // 2, 1), dtype=torch.uint8)  # no bytes of a NaN
+    text = json.dumps({"blocksize": 64, "dtype": "float32", "shape": [OUT, IN]})
+    parts = {
+        "x.weight.absmax": torch.rand(OUT * IN // 64),
+        "x.weight.quant_map": torch.linspace(-1, 1, 16),
+        "x.weight.quant_state.bitsandbytes__nf4": torch.tensor(list(text.encode())).byte(),
+    }
+    plain = save({"x.weight": packed, **parts}).read(["x.weight"])["x.weight"]
+    for dtype in (torch.bfloat16, torch.float32):
+        check(save({"x.weight": packed.view(-1).view(dtype)[:, None], **parts}), plain)
+
+
+def test_affine_modules_of_a_model_in_mxfp4(save: Callable[..., Checkpoint]) -> None:
+    """As gpt-oss in MLX; a module's own settings without a mode are affine."""
+    parts = {f"x{end}": part for end, part in mlx_affine(some_weight(), 8, 32).items()}
+    own = {"bits": 8, "group_size": 32}
+    settings: dict[str, Any] = {"bits": 4, "group_size": 32, "mode": "mxfp4"}
+    check(save(parts, **settings, x=own), rounded(some_weight(), 8, 32))
+    with pytest.raises(CheckpointError, match=r"neither 4 bits nor groups of 32.*fits several"):
+        save(parts, **settings).read(["x.weight"])

@@ -37,6 +37,18 @@ def _quantised(name: str, method: dict[str, object], *tensors: str) -> None:
     _model(name, {"quantization_config": method}, *tensors)
 
 
+_MODULES = [
+    line.replace("x.", f"{i:x}.")
+    for i in range(300)
+    for line in ("x.qweight I32 4,8", "x.qzeros I32 1,1", "x.scales F16 1,8")
+]
+_quantised("many group sizes", {"quant_method": "gptq", "bits": 4, "dynamic":
+           {f"{i:x}": {"group_size": i + 64} for i in range(60_000)}}, *_MODULES)  # fmt: skip
+_quantised("many modules", {"quant_method": "gptq", "bits": 4, "dynamic":
+           {f"+:(a+)+{i}$": {"bits": 8, "group_size": -1} for i in range(60_000)}},
+           *_MODULES)  # fmt: skip
+_quantised("deep settings of modules", {"quant_method": "gptq", "bits": 4, "dynamic":
+           json.loads('{"a":' * 90 + "1" + "}" * 90)}, *_MODULES)  # fmt: skip
 LONG, WIDE = 60_000, 15_000  # bytes of a row, numbers of a column of float32
 _quantised("a zero point across a column", {"quant_method": "hqq"}, f"x.W_q U8 {LONG},1",
            f"x.scale F16 {LONG // 4},1", f"x.zero F16 1,{WIDE}", "x.shape I64 2 count",
@@ -128,6 +140,13 @@ _adapter("a magnitude across a row/adapter_model.safetensors", {"use_dora": True
          f"base_model.model.{_Q}.lora_A.weight F32 1,{WIDE}",
          f"base_model.model.{_Q}.lora_B.weight F32 1,1",
          f"base_model.model.{_Q}.lora_magnitude_vector F32 {WIDE}")  # fmt: skip
+_adapter("many trained modules/adapter_model.safetensors",
+         {"target_modules": [f"{i:x}.q_proj" for i in range(200_000)]},
+         *(f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{ab} F32 {shape}"
+           for i in range(1000) for ab, shape in (("A", "1,8"), ("B", "8,1"))))  # fmt: skip
+_adapter("names of dots/adapter_model.safetensors", {"target_modules": ["." * 100_000]},
+         f"base_model.model.{'.a' * 100_000}.lora_A.weight F32 1,8",
+         f"base_model.model.{'.a' * 100_000}.lora_B.weight F32 8,1")  # fmt: skip
 _adapter("a text many times/adapters.safetensors",
          {"fine_tune_type": "lora", "lora_parameters": {"scale": 10**9, "alpha": "aaaa"}},
          f"{_Q}.lora_a F32 {WIDE},1", f"{_Q}.lora_b F32 1,1")  # fmt: skip

@@ -28,7 +28,7 @@ from huref.loader.quantized import (
     scaled,
     torchao,
 )
-from huref.loader.quantized.scheme import Plain, Scheme
+from huref.loader.quantized.scheme import EIGHT_BIT_FLOATS, Plain, Scheme, require
 from huref.loader.tensors import Derived, DerivedTensors, TensorStore, renamed
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -81,7 +81,6 @@ _PAYLOAD = re.compile(
 )
 PACKED = ("gptq", "awq")
 MOST_LOOKED_AT = 200  # tensors, of which one block has a few dozen
-SETTINGS_FILES = "quantization_config in config.json"
 
 
 def dequantise(
@@ -112,6 +111,8 @@ def dequantise(
     if unknown and (by_tensors == "mlx" or (not seen and _holds_integers(store))):
         raise _unsupported(stated[:60])
     if not method or (not seen and method != "bitnet"):
+        if stated and settings and settings.keys() & {"weight_block_size", "config_groups"}:
+            _refuse_floats_without_scales(store)
         return store, None  # settings that were left over
     scheme = SCHEMES.get(method)
     if scheme is None:
@@ -156,8 +157,10 @@ def _refuse_plain(store: TensorStore, plain: Plain) -> None:
     """Raise CheckpointError for a matrix of 16 bits or more that has scales, or a packed copy."""
     for name in plain.derive:
         if name in store.names:
-            dtype = store.entry(name).dtype
-            if name not in plain.parts or (dtype.is_floating_point and dtype.itemsize > 1):
+            entry = store.entry(name)
+            is_column = len(entry.shape) == 2 and entry.shape[1] == 1  # bytes of bitsandbytes
+            is_wide = entry.dtype.is_floating_point and entry.dtype.itemsize > 1
+            if name not in plain.parts or (is_wide and not is_column):
                 raise _two_forms(name, "scales beside it")
 
 
@@ -201,6 +204,18 @@ def _holds_integers(store: TensorStore) -> bool:
     return False
 
 
+def _refuse_floats_without_scales(store: TensorStore) -> None:
+    """Raise CheckpointError for a matrix of 8-bit floats where settings have scales for blocks."""
+    for name in store.names:
+        entry = store.entry(name)
+        require(
+            entry.dtype not in EIGHT_BIT_FLOATS or len(entry.shape) < 2,
+            entry,
+            "has no scale, which its quantization_config says it has",
+            scaled.SAVE_AGAIN,
+        )
+
+
 def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
     """The method by which tensors are quantised, as people call it and as huref does."""
     names = {"." + ".".join(name.split(".")[-3:]) for name in store.names}
@@ -208,6 +223,12 @@ def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
         if any(pattern.search(name) for name in names):
             if title == "mlx" and not mlx.find_stems(store):
                 continue
+            if (
+                title == "modelopt"
+                and bitnet.scheme(store, {}).derive
+                and not modelopt.find_stems(store)
+            ):
+                return "bitnet", "bitnet"
             if title == "fp8" and not scaled.scheme(store, {}).derive:
                 continue
             return title, method

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    Plain,
+    finite_divisor,
+    plain_info,
+    require,
+    require_one_number,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 
@@ -31,11 +40,12 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 def _derive(store: TensorStore, stem: str) -> Derived:
     packed, scale = store.entry(stem + ".weight"), store.entry(stem + ".weight_scale")
     require(len(packed.shape) == 2, packed, "is not a matrix")
-    require(set(scale.shape) <= {1}, packed, "has more than one scale")
+    require_one_number(store, stem + ".weight_scale")
+    require_type(scale, NUMBERS)
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = torch.cat([(parts[0] >> 2 * i & 3).float() - 1 for i in range(4)])
-        return values / parts[1].float().reshape(())
+        return values / finite_divisor(parts[1]).reshape(())
 
     shape = (4 * packed.shape[0], packed.shape[1])
     info = plain_info(stem + ".weight", packed, shape)

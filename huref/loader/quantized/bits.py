@@ -13,12 +13,13 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
     """Unpack integers of 1 to 8 bits from a bit stream in 32-bit words, lowest bits first.
 
     Args:
-        words: (n, columns) int32; each column is a separate bit stream.
+        words: (n, columns) int32 or uint32; each column is a separate bit stream.
         bits: width of one integer. An integer may span two words, as in 3-bit GPTQ.
 
     Returns:
         (n * 32 // bits, columns) uint8.
     """
+    words = words.view(torch.int32) if words.dtype == torch.uint32 else words
     per_period = 32 // gcd(32, bits)
     words_per_period = bits * per_period // 32
     count = words.shape[0] * 32 // bits
@@ -40,6 +41,11 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
     return values.reshape(-1, words.shape[1])[:count]
 
 
+def decode_scales(scale: Tensor) -> Tensor:
+    """Scales as float32: bytes are E8M0, all other types are numbers."""
+    return exponents(scale) if scale.dtype == torch.uint8 else scale.float()
+
+
 def split_nibbles(data: Tensor, low_first: bool) -> Tensor:
     """Split each byte of the last axis into two integers, (..., n) -> (..., 2 n) uint8."""
     low, high = data & 15, data >> 4
@@ -54,7 +60,9 @@ def decode_nibbles(data: Tensor, table: Tensor, low_first: bool) -> Tensor:
 
 
 def exponents(scale: Tensor) -> Tensor:
-    """Decode E8M0 scales: a uint8 x stands for the float32 2^(x - 127)."""
+    """Decode E8M0 scales: a byte x stands for the float32 2^(x - 127)."""
+    if scale.dtype == torch.float8_e8m0fnu:
+        return scale.float()
     return torch.exp2(scale.float() - 127)
 
 

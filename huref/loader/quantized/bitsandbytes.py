@@ -18,7 +18,15 @@ from torch import Tensor
 from huref.bounded_json import loads_object
 from huref.errors import CheckpointError
 from huref.loader.quantized.bits import decode_nibbles
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    Plain,
+    plain_info,
+    require,
+    require_shape,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
@@ -57,12 +65,22 @@ def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
             "it is not a quantisation state of bitsandbytes", file=packed.file, tensor=state_name
         ) from error
     require(
-        block > 0 and min(shape) > 0 and -(-prod(shape) // 2) == prod(packed.shape),
+        block > 0
+        and min(shape) > 0
+        and -(-prod(shape) // 2) == prod(packed.shape) * packed.dtype.itemsize,
         packed,
         f"does not fit the shape {list(shape)} of its quantisation state",
     )
-    nested = nested_block > 0 and stem + NESTED[0] in store.names
+    require_type(packed, (torch.uint8, *NUMBERS))  # bytes may be stored as numbers of another type
+    nested = nested_block > 0
     ends = (".weight", ".weight.absmax", ".weight.quant_map", *(NESTED if nested else ()))
+    blocks = -(-prod(shape) // block)
+    counts = (blocks, 16, *((-(-blocks // nested_block), 256) if nested else ()))
+    for number, count in zip(ends[1:], counts, strict=True):
+        part = store.entry(stem + number)
+        is_code = nested and number == ends[1]
+        require_type(part, (torch.uint8,) if is_code else NUMBERS)
+        require_shape(part, (count,))
 
     def combine(parts: list[Tensor]) -> Tensor:
         absmax = parts[1].float()
@@ -70,7 +88,7 @@ def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
             # Not repeat_interleave: a block size from a file may be any number.
             scale = parts[3].float()[torch.arange(absmax.numel()) // nested_block]
             absmax = parts[4].float()[parts[1].long()] * scale + offset
-        codes = parts[0].view(torch.uint8).flatten()
+        codes = parts[0].flatten().view(torch.uint8)
         values = decode_nibbles(codes, parts[2].float(), low_first=False)[: prod(shape)]
         full = values.numel() // block * block
         values[:full].view(-1, block).mul_(absmax[: full // block, None])
@@ -84,6 +102,8 @@ def _four_bit(store: TensorStore, stem: str, state_name: str) -> Derived:
 def _eight_bit(store: TensorStore, stem: str) -> Derived:
     weight, scales = store.entry(stem + ".weight"), store.entry(stem + ".SCB")
     require(scales.shape == weight.shape[:1], weight, "does not fit its scales")
+    require_type(weight, (torch.int8,))
+    require_type(scales, NUMBERS)
     if stem + ".weight_format" in store.names:
         layout = store.read([stem + ".weight_format"])[stem + ".weight_format"]
         require(

@@ -18,8 +18,23 @@ from torch import Tensor
 
 from huref.errors import CheckpointError
 from huref.loader.quantized import scaled
-from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents, unpack_words
-from huref.loader.quantized.scheme import Plain, plain_info, require, require_one_number, stems
+from huref.loader.quantized.bits import E2M1, decode_nibbles, decode_scales, unpack_words
+from huref.loader.quantized.scheme import (
+    INTEGERS,
+    NUMBERS,
+    POWERS,
+    WORDS,
+    Plain,
+    finite_divisor,
+    plain_info,
+    require,
+    require_float4,
+    require_groups,
+    require_one_number,
+    require_shape,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 PACKED = ".weight_packed"
@@ -43,7 +58,11 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     method = settings.get("quant_method")
     eight_bit = scaled.scheme(store, {"quant_method": method, "weight_block_size": block})
     found = stems(store.names, PACKED)
-    packed = {stem + ".weight": partial(_packed, store, stem, widths) for stem in found}
+    sizes = [size for w in weights for size in (w.get("group_size"), *_whole_rows(w))]
+    is_offset = bool(weights) and all(w.get("symmetric") is False for w in weights)
+    packed = {
+        stem + ".weight": partial(_packed, store, stem, widths, sizes, is_offset) for stem in found
+    }
     parts = {stem + part for stem in found for part in PARTS}
     return Plain({**eight_bit.derive, **packed}, eight_bit.parts | parts)
 
@@ -51,6 +70,11 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 def _table(value: Any) -> dict[str, Any]:
     """The value if it is a JSON object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _whole_rows(weights: dict[str, Any]) -> list[int]:
+    """[-1], the size of a group that is a whole row, where a config group has such."""
+    return [-1] if weights.get("strategy") in ("channel", "tensor") else []
 
 
 def _block(weights: dict[str, Any]) -> Any:
@@ -70,12 +94,25 @@ def _width(store: TensorStore, stem: str, words: int, widths: list[int]) -> int:
     return widths[0] if len(widths) == 1 else 0
 
 
-def _packed(store: TensorStore, stem: str, widths: list[int]) -> Derived:
+def _packed(
+    store: TensorStore, stem: str, widths: list[int], sizes: list[object], is_offset: bool
+) -> Derived:
+    """A matrix of packed numbers.
+
+    Args:
+        store: the stored tensors.
+        stem: the module's name.
+        widths: the numbers of bits that the settings have.
+        sizes: the group sizes that they have, unchecked.
+        is_offset: they say that every module has zero points.
+    """
     info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
     require(len(info.shape) == 2 == len(scale.shape), info, "is not a matrix")
     require(info.shape[0] == scale.shape[0], info, "does not fit its scales")
     if info.dtype == torch.uint8:
         return _float4(store, stem)
+    require_type(info, WORDS)
+    require_type(scale, NUMBERS)
     bits = _width(store, stem, info.shape[1], widths)
     require(bits in range(1, 9), info, f"may have any of the widths {widths}")
     columns = info.shape[1] * 32 // bits
@@ -88,14 +125,27 @@ def _packed(store: TensorStore, stem: str, widths: list[int]) -> Derived:
         part for part in (".weight_zero_point", ".weight_g_idx") if stem + part in store.names
     ]
     names += [stem + part for part in optional]
+    groups = scale.shape[1]
+    require_groups(scale, columns, groups, sizes)
+    if ".weight_zero_point" in optional:
+        zeros = store.entry(stem + ".weight_zero_point")
+        require_type(zeros, WORDS)
+        require_shape(zeros, (-(-info.shape[0] * bits // 32), groups))
+    else:
+        require(not is_offset, info, "has no zero points, which its settings say it has")
+    if ".weight_g_idx" in optional:
+        index = store.entry(stem + ".weight_g_idx")
+        require_type(index, INTEGERS)
+        require_shape(index, (columns,))
 
     def combine(parts: list[Tensor]) -> Tensor:
         others = dict(zip(optional, parts[2:], strict=True))
         weight = _signed(parts[0].T, bits).T[:, :columns]
-        if ".weight_g_idx" in others:
-            group_of = others[".weight_g_idx"].long() % scale.shape[1]
-        else:
-            group_of = torch.arange(columns) // -(-columns // scale.shape[1])
+        group_of = torch.arange(columns) // -(-columns // groups)
+        if ".weight_g_idx" in others and int(others[".weight_g_idx"].min()) != -1:  # not filled in
+            group_of = others[".weight_g_idx"].long()
+            if int(group_of.min()) < 0 or int(group_of.max()) >= groups:
+                raise ValueError(f"its g_idx has other groups than 0 to {groups - 1}")
         if ".weight_zero_point" in others:
             weight = weight - _signed(others[".weight_zero_point"], bits)[: len(weight), group_of]
         scales: Tensor = parts[1].float()[:, group_of]
@@ -117,23 +167,22 @@ def _signed(words: Tensor, bits: int) -> Tensor:
 def _float4(store: TensorStore, stem: str) -> Derived:
     info, scale = store.entry(stem + PACKED), store.entry(stem + ".weight_scale")
     columns = info.shape[1] * 2
-    require(columns % scale.shape[1] == 0, info, "does not fit its scales")
+    require_float4(info, scale, columns)
     with_global = stem + ".weight_global_scale" in store.names
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = decode_nibbles(parts[0], torch.tensor(E2M1), low_first=True)
-        scales = parts[1]
-        factors = scales.float()
-        if scales.dtype == torch.uint8:
-            factors = exponents(scales)
+        factors = decode_scales(parts[1])
         if with_global:
-            factors = factors / parts[2].float()
+            factors = factors / finite_divisor(parts[2])
         return values.view(*factors.shape, -1).mul_(factors[..., None]).flatten(1)
 
     names = [stem + PACKED, stem + ".weight_scale"]
     if with_global:
         names.append(stem + ".weight_global_scale")
         require_one_number(store, names[-1])
+        require_type(store.entry(names[-1]), NUMBERS)
+    require(with_global or scale.dtype in POWERS, info, "has no weight_global_scale")
     return Derived(
         plain_info(stem + ".weight", info, (info.shape[0], columns)),
         tuple(names),

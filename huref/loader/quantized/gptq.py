@@ -6,6 +6,7 @@ W[i, o] = scales[g, o] * (q[i, o] - zero[g, o]), with g = g_idx[i]. The first ve
 format stores zero - 1; "gptq_v2" stores zero.
 """
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,12 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huref.errors import CheckpointError
 from huref.loader.quantized import awq
 from huref.loader.quantized.bits import unpack_words
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    INTEGERS,
+    NUMBERS,
+    WORDS,
+    Plain,
+    plain_info,
+    require,
+    require_groups,
+    require_shape,
+    require_type,
+    stated_sizes,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 WIDTHS = range(2, 9)
+_PACKINGS = re.compile(r"^auto_|gptq|awq")  # AutoRound's
 PARTS = (".qweight", ".qzeros", ".scales", ".g_idx")
 
 
@@ -28,18 +43,25 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
     The width of each module is that of its zero points, as modules may have widths of their own.
     """
     default = settings.get("bits", settings.get("w_bit"))
-    packing = str(settings.get("packing_format", ""))
+    packing = settings.get("packing_format", "")
+    if not isinstance(packing, str) or (packing and not _PACKINGS.search(packing)):
+        raise CheckpointError(
+            f"its quantization_config has packing_format = {packing!r:.60}, which is not known"
+        )
     if "awq" in packing:
-        return awq.scheme(store, {"bits": default, "version": "gemm"})
+        return awq.scheme(store, {**settings, "bits": default, "version": "gemm"})
     version = str(settings.get("checkpoint_format", ""))
+    sizes = stated_sizes(settings)
     found = stems(store.names, ".qweight")
 
     def derive(stem: str) -> Derived:
         packed = store.entry(stem + ".qweight")
         require(len(packed.shape) == 2, packed, "is not a matrix")
+        require_type(packed, WORDS)
         scales = store.entry(stem + ".scales")
+        require_type(scales, NUMBERS)
         groups = scales.shape[0] if scales.shape else 0
-        require(scales.shape[-1:] == packed.shape[1:], packed, "does not fit its scales")
+        require_shape(scales, (groups, packed.shape[1]))
         with_zeros = stem + ".qzeros" in store.names
         width = _width_of(store, stem, packed.shape[1], settings) if with_zeros else default
         require(
@@ -50,6 +72,18 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         bits = int(width or 0)
         rows = packed.shape[0] * 32 // bits
         require(groups > 0 and rows >= groups, packed, f"has {groups} groups")
+        if with_zeros:
+            zeros = store.entry(stem + ".qzeros")
+            require_type(zeros, WORDS)
+            require_shape(zeros, (groups, -(-packed.shape[1] * bits // 32)))
+        else:
+            require(settings.get("sym") is not False, packed, "has no zero points")
+        if stem + ".g_idx" in store.names:
+            index = store.entry(stem + ".g_idx")
+            require_type(index, INTEGERS)
+            require_shape(index, (rows,))
+        else:
+            require_groups(scales, rows, groups, sizes)
         sources = [stem + ".qweight", stem + ".scales"]
         roles = [part for part in (".qzeros", ".g_idx") if stem + part in store.names]
         sources += [stem + role for role in roles]
@@ -58,7 +92,10 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
             others = dict(zip(roles, parts[2:], strict=True))
             integers = unpack_words(parts[0], bits)
             if ".g_idx" in others:
-                group_of = others[".g_idx"][: len(integers)].long()
+                group_of = others[".g_idx"].long()
+                if int(group_of.min()) < 0 or int(group_of.max()) >= groups:
+                    raise ValueError(f"its g_idx has other groups than 0 to {groups - 1}")
+                group_of = group_of[: len(integers)]  # of a sample
             else:
                 group_of = torch.arange(len(integers)) // -(-rows // groups)
             weight = integers.float()

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    Plain,
+    plain_info,
+    require,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 ENDS = (
@@ -48,6 +55,9 @@ def _derive(store: TensorStore, stem: str) -> Derived:
     axis = int(meta[names[1]].flatten()[0])
     scale = store.entry(stem + ".scale")
     groups = max(scale.shape, default=0)
+    require_type(packed, (torch.uint8, torch.int32))
+    require_type(scale, NUMBERS)
+    require_type(store.entry(stem + ".zero"), NUMBERS)
     count = shape[0] * shape[1] if len(shape) == 2 and min(shape) > 0 else 0
     require(
         0 < count < LARGEST and len(packed.shape) == 2 and groups > 0 and count % groups == 0,
@@ -73,6 +83,11 @@ def _derive(store: TensorStore, stem: str) -> Derived:
         f"does not fit {groups} groups of {size}",
     )
     bits = 3 if is_three else 8 // each
+    if stem + ".nbits" in store.names:
+        stated = store.read([stem + ".nbits"])[stem + ".nbits"].flatten().tolist()
+        require(
+            stated == [bits], packed, f"has {bits} bits, but {stated!s:.40} is stored beside it"
+        )
 
     def combine(parts: list[Tensor]) -> Tensor:
         shifts = range(bits * (each - 1), -1, -bits)

@@ -6,7 +6,7 @@ W = scales * q + biases. The microscaling modes have no biases; their scales are
 mxfp4 and mxfp8, e4m3 in nvfp4, and q are 4-bit (E2M1) or 8-bit (e4m3) floats.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,21 @@ import torch
 from torch import Tensor
 
 from huref.loader.quantized.bits import E2M1, exponents, unpack_last
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    POWERS,
+    Plain,
+    plain_info,
+    require,
+    require_shape,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 GROUPS = (64, 32, 128, 16)
 BITS = (2, 3, 4, 5, 6, 8)
-FLOATS = ("mxfp4", "nvfp4", "mxfp8")
+FLOATS = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}  # mode -> (bits, group size)
 
 
 def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
@@ -42,20 +51,24 @@ def find_stems(store: TensorStore) -> list[str]:
     ]
 
 
-def _settings_of(stem: str, settings: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
-    """(bits, group size, mode) that may be a module's, the likeliest first."""
+def _settings_of(
+    stem: str, settings: Mapping[str, Any], with_bias: bool
+) -> tuple[list[tuple[int, int]], str]:
+    """The (bits, group size) that settings state for a module, its own first, and the mode."""
     own = settings.get(stem)
     for inner in (".".join(stem.split(".")[1:]), "language_model." + stem):
         own = own if isinstance(own, dict) else settings.get(inner)
-    both = {**settings, **own} if isinstance(own, dict) else settings
+    both = {**settings, "mode": "affine", **own} if isinstance(own, dict) else settings
     mode = str(both.get("mode", "affine"))
+    if mode in FLOATS and not with_bias:  # affine modules among others have biases
+        return [FLOATS[mode]], mode
+    mode = "affine"
+    found = []
     for source in (both, settings):
         bits, group = source.get("bits"), source.get("group_size")
         if type(bits) is int and type(group) is int and group > 0 and bits in BITS:
-            yield bits, group, mode
-    for group in GROUPS:
-        for bits in BITS:
-            yield bits, group, mode
+            found.append((bits, group))
+    return found, mode
 
 
 def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Derived:
@@ -66,20 +79,31 @@ def _derive(store: TensorStore, stem: str, settings: Mapping[str, Any]) -> Deriv
         f"does not fit its scales of shape {list(scales.shape)}",
     )
     groups = scales.shape[-1]
-    fitting = (
-        found
-        for found in _settings_of(stem, settings)
-        if words.shape[-1] * 32 == found[0] * found[1] * groups
+    with_bias = stem + ".biases" in store.names
+    stated, mode = _settings_of(stem, settings, with_bias)
+
+    def fitting(choices: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [c for c in choices if words.shape[-1] * 32 == c[0] * c[1] * groups]
+
+    usual = fitting((b, g) for g in GROUPS for b in BITS) if mode not in FLOATS else []
+    found = fitting(stated) or usual
+    require(bool(found), words, f"fits no width and group size with {groups} groups")
+    require(
+        not stated or found[0] in stated or len(usual) == 1,
+        words,
+        "has neither {} bits nor groups of {}, as its settings have it, and fits several "
+        "others".format(*(stated[0] if stated else (0, 0))),
+        advice="put the model's own config.json beside the weights",
     )
-    bits, group, mode = next(fitting, (0, 0, ""))
-    require(bits > 0, words, f"fits no width and group size with {groups} groups")
+    bits, group = found[0]
     columns = groups * group
     names = [stem + ".weight", stem + ".scales"]
-    with_bias = stem + ".biases" in store.names
+    require(with_bias != (mode in FLOATS), words, "has no biases, which the affine mode has")
+    require_type(scales, NUMBERS if with_bias else POWERS)
     if with_bias:
+        require_type(store.entry(stem + ".biases"), NUMBERS)
+        require_shape(store.entry(stem + ".biases"), scales.shape)
         names.append(stem + ".biases")
-    else:
-        require(mode in FLOATS, words, f"has no biases, but its mode is {mode!r}")
 
     def combine(parts: list[Tensor]) -> Tensor:
         integers = unpack_last(parts[0], bits)

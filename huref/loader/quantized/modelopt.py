@@ -13,8 +13,17 @@ import torch
 from torch import Tensor
 
 from huref.loader.quantized import scaled
-from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.bits import E2M1, decode_nibbles, decode_scales
+from huref.loader.quantized.scheme import (
+    NUMBERS,
+    POWERS,
+    Plain,
+    plain_info,
+    require,
+    require_float4,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 ENDS = (".weight", ".weight_scale", ".weight_scale_2", ".input_scale", ".pre_quant_scale")
@@ -43,12 +52,7 @@ def find_stems(store: TensorStore) -> list[str]:
 def _derive(store: TensorStore, stem: str) -> Derived:
     packed, scale = store.entry(stem + ".weight"), store.entry(stem + ".weight_scale")
     columns = packed.shape[-1] * 2
-    fits = packed.shape[:-1] == scale.shape[:-1] and scale.shape[-1] > 0
-    require(
-        fits and columns % scale.shape[-1] == 0,
-        packed,
-        f"does not fit its scales of shape {list(scale.shape)}",
-    )
+    require_float4(packed, scale, columns)
     require(
         stem + ".pre_quant_scale" not in store.names,
         packed,
@@ -58,8 +62,12 @@ def _derive(store: TensorStore, stem: str) -> Derived:
     names = [stem + ".weight", stem + ".weight_scale"]
     second = stem + ".weight_scale_2"
     by_rows = [True, True]
+    require(
+        second in store.names or scale.dtype in POWERS, packed, "has no second scale for the matrix"
+    )
     if second in store.names:
         names.append(second)
+        require_type(store.entry(second), NUMBERS)
         outer = store.entry(second).shape
         by_rows.append(outer[:1] == packed.shape[:1] and len(packed.shape) > 2)
         require(
@@ -70,7 +78,7 @@ def _derive(store: TensorStore, stem: str) -> Derived:
 
     def combine(parts: list[Tensor]) -> Tensor:
         values = decode_nibbles(parts[0], torch.tensor(E2M1), low_first=True)
-        factors = exponents(parts[1]) if parts[1].dtype == torch.uint8 else parts[1].float()
+        factors = decode_scales(parts[1])
         if len(parts) == 3:
             whole = parts[2].float()
             factors = factors * whole.reshape(*whole.shape, *(1,) * (factors.dim() - whole.dim()))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from huref.loader.quantized.bits import E2M1, decode_nibbles, exponents
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import POWERS, Plain, plain_info, require, require_type, stems
 from huref.loader.tensors import Derived, TensorStore
 
 
@@ -28,11 +28,14 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 
 def _derive(store: TensorStore, stem: str) -> Derived:
     blocks, scales = store.entry(stem + "_blocks"), store.entry(stem + "_scales")
+    require_type(blocks, (torch.uint8,))
+    require_type(scales, POWERS)
     require(
         len(blocks.shape) >= 3 and blocks.shape[:-1] == scales.shape,
         blocks,
         "does not fit its scales",
     )
+    require(blocks.shape[-1] == 16, blocks, "has blocks of another size than 32")
     *outer, rows, groups, half = blocks.shape
     shape = (*outer, groups * half * 2, rows)
     return Derived(

@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.scheme import (
+    EIGHT_BIT_FLOATS,
+    NUMBERS,
+    Plain,
+    plain_info,
+    require,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 DATA, SCALE, SHIFT = ".weight._data", ".weight._scale", ".weight._shift"
@@ -37,7 +45,9 @@ def _derive(store: TensorStore, stem: str) -> Derived:
         "has fewer than 8 bits, which huref does not read of optimum-quanto",
         advice="give the model that it was quantised from",
     )
+    require_type(data, (torch.int8, *EIGHT_BIT_FLOATS))
     scale = store.entry(stem + SCALE)
+    require_type(scale, NUMBERS)
     per_row = scale.shape[:1] == data.shape[:1] and len(scale.shape) >= 1
     single = set(scale.shape) <= {1}
     per_row = per_row and (single or set(scale.shape[1:]) <= {1})

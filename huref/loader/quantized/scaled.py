@@ -13,16 +13,26 @@ import torch
 from torch import Tensor
 
 from huref.errors import CheckpointError
-from huref.loader.quantized.bits import exponents
-from huref.loader.quantized.scheme import Plain, plain_info, require, stems
+from huref.loader.quantized.bits import decode_scales
+from huref.loader.quantized.scheme import (
+    EIGHT_BIT_FLOATS,
+    NUMBERS,
+    POWERS,
+    Plain,
+    plain_info,
+    require,
+    require_shape,
+    require_type,
+    stems,
+)
 from huref.loader.tensors import Derived, TensorStore
 
 # The last two are those of other programs' casts, and of no matrix unless it has 8 bits.
 SCALES = (".weight_scale_inv", ".weight_scale", ".scale_weight", ".scale")
-FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 STACK_SCALES = ("_scale_inv", "_scale")  # of a parameter that is a stack of experts
 OTHERS = (".weight_zero_point", ".input_scale", ".input_zero_point", ".weight_scale_2")
 BLOCK = (128, 128)
+BLOCKS = (16, 32, 64, 128, 256)  # sizes that need not be stated
 SAVE_AGAIN = "save the model again"
 
 
@@ -55,7 +65,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
         and len(block) >= 2
         and all(type(size) is int and size > 0 for size in block)
     ):
-        raise CheckpointError(f"the quantisation config has weight_block_size = {block!r}")
+        raise CheckpointError(f"its quantization_config has weight_block_size = {block!r:.60}")
     is_stated = bool(settings.get("quant_method"))
     derive: dict[str, Any] = {}
     parts: set[str] = set()
@@ -70,14 +80,14 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
                 parts |= {stem + end for end in (suffix, ".weight", *OTHERS)}
     for suffix in STACK_SCALES:
         for stem in stems(store.names, suffix):
-            if stem in store.names and store.entry(stem).dtype.itemsize == 1:
+            if stem in store.names and store.entry(stem).dtype in (*EIGHT_BIT_FLOATS, torch.int8):
                 derive[stem] = partial(derive_scaled, store, stem, stem, suffix, block, is_stated)
                 parts |= {stem, stem + suffix, stem + "_activation_scale"}
     if derive:
         for name in store.names:  # a matrix that lost its scale would be read as other numbers
             if name.endswith(".weight") and name not in derive and name not in parts:
                 entry = store.entry(name)
-                if entry.dtype in FLOATS and len(entry.shape) > 1:
+                if entry.dtype in EIGHT_BIT_FLOATS and len(entry.shape) > 1:
                     derive[name] = partial(_refuse_without_scale, store, name)
                     parts.add(name)
     return Plain(derive, frozenset(parts))
@@ -86,7 +96,7 @@ def scheme(store: TensorStore, settings: Mapping[str, Any]) -> Plain:
 def _is_scaled(store: TensorStore, weight: str, suffix: str) -> bool:
     """Whether a matrix's numbers are multiplied by a scale; packed weights are not read here."""
     dtype = store.entry(weight).dtype
-    return dtype in FLOATS if suffix in SCALES[2:] else dtype != torch.uint8
+    return dtype in EIGHT_BIT_FLOATS if suffix in SCALES[2:] else dtype != torch.uint8
 
 
 def _refuse_without_scale(store: TensorStore, name: str) -> Derived:
@@ -99,7 +109,7 @@ def _block_of(shape: Sequence[int], scale: Sequence[int], block: Sequence[int]) 
     found = list(block)
     for axis, size in enumerate(scale if len(scale) == len(shape) > 1 else ()):
         fits = size in (1, shape[axis], -(-shape[axis] // found[axis]))
-        if not fits and size > 0 and shape[axis] % size == 0:
+        if not fits and size > 0 and shape[axis] // size in BLOCKS and shape[axis] % size == 0:
             found[axis] = shape[axis] // size
     return tuple(found)
 
@@ -127,8 +137,11 @@ def derive_scaled(
     block = (*(1,) * (len(weight.shape) - len(block)), *block)  # of a stack, each matrix by itself
     block = _block_of(weight.shape, scale.shape, block)
     sources = [name, stem + suffix]
+    require_type(weight, (*EIGHT_BIT_FLOATS, torch.int8, *NUMBERS))
+    require_type(scale, (*NUMBERS, *POWERS))
     if stem + ".weight_zero_point" in store.names:
         sources.append(stem + ".weight_zero_point")
+        require_shape(store.entry(sources[-1]), scale.shape)
     fits = len(weight.shape) >= 2 and len(scale.shape) in (0, 1, len(weight.shape))
     for axis, size in enumerate(scale.shape if fits and len(scale.shape) > 1 else ()):
         wanted = -(-weight.shape[axis] // block[axis - len(scale.shape)])
@@ -148,7 +161,7 @@ def derive_scaled(
         values = parts[0].float()
         if len(parts) == 3:
             values -= spread_over(values, parts[2].float())
-        factors = exponents(parts[1]) if parts[1].dtype == torch.uint8 else parts[1].float()
+        factors = decode_scales(parts[1])
         if not is_stated and not bool((factors > 0).all()):
             raise ValueError("a scale is not positive")
         return values.mul_(spread_over(values, factors))

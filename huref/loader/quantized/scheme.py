@@ -1,13 +1,21 @@
 """The interface of a quantisation scheme, and what the schemes share."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from huref.errors import CheckpointError
 from huref.loader.tensors import Derived, TensorInfo, TensorStore
+
+WORDS = (torch.int32, torch.uint32)
+INTEGERS = (torch.int32, torch.int64)  # of indices
+EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of scales
+MOST_SIZES = 100  # of groups, in the settings of one model
+POWERS = (torch.uint8, torch.float8_e8m0fnu)  # scales in E8M0
 
 
 @dataclass(frozen=True)
@@ -63,3 +71,89 @@ def require_one_number(store: TensorStore, name: str) -> None:
     """
     factor = store.entry(name)
     require(set(factor.shape) <= {1}, factor, "should be one number")
+
+
+def require_type(info: TensorInfo, wanted: Collection[torch.dtype]) -> None:
+    """Raise CheckpointError for a part of a matrix that has another type than its scheme stores.
+
+    Numbers of another type are read without an error, as other weights.
+    """
+    named = " or ".join(str(dtype).removeprefix("torch.") for dtype in wanted)
+    require(
+        info.dtype in wanted,
+        info,
+        f"has the type {str(info.dtype).removeprefix('torch.')}, not {named}",
+    )
+
+
+def require_shape(info: TensorInfo, *wanted: tuple[int, ...]) -> None:
+    """Raise CheckpointError for a part of a matrix that has none of some shapes.
+
+    Without this a part of length 1 would be spread over all.
+    """
+    named = " or ".join(str(list(shape)) for shape in wanted)
+    require(info.shape in wanted, info, f"does not fit the others, which need {named}")
+
+
+def require_groups(info: TensorInfo, inputs: int, groups: int, sizes: Collection[object]) -> None:
+    """Raise CheckpointError for scales that no stated group size explains.
+
+    Args:
+        info: the scales.
+        inputs: of the matrix.
+        groups: of inputs, by the scales' shape.
+        sizes: the group sizes of the settings, unchecked; where there is none, groups are equal.
+    """
+    known = [size for size in sizes if type(size) is int and (size > 0 or size == -1)]
+    fits = any(groups == (-(-inputs // size) if size > 0 else 1) for size in known)
+    require(
+        fits or (not known and groups > 0 and inputs % groups == 0),
+        info,
+        f"has {groups} groups for {inputs} inputs"
+        + (f", but the settings have groups of {known[0]}" if known else ""),
+    )
+
+
+def require_float4(info: TensorInfo, scale: TensorInfo, inputs: int) -> None:
+    """Raise CheckpointError unless scales are those of NVFP4 or MXFP4.
+
+    NVFP4 has an e4m3 number for 16 inputs, MXFP4 a power of two for 32.
+    """
+    require_type(scale, (torch.float8_e4m3fn, *POWERS))
+    size = 32 if scale.dtype in POWERS else 16
+    require(
+        scale.shape == (*info.shape[:-1], inputs // size) and inputs % size == 0,
+        info,
+        f"does not fit its scales of shape {list(scale.shape)}, one for {size} inputs",
+    )
+
+
+def stated_sizes(settings: Mapping[str, Any]) -> list[object]:
+    """The different values of `group_size` in settings, also those of single modules, unchecked.
+
+    Raises:
+        CheckpointError: there are more than any model has.
+    """
+    found: dict[int, None] = {}
+    waiting: list[Any] = [settings]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if type(size := value.get("group_size")) is int:
+                found[size] = None
+            waiting += value.values()
+    if len(found) > MOST_SIZES:
+        raise CheckpointError(f"its quantization_config has {len(found)} different group sizes")
+    return list(found)
+
+
+def finite_divisor(scale: Tensor) -> Tensor:
+    """A scale that a matrix is divided by, as float32.
+
+    Raises:
+        ValueError: it is infinite, so that it would make a matrix of zeros.
+    """
+    found = scale.float()
+    if found.isinf().any():
+        raise ValueError("a scale is infinite")
+    return found

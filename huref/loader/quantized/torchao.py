@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from huref.loader.quantized.bits import split_nibbles
-from huref.loader.quantized.scheme import Plain, plain_info, require
+from huref.loader.quantized.scheme import (
+    EIGHT_BIT_FLOATS,
+    NUMBERS,
+    Plain,
+    plain_info,
+    require,
+    require_type,
+)
 from huref.loader.tensors import Derived, TensorInfo, TensorStore
 
 QDATA = re.compile(r"(?P<module>.+)\._(?P<parameter>\w+)_qdata")
@@ -53,6 +60,8 @@ def _derive(store: TensorStore, name: str, stem: str) -> Derived:
         "has scales of 8 bits (MX or NVFP4), which huref does not read of torchao",
         advice=ADVICE,
     )
+    require_type(data, (torch.int8, torch.uint8, *EIGHT_BIT_FLOATS))
+    require_type(scale, NUMBERS)
     require(
         stem + "act_pre_scale" not in store.names,
         data,
@@ -66,6 +75,8 @@ def _derive(store: TensorStore, name: str, stem: str) -> Derived:
     require(zero.shape == scale.shape, data, "has zero points that do not fit its scales")
     names = (*names, stem + "zero_point")
     if zero.dtype.is_floating_point:
+        require_type(data, (torch.int8, torch.uint8))
+        require_type(zero, NUMBERS)
         return _derive_int4(name, names, data, scale)
     return _derive_blocks(name, names, data, scale)
 

@@ -100,7 +100,11 @@ def _agree(words: list[str], others: list[str]) -> bool:
 
 def is_beside_language_model(name: str) -> bool:
     """Whether a name is that of a part of a multimodal model, or of an output head."""
-    outside_blocks = _NUMBER.search(name) is None
     return bool(_OTHER_PART.search(name) or _BUFFER.search(name)) or (
-        outside_blocks and bool(_HEAD.search(name))
+        not in_block(name) and bool(_HEAD.search(name))
     )
+
+
+def in_block(name: str) -> bool:
+    """Whether a name has a number, as those of tensors of blocks have."""
+    return _NUMBER.search(name) is not None

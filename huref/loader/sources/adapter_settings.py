@@ -103,7 +103,14 @@ class PeftSettings:
             raise CheckpointError(
                 f"lora_alpha is {repr(alpha)[:60]} for '{module}' and the rank is {rank}"
             )
-        return number / (math.sqrt(rank) if self._settings.get("use_rslora") else rank)
+        return number / (math.sqrt(rank) if self._flag("use_rslora") else rank)
+
+    def _flag(self, key: str) -> bool:
+        """A setting that is true or false; PEFT would take the text "false" for true."""
+        value = self._settings.get(key)
+        if value is not None and type(value) is not bool:
+            raise CheckpointError(f"its {key} is {value!r:.60}, which is neither true nor false")
+        return bool(value)
 
     def scale_of_kind(self, kind: str, module: str, rank: int | None) -> float:
         """What the delta of a module is multiplied by in an adapter of another kind than LoRA.
@@ -160,12 +167,19 @@ class PeftSettings:
 
     def require_magnitudes(self, found: bool) -> None:
         """Raise CheckpointError where use_dora and the file's magnitudes contradict each other."""
-        if found != bool(self._settings.get("use_dora")):
+        if found != self._flag("use_dora"):
             raise CheckpointError(
                 f"it has use_dora = {self._settings.get('use_dora')!r}, but its weights "
                 f"{'hold' if found else 'lack'} DoRA's magnitudes",
                 advice="give the adapter_config.json that was saved with the weights",
             )
+
+    def trained(self, key: str) -> list[str]:
+        """The names of modules in `target_modules` or `modules_to_save`; [] for a pattern."""
+        names = self._settings.get(key)
+        if not isinstance(names, list) or self._settings.get("exclude_modules"):
+            return []
+        return [name for name in names if isinstance(name, str) and name]
 
     def token_ids(self, module: str) -> list[int]:
         """The token ids whose rows of an embedding were trained.
@@ -177,7 +191,8 @@ class PeftSettings:
         if isinstance(ids, dict):
             fitting = [v for k, v in ids.items() if f".{module}".endswith(f".{k}")]
             ids = fitting[0] if fitting else None
-        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
+        is_list = isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids)
+        if not isinstance(ids, list) or not is_list or len(set(ids)) < len(ids):
             raise CheckpointError(
                 f"its trainable_token_indices do not name the rows of '{module}'",
                 advice="give the adapter_config.json that was saved with the weights",
@@ -195,7 +210,9 @@ class PeftSettings:
 class MlxSettings:
     """The settings of an adapter of MLX-LM or MLX-VLM.
 
-    MLX-LM multiplies by `scale`, its first releases by scale alpha / rank, MLX-VLM by `alpha`.
+    MLX-LM and MLX-VLM since 0.6 multiply by `scale`, MLX-LM's first releases by scale alpha / rank.
+    MLX-VLM before 0.5 multiplied by `alpha`; 0.5 wrote the same settings and multiplied by
+    alpha / rank.
     """
 
     start = "true"
@@ -214,21 +231,44 @@ class MlxSettings:
         """See PeftSettings."""
         values = self._settings.get("lora_parameters")
         if isinstance(values, dict):
-            found = [values.get("scale", 20.0), *([values["alpha"]] if "alpha" in values else [])]
+            found = [values.get("scale"), *([values["alpha"]] if "alpha" in values else [])]
         else:
-            found = [self._settings.get("alpha", 20.0)]
+            found = [self._settings.get("alpha")]
         numbers = [number for value in found if (number := _number(value)) is not None]
-        if len(numbers) < len(found) or (len(found) == 2 and rank <= 0):
+        if len(numbers) < len(found) or rank <= 0:
             shown = " times ".join(repr(value)[:60] for value in found)
             raise CheckpointError(f"its scale is {shown} for '{module}' and the rank is {rank}")
+        if not isinstance(values, dict):
+            self._require_one_meaning(numbers[0], rank)
         return math.prod(numbers) / (rank if len(found) == 2 else 1)
+
+    def _require_one_meaning(self, alpha: float, rank: int) -> None:
+        """Raise CheckpointError for MLX-VLM's older settings, unless all releases agree on them."""
+        if alpha and rank > 1:
+            raise CheckpointError(
+                f"MLX-VLM before 0.5 multiplies its delta by alpha ({alpha:g}), 0.5 by "
+                f"alpha / rank ({alpha / rank:g}), and the settings do not say which trained it",
+                advice='write the factor into adapter_config.json, such as "lora_parameters": '
+                f'{{"scale": {alpha / rank:g}}}',
+            )
 
     def scale_of_kind(self, kind: str, module: str, rank: int | None) -> float:
         """MLX has LoRA and DoRA only."""
         raise CheckpointError(f"'{module}' has tensors of {kind}, which MLX does not write")
 
     def require_magnitudes(self, found: bool) -> None:
-        """MLX's files have no setting of their own for DoRA that could contradict them."""
+        """Raise CheckpointError where the type and the file's magnitudes contradict each other."""
+        kind = self._settings.get("fine_tune_type", "lora")
+        if found != (kind == "dora" or self._settings.get("use_dora") is True):
+            raise CheckpointError(
+                f"it has fine_tune_type = {kind!r}, but its weights "
+                f"{'hold' if found else 'lack'} DoRA's magnitudes",
+                advice="give the adapter_config.json that was saved with the weights",
+            )
+
+    def trained(self, key: str) -> list[str]:
+        """MLX's settings name no modules in this form."""
+        return []
 
     def token_ids(self, module: str) -> list[int]:
         """MLX trains no single rows."""

@@ -1,14 +1,15 @@
 """Which tensor of its base each tensor of an adapter changes, and how."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from huref.errors import CheckpointError
 from huref.loader.contents import Contents
 from huref.loader.sources.adapter_deltas import IA3, kind_of, require_complete
 from huref.loader.sources.adapter_merge import Merge, experts_by_themselves
-from huref.loader.sources.adapter_names import BaseNames, is_beside_language_model
+from huref.loader.sources.adapter_names import BaseNames, in_block, is_beside_language_model
 from huref.loader.sources.adapter_settings import MlxSettings, PeftSettings
-from huref.loader.sources.adapter_tensors import Module, Parsed
+from huref.loader.sources.adapter_tensors import Module, Parsed, two_for_one
 from huref.loader.tensors import TensorStore
 
 GIVE_RIGHT_BASE = "give the base that it was trained on with --base"
@@ -65,6 +66,9 @@ class Resolver:
         factors = [parts for parts in parsed.modules.values() if parts.a]
         if factors:
             self._settings.require_magnitudes(any(parts.magnitude for parts in factors))
+            self._require_all_magnitudes(parsed)
+        self._require_numbers(parsed)
+        self._require_trained(parsed)
         self._changes.passed_over += parsed.unused
         replacements = self._replacements(parsed)
         stacks: dict[str, list[tuple[str, Module]]] = {}
@@ -91,15 +95,83 @@ class Resolver:
             if exposed is None:
                 self._changes.passed_over.append(name)
             else:
-                self._changes.merges[exposed] = Merge(exposed, start=f"+{name}")
+                self._require_shape(exposed, name)
+                self._put(Merge(exposed, start=f"+{name}"))
         return self._changes
+
+    def _put(self, merge: Merge) -> None:
+        """Note a merge; one tensor of the base is changed once."""
+        if (other := self._changes.merges.get(merge.name)) is not None:
+            one, two = (m.others[0][1] if m.others else m.a or m.start for m in (other, merge))
+            raise two_for_one(one.removeprefix("+"), two.removeprefix("+"), merge.name)
+        self._changes.merges[merge.name] = merge
+
+    def _require_numbers(self, parsed: Parsed) -> None:
+        """Raise CheckpointError for an adapter's tensor of integers, which is no weight."""
+        for name in parsed.tensors():
+            entry = self._adapter.entry(name)
+            if not entry.dtype.is_floating_point:
+                raise CheckpointError(
+                    f"it has the type {str(entry.dtype).removeprefix('torch.')}, which an "
+                    "adapter's weights cannot have",
+                    tensor=name,
+                )
+
+    def _require_all_magnitudes(self, parsed: Parsed) -> None:
+        """Raise CheckpointError where only some modules have DoRA's magnitudes."""
+        with_factors = {name: parts for name, parts in parsed.modules.items() if parts.a}
+        lacking = [name for name, parts in with_factors.items() if not parts.magnitude]
+        if 0 < len(lacking) < len(with_factors):
+            raise CheckpointError(
+                f"the adapter lacks DoRA's magnitude of '{lacking[0]}', unlike others",
+                tensor=with_factors[lacking[0]].a,
+                advice="save the adapter again with PEFT's save_pretrained",
+            )
+
+    def _require_trained(self, parsed: Parsed) -> None:
+        """Raise CheckpointError for modules that were trained, but of which nothing is saved.
+
+        PEFT loads such a file with a warning and leaves the base's weights as they are.
+        """
+        is_whole = any("embed" in name for name in parsed.replaced)
+        is_lost = not is_whole and not any(parts.tokens for parts in parsed.modules.values())
+        if self._settings.with_tokens and is_lost:
+            raise CheckpointError(
+                "it has trainable_token_indices, but its file holds no trained tokens",
+                advice="save the adapter again with PEFT's save_pretrained",
+            )
+        in_base = _endings(name.removesuffix(".weight") for name in self._full)
+        held = _endings([*parsed.modules, *(name.rpartition(".")[0] for name in parsed.replaced)])
+        for key in ("target_modules", "modules_to_save"):
+            for name in self._settings.trained(key):
+                if name in in_base and name not in held:
+                    raise CheckpointError(
+                        f"its {key} name '{name[:60]}', but its file holds no tensor of it",
+                        advice="save the adapter again with PEFT's save_pretrained",
+                    )
+
+    def _require_shape(self, exposed: str, name: str) -> None:
+        """Raise CheckpointError for a tensor that replaces one of another shape; rows may differ.
+
+        A vocabulary may have grown, so that embeddings and output head have more rows.
+        """
+        own, base = self._adapter.entry(name).shape, self._base.tensors.entry(exposed).shape
+        may_grow = len(base) == 2 and not in_block(exposed)
+        if own != base and (not may_grow or own[1:] != base[1:] or not own[0]):
+            raise CheckpointError(
+                f"it has the shape {list(own)}, but '{exposed}' of its base has {list(base)}",
+                tensor=name,
+                advice=GIVE_RIGHT_BASE,
+            )
 
     def _replacements(self, parsed: Parsed) -> dict[str, str]:
         """Full name of a tensor of the base -> the adapter's tensor that replaces it."""
-        found = {}
+        found: dict[str, str] = {}
         for wanted, name in parsed.replaced.items():
             target = self._names.find(wanted)
             if target is not None:
+                if target in found:
+                    raise two_for_one(found[target], name, target)
                 found[target] = name
             elif wanted.endswith(".bias") or is_beside_language_model(wanted):
                 self._changes.passed_over.append(name)
@@ -128,20 +200,24 @@ class Resolver:
         if self._is_mlx and len(rank) == 2:
             rank = rank[::-1]
         number = rank[-2] if len(rank) >= 2 else 0
-        self._changes.merges[exposed] = Merge(
-            exposed,
-            start=f"+{replacement}" if replacement else exposed,
-            a=parts.a and f"+{parts.a}",
-            b=parts.b and f"+{parts.b}",
-            magnitude=parts.magnitude and f"+{parts.magnitude}",
-            tokens=parts.tokens and f"+{parts.tokens}",
-            token_ids=tuple(self._settings.token_ids(module)) if parts.tokens else (),
-            scale=self._settings.scale(module, number) if parts.a else 0.0,
-            factors_transposed=self._is_mlx and len(rank) == 2,
-            weight_transposed=parts.embedding
-            or (self._is_conv1d and not module.endswith("lm_head")),
-            by_row=self._is_mlx,
-            start_of_factors=self._settings.start if parts.a and not parts.embedding else "true",
+        self._put(
+            Merge(
+                exposed,
+                start=f"+{replacement}" if replacement else exposed,
+                a=parts.a and f"+{parts.a}",
+                b=parts.b and f"+{parts.b}",
+                magnitude=parts.magnitude and f"+{parts.magnitude}",
+                tokens=parts.tokens and f"+{parts.tokens}",
+                token_ids=tuple(self._settings.token_ids(module)) if parts.tokens else (),
+                scale=self._settings.scale(module, number) if parts.a else 0.0,
+                factors_transposed=self._is_mlx and len(rank) == 2,
+                weight_transposed=parts.embedding
+                or (self._is_conv1d and not module.endswith("lm_head")),
+                by_row=self._is_mlx,
+                start_of_factors=self._settings.start
+                if parts.a and not parts.embedding
+                else "true",
+            )
         )
 
     def _add_other(self, exposed: str, target: str, module: str, parts: Module, start: str) -> None:
@@ -153,15 +229,13 @@ class Resolver:
         scale = self._settings.scale_of_kind(kind, module, shape[0] if shape else None)
         others = tuple((role, f"+{name}") for role, name in parts.others.items())
         turned = self._is_conv1d and not module.endswith("lm_head")
-        self._changes.merges[exposed] = Merge(
-            exposed, start=start, scale=scale, weight_transposed=turned, others=others
-        )
+        self._put(Merge(exposed, start=start, scale=scale, weight_transposed=turned, others=others))
         bias = self._full.get(target.removesuffix(".weight") + ".bias")
         rows = self._base.tensors.entry(exposed).shape
         numbers = self._adapter.entry(parts.others[IA3]).shape if kind == "IA3" else ()
         outputs = (rows[-1] if turned else rows[0]) if rows else 0
         if bias and numbers == (outputs, 1):
-            self._changes.merges[bias] = Merge(bias, start=bias, others=others)
+            self._put(Merge(bias, start=bias, others=others))
 
     def _is_parameters(self, stem: str) -> bool:
         return bool(self._parameters(stem)) or bool(self._single_experts(stem))
@@ -234,14 +308,16 @@ class Resolver:
             transposed = self._experts_transposed if square else shape[-2:] == size
             count = shape[0] if len(shape) == 3 else 1
             self._require_experts(module, rank_in[0], count)
-            self._changes.merges[exposed] = Merge(
-                exposed,
-                start=exposed,
-                a=f"+{parts.a}",
-                b=f"+{parts.b}",
-                scale=self._settings.scale(stem, rank_in[0] // count),
-                weight_transposed=transposed,
-                experts=count if len(shape) == 3 else 0,
+            self._put(
+                Merge(
+                    exposed,
+                    start=exposed,
+                    a=f"+{parts.a}",
+                    b=f"+{parts.b}",
+                    scale=self._settings.scale(stem, rank_in[0] // count),
+                    weight_transposed=transposed,
+                    experts=count if len(shape) == 3 else 0,
+                )
             )
 
     def _require_experts(self, module: str, rows: int, count: int) -> None:
@@ -280,15 +356,26 @@ class Resolver:
                         f"not fit '{name}'",
                         advice=GIVE_RIGHT_BASE,
                     )
-                self._changes.merges[exposed] = Merge(
-                    exposed,
-                    start=exposed,
-                    a=f"+{parts.a}",
-                    b=f"+{parts.b}",
-                    scale=self._settings.scale(stem, rows // len(experts)),
-                    expert=(index, len(experts)),
-                    outputs=(number * height, (number + 1) * height),
+                self._put(
+                    Merge(
+                        exposed,
+                        start=exposed,
+                        a=f"+{parts.a}",
+                        b=f"+{parts.b}",
+                        scale=self._settings.scale(stem, rows // len(experts)),
+                        expert=(index, len(experts)),
+                        outputs=(number * height, (number + 1) * height),
+                    )
                 )
+
+
+def _endings(modules: Iterable[str]) -> set[str]:
+    """The last words of modules' names, up to six of them."""
+    found: set[str] = set()
+    for module in modules:
+        words = module.rsplit(".", 6)[-6:]
+        found.update(".".join(words[first:]) for first in range(len(words)))
+    return found
 
 
 def _order(name: str) -> tuple[int, str]:

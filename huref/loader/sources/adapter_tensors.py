@@ -63,6 +63,16 @@ class Module:
     embedding: bool = False
     others: dict[str, str] = field(default_factory=dict)
 
+    def put(self, role: str, name: str) -> list[tuple[str, str]]:
+        """Note a tensor under its role; both names where there is one already."""
+        is_field = role in ("a", "b", "magnitude", "tokens")
+        other = getattr(self, role) if is_field else self.others.get(role, "")
+        if is_field:
+            setattr(self, role, name)
+        else:
+            self.others[role] = name
+        return [(other, name)] if other else []
+
 
 @dataclass
 class Parsed:
@@ -79,16 +89,26 @@ class Parsed:
     replaced: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 
+    def tensors(self) -> list[str]:
+        """The tensors that change the base."""
+        found = list(self.replaced.values())
+        for parts in self.modules.values():
+            found += [parts.a, parts.b, parts.magnitude, parts.tokens, *parts.others.values()]
+        return [name for name in found if name]
+
 
 def parse_peft(names: Iterable[str]) -> Parsed:
     """The tensors of a file in PEFT's layout.
 
     Raises:
-        CheckpointError: the file holds several adapters, or one LoRA factor without the other.
+        CheckpointError: the file holds several adapters, a tensor twice, or one LoRA factor without
+            the other.
     """
     parsed = Parsed()
     adapters: set[str] = set()
     shared: dict[str, str] = {}
+    twice: list[tuple[str, str]] = []
+    is_saved: dict[str, bool] = {}
     for name in names:
         target = _without_root(name)
         if _OF_DIFFUSERS.search(target):
@@ -104,34 +124,43 @@ def parse_peft(names: Iterable[str]) -> Parsed:
                 parsed.unused.append(name)
                 continue
             module = parsed.modules.setdefault(match["module"], Module())
-            setattr(module, _KINDS[match["kind"]], name)
+            twice += module.put(_KINDS[match["kind"]], name)
             module.embedding |= "embedding" in match["kind"]
         elif match := _TOKENS.fullmatch(target):
             adapters.add(match["adapter"] or "")
             if match["kind"] == "original":
                 parsed.unused.append(name)
             else:
-                parsed.modules.setdefault(match["module"], Module()).tokens = name
+                module = parsed.modules.setdefault(match["module"], Module())
+                twice += module.put("tokens", name)
         elif match := _SHARED.fullmatch(target):
+            twice += [(shared[match["role"]], name)] if match["role"] in shared else []
             shared[match["role"]] = name
         elif match := _OTHER.fullmatch(target):
             adapters.add(match["adapter"] or "")
-            parsed.modules.setdefault(match["module"], Module()).others[match["role"]] = name
+            module = parsed.modules.setdefault(match["module"], Module())
+            twice += module.put(match["role"], name)
         elif ".original_module." in target:
             parsed.unused.append(name)
         else:
-            if match := _SAVED.search(target):
+            saved = _SAVED.search(target)
+            if match := saved:
                 adapters.add(match["adapter"] or "")
                 target = _SAVED.sub(".", target)
             for inert in INERT:
                 target = target.replace(inert + ".", ".")
-            parsed.replaced[target] = name
+            # Of a vocabulary that grew, PEFT also saves the module that was not trained.
+            if target in parsed.replaced and is_saved[target] == bool(saved):
+                twice.append((parsed.replaced[target], name))
+            if bool(saved) >= is_saved.get(target, False):
+                parsed.replaced[target], is_saved[target] = name, bool(saved)
     adapters -= {"", "default"} if len(adapters) <= 2 and "" in adapters else {""}
     if len(adapters) > 1:
         raise CheckpointError(
             f"it holds several adapters ({', '.join(sorted(adapters))})",
             advice="save one of them with PEFT's save_pretrained(selected_adapters=...)",
         )
+    _require_once(twice)
     _require_pairs(parsed)
     for name, module in parsed.modules.items():
         if module.others:
@@ -161,6 +190,7 @@ def parse_mlx(names: Iterable[str]) -> Parsed:
         CheckpointError: there is one LoRA factor without the other.
     """
     parsed = Parsed()
+    twice: list[tuple[str, str]] = []
     for name in names:
         match = _MLX.fullmatch(name)
         if match is None:
@@ -169,9 +199,25 @@ def parse_mlx(names: Iterable[str]) -> Parsed:
         module = match["module"].removesuffix(".lora")
         parts = parsed.modules.setdefault(module, Module())
         parts.embedding = bool(_EMBEDDING.fullmatch(module))
-        setattr(parts, _MLX_KINDS[match["kind"]], name)
+        twice += parts.put(_MLX_KINDS[match["kind"]], name)
+    _require_once(twice)
     _require_pairs(parsed)
     return parsed
+
+
+def two_for_one(one: str, other: str, place: str = "") -> CheckpointError:
+    """The error for two tensors of an adapter that change one of its base: `place`, if known."""
+    of = f"'{place[:200]}'" if place else "one place"
+    return CheckpointError(
+        f"the adapter has two tensors for {of}, this and '{one[:200]}'",
+        tensor=other[:200],
+        advice="keep the one that was trained, or save the adapter again with PEFT",
+    )
+
+
+def _require_once(twice: list[tuple[str, str]]) -> None:
+    if twice:
+        raise two_for_one(*twice[0])
 
 
 def _without_root(name: str) -> str:
