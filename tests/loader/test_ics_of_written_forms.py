@@ -151,6 +151,21 @@ def test_what_a_form_leaves(source: Path, tmp_path: Path, form: str) -> None:
     check_what_is_left(tmp_path / "quantised", source, round_)
 
 
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ("GPTQ, 4 bits and 8 (dynamic)", "gptq, 8 bits, 4 in some modules"),
+        ("MLX, 8 bits in some modules", "mlx, 4 bits, 8 in some modules"),
+        ("AWQ gemm, 4 bits", "awq, 4 bits"),
+    ],
+)
+def test_widths_of_modules_are_told(source: Path, tmp_path: Path, form: str, told: str) -> None:
+    write, _, settings = FORMS[form]
+    write_quantised(source, tmp_path / "quantised", write, settings)
+    files = open_checkpoint(str(tmp_path / "quantised")).describe_files()
+    assert files["quantisation"] == told
+
+
 @pytest.mark.parametrize(("bits", "group"), [(2, 32), (3, 32), (4, 32), (4, 128), (8, 32)])
 def test_what_a_number_of_bits_leaves(bits: int, group: int) -> None:
     """The formula of this module, of normal numbers."""

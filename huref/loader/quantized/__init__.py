@@ -8,7 +8,7 @@ it, or lie in a file of their own, or be missing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -236,13 +236,27 @@ def _method_of_tensors(store: TensorStore) -> tuple[str, str | None]:
 
 
 def _describe(method: str, settings: Mapping[str, Any] | None) -> str:
-    """A scheme in a few words: its name, and the width where the settings give one."""
+    """A scheme in a few words: its name, and the widths where the settings give any."""
     values = settings or {}
     bits = values.get("bits", values.get("w_bit"))
     algorithm = values.get("quant_algo") or values.get("format") or values.get("mode")
     if isinstance(algorithm, str) and method in ("modelopt", "compressed-tensors", "mlx"):
         method = f"{method} {algorithm[:40]}"
-    return f"{method}, {bits} bits" if type(bits) is int else method
+    if type(bits) is int:
+        method = f"{method}, {bits} bits"
+    others = sorted({width for width in _widths_of_modules(values) if width != bits})[:4]
+    return f"{method}, {' and '.join(map(str, others))} in some modules" if others else method
+
+
+def _widths_of_modules(settings: Mapping[str, Any]) -> Iterator[int]:
+    """The widths that GPTQ's, MLX's and compressed-tensors' settings state for some modules."""
+    for stated in (settings, settings.get("dynamic"), settings.get("config_groups")):
+        for own in stated.values() if isinstance(stated, Mapping) else ():
+            weights = own.get("weights", own) if isinstance(own, Mapping) else None
+            if isinstance(weights, Mapping):
+                width = weights.get("bits", weights.get("num_bits"))
+                if type(width) is int:
+                    yield width
 
 
 def named_method(settings: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
