@@ -82,6 +82,7 @@ class Evidence:
         retention: how much of what each model learned the other retains, where units correspond.
         shares: how much of what each model computes has a counterpart in the other, likewise.
         same: whether the two are one model, and in which way.
+        same_blocks: of how many blocks that is said, and how many there are.
         moved: how far they have moved apart, where they have a common origin.
         components: part by part, where that was asked for.
     """
@@ -96,6 +97,7 @@ class Evidence:
     retention: Retention | None = None
     shares: Shares | None = None
     same: Same | None = None
+    same_blocks: tuple[int, int] | None = None
     moved: Moved | None = None
     components: tuple[Component, ...] | None = None
 

@@ -363,9 +363,13 @@ def choose_parents(
 
 
 def _are_alike(changes: Changes) -> bool:
-    """Whether two parents changed alike: seen from a model that is far from both, all do."""
-    lengths = np.linalg.norm(changes.t, axis=1)
-    cosines = changes.t @ changes.t.T / np.maximum(np.outer(lengths, lengths), 1e-300)
+    """Whether two parents changed alike: seen from a model that is far from both, all do.
+
+    Looked at where all have changed: a parent may have some blocks of that very model.
+    """
+    t = changes.t[:, changes.clear] if changes.clear.any() else changes.t
+    lengths = np.linalg.norm(t, axis=1)
+    cosines = t @ t.T / np.maximum(np.outer(lengths, lengths), 1e-300)
     return bool(np.abs(cosines[np.triu_indices(len(cosines), 1)]).max() > ALIKE)
 
 

@@ -7,7 +7,7 @@ from huref.lineage.component import tell_towers
 from huref.lineage.components import compare_components
 from huref.lineage.evidence import Evidence
 from huref.lineage.moved import measure_moved
-from huref.lineage.sameness import WORDS, compare_weights
+from huref.lineage.sameness import WORDS, compare_weights, compared_blocks, tell_blocks
 from huref.lineage.term_sums import RowSums
 
 
@@ -26,8 +26,14 @@ def with_distance(
         return evidence
     blocks = () if evidence.layer_map is None else evidence.layer_map.pairs
     same = compare_weights(a, b, sums)
-    why = evidence.why if same is None else f"{WORDS[same]}: {evidence.why}"
-    return replace(evidence, moved=measure_moved(a, b, blocks, sums), same=same, why=why)
+    moved = measure_moved(a, b, blocks, sums)
+    if same is None:
+        return replace(evidence, moved=moved)
+    seen = compared_blocks(a, b, same)
+    words = WORDS[same] + tell_blocks(seen)
+    return replace(
+        evidence, moved=moved, same=same, same_blocks=seen, why=f"{words}: {evidence.why}"
+    )
 
 
 def with_components(evidence: Evidence, a: Record, b: Record) -> Evidence:

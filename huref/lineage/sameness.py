@@ -3,7 +3,8 @@
 All three are told apart from a descendant that was trained on. Sampled weights that are equal at
 all places are the same weights, in whatever files. Rounded weights differ from the others by what a
 cast to another type or the grid of a quantiser leaves. The same function under other weights has
-equal terms, which do not depend on the basis, while its weights differ by much more.
+equal terms, which do not depend on the basis, while its weights differ by much more. All is said of
+the blocks that were read of both: what changes later ones alone leaves the first ones equal.
 """
 
 from typing import Literal
@@ -49,12 +50,37 @@ def compare_weights(a: Record, b: Record, sums: RowSums | None = None) -> Same |
         if _is_either_rounded(pairs):
             return "quantised"
     terms = _terms_apart(a, b, shared, sums or RowSums())
-    if terms is None:
+    others = _sketches_apart(a, b)
+    if terms is None or others >= EQUAL_TERMS:
         return None
+    terms = max(terms, others)
     if is_same:
         return "function"
     apart = _weights_apart(pairs) if pairs else 1.0
     return "function" if apart > MORE * terms + 1e-4 else None
+
+
+def compared_blocks(a: Record, b: Record, same: Same) -> tuple[int, int] | None:
+    """How many blocks `compare_weights` saw of both models, and of how many; None if not known."""
+    if a.traits is None or b.traits is None:
+        return None
+    seen = []
+    for record in (a, b):
+        blocks = set(record.layers or ())
+        if same == "function" and record.function is not None:
+            blocks |= set(record.function.blocks.tolist())
+        elif same != "function" and record.samples is not None:
+            blocks = {p.block for p in record.samples.places if p.block != OUTSIDE}
+        seen.append(blocks)
+    of = max(a.traits.blocks, b.traits.blocks)
+    return min(len(seen[0] & seen[1]), of), of
+
+
+def tell_blocks(seen: tuple[int, int] | None) -> str:
+    """Of how many blocks it is said, where that is not all."""
+    if seen is None or seen[0] == seen[1]:
+        return ""
+    return f" in the {seen[0]} of {seen[1]} blocks that were compared"
 
 
 def _equal_depth(a: Record, b: Record) -> bool:
@@ -90,6 +116,20 @@ def _terms_apart(a: Record, b: Record, shared: list[int], sums: RowSums) -> floa
         largest = max(largest, float(apart))
         if largest >= EQUAL_TERMS:
             return None
+    return largest
+
+
+def _sketches_apart(a: Record, b: Record) -> float:
+    """1 minus the smallest correlation of sketched terms, of all blocks that were read of both."""
+    if a.function is None or b.function is None:
+        return 0.0
+    largest = 0.0
+    for x, y in zip(a.function.terms, b.function.terms, strict=False):
+        p, q = (part.double().flatten(1).numpy() for part in (x, y))
+        norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+        used = norms > 0
+        cosines = (p * q).sum(axis=1)[used] / norms[used]
+        largest = max([largest, *(1 - cosines).tolist()])
     return largest
 
 

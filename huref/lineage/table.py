@@ -68,6 +68,7 @@ class Pair:
             "older": self.older,
             "blocks": None if e.layer_map is None else list(e.layer_map.source),
             "same": e.same,
+            "same_blocks": None if e.same_blocks is None else list(e.same_blocks),
             "moved": None if e.moved is None else e.moved.to_json(),
             "components": None
             if e.components is None

@@ -5,6 +5,7 @@ from itertools import combinations
 
 from huref.escape import printable
 from huref.lineage.build_forest import build_forest
+from huref.lineage.sameness import tell_blocks
 from huref.lineage.table import LineageTable, Pair
 from huref.report.wording import join, summary, tower_sentences
 
@@ -49,7 +50,8 @@ def tell_pair(pair: Pair, a: str, b: str) -> str:
 def _tell_descent(pair: Pair, a: str, b: str) -> str:
     direction, same = pair.evidence.direction, pair.evidence.same
     if direction is None and same is not None:
-        return f"{a} and {b} {SAME[same]}. Which came first, their weights do not show."
+        where = tell_blocks(pair.evidence.same_blocks)
+        return f"{a} and {b} {SAME[same]}{where}. Which came first, their weights do not show."
     if direction is None:
         return (
             f"{a} and {b} come from one training run: one was made from the other, or both from "

@@ -1,6 +1,7 @@
 """Parts of two models one by one, distance and sameness, and figures that are no evidence."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_one_model_in_other_files_and_numbers(
     assert pair.evidence.moved is not None
     assert pair.evidence.moved.share < 0.01
     if same == "weights":
-        assert pair.why.startswith("the same weights: ")
+        assert pair.why.startswith("the same weights in the 3 of 5 blocks that were compared: ")
         assert pair.evidence.moved.share < 1e-6
 
 
@@ -155,6 +156,25 @@ def test_one_function_under_other_weights(tmp_path: Path) -> None:
     assert pair.why.startswith("the same function under other weights")
     assert pair.evidence.moved is not None
     assert pair.evidence.moved.high < 0.001
+
+
+def test_a_fine_tune_of_the_last_block_is_told_at_full_depth(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    copy = tmp_path / "copy"
+    shutil.copytree(ZOO / "llama-a", copy)
+    state = load_file(copy / "model.safetensors")
+    for name in (n for n, t in state.items() if ".layers.4." in n and t.ndim == 2):
+        state[name] = state[name].float() + 0.01 * torch.randn(state[name].shape)
+    save_file(state, copy / "model.safetensors", {"format": "pt"})
+    assert pair_of(ZOO / "llama-a", copy).evidence.same_blocks == (3, 5)
+    pair = huref.compare([ZOO / "llama-a", copy], depth="full", cache=False).pairs[0]
+    assert pair.evidence.verdict == "descends"
+    assert pair.evidence.same is None
+    assert pair.evidence.same_blocks is None
+    files = copy_of(tmp_path / "files", lambda tensor: tensor)
+    same = huref.compare([ZOO / "llama-a", files], depth="full", cache=False).pairs[0]
+    assert same.evidence.same_blocks == (5, 5)
+    assert same.why.startswith("the same weights: ")
 
 
 def test_a_fine_tune_is_none_of_these() -> None:

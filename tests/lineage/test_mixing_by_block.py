@@ -312,3 +312,29 @@ def test_copies_count_once_and_few_models_have_no_parents(
 def test_models_that_are_no_merges(family: list[Record]) -> None:
     others = ("llama-a-lora", "llama-a-extended", "llama-a-pruned", "llama-a-twin")
     assert find_mixings([*family, *(full(ZOO / name) for name in others)]) == ()
+
+
+def test_a_passthrough_with_blocks_of_a_far_model_explains_no_other(tmp_path: Path) -> None:
+    """Seen from the far model, it seems to be a change that was dropped in these blocks."""
+
+    def changed(seed: int, size: float) -> Path:
+        draw = torch.Generator().manual_seed(seed)
+
+        def add_noise(_: str, __: list[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn(weight.shape, generator=draw)
+            return weight + size * weight.std() * noise if weight.ndim == 2 else weight
+
+        folder = tmp_path / f"noise {seed}"
+        return save_merge(folder, [BASE], BASE, add_noise, torch.float16)
+
+    near, light, lighter, far = (changed(i, s) for i, s in enumerate((0.01, 0.004, 0.002, 0.3)))
+
+    def own_blocks(name: str, tensors: list[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
+        block = BLOCK.search(name)
+        return tensors[block is not None and int(block[1]) > 1]
+
+    child = merged(tmp_path, [near, far], own_blocks)
+    others = [full(path) for path in (BASE, light, lighter, near, far)]
+    mixing = the_only(find_mixings([*others, child]), child)
+    assert mixing.method == "passthrough"
+    assert set(mixing.parents) == {str(near), str(far)}

@@ -31,8 +31,8 @@ def test_the_lists_fit_together() -> None:
     attacked = {kind for spec in children.values() for kind in spec.get("attack", ())}
     from huref.attacks.kinds import KINDS, TRAINED
 
-    # Llamas subtract no mean; kinds that train have a report of their own.
-    assert attacked == {"all", *KINDS} - {"mean-shift", *TRAINED}
+    # Llamas subtract no mean and have no biases; kinds that train have a report of their own.
+    assert attacked == {"all", *KINDS} - {"mean-shift", "value-biases", *TRAINED}
 
 
 def test_what_is_expected_of_each_pair() -> None:
