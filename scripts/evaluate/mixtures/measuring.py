@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,14 @@ def take_apart(merge: Merge, folder: Path, family: Family) -> Estimate:
     shown = {*ROLES, *merge.parts} - (set() if merge.base_shown else {"base"})
     models = [path for role, path in family.models.items() if role in shown]
     table = huref.compare([*models, *family.others, folder], depth="full")
+    others = [mixing for mixing in table.mixings if Path(mixing.child) != folder]
+    called = ", ".join(Path(mixing.child).name for mixing in others)
+    wrong = f"; {called} called one" if called else ""
     for mixing in table.mixings:
-        if Path(mixing.child) == folder:
-            return _estimate(mixing, merge, family)
-    other = ", ".join(Path(mixing.child).name for mixing in table.mixings)
-    return Estimate(None, None, None, f"no mixture found{f'; {other} called one' if other else ''}")
+        if mixing not in others:
+            estimate = _estimate(mixing, merge, family)
+            return replace(estimate, words=estimate.words + wrong)
+    return Estimate(None, None, None, f"no mixture found{wrong}")
 
 
 def _estimate(mixing: Mixing, merge: Merge, family: Family) -> Estimate:
