@@ -426,7 +426,8 @@ def test_mlx_affine(save: Callable[..., Checkpoint], bits: int, group: int) -> N
     torch.testing.assert_close(read["m.weight"], expected[0])
     rows = checkpoint.read_rows("m.weight", [7, 0])
     torch.testing.assert_close(rows, expected[0][[7, 0]])
-    assert checkpoint.describe_files()["quantisation"] == f"mlx, {other} bits"
+    told = checkpoint.describe_files()["quantisation"]
+    assert told == f"mlx, {other} bits, {bits} in some modules"
 
 
 def test_mlx_floats(save: Callable[..., Checkpoint]) -> None:
