@@ -242,10 +242,11 @@ def _describe(method: str, settings: Mapping[str, Any] | None) -> str:
     algorithm = values.get("quant_algo") or values.get("format") or values.get("mode")
     if isinstance(algorithm, str) and method in ("modelopt", "compressed-tensors", "mlx"):
         method = f"{method} {algorithm[:40]}"
-    if type(bits) is int:
-        method = f"{method}, {bits} bits"
     others = sorted({width for width in _widths_of_modules(values) if width != bits})[:4]
-    return f"{method}, {' and '.join(map(str, others))} in some modules" if others else method
+    told = " and ".join(map(str, others))
+    if type(bits) is not int:
+        return f"{method}, {told} bits" if others else method
+    return f"{method}, {bits} bits" + (f", {told} in some modules" if others else "")
 
 
 def _widths_of_modules(settings: Mapping[str, Any]) -> Iterator[int]:
