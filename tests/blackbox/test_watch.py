@@ -140,7 +140,7 @@ def test_some_answers_without_log_probabilities_change_no_verdict(tmp_path: Path
     baseline = tmp_path / "b.json"
     revisit(open_stub(serve(top=5, bias="ignored", jitter=0.01)), baseline)
     store = AnswerStore()
-    stub = serve(top=5, bias="ignored", jitter=0.01, noise=5)
+    stub = serve(top=5, bias="ignored", jitter=0.01, noise=7)
     endpoint = open_stub(stub, store=store)
     stub.switches.lose = 0.1
     found = revisit(endpoint, baseline)

@@ -96,7 +96,9 @@ def _changed(name: str, tensor: Tensor, architecture: str, config: dict[str, Any
         yield name, interleave(tensor, config["num_attention_heads"])
     elif ".k_proj." in name and architecture in ROTARY_PAIRS:
         yield name, interleave(tensor, config["num_key_value_heads"])
-    elif tensor.dim() < 4 and not re.search(r"altup_\w*proj|correction_bias|expert_bias", name):
+    elif re.search(r"correction_bias$|expert_bias$", name):
+        yield f"blk.{_block(name)}.exp_probs_b.bias", tensor.flatten()
+    elif tensor.dim() < 4 and not re.search(r"altup_\w*proj", name):
         yield name, tensor
 
 
@@ -200,6 +202,11 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
         (writer.add_embedding_scale, ("embedding_multiplier",)),
         (writer.add_residual_scale, ("residual_multiplier",)),
         (writer.add_expert_used_count, ("num_experts_per_tok", "moe_top_k")),
+        (writer.add_expert_weights_scale, ("routed_scaling_factor", "router_scaling_factor",
+                                           "route_scale", "moe_router_scaling_factor")),
+        (writer.add_expert_weights_norm, ("norm_topk_prob",)),
+        (writer.add_expert_group_count, ("n_group",)),
+        (writer.add_expert_group_used_count, ("topk_group",)),
         (writer.add_layer_norm_eps, ("layer_norm_eps", "layer_norm_epsilon")),
     ]  # fmt: skip
     for add, keys in optional:
@@ -208,6 +215,8 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
     if architecture in ("gemma3n", "gemma4", "mimo2"):
         kinds = [kind == "sliding_attention" for kind in config["layer_types"]]
         writer.add_sliding_window_pattern(kinds + [True] * later)
+    if config["model_type"] == "deepseek_v3":
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if (cap := config.get("attn_logit_softcapping")) is not None:
         writer.add_attn_logit_softcapping(cap)
     _write_rotary(writer, architecture, config)

@@ -23,6 +23,7 @@ LLAMA: Mapping[str, str] = {
     "blk.{i}.ffn_up": "model.layers.{i}.mlp.up_proj",
     "blk.{i}.ffn_down": "model.layers.{i}.mlp.down_proj",
     "blk.{i}.ffn_gate_inp": "model.layers.{i}.mlp.gate",
+    "blk.{i}.exp_probs_b.bias": "model.layers.{i}.mlp.gate.e_score_correction_bias",
     "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.mlp.experts.{e}.gate_proj",
     "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.mlp.experts.{e}.up_proj",
     "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.mlp.experts.{e}.down_proj",
@@ -40,6 +41,7 @@ SANDWICH = {
 }
 MIXTRAL = {
     "blk.{i}.ffn_gate_inp": "model.layers.{i}.block_sparse_moe.gate",
+    "blk.{i}.exp_probs_b.bias": "model.layers.{i}.block_sparse_moe.e_score_correction_bias",
     "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w1",
     "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w2",
     "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w3",
@@ -163,6 +165,7 @@ LFM2 = {
     "blk.{i}.ffn_up": "model.layers.{i}.feed_forward.w3",
     "blk.{i}.ffn_down": "model.layers.{i}.feed_forward.w2",
     "blk.{i}.ffn_gate_inp": "model.layers.{i}.feed_forward.gate",
+    "blk.{i}.exp_probs_b.bias": "model.layers.{i}.feed_forward.expert_bias",
     "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.feed_forward.experts.{e}.w1",
     "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.feed_forward.experts.{e}.w3",
     "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.feed_forward.experts.{e}.w2",
@@ -211,6 +214,7 @@ NEMOTRON_H = {
     "blk.{i}.ffn_up": "backbone.layers.{i}.mixer.up_proj",
     "blk.{i}.ffn_down": "backbone.layers.{i}.mixer.down_proj",
     "blk.{i}.ffn_gate_inp": "backbone.layers.{i}.mixer.gate",
+    "blk.{i}.exp_probs_b.bias": "backbone.layers.{i}.mixer.gate.e_score_correction_bias",
     "blk.{i}.ffn_up_exps.{e}": "backbone.layers.{i}.mixer.experts.{e}.up_proj",
     "blk.{i}.ffn_down_exps.{e}": "backbone.layers.{i}.mixer.experts.{e}.down_proj",
     "blk.{i}.ffn_up_shexp": "backbone.layers.{i}.mixer.shared_experts.up_proj",
@@ -229,6 +233,7 @@ GRANITE_HYBRID = {
 }
 KIMI = {
     "blk.{i}.ffn_gate_inp": "model.layers.{i}.block_sparse_moe.gate",
+    "blk.{i}.exp_probs_b.bias": "model.layers.{i}.block_sparse_moe.e_score_correction_bias",
     "blk.{i}.ffn_gate_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w1",
     "blk.{i}.ffn_down_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w2",
     "blk.{i}.ffn_up_exps.{e}": "model.layers.{i}.block_sparse_moe.experts.{e}.w3",
@@ -471,6 +476,8 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_group_count": ("n_group",),
+    "expert_group_used_count": ("topk_group",),
     "use_parallel_residual": ("use_parallel_residual",),
 }
 LATENT_SETTINGS: Mapping[str, tuple[str, ...]] = {

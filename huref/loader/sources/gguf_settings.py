@@ -21,6 +21,23 @@ GEMMA_LOCAL_BASE = 10000.0  # of rotary angles in sliding windows
 RELU2 = ("nemotron", "nemotron_h", "arcee", "jais2", "bitnet")
 GELU_TANH = ("gemma3n_text", "gemma4_text")
 MINICPM = {"scale_emb": 12.0, "scale_depth": 1.4}
+# Keys of the factor of all routed experts, of which each family has one.
+ROUTED_SCALES = (
+    "routed_scaling_factor", "router_scaling_factor", "route_scale", "moe_router_scaling_factor",
+)  # fmt: skip
+SOFTMAX = 1  # expert_gating_func of routers without sigmoids
+
+
+def _routing(model_type: str, setting: Setting) -> dict[str, Any]:
+    """How a mixture weighs its experts; files of DeepSeek 2 and 3 differ in nothing else."""
+    if not setting("expert_count"):
+        return {}
+    found: dict[str, Any] = dict.fromkeys(ROUTED_SCALES, setting("expert_weights_scale") or 1.0)
+    if (normalised := setting("expert_weights_norm")) is not None:
+        found["norm_topk_prob"] = bool(normalised)
+    if model_type == "deepseek_v3" and setting("expert_gating_func") in (None, SOFTMAX):
+        found["model_type"] = "deepseek_v2"
+    return found
 
 
 def settings_of_type(model_type: str, setting: Setting, config: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +59,7 @@ def settings_of_type(model_type: str, setting: Setting, config: dict[str, Any]) 
         found["layer_types"] = [kinds[bool(is_sliding)] for is_sliding in pattern]
     elif type(pattern) is int and pattern > 1:  # one list whose items were equal, or a period
         found["sliding_window_pattern"] = pattern
+    found |= _routing(model_type, setting)
     match model_type:
         case "gpt_bigcode":
             found["multi_query"] = config.get("num_key_value_heads") == 1
