@@ -19,6 +19,7 @@ from huref.version import SCHEMA, __version__
 State = Literal["queued", "running", "done", "failed"]
 CANCELLED = "cancelled"
 PATIENCE = 0.1  # seconds until a job is noticed that was cancelled
+AGAIN = 0.5  # seconds between looks at the queue
 DIED = "the process that measured it died, perhaps for want of memory; try it again"
 
 
@@ -197,6 +198,7 @@ class Jobs:
             with self._changed:
                 self._running -= 1
                 self._idle.append(worker)
+                self._changed.notify_all()  # which worker is preferred may have changed
                 if job.state != "running":
                     continue  # cancelled
                 if isinstance(answer, Result):
@@ -206,9 +208,9 @@ class Jobs:
 
     def _next(self, worker: Worker) -> Job | None:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or (self._waiting and self._preferred() is worker)
-            )
+            # Looked at again without a notice, too: processes start and end without one.
+            while not (self._closed or (self._waiting and self._preferred() is worker)):
+                self._changed.wait(AGAIN)
             if self._closed:
                 return None
             self._idle.remove(worker)
