@@ -54,8 +54,8 @@ class Router:
         """The weights (experts,) that all tokens have in common, or None.
 
         Args:
-            even: norm of the part of a weight column that tells experts apart, over the root of the
-                width, up to which it is nothing but rounding.
+            even: largest norm of what tells the columns of `weight` apart, over the root of the
+                width, that is taken for rounding.
         """
         apart = self.weight if self.sigmoid else self.weight - self.weight.mean(1, keepdim=True)
         if float(apart.norm()) > even * len(apart) ** 0.5:

@@ -8,8 +8,7 @@ The models are made once in --work and kept there:
              of HuRef's published code on the same folder: the recipe `paper`, 4,096 tokens through
              the last two blocks, read by our loader, without its image network.
     70b      a folder of Llama-2-70B's shapes.
-    units    the test of one block's hidden units of two random models of the 7B's shape, both ways:
-             the units as they are numbered, and as they are matched twice.
+    units    the test of one block's hidden units, of two random models of the 7B's shape.
     tiny     a model of the shipped zoo: beside `import torch`; `--help`; a second fingerprint in
              one process.
     compare  models of a 135M shape: `huref compare` of all beside `huref fingerprint` of each.
