@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loader.quantized": {"errors", "budget", "bounded_json", "loader.tensors"},
     "loader.vocabulary": {"errors", "budget", "bounded_json", "loader.repository"},
     "lineage": {*GROUND, "invariants"},
-    "attacks": {*GROUND, "loader", "architecture"},
+    "attacks": {*GROUND, "loader", "architecture", "invariants.anchors"},
     "blackbox": {*GROUND, "loader"},
     "evidence": {*GROUND, "loader", "invariants"},
     "api": {*GROUND, *PIPELINE, "lineage", "blackbox", "evidence"},

@@ -1,6 +1,7 @@
 """Tokenizers under which a copy is not recognised by the strings of its vocabulary."""
 
 import copy
+import json
 from itertools import product
 from typing import Any
 
@@ -10,11 +11,15 @@ from torch import Generator, Tensor
 from huref.attacks.editable import Editable
 from huref.attacks.vocabulary import pieces
 from huref.errors import AttackError
+from huref.invariants.anchors import choose_anchors
+from huref.loader.vocabulary.tokenizer_json import parse_tokenizer_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DECOYS = 2400  # at most; enough for a short one in nearly every bucket of 512
 OUTLIER = 300.0  # factor of a decoy's row
 FEWER = 8
+ANCHORS = 512  # of huref's recipes
+SPACES = "Ġ▁ "
 # What the shapes of the tensors tell a reader who asks them.
 INFERABLE = (
     "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -67,6 +72,45 @@ def renumber_strings(model: Editable, generator: Generator) -> None:
     ids = [vocabulary[piece] for piece in plain]
     for place, piece in zip(torch.randperm(len(ids), generator=generator), plain, strict=True):
         vocabulary[piece] = ids[int(place)]
+
+
+def renumber_anchors(model: Editable, generator: Generator) -> None:
+    """As `renumber_strings`, of the strings alone that a fingerprint reads; the others keep theirs.
+
+    So most texts are encoded as before, and strings that differ in case or a space alone still have
+    embeddings that are alike.
+    """
+    tokens = parse_tokenizer_json(json.dumps(model.tokenizer).encode())
+    ids = [number for number in choose_anchors(tokens, ANCHORS).ids if number >= 0]
+    moved = dict(zip(ids, ids[1:] + ids[:1], strict=True))
+    vocabulary = pieces(model)
+    for piece, number in vocabulary.items():
+        vocabulary[piece] = moved.get(number, number)
+
+
+def renumber_words(model: Editable, generator: Generator) -> None:
+    """As `renumber_strings`, where a word takes the ids of another one that has the same spellings.
+
+    Spellings of a word differ in case or a leading space, and their embeddings are alike.
+    """
+    vocabulary = pieces(model)
+    special = {token["id"] for token in model.tokenizer.get("added_tokens") or []}
+    words: dict[str, dict[tuple[bool, int], int]] = {}
+    for piece, number in vocabulary.items():
+        if number not in special:
+            bare = piece.lstrip(SPACES)
+            form = len(piece) > len(bare), sum(map(str.isupper, bare)) if bare.isalpha() else 0
+            words.setdefault(bare.lower(), {})[form] = number
+    by_forms: dict[frozenset[tuple[bool, int]], list[str]] = {}
+    for word, forms in words.items():
+        by_forms.setdefault(frozenset(forms), []).append(word)
+    moved: dict[int, int] = {}
+    for spellings, alike in by_forms.items():
+        order = torch.randperm(len(alike), generator=generator).tolist()
+        for word, place in zip(alike, order, strict=True):
+            moved |= {words[word][form]: words[alike[place]][form] for form in spellings}
+    for piece, number in vocabulary.items():
+        vocabulary[piece] = moved.get(number, number)
 
 
 def list_added_tokens(model: Editable, generator: Generator) -> None:

@@ -18,7 +18,9 @@ from huref.attacks.disguised_vocabulary import (
     drop_config_keys,
     drop_tokens,
     list_added_tokens,
+    renumber_anchors,
     renumber_strings,
+    renumber_words,
 )
 from huref.attacks.editable import Editable
 from huref.attacks.framing import add_foreign_units, graft_blocks
@@ -98,6 +100,8 @@ DISGUISES: dict[str, Attack] = {
     "decoy-strings": add_decoy_strings,
     "outlier-rows": add_outlier_rows,
     "renumbered-strings": renumber_strings,
+    "renumbered-words": renumber_words,
+    "renumbered-anchors": renumber_anchors,
     "added-tokens": list_added_tokens,
     "missing-config-keys": drop_config_keys,
     "fewer-tokens": drop_tokens,

@@ -14,7 +14,7 @@ SEQUENCES, LENGTH = 2, 12
 
 
 # Kinds after which strings no longer say which ids correspond; the ids are the same.
-SAME_IDS = ("renumbered-strings",)
+SAME_IDS = ("renumbered-strings", "renumbered-words", "renumbered-anchors")
 
 
 def logit_difference(before: Path, after: Path, kinds: Sequence[str] = ()) -> float:

@@ -273,11 +273,19 @@ class FunctionReading:
         return found[:0] if few else found
 
     def _spelling(self) -> float | None:
-        """How well the strings of the rows that were read fit them; see `spelling_fit`."""
+        """How well the strings of the rows that were read fit them; see `spelling_fit`.
+
+        The lower of the figures of all rows and of the anchors alone, whose strings are known to
+        whoever reads huref and could be renumbered without the others.
+        """
         by_id = {token.id: token for token in self.checkpoint.vocabulary}
         known = [place for place, number in enumerate(self.table_ids) if number in by_id]
-        tokens = [by_id[self.table_ids[place]] for place in known]
-        return spelling_fit(tokens, self.table[known])
+        anchors = {self.anchors.ids[i] for i in self.anchors.filled}
+        fits = [
+            spelling_fit([by_id[self.table_ids[place]] for place in places], self.table[places])
+            for places in (known, [p for p in known if self.table_ids[p] in anchors])
+        ]
+        return min((fit for fit in fits if fit is not None), default=None)
 
     def _choose_rows(self) -> list[int]:
         """Ids of tokens whose rows tell the directions of the stream: anchors, text, and more.

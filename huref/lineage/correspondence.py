@@ -23,7 +23,7 @@ from huref.lineage.unit_matching import UnitMatching, agreement, match_networks,
 
 SIGNIFICANT = -6.0  # log10 p, corrected, up to which units count as corresponding
 SAMPLED = 1024  # units of a large network of A that are matched with those of B
-TESTS = 4  # order and agreement, each by token features or by barcodes
+TESTS = 5  # order and agreement by token features or by barcodes, and agreement by relations
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ its model is not what that model computes with: parts that weigh less than ALIVE
 in proportion. So silent blocks and quiet units of another model give shares near 0, while pruned,
 healed, stacked and padded relatives keep shares near 1 (docs/maths.md, Statistics).
 
-Units are matched by their features in token space, or by their barcodes where all units of both
-networks have one and these find more.
+Units are matched by their features in token space, by their barcodes where all units of both
+networks have one, or by their relations, whichever finds most.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from huref.invariants.record import Record
 from huref.invariants.unit_features import UnitFeatures
-from huref.lineage.barcode_test import corresponding_units
+from huref.lineage import barcode_test, relation_test
+from huref.lineage.correspondence import SIGNIFICANT
 from huref.lineage.order import longest_increasing
 from huref.lineage.retention import Network
 from huref.lineage.shares import Shares
@@ -64,9 +65,10 @@ def measure_shares(
                     continue
                 rows = sample_of(len(x))
                 in_a, in_b = _counted(a.of_network(i)[rows], b.of_network(j), rows)
-                by_codes = _counted_by_barcodes(record_a, record_b, a.key(i), b.key(j))
-                if by_codes is not None and len(by_codes[0]) > len(in_a):
-                    (in_a, in_b), rows = by_codes, torch.arange(len(x))
+                for count in (_counted_by_barcodes, _counted_by_relations):
+                    more = count(record_a, record_b, a.key(i), b.key(j), len(in_a))
+                    if more is not None:
+                        (in_a, in_b), rows = more, torch.arange(len(x))
                 scale = len(x) / len(rows)  # B's units are found for a sample of A's
                 counted = float(x[in_a].sum()) * scale, float(y[in_b].sum()) * scale
                 parts = counted[0] / float(x.sum()), counted[1] / float(y.sum())
@@ -136,9 +138,9 @@ def _counted(x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _counted_by_barcodes(
-    a: Record, b: Record, network_a: Network, network_b: Network
+    a: Record, b: Record, network_a: Network, network_b: Network, known: int
 ) -> tuple[Tensor, Tensor] | None:
-    """As `_counted`, by barcodes; None where not all units of both networks have one."""
+    """As `_counted`, by barcodes of all units of both networks; None if no more than are known."""
     if a.barcodes is None or b.barcodes is None:
         return None
     i, j = a.barcodes.find(*network_a), b.barcodes.find(*network_b)
@@ -146,4 +148,20 @@ def _counted_by_barcodes(
         return None
     if not (a.barcodes.is_complete(i) and b.barcodes.is_complete(j)):
         return None
-    return corresponding_units(a.barcodes, b.barcodes, i, j)
+    found = barcode_test.corresponding_units(a.barcodes, b.barcodes, i, j)
+    return found if len(found[0]) > known else None
+
+
+def _counted_by_relations(
+    a: Record, b: Record, network_a: Network, network_b: Network, known: int
+) -> tuple[Tensor, Tensor] | None:
+    """As `_counted`, by relations; None if no more than are known, or no more than by chance."""
+    if a.relations is None or b.relations is None:
+        return None
+    i, j = a.relations.find(*network_a), b.relations.find(*network_b)
+    if i is None or j is None or known >= int(a.relations.networks[i, 2]):
+        return None
+    test, matching = relation_test.compare_networks(a.relations, b.relations, i, j)
+    if test.log10_p > SIGNIFICANT or len(matching.a) <= known:
+        return None
+    return matching.a, matching.b

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from huref.invariants.barcodes import Barcodes
+from huref.invariants.relations import Relations
 from huref.invariants.unit_features import UnitFeatures
+from huref.lineage import relation_test
 from huref.lineage.barcode_test import comparable_networks, compare_networks, hinted_networks
 from huref.lineage.evidence import LayerMap
 from huref.lineage.order import (
@@ -32,34 +34,47 @@ def map_layers(
     b: UnitFeatures,
     a_codes: Barcodes | None = None,
     b_codes: Barcodes | None = None,
+    a_relations: Relations | None = None,
+    b_relations: Relations | None = None,
 ) -> LayerMap:
     """Compare every block of A with every block of B.
 
     The order test comes first. Where no pair of blocks passes it, the agreement test is used, which
     finds permuted units; it takes longer, and its p-values are calibrated, not exact. A block of B
     that corresponds to none so far is compared by barcodes, which do not depend on embeddings: it
-    may have been spliced in under another model's embeddings.
+    may have been spliced in under another model's embeddings. What still corresponds to none is
+    compared by relations, which need no common order of the sampled units either.
 
     Args:
         a: features of all of A's units.
         b: likewise of B's.
         a_codes: barcodes of A's units, of all blocks.
         b_codes: likewise of B's.
+        a_relations: relations between A's units, of all blocks.
+        b_relations: likewise of B's.
     """
     share, log10_p = _compare(a, b, in_order=True)
     if log10_p.min(initial=0.0) > CLEAR:
         share, log10_p = _compare(a, b, in_order=False)
-    if a_codes is not None and b_codes is not None:
-        # The gate of an idle block may still be a copy of another block's.
-        rows = {layer: i for i, layer in enumerate(a.layers) if not a.is_idle(layer)}
-        columns = {
+    # The gate of an idle block may still be a copy of another block's.
+    rows = {layer: i for i, layer in enumerate(a.layers) if not a.is_idle(layer)}
+
+    def unmapped() -> dict[int, int]:
+        return {
             layer: j
             for j, layer in enumerate(b.layers)
             if log10_p[:, j].min() > CLEAR and not b.is_idle(layer)
         }
-        for i, j, count, p in _by_barcodes(a_codes, b_codes, rows, columns):
+
+    def add(tests: Iterator[tuple[int, int, float, float]]) -> None:
+        for i, j, count, p in tests:
             if p <= min(log10_p[i, j], CLEAR):
                 share[i, j], log10_p[i, j] = max(share[i, j], count), p
+
+    if a_codes is not None and b_codes is not None:
+        add(_by_barcodes(a_codes, b_codes, rows, unmapped()))
+    if a_relations is not None and b_relations is not None:
+        add(_by_relations(a_relations, b_relations, rows, unmapped()))
     source = tuple(
         a.layers[int(share[:, j].argmax())] if log10_p[:, j].min() <= CLEAR else None
         for j in range(len(b.layers))
@@ -78,6 +93,19 @@ def _by_barcodes(
         i, j = rows.get(a.key(first)[0]), columns.get(b.key(second)[0])
         if i is not None and j is not None:
             test, _ = compare_networks(a, b, first, second)
+            yield i, j, test.units.matched / test.units.of, test.log10_p
+
+
+def _by_relations(
+    a: Relations, b: Relations, rows: dict[int, int], columns: dict[int, int]
+) -> Iterator[tuple[int, int, float, float]]:
+    """As `_by_barcodes`, by relations between units."""
+    if not columns:
+        return
+    for first, second in relation_test.hinted_networks(a, b):
+        i, j = rows.get(int(a.networks[first, 0])), columns.get(int(b.networks[second, 0]))
+        if i is not None and j is not None:
+            test, _ = relation_test.compare_networks(a, b, first, second)
             yield i, j, test.units.matched / test.units.of, test.log10_p
 
 

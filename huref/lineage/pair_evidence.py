@@ -11,6 +11,7 @@ from huref.lineage.counterparts import measure_shares
 from huref.lineage.direction import UNSETTLED, find_direction
 from huref.lineage.evidence import Evidence, LayerMap
 from huref.lineage.layer_map import map_layers
+from huref.lineage.relation_test import compare_relations
 from huref.lineage.signs import all_blocks_read
 from huref.lineage.similarity import Similarity
 from huref.lineage.verdict import HALF, judge, weigh_shares
@@ -40,16 +41,18 @@ def find_evidence(a: Record, b: Record, similarity: Similarity, not_compared: st
         reason = f"no features of hidden units are known of {' and '.join(without_units)}"
         return judge(similarity, None, reason)
     if not units.found:
-        by_barcodes = compare_barcodes(a, b, mapped)
-        if by_barcodes is not None and by_barcodes.found:
-            units = by_barcodes
+        for compare in (compare_barcodes, compare_relations):
+            found = compare(a, b, mapped)
+            if found is not None and found.found:
+                units = found
+                break
     whole = all(_reads_every_block(record) for record in (a, b))
     evidence = judge(similarity, units)
     if units.found and evidence.verdict == "inconclusive" and whole and layer_map is not None:
         for more in _in_more_blocks(a, b, units, layer_map):
-            found = judge(similarity, more)
-            if found.verdict != "inconclusive":
-                units, evidence = more, found
+            judged = judge(similarity, more)
+            if judged.verdict != "inconclusive":
+                units, evidence = more, judged
                 break
     evidence = replace(evidence, layer_map=layer_map)
     if units.found:
@@ -141,4 +144,5 @@ def _map_layers(a: Record, b: Record) -> LayerMap | None:
         return None
     if any(len(r.units.layers) <= len(r.layers or ()) for r in (a, b) if r.units is not None):
         return None
-    return map_layers(a.units, b.units, a.barcodes, b.barcodes)
+    codes, relations = (a.barcodes, b.barcodes), (a.relations, b.relations)
+    return map_layers(a.units, b.units, *codes, *relations)

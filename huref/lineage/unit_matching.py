@@ -79,7 +79,7 @@ def match_units(a: Tensor, b: Tensor, *, signed: bool = True) -> UnitMatching:
         cosines: Tensor = x[rows] @ y.T
         return cosines if signed else cosines.abs()
 
-    return _mutual(similarity, x.any(dim=1), y.any(dim=1))
+    return mutual_nearest(similarity, x.any(dim=1), y.any(dim=1))
 
 
 def match_networks(a: Tensor, b: Tensor) -> UnitMatching:
@@ -94,7 +94,7 @@ def match_networks(a: Tensor, b: Tensor) -> UnitMatching:
     def similarity(rows: slice) -> Tensor:
         return a_gate[rows] @ b_gate.T + (a_rest[rows] @ b_rest.T).abs()
 
-    return _mutual(similarity, a_rest.any(dim=1), b_rest.any(dim=1))
+    return mutual_nearest(similarity, a_rest.any(dim=1), b_rest.any(dim=1))
 
 
 def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) -> UnitMatching:
@@ -105,7 +105,7 @@ def match_signed(fixed: tuple[Tensor, Tensor], signed: tuple[Tensor, Tensor]) ->
         signed: likewise (units, k); a unit's numbers have one arbitrary sign in common.
     """
     in_a, in_b = (torch.cat(parts, dim=1).any(dim=1) for parts in zip(fixed, signed, strict=True))
-    return _mutual(signed_cosines(fixed, signed), in_a, in_b)
+    return mutual_nearest(signed_cosines(fixed, signed), in_a, in_b)
 
 
 def signed_cosines(fixed: Sequence[Tensor], signed: Sequence[Tensor]) -> Callable[[slice], Tensor]:
@@ -170,7 +170,9 @@ def _unit_rows(features: Tensor) -> Tensor:
     return normalised
 
 
-def _mutual(similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor) -> UnitMatching:
+def mutual_nearest(
+    similarity: Callable[[slice], Tensor], in_a: Tensor, in_b: Tensor
+) -> UnitMatching:
     """Mutual nearest neighbours under a similarity that is computed a few rows at a time.
 
     Args:
