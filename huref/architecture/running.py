@@ -143,6 +143,16 @@ class Running:
         angles = torch.arange(count).double()[:, None] * frequencies
         return (angles.cos() * factor).float(), (angles.sin() * factor).float()
 
+    def planes(self, index: int, head_dim: int) -> Tensor | None:
+        """Of each feature of a head the number of its rotary plane, (head_dim,) int64, or None."""
+        rotation = self.rotation(index, head_dim, 1)
+        if rotation is None:
+            return None
+        numbers, of_half = torch.arange(head_dim), torch.arange(rotation[0].shape[1])
+        turned = of_half.repeat_interleave(2) if self.interleaved else of_half.repeat(2)
+        numbers[: len(turned)] = turned
+        return numbers
+
     def _rope_settings(self, index: int) -> Mapping[str, Any]:
         """The rotary settings of a block, old `rope_scaling` and new `rope_parameters` alike."""
         kind = look_up(self.config, "layer_types", index)

@@ -43,7 +43,8 @@ def attack(
         model: a folder, a file beside its config, or a Hub id, which is downloaded whole into the
             user's cache; Llama-, Gemma-, OLMo-2-, GPT-2- or NeoX-like.
         kinds: names from `KINDS`, or "all" for every plain and exact one that applies to the
-            model. They are applied in the given order; upcycling and noisy-experts come last.
+            model. They are applied in the given order, but extreme-scales after all others, whose
+            noise follows the sizes of weights; upcycling and noisy-experts come last.
         out: folder to write to; it must not exist yet.
         seed: of all random numbers.
         other: the model whose parts the copy gets, for kinds in `FRAMINGS`.
@@ -70,6 +71,7 @@ def attack(
     for kind in kinds:
         exact = [name for name in EXACT if not why_inexact(name, editable)]
         names += exact if kind == "all" else [kind]
+    names.sort(key=lambda kind: kind == "extreme-scales")
     for kind in names:
         if reason := why_inexact(kind, editable):
             raise AttackError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Generator
 
 from huref.attacks import padding
@@ -49,6 +50,7 @@ from huref.attacks.within_blocks import (
     move_value_biases,
     permute_ffn,
     permute_heads,
+    scale_extremely,
     scale_ffn,
 )
 
@@ -91,6 +93,7 @@ DISGUISES: dict[str, Attack] = {
     "split-heads": padding.split_heads,
     "sink-heads": add_sink_heads,
     "value-biases": move_value_biases,
+    "extreme-scales": scale_extremely,
     "dead-dimensions": add_dead_dimensions,
     "half-blocks": halve_blocks,
     "silent-blocks": add_silent_blocks,
@@ -163,6 +166,8 @@ def why_inexact(kind: str, model: Editable) -> str:
         return "RMSNorm does not subtract the mean"
     if kind == "value-biases" and not {"v", "o"} <= block.biases.keys():
         return "its values or what attention writes have no biases"
+    if kind == "extreme-scales" and model.dtype == torch.float16:
+        return "float16 has no room for such factors"
     if kind in MIXTURES and (find_mixture(model) is None or block.biases):
         return "transformers has no mixture of experts with such blocks"
     if kind in (*HEADS, *WIDER) and one_head_size:

@@ -68,9 +68,10 @@ def attack(
     Disguises: dead-units, quiet-units, cancelling-units, split-units, opposite-gates,
     opposing-units, linear-units, reversed-gates, even-units, duplicated-units, dead-heads,
     mute-heads, cancelling-heads, even-heads, split-heads, sink-heads, value-biases,
-    dead-dimensions, half-blocks, silent-blocks, silent-blocks-between, cancelling-blocks,
-    noisy-experts, decoy-strings, outlier-rows, renumbered-strings, renumbered-words,
-    renumbered-anchors, added-tokens, missing-config-keys, fewer-tokens, known-text.
+    extreme-scales, dead-dimensions, half-blocks, silent-blocks, silent-blocks-between,
+    cancelling-blocks, noisy-experts, decoy-strings, outlier-rows, renumbered-strings,
+    renumbered-words, renumbered-anchors, added-tokens, missing-config-keys, fewer-tokens,
+    known-text.
 
     Trained, at the price of some perplexity: distilled-blocks (drawn anew), gradient-push (pushed
     away from the source's weights). --budget, --blocks and --text say what is spent on them.

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from huref.architecture.balance import balance_attention, balance_network
 from huref.architecture.block import (
     Attention,
     FeedForward,
@@ -307,8 +308,12 @@ class FunctionReading:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""
         if index in self._kept:
             return self._kept[index]
-        ffn = self._resolved(index, as_dense(self.reader, index, self.reader.read_ffn(index)))
+        ffn = as_dense(self.reader, index, self.reader.read_ffn(index))
+        ffn = self._resolved(index, ffn)
         attention = self.reader.read_attention(index)
+        size = attention.q.shape[1] // attention.heads if isinstance(attention, Attention) else 0
+        planes = self._pass.running.planes(index, size) if size else None
+        attention = balance_attention(attention, planes)
         if self.depth == "full" and isinstance(ffn, FeedForward):
             size = (self.rows.shape[1] * ffn.up.shape[1]) * 4  # up, gate, down and attention
             if (len(self._kept) + 1) * size <= KEPT:
@@ -316,8 +321,12 @@ class FunctionReading:
         return attention, ffn
 
     def _resolved(self, index: int, ffn: FeedForward | Mixture) -> FeedForward | Mixture:
-        """A network, or a mixture of such, without units that undo each other."""
-        resolve = partial(self._networks.read, index)
+        """A network, or a mixture of such, of balanced units, none of which undo each other."""
+
+        def resolve(expert: int, network: FeedForward) -> FeedForward:
+            balanced = balance_network(network, self._pass.running.homogeneous)
+            return self._networks.read(index, expert, balanced)
+
         if isinstance(ffn, FeedForward):
             return resolve(EVERY_TOKEN, ffn)
         read, shared = ffn.read, ffn.shared
@@ -367,6 +376,7 @@ class FunctionReading:
                 if not self.reader.layout.embedding.factor:  # which has a low rank by design
                     self.signs.see_unwritten(unwritten, network)
                 network = without_directions(network, unwritten)
+                network = balance_network(network, self._pass.running.homogeneous)
             merged = merge_equal_units(network, use, self._pass.running.homogeneous)
             self.signs.see_network(index, expert, network, use, merged.equal.removed)
             written.add_(mass * used_network(merged.network, merged.use, self.E))

@@ -30,7 +30,8 @@ from huref.lineage.unit_matching import UnitMatching, agreeing, mutual_nearest
 QUANTILES = 33  # of a unit's cosines with the others
 FEWEST = 16  # units of a network; fewer give no matching
 MOST_ROUNDS = 12  # relatives need 2 to 6
-ROWS = 512  # units of A that are held against all of B's at once
+SAMPLE = 4096  # units of A, of all networks, that are held against all of B's for a hint
+ROWS = 512  # of these at once
 
 
 @dataclass(frozen=True)
@@ -119,27 +120,31 @@ def hinted_networks(a: Relations, b: Relations) -> list[tuple[int, int]]:
             [n for n, row in enumerate(x.networks.tolist()) if row[3] == roles and row[2] >= FEWEST]
             for x in (a, b)
         )
-        if not rows or not columns:
-            continue
-        owners, others = (
-            torch.cat([torch.full((int(x.networks[n, 2]),), n) for n in some])
-            for x, some in ((a, rows), (b, columns))
-        )
-        nearest = []
-        for side in (0, 1):
-            x, y = (
-                torch.cat([_sides(model, n)[side].quantiles for n in some])
-                for model, some in ((a, rows), (b, columns))
-            )
-            x, y = _standard(x, y)
-            starts = range(0, len(x), ROWS)
-            nearest.append(
-                torch.cat([torch.cdist(x[s : s + ROWS], y).argmin(dim=1) for s in starts])
-            )
-        agreed = nearest[0] == nearest[1]
-        pairs = zip(owners[agreed].tolist(), others[nearest[0][agreed]].tolist(), strict=True)
-        found |= set(pairs)
+        if rows and columns:
+            found |= _hints(a, rows, b, columns)
     return sorted(found)
+
+
+def _hints(a: Relations, rows: list[int], b: Relations, columns: list[int]) -> set[tuple[int, int]]:
+    """Pairs of these networks of A and of B with a hint, by at most about SAMPLE units of A."""
+    each = max(SAMPLE // len(rows), FEWEST)
+    shown = {n: _evenly(int(a.networks[n, 2]), each) for n in rows}
+    owners = torch.cat([torch.full((len(units),), n) for n, units in shown.items()])
+    others = torch.cat([torch.full((int(b.networks[n, 2]),), n) for n in columns])
+    nearest = []
+    for side in (0, 1):
+        x = torch.cat([_sides(a, n)[side].quantiles[units] for n, units in shown.items()])
+        y = torch.cat([_sides(b, n)[side].quantiles for n in columns])
+        x, y = _standard(x, y)
+        parts = [torch.cdist(part, y).argmin(dim=1) for part in torch.split(x, ROWS)]
+        nearest.append(torch.cat(parts))
+    agreed = nearest[0] == nearest[1]
+    return set(zip(owners[agreed].tolist(), others[nearest[0][agreed]].tolist(), strict=True))
+
+
+def _evenly(units: int, count: int) -> Tensor:
+    """Evenly spaced ones of some units, at most so many, (n,) int64."""
+    return torch.linspace(0, units - 1, min(count, units)).long()
 
 
 def _sides(relations: Relations, network: int) -> tuple[_Side, _Side]:

@@ -73,7 +73,9 @@ def compared_blocks(a: Record, b: Record, same: Same) -> tuple[int, int] | None:
             blocks = {p.block for p in record.samples.places if p.block != OUTSIDE}
         seen.append(blocks)
     of = max(a.traits.blocks, b.traits.blocks)
-    return min(len(seen[0] & seen[1]), of), of
+    # Weights are compared block by block under one index, functions in the order of what works.
+    compared = min(map(len, seen)) if same == "function" else len(seen[0] & seen[1])
+    return min(compared, of), of
 
 
 def tell_blocks(seen: tuple[int, int] | None) -> str:
