@@ -302,7 +302,13 @@ class FunctionReading:
         size = min(2 * width, len(vocabulary))
         start = (len(vocabulary) - size) // 2  # adjacent rows are read in one request
         more = [token.id for token in vocabulary[start : start + size]]
-        return list(dict.fromkeys([*ids, *more]))
+        everything = list(dict.fromkeys([*ids, *more]))
+        try:
+            self.tokens.embeddings(everything)
+        except WeightsError:
+            self.tokens.embeddings(ids)  # anchors and text have to be finite
+            return list(dict.fromkeys([*ids, *self.tokens.readable(more)]))
+        return everything
 
     def _read_block(self, index: int) -> tuple[Attention | LatentAttention, FeedForward | Mixture]:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""

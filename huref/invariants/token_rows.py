@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from huref.architecture.reader import ModelReader
+from huref.errors import WeightsError
 
 HEAD_NAMES = ("lm_head.weight", "embed_out.weight", "output.weight")
 NORM_NAMES = (
@@ -32,6 +33,16 @@ class TokenRows:
     def embeddings(self, ids: Sequence[int]) -> Tensor:
         """See `ModelReader.embeddings`: (len(ids), d) float32."""
         return self._embeddings.rows(ids)
+
+    def readable(self, ids: Sequence[int]) -> list[int]:
+        """Those whose embeddings are finite; the row of a token that never occurs may hold NaN."""
+        try:
+            self.embeddings(ids)
+        except WeightsError:
+            middle = len(ids) // 2
+            parts = (ids[:middle], ids[middle:]) if middle else ()
+            return [number for part in parts for number in self.readable(part)]
+        return list(ids)
 
     def head(self, ids: Sequence[int]) -> Tensor | None:
         """Rows of the output head, with the gain of the last norm, (len(ids), d) float32.
