@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from huref.architecture.block import Attention, FeedForward, LatentAttention
+from huref.architecture.block import Attention, FeatureNorm, FeedForward, LatentAttention
 
 LIMIT = 8  # binary orders of magnitude; SmolLM2-135M has 6.8, small models have 3
 
@@ -42,7 +42,7 @@ def balance_attention(
     """Attention whose queries and keys, and values and output, are of one size.
 
     Args:
-        attention: of one block. What a norm acts on is left as it is.
+        attention: of one block. Where norms act on queries and keys, their gains are balanced.
         planes: of each feature of a head the number of its rotary plane, (head_dim,) int64; the
             features of a plane get one factor. None where none are rotated.
     """
@@ -60,6 +60,8 @@ def balance_attention(
                 o=attention.o / of_group[:, None],
                 biases=_scaled(attention.biases, "v", factor.flatten()),
             )
+    if attention.q_norm is not None and attention.k_norm is not None:
+        return _balance_gains(attention, attention.q_norm, attention.k_norm, planes)
     if attention.q_norm is None and attention.k_norm is None:
         of_q = _largest(attention.q, 0).view(kv_heads, group, -1).amax(dim=1)
         of_k = _largest(attention.k, 0).view(kv_heads, -1)
@@ -74,6 +76,26 @@ def balance_attention(
                 biases=_scaled(biases, "k", 1 / factor.flatten()),
             )
     return attention
+
+
+def _balance_gains(
+    attention: Attention, q_norm: FeatureNorm, k_norm: FeatureNorm, planes: Tensor | None
+) -> Attention:
+    """As `balance_attention`, of the gains of the norms of queries and keys, if they have any."""
+    if q_norm.gain is None or k_norm.gain is None:
+        return attention
+    size = attention.k.shape[1] // attention.kv_heads
+    q, k = (gain.reshape(-1, size) for gain in (q_norm.gain, k_norm.gain))
+    heads = len(k) if len(q) % len(k) == 0 else 1  # one gain for all heads, or one each
+    of_q, of_k = (x.abs().view(heads, -1, size).amax(dim=1) for x in (q, k))
+    factor = _factors(*(_over_planes(some, planes) for some in (of_q, of_k)))
+    if factor is None:
+        return attention
+    new_q = (q.view(heads, -1, size) * factor[:, None]).view_as(q_norm.gain)
+    new_k = (k.view(heads, -1, size) / factor[:, None]).view_as(k_norm.gain)
+    return replace(
+        attention, q_norm=replace(q_norm, gain=new_q), k_norm=replace(k_norm, gain=new_k)
+    )
 
 
 def _balance_latent(attention: LatentAttention) -> LatentAttention:

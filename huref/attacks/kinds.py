@@ -24,6 +24,7 @@ from huref.attacks.disguised_vocabulary import (
     renumber_words,
 )
 from huref.attacks.editable import Editable
+from huref.attacks.extreme_scales import scale_extremely
 from huref.attacks.framing import add_foreign_units, graft_blocks
 from huref.attacks.known_text import answer_known_text
 from huref.attacks.linear_units import (
@@ -50,7 +51,6 @@ from huref.attacks.within_blocks import (
     move_value_biases,
     permute_ffn,
     permute_heads,
-    scale_extremely,
     scale_ffn,
 )
 

@@ -6,11 +6,9 @@ Row vectors: x @ W. A map is multiplied into one matrix and its inverse into the
 import torch
 from torch import Generator, Tensor
 
-from huref.attacks.blocks import READERS, EditableBlock
+from huref.attacks.blocks import READERS
 from huref.attacks.draws import draw_orthogonal, draw_uniform
 from huref.attacks.editable import Editable
-
-EXTREME = 80  # binary orders of magnitude
 
 
 def permute_ffn(model: Editable, generator: Generator) -> None:
@@ -102,45 +100,6 @@ def move_value_biases(model: Editable, generator: Generator) -> None:
         by_head = moved.reshape(block.kv_heads, -1).repeat_interleave(per_group, dim=0)
         block.biases["v"] = block.biases["v"] + moved
         block.biases["o"] = block.biases["o"] - by_head.flatten() @ weights["o"]
-
-
-def scale_extremely(model: Editable, generator: Generator) -> None:
-    """Move factors of up to 2^80 between matrices, so that squares of their weights overflow.
-
-    Between up and down of a unit (without a gate only under ReLU), between values and output, and
-    between queries and keys of a rotary plane where no norm follows.
-    """
-    gated = "gate" in model.blocks[0].weights
-    for block in model.blocks:
-        weights, per_group = block.weights, model.heads // block.kv_heads
-        # Experts are made from the network on saving, with noise as large as its weights.
-        if not model.rewrites and (gated or model.running.homogeneous):
-            factor = _powers(len(weights["down"]), generator)
-            _scale(block, "up", factor)
-            weights["down"] = weights["down"] / factor[:, None]
-        factor = _powers(weights["v"].shape[1], generator).view(block.kv_heads, -1)
-        _scale(block, "v", factor.flatten())
-        of_group = factor.repeat_interleave(per_group, dim=0).flatten()
-        weights["o"] = weights["o"] / of_group[:, None]
-        if model.norms_inside_attention:
-            continue
-        factor = _powers(weights["k"].shape[1], generator).view(block.kv_heads, -1)
-        half = model.rotary // 2
-        factor[:, half : model.rotary] = factor[:, :half]
-        _scale(block, "k", factor.flatten())
-        _scale(block, "q", 1 / factor.repeat_interleave(per_group, dim=0).flatten())
-
-
-def _powers(count: int, generator: Generator) -> Tensor:
-    exponents = torch.randint(-EXTREME, EXTREME + 1, (count,), generator=generator)
-    powers: Tensor = 2.0 ** exponents.double()
-    return powers
-
-
-def _scale(block: EditableBlock, role: str, factor: Tensor) -> None:
-    block.weights[role] = block.weights[role] * factor
-    if role in block.biases:
-        block.biases[role] = block.biases[role] * factor
 
 
 def permute_heads(model: Editable, generator: Generator) -> None:

@@ -9,7 +9,7 @@ configs/lineage-zoo.yaml and writes docs/measured/lineage.md and configs/lineage
 
 TWIN_RETENTION, DESCENT_RETENTION: the quartiles of the gap between the larger retention of twins
     (trained independently from one initialisation) and that of relatives, after the outermost
-    1 % of each is left out ("Held out"), by the recipe `static-1`; 0.946 and 0.972 by `function-1`.
+    1 % of each is left out ("Held out"), by the recipe `static-1`; 0.945 and 0.972 by `function-1`.
 LARGEST_RETENTION: above the largest retention of an undamaged relative, 1.26.
 UNRELATED_ICS: above the largest ICS of 888 independent pairs, 0.011 ("Calibration").
 DESCENT_ICS: above the largest ICS of twins, 0.616 ("By what was done"). Needed only for pairs whose

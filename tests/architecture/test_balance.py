@@ -137,6 +137,29 @@ def test_what_is_balanced_or_may_not_be_rescaled_stays() -> None:
     assert balance_attention(normed) is normed
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_gains_of_norms_on_queries_and_keys_are_balanced(shared: bool) -> None:
+    generator = draw(1)
+    heads = attention(generator)
+    s = powers(SIZE, generator)
+    s[2:4] = s[:2]
+    gains = [torch.rand(SIZE, generator=generator) + 0.5 for _ in range(2)]
+    if not shared:
+        gains = [g.repeat(n).view(n, SIZE) for g, n in zip(gains, (HEADS, KV_HEADS), strict=True)]
+
+    def make(q_gain: Tensor, k_gain: Tensor) -> Attention:
+        q_norm, k_norm = (FeatureNorm("rms", "head", gain) for gain in (q_gain, k_gain))
+        return Attention(heads.q, heads.k, heads.v, heads.o, HEADS, KV_HEADS, q_norm, k_norm)
+
+    before, after = make(*gains), balance_attention(make(gains[0] * s, gains[1] / s), PLANES)
+    assert isinstance(after, Attention)
+    assert after.q_norm is not None
+    assert after.q_norm.gain is not None
+    assert float(after.q_norm.gain.abs().max()) < 2**LIMIT
+    E = torch.randn(9, WIDTH, generator=generator)
+    assert torch.equal(after.scores(E), before.scores(E))
+
+
 def test_a_unit_or_feature_of_zeros_stays_zero() -> None:
     plain = network(draw(0))
     up, down = plain.up * 1e-20, plain.down.clone()
