@@ -52,7 +52,7 @@ from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
 from huref.invariants.halves import Half, Place
 from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
-from huref.invariants.signs import Seen, misfit, signs_of, spelling_fit
+from huref.invariants.signs import Seen, foresight, misfit, signs_of, spelling_fit
 from huref.invariants.simpler_networks import SimplerNetworks
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
@@ -246,6 +246,7 @@ class FunctionReading:
             self.signs.whole = len(state.energy) == len(self.reader.attention_blocks)
             if self.own_text:
                 self.signs.loss = misfit(self.tokens, self._pass)
+                self.signs.foresight = foresight(self.tokens, self._pass)
             if self.depth == "full" and self.signs.whole:
                 self._go_back(state)
         return state

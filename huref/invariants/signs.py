@@ -28,6 +28,7 @@ READ = 0.01  # of the share of a network's weights that directions of the stream
 HEADS = 2.0  # sum of the absolute shares of heads, which is 1 where none work against others
 EXPERTS = 0.4  # of `BlockUse.experts_agree`
 MISFIT = 1.2  # of `misfit`, with all blocks run; the zoo's models have at most 1.05
+FORESIGHT = 3.0  # standard deviations; public models have 6 and more, renumbered copies up to 2.4
 SPELLING = 2.0  # standard errors; public models have 60 and more, briefly trained ones 0.9 to 12
 FEWEST_SPELLINGS = 8
 UNREAD = 0.01  # share of the energy that a block writes where the output head does not read
@@ -51,6 +52,7 @@ class Seen:
         unwritten: directions that are read, and that neither embeddings nor blocks use.
         unread: share of what a block writes where the output head does not read, by block.
         loss: see `misfit`.
+        foresight: see `foresight`.
         spelling: see `spelling_fit`.
         whole: whether all blocks were run.
     """
@@ -68,6 +70,7 @@ class Seen:
     unwritten: int = 0
     unread: dict[int, float] = field(default_factory=dict)
     loss: float | None = None
+    foresight: float | None = None
     spelling: float | None = None
     whole: bool = False
 
@@ -117,12 +120,10 @@ def misfit(tokens: TokenRows, run: ForwardPass) -> float | None:
     Below 1 the stream knows something of the text. Needs the rows of the head for the tokens of
     the text, not the whole head.
     """
-    distinct, places = torch.unique(run.ids, return_inverse=True)
-    rows = tokens.head(distinct.tolist())
-    if rows is None or rows.shape[1] != run.x.shape[1]:
+    found = _next_token_logits(tokens, run)
+    if found is None:
         return None
-    x = run.runner.normal(run.x)
-    logits = (x @ rows.T).reshape(*run.shape, -1)[:, :-1]
+    logits, places = found
     reader = tokens.reader
     cap = reader.config.get("final_logit_softcapping")
     if cap:
@@ -136,6 +137,37 @@ def misfit(tokens: TokenRows, run: ForwardPass) -> float | None:
     shares = counts / counts.sum()
     guess = float(-(shares * shares.log()).sum())  # knowing the frequencies, nothing else
     return float(loss) / guess if math.isfinite(float(loss)) else None
+
+
+def foresight(tokens: TokenRows, run: ForwardPass) -> float | None:
+    """How much the stream says of the text's next tokens, in standard deviations; None if unknown.
+
+    With L the logits (n, n) that position i gives to the next token of position j, rows and columns
+    without their means, the sum of L_ii has mean 0 and variance sum L_ij^2 / (n - 1) if every
+    assignment of next tokens to positions is equally likely. So it is about normal where strings
+    were renumbered, and already after the first block it is not where they fit.
+    """
+    found = _next_token_logits(tokens, run)
+    if found is None:
+        return None
+    logits, places = found
+    L = logits.flatten(0, 1)[:, places[:, 1:].flatten()].double()
+    L = L - L.mean(dim=0) - L.mean(dim=1, keepdim=True) + L.mean()
+    variance = float(L.square().sum()) / (len(L) - 1)
+    return float(L.trace()) / variance**0.5 if 0 < variance < math.inf else None
+
+
+def _next_token_logits(tokens: TokenRows, run: ForwardPass) -> tuple[Tensor, Tensor] | None:
+    """Logits (texts, length - 1, distinct) of the text's tokens, and which each is (texts, length).
+
+    None where the head reads another width than the stream's.
+    """
+    distinct, places = torch.unique(run.ids, return_inverse=True)
+    rows = tokens.head(distinct.tolist())
+    if rows is None or rows.shape[1] != run.x.shape[1]:
+        return None
+    x = run.runner.normal(run.x)
+    return (x @ rows.T).reshape(*run.shape, -1)[:, :-1], places
 
 
 def spelling_fit(tokens: Sequence[Token], rows: Tensor) -> float | None:
@@ -226,6 +258,11 @@ def signs_of(seen: Seen, unemitted: float, overflowed: bool) -> list[Sign]:
             "tokenizer does not fit",
             "tokens that differ in case or a leading space alone have embeddings no more alike "
             "than any two",
+        )
+    elif seen.own_text and seen.foresight is not None and seen.foresight < FORESIGHT:
+        add(
+            "tokenizer does not fit",
+            "under its own tokenizer the blocks that were read say nothing of the next token",
         )
     if unemitted > UNEMITTED:
         add(
