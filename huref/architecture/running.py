@@ -150,7 +150,7 @@ class Running:
             return None
         numbers, of_half = torch.arange(head_dim), torch.arange(rotation[0].shape[1])
         turned = of_half.repeat_interleave(2) if self.interleaved else of_half.repeat(2)
-        numbers[: len(turned)] = turned
+        numbers[: len(turned)] = turned[:head_dim]
         return numbers
 
     def _rope_settings(self, index: int) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ found in this way, and neither are twins.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,20 +34,8 @@ SAMPLE = 4096  # units of A, of all networks, that are held against all of B's f
 ROWS = 512  # of these at once
 
 
-@dataclass(frozen=True)
-class _Side:
-    """What one of the two matchings sees of a network.
-
-    Attributes:
-        cosines: (roles, units, units), zero on the diagonal; absolute where a unit's sign is free.
-        quantiles: of each unit's cosines with the others, (units, roles * QUANTILES).
-    """
-
-    cosines: Tensor
-    quantiles: Tensor
-
-
-_CACHE: WeakKeyDictionary[Relations, dict[int, tuple[_Side, _Side]]] = WeakKeyDictionary()
+# Quantiles of each network's units on both sides; cosines take 2 MB and are read again.
+_CACHE: WeakKeyDictionary[Relations, dict[int, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
 def compare_relations(
@@ -103,8 +91,8 @@ def corresponding_units(a: Relations, b: Relations, i: int, j: int) -> tuple[Ten
     if bool(pair[0, 3] != pair[1, 3]) or int(pair[:, 2].min()) < FEWEST:
         nothing = torch.zeros(0, dtype=torch.int64)
         return nothing, nothing
-    mine, theirs = _sides(a, i), _sides(b, j)
-    in_a, in_b = agreeing(*(_match(x, y) for x, y in zip(mine, theirs, strict=True)))
+    sides = zip(_cosines(a, i), _quantiles(a, i), _cosines(b, j), _quantiles(b, j), strict=True)
+    in_a, in_b = agreeing(*(_match(*side) for side in sides))
     return a.units_of(i)[in_a], b.units_of(j)[in_b]
 
 
@@ -133,8 +121,8 @@ def _hints(a: Relations, rows: list[int], b: Relations, columns: list[int]) -> s
     others = torch.cat([torch.full((int(b.networks[n, 2]),), n) for n in columns])
     nearest = []
     for side in (0, 1):
-        x = torch.cat([_sides(a, n)[side].quantiles[units] for n, units in shown.items()])
-        y = torch.cat([_sides(b, n)[side].quantiles for n in columns])
+        x = torch.cat([_quantiles(a, n)[side][units] for n, units in shown.items()])
+        y = torch.cat([_quantiles(b, n)[side] for n in columns])
         x, y = _standard(x, y)
         parts = [torch.cdist(part, y).argmin(dim=1) for part in torch.split(x, ROWS)]
         nearest.append(torch.cat(parts))
@@ -147,18 +135,27 @@ def _evenly(units: int, count: int) -> Tensor:
     return torch.linspace(0, units - 1, min(count, units)).long()
 
 
-def _sides(relations: Relations, network: int) -> tuple[_Side, _Side]:
-    """What gates (or up, without a gate) show of a network, and what up and down (or down) show."""
+def _cosines(relations: Relations, network: int) -> tuple[Tensor, Tensor]:
+    """What either matching sees of a network: cosines (roles, units, units), zero on the diagonal.
+
+    Of gates, and of up and down; without a gate of up, and of down. They are absolute where the
+    sign of a unit is free.
+    """
+    cosines = relations.of_network(network)
+    own = torch.stack([cosines[role, :, role] for role in range(len(cosines))])
+    return own[:1], own[1:].abs() if len(own) == GATED else own[1:]
+
+
+def _quantiles(relations: Relations, network: int) -> tuple[Tensor, Tensor]:
+    """Of each unit's cosines with the others, on both sides (units, roles * QUANTILES)."""
     known = _CACHE.setdefault(relations, {})
     if network not in known:
-        cosines = relations.of_network(network)
-        own = torch.stack([cosines[role, :, role] for role in range(len(cosines))])
-        rest = own[1:].abs() if len(own) == GATED else own[1:]
-        known[network] = _side(own[:1]), _side(rest)
+        first, second = (_sorted_cosines(part) for part in _cosines(relations, network))
+        known[network] = first, second
     return known[network]
 
 
-def _side(cosines: Tensor) -> _Side:
+def _sorted_cosines(cosines: Tensor) -> Tensor:
     roles, units, _ = cosines.shape
     off = ~torch.eye(units, dtype=torch.bool)
     others = cosines[:, off].view(roles, units, units - 1).sort(dim=2).values
@@ -166,17 +163,24 @@ def _side(cosines: Tensor) -> _Side:
     below = at.long()
     above = (below + 1).clamp(max=units - 2)
     quantiles = torch.lerp(others[..., below], others[..., above], at - below)
-    return _Side(cosines, quantiles.permute(1, 0, 2).flatten(1))
+    return quantiles.permute(1, 0, 2).flatten(1)
 
 
-def _match(a: _Side, b: _Side) -> UnitMatching:
-    """Mutual nearest neighbours by cosines with the units that are matched already."""
-    x, y = _standard(a.quantiles, b.quantiles)
+def _match(a: Tensor, of_a: Tensor, b: Tensor, of_b: Tensor) -> UnitMatching:
+    """Mutual nearest neighbours by cosines with the units that are matched already.
+
+    Args:
+        a: cosines of A, (roles, units, units).
+        of_a: their quantiles.
+        b: cosines of B.
+        of_b: their quantiles.
+    """
+    x, y = _standard(of_a, of_b)
     found = _nearest(-torch.cdist(x, y))
     for _ in range(MOST_ROUNDS):
         x, y = (
-            _centred(side.cosines[:, :, units].permute(1, 0, 2).flatten(1))
-            for side, units in ((a, found.a), (b, found.b))
+            _centred(cosines[:, :, units].permute(1, 0, 2).flatten(1))
+            for cosines, units in ((a, found.a), (b, found.b))
         )
         last, found = found, _nearest(x @ y.T)
         if torch.equal(last.a, found.a) and torch.equal(last.b, found.b):
