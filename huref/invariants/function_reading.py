@@ -36,12 +36,12 @@ from huref.invariants.canonical_units import (
     used_attention,
     without_directions,
 )
+from huref.invariants.chosen_rows import choose_rows, fit_of_strings
 from huref.invariants.effect import BackwardPass, BlockEffect
 from huref.invariants.embedding_relations import relate_embeddings
 from huref.invariants.emitted_anchors import choose_for_function
 from huref.invariants.extracted import Depth, Extract
 from huref.invariants.forward import (
-    WIDEST,
     ForwardPass,
     StreamOverflowError,
     directions_energy,
@@ -52,7 +52,7 @@ from huref.invariants.function_terms import used_attention_terms, used_network
 from huref.invariants.function_use import Forward, FunctionUse, Sign
 from huref.invariants.halves import Half, Place
 from huref.invariants.measured_halves import AttentionPart, Measured, NetworkPart, Progress
-from huref.invariants.signs import Seen, foresight, misfit, signs_of, spelling_fit
+from huref.invariants.signs import Seen, foresight, misfit, signs_of
 from huref.invariants.simpler_networks import SimplerNetworks
 from huref.invariants.static_use import use_as_it_stands
 from huref.invariants.terms import flatten, whiten
@@ -103,7 +103,7 @@ class FunctionReading:
         self.tokens = TokenRows(self.reader)
         text, self.own_text = text_ids(checkpoint)
         self.text = text[:, : self.reader.count_positions()]
-        self.table_ids = self._choose_rows()
+        self.table_ids = choose_rows(self.tokens, self.anchors, self.text)
         self.table = self.tokens.embeddings(self.table_ids)
         rows = self.table[: len(filled)]
         if torch.equal(rows, rows[:1].expand_as(rows)) and rows.any():
@@ -116,7 +116,8 @@ class FunctionReading:
         E[filled] = self.rows
         self.E = whiten(E, self.recipe.damping)
         self.S = None if depth == "terms" else sketch_rows(self.anchors, self.E)
-        self.spelling = self._spelling()
+        by_id = {token.id: token for token in checkpoint.vocabulary}
+        self.spelling = fit_of_strings(by_id, self.table_ids, self.table, self.anchors)
         self.signs = Seen()
 
     def extract(self) -> Extract:
@@ -273,43 +274,6 @@ class FunctionReading:
         found = unused_directions(directions_energy(head, torch.full((len(head),), 1 / len(head))))
         few = len(found) < LEAST_UNREAD * self.table.shape[1]
         return found[:0] if few else found
-
-    def _spelling(self) -> float | None:
-        """How well the strings of the rows that were read fit them; see `spelling_fit`.
-
-        The lower of the figures of all rows and of the anchors alone, whose strings are known to
-        whoever reads huref and could be renumbered without the others.
-        """
-        by_id = {token.id: token for token in self.checkpoint.vocabulary}
-        known = [place for place, number in enumerate(self.table_ids) if number in by_id]
-        anchors = {self.anchors.ids[i] for i in self.anchors.filled}
-        fits = [
-            spelling_fit([by_id[self.table_ids[place]] for place in places], self.table[places])
-            for places in (known, [p for p in known if self.table_ids[p] in anchors])
-        ]
-        return min((fit for fit in fits if fit is not None), default=None)
-
-    def _choose_rows(self) -> list[int]:
-        """Ids of tokens whose rows tell the directions of the stream: anchors, text, and more.
-
-        Where the width is small, twice as many as the stream has dimensions, so that they span it.
-        All are read at once.
-        """
-        ids = [self.anchors.ids[i] for i in self.anchors.filled]
-        ids = list(dict.fromkeys([*ids, *torch.unique(self.text).tolist()]))
-        vocabulary, width = self.checkpoint.vocabulary, self.reader.embedding_width
-        if len(ids) >= 2 * width or width > WIDEST:
-            return ids
-        size = min(2 * width, len(vocabulary))
-        start = (len(vocabulary) - size) // 2  # adjacent rows are read in one request
-        more = [token.id for token in vocabulary[start : start + size]]
-        everything = list(dict.fromkeys([*ids, *more]))
-        try:
-            self.tokens.embeddings(everything)
-        except WeightsError:
-            self.tokens.embeddings(ids)  # anchors and text have to be finite
-            return list(dict.fromkeys([*ids, *self.tokens.readable(more)]))
-        return everything
 
     def _read_block(self, index: int) -> tuple[Attention | LatentAttention, FeedForward | Mixture]:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""
