@@ -279,11 +279,12 @@ class FunctionReading:
         """A block; with depth "full" it stays in memory for the pass back, if there is room."""
         if index in self._kept:
             return self._kept[index]
-        ffn = as_dense(self.reader, index, self.reader.read_ffn(index))
-        ffn = self._resolved(index, ffn)
+        ffn = self._resolved(index, as_dense(self.reader, index, self.reader.read_ffn(index)))
         attention = self.reader.read_attention(index)
-        size = attention.q.shape[1] // attention.heads if isinstance(attention, Attention) else 0
-        planes = self._pass.running.planes(index, size) if size else None
+        planes = None
+        if isinstance(attention, Attention):
+            head_dim = attention.q.shape[1] // attention.heads
+            planes = self._pass.running.planes(index, head_dim)
         attention = balance_attention(attention, planes)
         if self.depth == "full" and isinstance(ffn, FeedForward):
             size = (self.rows.shape[1] * ffn.up.shape[1]) * 4  # up, gate, down and attention
